@@ -1,0 +1,255 @@
+"""Read a YAML file that people write: every value knows its line, every mistake names its place.
+
+The experiment and the contract are both such files; both are described by a JSON Schema that ships in the package.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import yaml
+    from jsonschema.exceptions import ValidationError
+
+KeyPath = tuple[str | int, ...]
+
+MAX_BYTES: Final = 1024 * 1024
+MAX_NODES: Final = 50_000
+
+# YAML 1.1, which PyYAML speaks, reads `2e-4` as text; YAML 1.2 and every reader of this file take it for a number.
+_FLOAT: Final = re.compile(
+    r"""^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?(?:[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)
+    |\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+
+
+class YamlError(ValueError):
+    """The file is not YAML that we accept; the message is for its author."""
+
+
+class Problem(NamedTuple):
+    """One mistake in a file: its line (1-based, None when it has none), the dotted key, and what to do."""
+
+    line: int | None
+    key: str
+    text: str
+
+    def at(self, label: str) -> str:
+        """Return ``file:line: key: text``."""
+        place = label if self.line is None else f"{label}:{self.line}"
+        return f"{place}: {self.key}: {self.text}" if self.key else f"{place}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class YamlFile:
+    """A parsed file: its JSON-like tree, and the line on which each key stands."""
+
+    label: str
+    tree: Any
+    text: str
+    lines: Mapping[KeyPath, int] = field(repr=False)
+
+    def line_of(self, path: KeyPath) -> int | None:
+        """Return the line of a key, or of the nearest parent that the file holds."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path)
+
+
+def load_yaml(path: Path, label: str) -> YamlFile:
+    """Read the file at `path`; messages call it `label`.
+
+    Raises YamlError for what is no YAML, a repeated key, a tag that would build an object, or too large a tree;
+    FileNotFoundError and other OSErrors pass.
+    """
+    raw = path.read_bytes()
+    if len(raw) > MAX_BYTES:
+        raise YamlError(f"{label}: {len(raw)} bytes is too large for such a file (limit {MAX_BYTES})")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise YamlError(f"{label}: not UTF-8 text (byte {error.start})") from None
+    return parse_yaml(text, label)
+
+
+def parse_yaml(text: str, label: str) -> YamlFile:
+    """Parse `text`; see `load_yaml`."""
+    import yaml
+
+    loader = _loader(text)
+    try:
+        node = loader.get_single_node()
+        lines = dict(_key_lines(node, label)) if node is not None else {}
+        tree = loader.construct_document(node) if node is not None else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = label if mark is None else f"{label}:{mark.line + 1}"
+        raise YamlError(f"{place}: unreadable YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, YamlError):
+            raise
+        detail = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        raise YamlError(f"{label}: unreadable YAML: {detail}") from None
+    finally:
+        loader.dispose()
+    return YamlFile(label, tree, text, lines)
+
+
+def parse_scalar(text: str) -> Any:
+    """Read one value as it would be read in a file: ``2e-4`` is a number, ``[a, b]`` a list."""
+    return parse_yaml(text, "value").tree
+
+
+def check(file: YamlFile, schema: Mapping[str, Any]) -> list[Problem]:
+    """Return every way in which the file's tree breaks the JSON Schema (2020-12), in file order."""
+    return sorted(
+        (problem for problem in schema_problems(file.tree, schema, file.line_of)),
+        key=lambda problem: (problem.line or 0, problem.key),
+    )
+
+
+def schema_problems(tree: Any, schema: Mapping[str, Any], line_of: Any) -> Iterator[Problem]:
+    """Yield the problems of `tree`; `line_of(path)` gives the line of a key or None."""
+    from jsonschema import Draft202012Validator
+
+    for error in Draft202012Validator(schema).iter_errors(tree):
+        yield from _explain(error, tuple(error.absolute_path), line_of)
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """Return the known word most like `word`, if one is near."""
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def unknown_key(word: str, known: Sequence[str]) -> str:
+    """Say that a key is not known, and which one was probably meant."""
+    guess = nearest(word, known)
+    hint = f"did you mean {guess!r}? " if guess else ""
+    return f"unknown key; {hint}known here: {', '.join(sorted(known))}"
+
+
+def _loader(text: str) -> yaml.SafeLoader:
+    import yaml
+
+    loader = yaml.SafeLoader(text)
+    resolvers = {first: list(rules) for first, rules in loader.yaml_implicit_resolvers.items()}
+    for first in "-+0123456789.":
+        kept = [rule for rule in resolvers.get(first, []) if rule[0] != "tag:yaml.org,2002:float"]
+        # A date such as 2026-01-31 stays text: every value of these files is JSON.
+        kept = [rule for rule in kept if rule[0] != "tag:yaml.org,2002:timestamp"]
+        resolvers[first] = [*kept, ("tag:yaml.org,2002:float", _FLOAT)]
+    loader.yaml_implicit_resolvers = resolvers
+    return loader
+
+
+def _key_lines(root: yaml.Node, label: str) -> Iterator[tuple[KeyPath, int]]:
+    import yaml
+
+    todo: list[tuple[KeyPath, yaml.Node]] = [((), root)]
+    seen = 0
+    while todo:
+        path, node = todo.pop()
+        seen += 1
+        if seen > MAX_NODES:
+            raise YamlError(f"{label}: more than {MAX_NODES} values (aliases counted where they are used)")
+        if not path:
+            yield path, node.start_mark.line + 1
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                yield (*path, index), item.start_mark.line + 1
+                todo.append(((*path, index), item))
+        elif isinstance(node, yaml.MappingNode):
+            keys: dict[str, int] = {}
+            for key, value in node.value:
+                name = _key_name(key, label)
+                line = key.start_mark.line + 1
+                if name in keys:
+                    raise YamlError(f"{label}:{line}: {_dotted((*path, name))}: the key stands here again; first on line {keys[name]}")
+                keys[name] = line
+                yield (*path, name), line
+                todo.append(((*path, name), value))
+
+
+def _key_name(node: yaml.Node, label: str) -> str:
+    import yaml
+
+    if not isinstance(node, yaml.ScalarNode):
+        raise YamlError(f"{label}:{node.start_mark.line + 1}: a key must be a plain word")
+    if node.tag == "tag:yaml.org,2002:merge":
+        raise YamlError(f"{label}:{node.start_mark.line + 1}: merge keys (<<) are not supported: write the keys out")
+    if node.tag != "tag:yaml.org,2002:str":
+        raise YamlError(
+            f"{label}:{node.start_mark.line + 1}: the key {node.value} is not text: put it in quotes"
+        )
+    return str(node.value)
+
+
+def _dotted(path: KeyPath) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
+    return text
+
+
+def _explain(error: ValidationError, path: KeyPath, line_of: Any) -> Iterator[Problem]:
+    key, found = _dotted(path), error.instance
+    match error.validator:
+        case "additionalProperties" if isinstance(error.schema, Mapping):
+            known = list(error.schema.get("properties", {}))
+            for name in found:
+                if name not in known:
+                    inner = (*path, name)
+                    yield Problem(line_of(inner), _dotted(inner), unknown_key(str(name), known))
+        case "required":
+            missing = [name for name in error.validator_value if name not in found]
+            for name in missing:
+                if repr(name) in error.message:
+                    yield Problem(line_of(path), _dotted((*path, name)), "missing; it has no default")
+        case "type":
+            wanted = error.validator_value
+            names = wanted if isinstance(wanted, str) else " or ".join(wanted)
+            yield Problem(line_of(path), key, f"found {_shown(found)}, allowed: {_TYPE_WORDS.get(names, names)}")
+        case "enum":
+            allowed = ", ".join(map(str, error.validator_value))
+            guess = nearest(str(found), [str(value) for value in error.validator_value])
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            yield Problem(line_of(path), key, f"found {_shown(found)}, allowed: {allowed}{hint}")
+        case "anyOf" | "oneOf":
+            described = error.schema.get("description", "") if isinstance(error.schema, Mapping) else ""
+            yield Problem(line_of(path), key, f"found {_shown(found)}, allowed: {described or error.message}")
+        case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum":
+            words = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most"}
+            bound = f"{words.get(str(error.validator), 'less than')} {error.validator_value}"
+            yield Problem(line_of(path), key, f"found {_shown(found)}, allowed: {bound}")
+        case "minLength" | "minItems" | "minProperties":
+            yield Problem(line_of(path), key, f"found {_shown(found)}, which is too short (at least {error.validator_value})")
+        case _:
+            yield Problem(line_of(path), key, error.message)
+
+
+_TYPE_WORDS: Final = {
+    "object": "a mapping of keys",
+    "array": "a list",
+    "string": "text",
+    "number": "a number",
+    "integer": "a whole number",
+    "boolean": "true or false",
+}
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    kind = {str: "text", bool: "true/false", int: "number", float: "number", list: "list", dict: "mapping"}
+    named = kind.get(type(value), "nothing" if value is None else type(value).__name__)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({named})"
