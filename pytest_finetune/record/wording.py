@@ -1,0 +1,123 @@
+"""Numbers and foreign text as words: the same ones in the terminal, the page and the note."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+# Control characters, line separators, bidirectional controls, invisible fillers, tags, lone surrogates.
+_HIDDEN: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+ARM_WORDS: Final = {"baseline": "base", "prompted": "prompt", "tuned": "tuned"}
+
+
+def visible(text: object, keep: str = "") -> str:
+    r"""Spell out characters that a terminal or browser would obey instead of showing, except those in `keep`.
+
+    >>> visible("a\x1b[31mb\u202e", keep="\n")
+    'a\\x1b[31mb\\u202e'
+    """
+
+    def spell(match: re.Match[str]) -> str:
+        char = match.group()
+        return char if char in keep else char.encode("unicode_escape", "surrogatepass").decode()
+
+    return _HIDDEN.sub(spell, str(text))
+
+
+def one_line(text: object, limit: int | None = None) -> str:
+    """Put text on one line: white space joined, hidden characters spelled out, cut in the end at `limit`."""
+    line = visible(" ".join(str(text).split()))
+    if limit is None or len(line) <= limit:
+        return line
+    return line[: max(limit - 3, 0)].rstrip() + "..."
+
+
+def percent(rate: float | None, digits: int = 1) -> str:
+    """Word a rate: 0.9125 is 91.3%."""
+    if rate is None:
+        return "no rate"
+    return f"{100 * rate:.{digits}f}%" if math.isfinite(rate) else "not finite"
+
+
+def threshold(rate: float) -> str:
+    """Word a threshold without needless digits: 0.95 is 95%, 0.975 is 97.5%."""
+    return f"{round(100 * rate, 4):g}%"
+
+
+def margin(gain: float) -> str:
+    """Word a margin in points: 0.05 is 5 points."""
+    value = f"{round(100 * gain, 4):g}"
+    return f"{value} point" if value == "1" else f"{value} points"
+
+
+def points(gain: float | None) -> str:
+    """Word a gain: 0.6 is +60.0 points."""
+    if gain is None:
+        return "no gain"
+    return f"{100 * gain:+.1f} points" if math.isfinite(gain) else "not finite"
+
+
+def rate_span(span: tuple[float, float] | None) -> str:
+    """Word the interval of a rate, in percent."""
+    return "" if span is None else f"[{100 * span[0]:.1f}, {100 * span[1]:.1f}]"
+
+
+def gain_span(span: tuple[float, float] | None) -> str:
+    """Word the interval of a gain, in points."""
+    return "" if span is None else f"[{100 * span[0]:+.1f}, {100 * span[1]:+.1f}]"
+
+
+def gain_words(gain: float | None, span: tuple[float, float] | None) -> str:
+    """Word a gain with its interval, in points."""
+    return f"{points(gain)} {gain_span(span)}".rstrip()
+
+
+def size(count: float | None) -> str:
+    """Word a number of bytes in binary units."""
+    if count is None or not math.isfinite(count):
+        return "unknown"
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if abs(count) >= scale:
+            value = count / scale
+            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def duration(seconds: float | None) -> str:
+    """Word a time span."""
+    if seconds is None or not math.isfinite(seconds):
+        return "unknown time"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def counted(number: float | None, noun: str, nouns: str | None = None) -> str:
+    """Word a count: 1 row, 1,200 rows, an unknown number of rows."""
+    nouns = nouns or f"{noun}s"
+    if number is None:
+        return f"an unknown number of {nouns}"
+    return f"{number:,.0f} {noun if number == 1 else nouns}"
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    """Word a plain number (a loss, a p-value) with `digits` significant digits."""
+    if value is None:
+        return "unknown"
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{value:.{digits}g}"
+
+
+def arm_word(arm: str) -> str:
+    """Name an arm in a sentence: baseline is base, prompted is prompt."""
+    return ARM_WORDS.get(arm, arm)

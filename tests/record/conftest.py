@@ -1,0 +1,430 @@
+# ruff: noqa: E501
+"""Realistic records of every way a session can end, built from a fixed seed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+Record = dict[str, Any]
+Answers = dict[str, dict[str, list[dict[str, Any]]]]
+
+
+class Sample(NamedTuple):
+    record: Record
+    answers: Answers
+
+
+TASK = "Classify the support ticket priority and return strict JSON."
+WHO = (
+    "All users of the EU region",
+    "One customer",
+    "The finance team",
+    "A trial account",
+    "Our largest client",
+)
+WHAT = (
+    (
+        "cannot log in since 06:40; the status page is green",
+        "critical",
+        "logins fail for everyone, no way around",
+    ),
+    (
+        "sees export files with yesterday's numbers, invoices go out tonight",
+        "high",
+        "wrong numbers, deadline today",
+    ),
+    ("asks how to rename a saved dashboard", "low", "a question, nobody is blocked"),
+    ("gets a time-out on reports over 10,000 rows, smaller ones work", "medium", "slow, with a way around"),
+    ("cannot print from Safari, Chrome works", "low", "another browser works"),
+    ("lost write access after the role migration", "high", "one team is blocked"),
+)
+PROSE = (
+    "The priority of this ticket is {label} because {why}.",
+    'Sure! Here is the JSON:\n```json\n{{"priority": "{label}", "reason": "{why}"}}\n```',
+    "I would say that this is a {label} priority ticket. Please let me know if you need anything else, and I",
+)
+
+
+def interval(passed: int, total: int) -> list[float]:
+    """Wilson's interval: close enough to look real."""
+    z, p = 1.96, passed / total
+    middle, half = p + z * z / 2 / total, z * math.sqrt(p * (1 - p) / total + z * z / 4 / total / total)
+    return [round((middle - half) / (1 + z * z / total), 4), round((middle + half) / (1 + z * z / total), 4)]
+
+
+def held_out_rows(rng: random.Random, count: int) -> list[dict[str, Any]]:
+    rows = []
+    for place in range(count):
+        what, label, why = WHAT[place % len(WHAT)]
+        tags = ["borderline"] if place % 7 == 0 else ["negative"] if place % 11 == 0 else []
+        rows.append(
+            {
+                "id": f"r{rng.getrandbits(44):011x}",
+                "line": place + 1,
+                "file": "eval/check.jsonl",
+                "input": f"{WHO[place % len(WHO)]} {what}. Ticket {4100 + place}.",
+                "expected": json.dumps({"priority": label, "reason": why}),
+                "tags": tags,
+                "group": f"customer-{place % 40}",
+                "digest": f"{rng.getrandbits(256):064x}",
+            }
+        )
+    return rows
+
+
+def answer(rng: random.Random, row: dict[str, Any], *, strict: bool, right: bool) -> str:
+    wanted = json.loads(row["expected"])
+    label = (
+        wanted["priority"]
+        if right
+        else rng.choice([x for x in ("high", "medium", "low") if x != wanted["priority"]])
+    )
+    if strict:
+        return " " + json.dumps({"priority": label, "reason": wanted["reason"]})
+    return " " + rng.choice(PROSE).format(label=label, why=wanted["reason"])
+
+
+def answered(
+    rng: random.Random, rows: list[dict[str, Any]], strict: list[int], right: list[int]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": row["id"],
+            "line": row["line"],
+            "prompt": f"Instruction: {TASK}\nInput: {row['input']}\nAnswer:",
+            "response": answer(rng, row, strict=bool(is_strict), right=bool(is_right)),
+            "tokens": 80 if not is_strict and rng.random() < 0.3 else rng.randint(18, 36),
+            "seconds": round(rng.uniform(0.02, 0.06), 3),
+            "stopped": bool(is_strict),
+        }
+        for row, is_strict, is_right in zip(rows, strict, right, strict=True)
+    ]
+
+
+def compared(
+    rule: str, ids: list[str], tuned: list[int], against: str, other: list[int], verdict: str
+) -> dict[str, Any]:
+    fixed = [i for i, t, o in zip(ids, tuned, other, strict=True) if t > o]
+    broken = [i for i, t, o in zip(ids, tuned, other, strict=True) if t < o]
+    count = len(ids)
+    gain = (len(fixed) - len(broken)) / count
+    half = 1.96 * math.sqrt(max(len(fixed) + len(broken), 3)) / count
+    return {
+        "rule": rule,
+        "against": against,
+        "gain": gain,
+        "interval": [max(gain - half, -1.0), min(gain + half, 1.0)],
+        "p_value": min(1.0, 0.5 ** (len(fixed) - len(broken))),
+        "fixed": fixed,
+        "broken": broken,
+        "same": count - len(fixed) - len(broken),
+        "verdict": verdict,
+        "sentence": f"{len(fixed)} rows fixed and {len(broken)} broken against {against}.",
+    }
+
+
+def coins(rng: random.Random, count: int, rate: float) -> list[int]:
+    return [int(rng.random() < rate) for _ in range(count)]
+
+
+def rule(name: str, **over: Any) -> dict[str, Any]:
+    return {
+        "nodeid": f"test_rules.py::test_{name}", "primary": False, "guard": False, "min_rate": None,
+        "min_rate_bound": None, "min_gain": None, "max_loss": None, "confidence": 0.95, "suite": None,
+        "sha256": "5f" * 32, "changed_after_look": False, "outcome": "passed", "reasons": [], "skipped": [],
+        "messages": {}, **over,
+    }  # fmt: skip
+
+
+def experiment(
+    name: str, seed: int, rates: dict[str, tuple[float, float]], verdict: str, count: int = 160
+) -> tuple[Record, Any]:
+    """One finished experiment; `rates` gives each arm's rate of right labels and of strict JSON."""
+    rng = random.Random(seed)
+    rows = held_out_rows(rng, count)
+    ids = [row["id"] for row in rows]
+    strict = {arm: coins(rng, count, rate[1]) for arm, rate in rates.items()}
+    right = {
+        arm: [r & s for r, s in zip(coins(rng, count, rate[0]), strict[arm], strict=True)]
+        for arm, rate in rates.items()
+    }
+    answers = {arm: answered(rng, rows, strict[arm], right[arm]) for arm in rates}
+    scores = {"priority": right, "strict_json": strict, "short_reason": {arm: [1] * count for arm in rates}}
+    arms = {
+        arm: {
+            "runtime": "transformers 5.23.0", "outputs": f"outputs/{arm}.jsonl", "reused": arm == "baseline",
+            "answers": count, "tokens": sum(a["tokens"] for a in answers[arm]),
+            "seconds": round(sum(a["seconds"] for a in answers[arm]), 2), "stopped": sum(a["stopped"] for a in answers[arm]),
+            "rules": {
+                r: {"passed": sum(by[arm]), "total": count, "rate": sum(by[arm]) / count, "interval": interval(sum(by[arm]), count)}
+                for r, by in scores.items()
+            },
+        }
+        for arm in rates
+    }  # fmt: skip
+    failing = verdict != "keep"
+    rules = {
+        "priority": rule("priority", primary=True, min_gain=0.1, outcome="failed" if failing else "passed",
+                         reasons=["a gain of 10 points over the base is not demonstrated"] if failing else []),
+        "strict_json": rule("strict_json", min_rate=0.95, outcome="passed"),
+        "short_reason": rule("short_reason", guard=True, outcome="passed", reasons=["a loss of up to 2.3 points is not excluded"]),
+    }  # fmt: skip
+    for rule_name, entry in rules.items():
+        entry["rows"], entry["scores"] = ids, scores[rule_name]
+        for arm in rates:
+            entry["messages"][arm] = {
+                i: f"AssertionError: {rule_name} does not hold\nassert 'low' == 'high'"
+                for i, s in zip(ids, scores[rule_name][arm], strict=True)
+                if not s
+            }
+    pairs = [
+        compared(
+            r, ids, by["tuned"], against, by[against], "beats" if verdict == "keep" else "not demonstrated"
+        )
+        for r, by in scores.items()
+        for against in rates
+        if against != "tuned"
+    ]
+    record = {**RUN, "name": name, "held_out": rows, "arms": arms, "rules": rules, "comparisons": pairs}
+    record["decision"] = {**DECISIONS[verdict], "looks": 1, "alpha": 0.025, "rules_sha256": "ab" * 32}
+    return copy.deepcopy(record), answers
+
+
+LOSS = [
+    3.412,
+    2.881,
+    2.107,
+    1.492,
+    0.981,
+    0.622,
+    0.401,
+    0.288,
+    0.203,
+    0.162,
+    0.131,
+    0.117,
+    0.101,
+    0.094,
+    0.089,
+    0.081,
+]
+RUN: Record = {
+    "task": "support_ticket_priority_json",
+    "key": "3fa29c1b" * 8,
+    "key_fields": {"base": {"weights": "9e" * 32, "tokenizer": "77" * 32}, "rows": "c4" * 32, "seed": 0, "torch": "2.13.0"},
+    "key_changed": {"training.learning_rate": [0.0002, 0.0005]},
+    "config": {
+        "base_model": "models/ticket-lm", "peft_method": "lora", "quantization": "none", "revision": None,
+        "lora": {"r": 8, "alpha": 16, "dropout": 0.05, "target_modules": "all-linear"},
+        "training": {"learning_rate": 0.0005, "num_train_epochs": 2, "max_seq_length": 512, "seed": 0},
+        "prompt": {"template": "Instruction: {instruction}\nInput: {input}\nAnswer:", "few_shot": 4},
+        "paths": {"train_file": "data/train.jsonl", "eval_file": "eval/check.jsonl", "suites": {}},
+        "decision": {"confidence": 0.95, "min_gain": 0.05, "spend": True},
+    },
+    "config_file": "finetune.yaml",
+    "overrides": {"training.learning_rate": 0.0005},
+    "checksums": {
+        "train": {"path": "data/train.jsonl", "sha256": "1d" * 32}, "eval": {"path": "eval/check.jsonl", "sha256": "2e" * 32},
+        "contract": {"path": "data/contract.yaml", "sha256": "3f" * 32}, "experiment": {"path": "finetune.yaml", "sha256": "40" * 32},
+        "suites": {},
+    },
+    "charter": {
+        "behaviour": "Return the priority of a short support ticket as strict JSON.", "facts_change": "never",
+        "prompt_tried": "The zero-shot prompt adds prose around the JSON.", "owner": "support-ml",
+        "base_license": "apache-2.0", "data_license": "internal", "personal_data": "none",
+        "retire_when": "The priority rubric changes.", "findings": [],
+    },
+    "environment": {
+        "python": "3.11.2", "platform": "Linux-6.1-x86_64",
+        "packages": {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2", "trl": "1.16.0", "pytest": "9.2.0"},
+    },
+    "hardware": {
+        "name": "CPU, 2 cores", "device": "cpu", "total_bytes": 16 * 2**30, "free_bytes": 13 * 2**30,
+        "usable_bytes": 12 * 2**30, "headroom": 0.1, "driver": None, "runtime": None, "processes": [],
+        "disk_free_bytes": 40 * 2**30, "ram_bytes": 16 * 2**30, "source": "measured",
+    },
+    "data": {
+        "train": {
+            "rows": 480, "tokens": {"p50": 61, "p95": 84, "max": 97, "truncated": 0},
+            "labels": {"critical": 98, "high": 131, "medium": 129, "low": 122}, "tags": {},
+        },
+        "eval": {
+            "rows": 160, "tokens": {"p50": 60, "p95": 85, "max": 95, "truncated": 0},
+            "labels": {"critical": 27, "high": 53, "medium": 27, "low": 53}, "tags": {"borderline": 23, "negative": 13},
+        },
+        "findings": [
+            {"rule": "data/label-drift", "severity": "warning", "read": "high: 27% of training rows, 33% of held-out rows",
+             "why": "the decision weighs labels as the held-out file does", "fix": "draw both files from one source",
+             "file": "eval/check.jsonl", "line": None},
+        ],
+        "waived": [],
+    },
+    "memory": {
+        "predicted_peak_bytes": 431 * 2**20,
+        "breakdown": {"weights": 21 * 2**20, "adapter": 2**20, "gradients": 2**20, "optimizer": 2 * 2**20,
+                      "activations": 214 * 2**20, "logits": 160 * 2**20, "temporaries": 32 * 2**20},
+        "budget_bytes": 12 * 2**30, "budget_name": "CPU, 2 cores", "fits": "fits", "remedies": [],
+        "measured_peak_bytes": None, "notes": ["the process also needs memory for Python and torch"],
+    },
+    "training": {
+        "reused": False, "seconds": 41.3, "steps": 120, "final_loss": 0.081,
+        "log": [{"step": 8 * (i + 1), "loss": loss, "learning_rate": 5e-4} for i, loss in enumerate(LOSS)],
+        "adapter_sha256": "e7" * 32, "adapter_path": "adapters/3fa29c1b", "trainable": 401_408, "parameters": 5_201_152,
+    },
+    "runtime_match": [],
+}  # fmt: skip
+DECISIONS: dict[str, Record] = {
+    "keep": {
+        "verdict": "keep", "keep": True, "undecided": False, "next_change": None, "examples_needed": None,
+        "reasons": ["The tuned model is demonstrably better on priority than the base model and than a prompt with 4 examples, "
+                    "and every rule holds.", "strict_json holds: 95% is reached."],
+        "plan_line": "160 rows show a gain of 10.4 points with 80% power at 20% discordant rows.",
+        "risks": ["A loss of up to 2.3 points on short_reason is not excluded.", "One runtime was tried."],
+    },
+    "iterate": {
+        "verdict": "iterate", "keep": False, "undecided": False, "examples_needed": 310,
+        "reasons": ["The gain over the prompt is not demonstrated on 160 rows.", "strict_json holds."],
+        "next_change": {"change": "write 40 contrast rows for medium against high",
+                        "because": "31 of 44 wrong rows confuse medium with high", "rows": []},
+        "plan_line": "160 rows show a gain of 10.4 points with 80% power.", "risks": ["The held-out rows were looked at 3 times."],
+    },
+    "discard": {
+        "verdict": "discard", "keep": False, "undecided": False, "examples_needed": None,
+        "reasons": ["The tuned model is demonstrably worse on priority than the base model."],
+        "next_change": {"change": "halve training.learning_rate", "because": "the loss rose in the last third", "rows": []},
+        "plan_line": "160 rows show a gain of 10.4 points with 80% power.", "risks": [],
+    },
+}  # fmt: skip
+
+
+def session(*experiments: Record, **over: Any) -> Record:
+    stages = ("data", "fit", "rules", "decision")
+    tests = [
+        {"nodeid": f"test_{stage}.py::test_{stage}_stage", "stage": stage, "experiment": one["name"], "outcome": "passed",
+         "seconds": 0.2, "message": None}
+        for one in experiments
+        for stage in stages
+    ]  # fmt: skip
+    return {
+        "schema_version": "1", "created": "2026-11-20T09:30:00+00:00", "command": "pytest --finetune", "exit_status": 0,
+        "project": "support-tickets", "plugin_version": "0.1.0", "experiments": list(experiments), "tests": tests, "notes": [],
+        **over,
+    }  # fmt: skip
+
+
+def stopped(**over: Any) -> Record:
+    """An experiment that did not get past its first stages."""
+    nothing: Record = {
+        "training": None,
+        "arms": {},
+        "rules": {},
+        "held_out": [],
+        "comparisons": [],
+        "decision": None,
+    }
+    return {
+        **copy.deepcopy(RUN),
+        "name": "finetune",
+        **nothing,
+        "key": None,
+        "key_fields": None,
+        "key_changed": {},
+        **over,
+    }
+
+
+def keep() -> Sample:
+    one, answers = experiment(
+        "finetune", 1, {"baseline": (0.5, 0.05), "prompted": (0.7, 0.7), "tuned": (0.95, 0.99)}, "keep"
+    )
+    return Sample(session(one), {"finetune": answers})
+
+
+def iterate() -> Sample:
+    one, answers = experiment(
+        "finetune", 2, {"baseline": (0.6, 0.6), "prompted": (0.75, 0.98), "tuned": (0.8, 0.97)}, "iterate"
+    )
+    one["training"].update(reused=True)
+    return Sample(session(one, exit_status=1), {"finetune": answers})
+
+
+def discard() -> Sample:
+    one, answers = experiment("finetune", 3, {"baseline": (0.8, 0.95), "tuned": (0.5, 0.9)}, "discard")
+    one["memory"]["measured_peak_bytes"] = 455 * 2**20
+    return Sample(session(one, exit_status=1), {"finetune": answers})
+
+
+def gate_closed() -> Sample:
+    wrong = [
+        {"rule": "data/duplicate-key", "severity": "error", "read": "the key 'priority' stands twice in one answer",
+         "why": "a parser keeps the last one, a model learns both", "fix": "delete one of the two", "file": "data/train.jsonl", "line": line}
+        for line in (17, 41, 208)
+    ]  # fmt: skip
+    one = stopped()
+    one["data"]["findings"] = wrong
+    record = session(one, exit_status=1)
+    record["tests"][0].update(outcome="failed", message="AssertionError: 3 findings in 480 rows")
+    return Sample(record, {})
+
+
+def data_only() -> Sample:
+    return Sample(session(stopped(), command="pytest"), {})
+
+
+def crash() -> Sample:
+    record = session(stopped(key="3fa29c1b" * 8), exit_status=1)
+    record["tests"][2].update(
+        stage="training", nodeid="test_rules.py::test_priority", outcome="error",
+        message="TrainingError: no module matches target 'qproj'; this model has q_proj, k_proj, v_proj, o_proj",
+    )  # fmt: skip
+    return Sample(record, {})
+
+
+def too_large() -> Sample:
+    one = stopped()
+    one["memory"].update(
+        predicted_peak_bytes=int(27.4 * 2**30), budget_bytes=24 * 2**30, budget_name="NVIDIA RTX 4090", fits="does not fit",
+        breakdown={"weights": int(14.2 * 2**30), "adapter and optimizer": int(1.1 * 2**30), "activations": int(9.8 * 2**30),
+                   "logits": int(2.3 * 2**30)},
+        remedies=[{"change": "training.max_seq_length: 1024", "peak_bytes": int(18.1 * 2**30), "enough": True},
+                  {"change": "training.gradient_checkpointing: true", "peak_bytes": int(19.1 * 2**30), "enough": True}],
+    )  # fmt: skip
+    return Sample(session(one, exit_status=1), {})
+
+
+def several() -> Sample:
+    one, one_answers = experiment(
+        "small", 4, {"baseline": (0.5, 0.05), "prompted": (0.7, 0.7), "tuned": (0.95, 0.99)}, "keep"
+    )
+    two, two_answers = experiment(
+        "wide", 5, {"baseline": (0.6, 0.6), "prompted": (0.75, 0.98), "tuned": (0.8, 0.97)}, "iterate"
+    )
+    for run in (one, two):
+        for arm, about in run["arms"].items():
+            about["outputs"] = f"outputs/{run['name']}/{arm}.jsonl"
+    return Sample(session(one, two, exit_status=1), {"small": one_answers, "wide": two_answers})
+
+
+MAKERS: dict[str, Callable[[], Sample]] = {
+    "keep": keep, "iterate": iterate, "discard": discard, "gate_closed": gate_closed, "data_only": data_only,
+    "crash": crash, "too_large": too_large, "several": several,
+}  # fmt: skip
+
+
+@pytest.fixture(params=MAKERS)
+def sample(request: pytest.FixtureRequest) -> Sample:
+    """Every way a session can end, one after the other."""
+    return MAKERS[request.param]()
+
+
+@pytest.fixture(scope="session")
+def make() -> Iterator[Callable[[str], Sample]]:
+    """Build one sample by name."""
+    yield lambda name: MAKERS[name]()
