@@ -1,0 +1,274 @@
+"""The digest of a base model: weights, tokenizer, chat template and configuration, by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from pytest_finetune.fingerprint.canonical import digest
+from pytest_finetune.safetensors_check import TensorFileError, read_header
+
+_PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+_OTHER_WEIGHTS: Final = frozenset({".gguf", ".ggml", ".onnx", ".h5", ".msgpack", ".npz"})
+_SIDE_SUFFIXES: Final = frozenset({".json", ".txt", ".model", ".tiktoken"})
+_PROSE: Final = ("readme", "license", "licence", "notice", "changelog", "use_policy", "requirements")
+_NOT_TOKENIZER: Final = frozenset(
+    {
+        "config.json",
+        "generation_config.json",
+        "tokenizer_config.json",
+        "adapter_config.json",
+        "trainer_state.json",
+        "all_results.json",
+        "train_results.json",
+    }
+)
+_INDEX: Final = "model.safetensors.index.json"
+
+# `_name_or_path` is where a model once lay; `transformers_version` is who wrote the file.
+_CONFIG_NOISE: Final = frozenset({"_name_or_path", "name_or_path", "transformers_version"})
+
+# transformers and PEFT import what these keys name (CVE-2026-4372; peft #3090).
+_IMPORTING: Final = frozenset(
+    {
+        "auto_map",
+        "custom_pipelines",
+        "_attn_implementation_internal",
+        "_experts_implementation_internal",
+        "auto_mapping",
+    }
+)
+_KERNEL_KEYS: Final = frozenset(
+    {"_attn_implementation", "attn_implementation", "_experts_implementation", "experts_implementation"}
+)
+
+
+class BaseModelError(ValueError):
+    """The base model cannot be used; the message says what was found and what to do."""
+
+
+class DigestCache(Protocol):
+    """Remembers file digests between runs."""
+
+    def sha256_of(self, file: Path) -> str:
+        """Return the SHA-256 of the file's present content."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BaseDigest:
+    """Digests of the parts of one base model, each 64 hex digits.
+
+    `generation` (its default decoding settings) changes answers and no weights; `code` is the digest
+    of its Python files where they are trusted, else of nothing.
+    """
+
+    weights: str
+    tokenizer: str
+    template: str
+    config: str
+    generation: str
+    code: str
+
+    @property
+    def value(self) -> str:
+        """One digest of all parts."""
+        return digest(asdict(self))
+
+    def training_parts(self) -> dict[str, str]:
+        """Return the parts that an adapter trained on this base depends on."""
+        return {name: value for name, value in asdict(self).items() if name != "generation"}
+
+
+def base_digest(
+    folder: Path, cache: DigestCache | None = None, *, trust_remote_code: bool = False
+) -> BaseDigest:
+    """Digest the base model in `folder`; a Store as `cache` spares the second hashing of large weights.
+
+    Raises BaseModelError when there are no safetensors weights, a shard is missing or truncated, or a
+    configuration would make a library import code that the experiment does not trust.
+    """
+    files = _top_files(folder)
+    weights = _weights(folder, files)
+    configs = {name: _json(folder, name) for name in files if name.endswith("config.json")}
+    if not trust_remote_code:
+        _refuse_code(folder, configs)
+    tokenizer_config = _settings(configs.get("tokenizer_config.json"))
+    inline_template = tokenizer_config.pop("chat_template", None)
+    sha256 = cache.sha256_of if cache else _sha256
+    return BaseDigest(
+        weights=digest({name: sha256(folder / name) for name in weights}),
+        tokenizer=digest(
+            {
+                "config": tokenizer_config,
+                "files": {name: _sha256(folder / name) for name in files if _is_tokenizer_file(name)},
+            }
+        ),
+        template=digest({"inline": inline_template, "files": dict(_template_files(folder))}),
+        config=digest(_settings(configs.get("config.json"))),
+        generation=digest(_settings(configs.get("generation_config.json"))),
+        code=digest(_code(folder) if trust_remote_code else {}),
+    )
+
+
+def importing_keys(tree: object, prefix: str = "") -> list[str]:
+    """Name the keys in a model's or an adapter's configuration that make a library import code."""
+    found = []
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            place = f"{prefix}.{name}" if prefix else str(name)
+            if _imports(name, value):
+                found.append(place)
+            else:
+                found += importing_keys(value, place)
+    elif isinstance(tree, list):
+        for item in tree:
+            found += importing_keys(item, prefix)
+    return found
+
+
+def _imports(name: object, value: object) -> bool:
+    if name == "megatron_core":
+        return value not in (None, "megatron.core")  # what PEFT writes by itself
+    return (name in _IMPORTING and bool(value)) or (name in _KERNEL_KEYS and _names_repository(value))
+
+
+def _names_repository(value: object) -> bool:
+    """Tell an attention kernel on the hub (`org/name`) from a built-in one (`sdpa`)."""
+    if isinstance(value, Mapping):
+        return any(_names_repository(item) for item in value.values())
+    return isinstance(value, str) and "/" in value
+
+
+def _top_files(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise BaseModelError(f"base model: {str(folder)!r} is not a folder")
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    except OSError as error:
+        raise BaseModelError(f"base model: {str(folder)!r} cannot be read ({error.strerror})") from error
+
+
+def _weights(folder: Path, files: list[str]) -> list[str]:
+    """Return the names of the weight files and their index, or say what is there instead."""
+    if "config.json" not in files:
+        raise BaseModelError(_no_config(folder, files))
+    weights = [name for name in files if name.endswith(".safetensors")]
+    if not weights:
+        raise BaseModelError(_no_weights(folder, files))
+    if _INDEX in files:
+        _check_shards(folder, weights)
+        weights.append(_INDEX)
+    for name in weights:
+        if name != _INDEX:
+            _whole(folder, name)
+    return weights
+
+
+def _whole(folder: Path, name: str) -> None:
+    try:
+        read_header(folder / name)
+    except TensorFileError as error:
+        raise BaseModelError(f"base model: {name} in {str(folder)!r} cannot be used: {error}") from None
+
+
+def _check_shards(folder: Path, weights: list[str]) -> None:
+    index = _json(folder, _INDEX)
+    shard_names = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shard_names, dict):
+        raise BaseModelError(f"base model: {_INDEX} in {str(folder)!r} has no weight_map")
+    missing = sorted({str(name) for name in shard_names.values()} - set(weights))
+    if missing:
+        raise BaseModelError(
+            f"base model: {str(folder)!r} lacks {', '.join(missing)}, which its index names; "
+            "download it again"
+        )
+
+
+def _no_config(folder: Path, files: list[str]) -> str:
+    if "adapter_config.json" in files:
+        return (
+            f"base model: {str(folder)!r} holds an adapter (adapter_config.json), not a model; "
+            "base_model must name the model that the adapter was trained on, or a merged one"
+        )
+    found = ", ".join(files[:8]) or "nothing"
+    return f"base model: {str(folder)!r} has no config.json (found: {found})"
+
+
+def _no_weights(folder: Path, files: list[str]) -> str:
+    pickles = [name for name in files if Path(name).suffix in _PICKLES]
+    if pickles:
+        return (
+            f"base model: {str(folder)!r} has pickle weights only ({', '.join(pickles[:4])}); a pickle "
+            "can run any code when it is loaded. Convert it once, where you trust it: "
+            "model.save_pretrained(folder, safe_serialization=True)"
+        )
+    others = [name for name in files if Path(name).suffix in _OTHER_WEIGHTS]
+    found = f" (found {', '.join(others[:4])}, which cannot be trained)" if others else ""
+    return f"base model: {str(folder)!r} has no weights: no *.safetensors file in it{found}"
+
+
+def _refuse_code(folder: Path, configs: Mapping[str, object]) -> None:
+    for name, config in sorted(configs.items()):
+        keys = importing_keys(config)
+        if keys:
+            raise BaseModelError(
+                f"base model: {name} in {str(folder)!r} makes transformers import code ({', '.join(keys)}); "
+                "read that code, then allow it with `trust_remote_code: true` in the experiment"
+            )
+
+
+def _json(folder: Path, name: str) -> Any:
+    try:
+        return json.loads((folder / name).read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        message = f"base model: {name} in {str(folder)!r} is not readable JSON ({error})"
+        raise BaseModelError(message) from None
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    if not isinstance(config, dict):
+        return {}
+    return {name: _portable(value) for name, value in config.items() if name not in _CONFIG_NOISE}
+
+
+def _portable(value: Any) -> Any:
+    """Spell the numbers that JSON has no name for, such as a `-Infinity` bound, as text."""
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return repr(value)
+    if isinstance(value, dict):
+        return {name: _portable(item) for name, item in value.items()}
+    return [_portable(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_tokenizer_file(name: str) -> bool:
+    """Take every side file that is not known to be something else: a needless retraining costs less
+    than an adapter reused under another tokenizer.
+    """
+    lower = name.lower()
+    return (
+        Path(lower).suffix in _SIDE_SUFFIXES
+        and not lower.startswith(_PROSE)
+        and not lower.endswith((".index.json", "chat_template.json"))
+        and lower not in _NOT_TOKENIZER
+    )
+
+
+def _template_files(folder: Path) -> Iterator[tuple[str, str]]:
+    files = [*folder.glob("*.jinja"), *folder.glob("*chat_template.json")]
+    files += folder.glob("additional_chat_templates/*.jinja")
+    for file in sorted(files):
+        yield file.relative_to(folder).as_posix(), _sha256(file)
+
+
+def _code(folder: Path) -> dict[str, str]:
+    return {file.relative_to(folder).as_posix(): _sha256(file) for file in sorted(folder.rglob("*.py"))}
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

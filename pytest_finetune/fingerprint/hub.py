@@ -1,0 +1,66 @@
+"""Find a base model on this machine: a local folder, or a snapshot in the Hugging Face cache."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pytest_finetune.fingerprint.base import BaseModelError
+
+if TYPE_CHECKING:
+    from pytest_finetune.experiment import Experiment
+
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+
+
+def base_folder(experiment: Experiment) -> Path:
+    """Return the folder that holds the experiment's base model; BaseModelError when it is not here."""
+    local = experiment.local_base()
+    if local is not None:
+        return local
+    snapshot = cached_snapshot(experiment.base_model, experiment.revision)
+    if snapshot is None:
+        revision = f" --revision {experiment.revision}" if experiment.revision else ""
+        raise BaseModelError(
+            f"base model: {experiment.base_model!r} is neither a folder of the project nor in the "
+            f"Hugging Face cache ({hub_cache()}). Fetch it once: "
+            f"hf download {experiment.base_model}{revision}"
+        )
+    return snapshot
+
+
+def cached_snapshot(hub_id: str, revision: str | None = None) -> Path | None:
+    """Return the cached snapshot of a hub model at a branch, tag or commit; None when it is not cached.
+
+    Without a revision it is the commit that `main` pointed to when it was last fetched. The folder's
+    name is that commit.
+    """
+    repository = hub_cache() / f"models--{hub_id.replace('/', '--')}"
+    name = revision or "main"
+    commit = name if _COMMIT.fullmatch(name) else _reference(repository, name)
+    if commit is None:
+        return None
+    snapshot = repository / "snapshots" / commit
+    return snapshot if snapshot.is_dir() else None
+
+
+def hub_cache() -> Path:
+    """Return the folder of the Hugging Face hub cache, by the same variables that huggingface_hub reads."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if os.environ.get(variable):
+            return Path(os.environ[variable]).expanduser()
+    if os.environ.get("HF_HOME"):
+        return Path(os.environ["HF_HOME"]).expanduser() / "hub"
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "huggingface" / "hub"
+
+
+def _reference(repository: Path, name: str) -> str | None:
+    references = repository / "refs"
+    file = references / name
+    if ".." in Path(name).parts or not file.is_file():
+        return None
+    commit = file.read_text(encoding="ascii", errors="replace").strip()
+    return commit if _COMMIT.fullmatch(commit) else None

@@ -1,0 +1,24 @@
+"""The store: content-addressed folders that are verified on every read and written once."""
+
+from __future__ import annotations
+
+from pytest_finetune.store.disk import StoreError
+from pytest_finetune.store.folders import KINDS, Store
+from pytest_finetune.store.gc import Collected, Removal, collect
+from pytest_finetune.store.lock import Lock
+from pytest_finetune.store.looks import Look, LookBook
+from pytest_finetune.store.manifest import Entry, FileRecord
+
+__all__ = [
+    "KINDS",
+    "Collected",
+    "Entry",
+    "FileRecord",
+    "Lock",
+    "Look",
+    "LookBook",
+    "Removal",
+    "Store",
+    "StoreError",
+    "collect",
+]

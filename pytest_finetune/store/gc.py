@@ -1,0 +1,183 @@
+"""Garbage collection: old and unused entries, never what is promoted, pinned, locked or in use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pytest_finetune.store import disk
+from pytest_finetune.store.folders import CHECKPOINTS, KINDS, SET_ASIDE, Store
+from pytest_finetune.store.lock import exclusive
+from pytest_finetune.store.manifest import MANIFEST
+
+_LEFTOVER_S: Final = 24 * 3600.0
+_SET_ASIDE_S: Final = 30 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """One thing that was (or, in a dry run, would be) removed; `place` is relative to the store."""
+
+    place: str
+    size_bytes: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a collection did; `kept` says for each spared candidate why."""
+
+    removed: tuple[Removal, ...]
+    kept: tuple[tuple[str, str], ...]
+    left_bytes: int
+
+    @property
+    def freed_bytes(self) -> int:
+        """Bytes of everything removed."""
+        return sum(removal.size_bytes for removal in self.removed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    kind: str
+    key: str
+    path: Path
+    size_bytes: int
+    used_s: float
+
+    @property
+    def place(self) -> str:
+        return f"{self.kind}/{self.key}"
+
+
+def collect(
+    store: Store,
+    *,
+    max_age_s: float | None = None,
+    max_bytes: int | None = None,
+    dry_run: bool = False,
+    now_s: float | None = None,
+) -> Collected:
+    """Remove entries not used for `max_age_s`, then the least recently used until `max_bytes` remain.
+
+    Leftovers of killed writers (a day old) and what was set aside (a month old) go in any case. Pinned,
+    promoted and locked entries and those that a process has read and may still use stay. Raises
+    StoreError when the store cannot be changed.
+    """
+    now = time.time() if now_s is None else now_s
+    removed = [_leftover(store, path, why, dry_run) for path, why in _leftovers(store, now, max_age_s)]
+    candidates = sorted(_candidates(store), key=lambda candidate: candidate.used_s)
+    total = sum(candidate.size_bytes for candidate in candidates)
+    kept = []
+    for candidate in candidates:
+        why = _reason(candidate, now, max_age_s, None if max_bytes is None else total - max_bytes)
+        if why is None:
+            continue
+        spared = _spared(store, candidate) or _remove(store, candidate, dry_run)
+        if spared:
+            kept.append((candidate.place, spared))
+        else:
+            removed.append(Removal(candidate.place, candidate.size_bytes, why))
+            total -= candidate.size_bytes
+    return Collected(tuple(removed), tuple(kept), total)
+
+
+def _reason(
+    candidate: _Candidate, now: float, max_age_s: float | None, excess_bytes: int | None
+) -> str | None:
+    idle_s = now - candidate.used_s
+    if max_age_s is not None and idle_s > max_age_s:
+        return f"not used for {idle_s / 86400:.1f} days"
+    if excess_bytes is not None and excess_bytes > 0:
+        return "least recently used"
+    return None
+
+
+def _spared(store: Store, candidate: _Candidate) -> str | None:
+    pinned = store.notes.pinned(candidate.kind, candidate.key)
+    if pinned is not None:
+        return pinned
+    lock = store.root / "locks" / f"{candidate.kind}-{candidate.key}.lock"
+    return "locked" if _busy(lock) else None
+
+
+def _busy(file: Path) -> bool:
+    if not file.exists():
+        return False
+    handle = exclusive(file)
+    if handle is None:
+        return file.exists()
+    os.close(handle)
+    return False
+
+
+def _remove(store: Store, candidate: _Candidate, dry_run: bool) -> str | None:
+    """Remove an entry, or say why it stays. It goes by a rename: a reader sees all of it or nothing."""
+    manifest = candidate.path / MANIFEST
+    handle = exclusive(manifest) if manifest.exists() else None
+    if handle is None and manifest.exists():
+        return "in use"
+    try:
+        if not dry_run:
+            with disk.explained(f"remove {candidate.place}", candidate.path):
+                part = store.root / disk.temporary_name()
+                candidate.path.rename(part)
+                disk.remove_tree(part)
+    finally:
+        if handle is not None:
+            os.close(handle)
+    return None
+
+
+def _candidates(store: Store) -> Iterator[_Candidate]:
+    for kind in KINDS:
+        parent = store.root / kind
+        if parent.is_symlink() or not parent.is_dir():
+            continue
+        for path in parent.iterdir():
+            if path.is_dir() and not path.is_symlink():  # a foreign file is not ours to remove
+                yield _Candidate(kind, path.name, path, _size(path), path.stat().st_mtime)
+
+
+def _leftovers(store: Store, now: float, max_age_s: float | None) -> Iterator[tuple[Path, str]]:
+    for path in store.root.glob("tmp-*"):
+        if now - _newest(path) > _LEFTOVER_S:
+            yield path, "left behind by a writer that was killed"
+    for path in (store.root / SET_ASIDE).glob("*"):
+        if now - path.lstat().st_mtime > _SET_ASIDE_S:
+            yield path, "set aside a month ago"
+    if max_age_s is not None:
+        for path in (store.root / CHECKPOINTS).glob("*"):
+            lock = store.root / "locks" / f"adapters-{path.name.partition('.')[0]}.lock"
+            if now - _newest(path) > max_age_s and not _busy(lock):
+                yield path, "checkpoints of a training that was never finished"
+
+
+def _leftover(store: Store, path: Path, why: str, dry_run: bool) -> Removal:
+    removal = Removal(path.relative_to(store.root).as_posix(), _size(path), why)
+    if not dry_run:
+        with disk.explained(f"remove {removal.place}", path):
+            disk.remove_tree(path)
+    return removal
+
+
+def _files(path: Path) -> Iterator[os.stat_result]:
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                yield (Path(folder) / name).lstat()
+
+
+def _size(path: Path) -> int:
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum(status.st_size for status in _files(path))
+
+
+def _newest(path: Path) -> float:
+    return max([path.lstat().st_mtime, *(status.st_mtime for status in _files(path))])

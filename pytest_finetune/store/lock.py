@@ -1,0 +1,212 @@
+"""Advisory locks that save work: a dead holder frees them, and nothing is wrong without them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_finetune.store.disk import host_name
+
+try:
+    import fcntl
+except ImportError:  # Windows: no advisory locks, every caller goes on without
+    fcntl = None  # type: ignore[assignment]
+
+_FIRST_PAUSE_S: Final = 0.02
+_LONGEST_PAUSE_S: Final = 0.5
+_REMINDER_S: Final = 60.0
+_DEAD_S: Final = 1.0  # a new holder needs a moment to write its name over that of a dead one
+_BUSY: Final = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """The outcome of asking for a lock; `held` is False when waiting ended without it."""
+
+    held: bool
+    waited_s: float
+
+
+@contextlib.contextmanager
+def file_lock(
+    file: Path, on_wait: Callable[[str], None], what: str, timeout_s: float, warn: Callable[[str], None]
+) -> Iterator[Lock]:
+    """Hold the lock `file` for the block, or go on without it after `timeout_s` and a warning.
+
+    While another process holds it, `on_wait` hears who does and since when: at once, then once a minute.
+    The file is removed when the lock is released.
+    """
+    started = time.monotonic()
+    handle = _acquire(file, on_wait, what, started + timeout_s, warn)
+    try:
+        yield Lock(handle is not None, time.monotonic() - started)
+    finally:
+        if handle is not None:
+            # Removed while it is still held: whoever waits on this file sees that its name is gone.
+            with contextlib.suppress(OSError):
+                file.unlink()
+            os.close(handle)
+
+
+def shared(file: Path) -> int | None:
+    """Mark a file as in use until the returned handle is closed; None where there are no locks."""
+    if fcntl is None:
+        return None
+    handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def exclusive(path: Path) -> int | None:
+    """Take a file or folder that nobody uses; None when somebody does or when that cannot be told."""
+    if fcntl is None:
+        return None
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+@contextlib.contextmanager
+def whole_file(handle: int) -> Iterator[None]:
+    """Keep other writers of an open file out for the block, which must be short; best effort."""
+    locked = False
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            locked = True
+    try:
+        yield
+    finally:
+        if locked:
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _acquire(
+    file: Path, on_wait: Callable[[str], None], what: str, deadline: float, warn: Callable[[str], None]
+) -> int | None:
+    if fcntl is None:
+        return None
+    pause, told, seen_dead = _FIRST_PAUSE_S, 0.0, 0.0
+    while True:
+        try:
+            handle = _try(file)
+        except OSError as error:
+            warn(f"store: no lock for {what} ({error.strerror}); going on without it")
+            return None
+        if handle is not None:
+            return handle
+        owner = _owner(file)
+        now = time.monotonic()
+        seen_dead = (seen_dead or now) if _is_dead(owner) else 0.0
+        if seen_dead and now - seen_dead >= _DEAD_S:
+            # The lock lives on in a child that the dead holder left; a new file is a new lock.
+            file.unlink(missing_ok=True)
+            seen_dead = 0.0
+            continue
+        if now >= deadline:
+            warn(f"store: {what} is still locked by {_who(owner)}; going on without the lock")
+            return None
+        if not told or now - told >= _REMINDER_S:
+            on_wait(f"waiting for {what}, locked by {_who(owner)}")
+            told = now
+        time.sleep(min(pause, max(0.0, deadline - now)))
+        pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+
+
+def _try(file: Path) -> int | None:
+    """Try once; None when it is held, or when its last holder removed it between opening and locking."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _still_named(handle, file):
+            os.close(handle)
+            return None
+        os.truncate(handle, 0)
+        os.pwrite(handle, json.dumps(_self()).encode(), 0)
+    except OSError as error:
+        os.close(handle)
+        if error.errno in _BUSY:
+            return None
+        raise
+    return handle
+
+
+def _still_named(handle: int, file: Path) -> bool:
+    try:
+        named = file.lstat()
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(handle)
+    return (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino)
+
+
+def _self() -> dict[str, Any]:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "host": host_name(), "namespace": _pid_namespace(), "since": since}
+
+
+def _pid_namespace() -> str:
+    """Name the space in which process ids count; two containers on one machine have two."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _owner(file: Path) -> Mapping[str, Any]:
+    try:
+        owner = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def _is_dead(owner: Mapping[str, Any]) -> bool:
+    """Tell that the holder is gone, only where its process id means something here."""
+    pid = owner.get("pid")
+    if (
+        owner.get("host") != host_name()
+        or owner.get("namespace") != _pid_namespace()
+        or not isinstance(pid, int)
+    ):
+        return False
+    return not process_exists(pid)
+
+
+def process_exists(pid: int) -> bool:
+    """Tell whether a process of this machine (this pid namespace) is alive."""
+    if os.name == "nt":
+        return True  # signal 0 is Ctrl-C there
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _who(owner: Mapping[str, Any]) -> str:
+    if not owner:
+        return "another process"
+    return f"process {owner.get('pid')} on {owner.get('host')} since {owner.get('since')}"
