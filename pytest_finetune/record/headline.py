@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from . import reading
-from .reading import Json
-from .wording import counted, one_line, size
+from pytest_finetune.record import reading
+from pytest_finetune.record.reading import Json
+from pytest_finetune.record.wording import counted, one_line, size
 
 Tone = Literal["good", "warn", "bad", "none"]
 

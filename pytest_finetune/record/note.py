@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from . import reading
-from .headline import headline
-from .markdown import code, plain, table
-from .reading import Json
-from .wording import (
+from pytest_finetune.record import reading
+from pytest_finetune.record.headline import headline
+from pytest_finetune.record.markdown import code, plain, table
+from pytest_finetune.record.reading import Json
+from pytest_finetune.record.wording import (
     arm_word,
     counted,
     duration,

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
-from . import reading
-from .headline import Headline, headline, place
-from .reading import Json
-from .wording import (
+from pytest_finetune.record import reading
+from pytest_finetune.record.headline import Headline, headline, place
+from pytest_finetune.record.reading import Json
+from pytest_finetune.record.wording import (
     arm_word,
     counted,
     duration,

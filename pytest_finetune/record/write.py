@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from . import reading
-from .note import decision_note
-from .reading import Json
+from pytest_finetune.record import reading
+from pytest_finetune.record.note import decision_note
+from pytest_finetune.record.reading import Json
 
 Answers = Mapping[str, Mapping[str, Sequence[Json]]]
 

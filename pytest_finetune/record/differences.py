@@ -1,0 +1,60 @@
+"""Where an answer differs from the expected one, word by word."""
+
+from __future__ import annotations
+
+import re
+from difflib import SequenceMatcher
+from typing import Final, NamedTuple
+
+_WORDS: Final = re.compile(r"\w+|\s+|[^\w\s]")
+_CLOSE_ENOUGH: Final = 0.4
+_MOST_WORDS: Final = 160
+
+
+class Piece(NamedTuple):
+    """A run of an answer's text; `differs` where the expected answer does not have it."""
+
+    text: str
+    differs: bool
+
+
+def marked(answer: str, expected: str) -> list[Piece]:
+    """Split an answer into pieces that the expected answer has and pieces that it does not have.
+
+    An answer that shares little with the expected one comes back unmarked: a page of marks points at nothing.
+    Long answers are compared by their common beginning and end only, which takes linear time.
+    """
+    ours, theirs = _WORDS.findall(answer), _WORDS.findall(expected.strip())
+    start = len(ours) - len(_WORDS.findall(answer.lstrip()))
+    head = _common(ours[start:], theirs)
+    tail = _common(ours[start + head :][::-1], theirs[head:][::-1])
+    middle, wanted = ours[start + head : len(ours) - tail], theirs[head : len(theirs) - tail]
+    pieces = [
+        ("".join(ours[: start + head]), False),
+        *_middle(middle, wanted),
+        ("".join(ours[len(ours) - tail :]), False),
+    ]
+    if tail == 0:
+        pieces.pop()
+    same = sum(len(text) for text, differs in pieces if not differs)
+    if same < _CLOSE_ENOUGH * len(answer):
+        return [Piece(answer, False)]
+    return [Piece(text, differs) for text, differs in pieces if text]
+
+
+def _common(ours: list[str], theirs: list[str]) -> int:
+    count = 0
+    for mine, other in zip(ours, theirs, strict=False):
+        if mine != other:
+            break
+        count += 1
+    return count
+
+
+def _middle(ours: list[str], theirs: list[str]) -> list[tuple[str, bool]]:
+    if not theirs or len(ours) > _MOST_WORDS or len(theirs) > _MOST_WORDS:
+        text = "".join(ours)
+        return [(text, bool(text.strip()))]
+    matcher = SequenceMatcher(None, theirs, ours, autojunk=False)
+    found = [("".join(ours[low:high]), tag != "equal") for tag, _, _, low, high in matcher.get_opcodes()]
+    return [(text, differs and bool(text.strip())) for text, differs in found]

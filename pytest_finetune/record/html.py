@@ -1,0 +1,85 @@
+"""Build HTML whose text cannot be markup: whatever is not `Html` already is escaped on its way in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Final
+
+from pytest_finetune.record.wording import visible
+
+_VOID: Final = frozenset({"br", "col", "hr"})
+
+
+class Html(str):
+    """Markup that this module built. A plain `str` is text."""
+
+    __slots__ = ()
+
+
+Child = Html | str | int | None
+Attribute = str | int | bool | None
+
+
+def text(value: object) -> Html:
+    """Escape foreign text; control and bidirectional characters are spelled out, line breaks and tabs kept."""
+    return Html(escape(visible(value, keep="\n\t"), quote=True))
+
+
+def join(children: Iterable[Child], between: Child = None) -> Html:
+    """Put children one after the other, strings escaped, None left out."""
+    glue = "" if between is None else _child(between)
+    return Html(glue.join(_child(child) for child in children if child is not None))
+
+
+def element(name: str, *children: Child, **attributes: Attribute) -> Html:
+    """Build one element. In attribute names `class_` is class and other underscores are hyphens.
+
+    An attribute that is None or False is left out, one that is True stands without a value.
+
+    >>> element("p", "1 < 2", class_="note", hidden=True)
+    '<p class="note" hidden>1 &lt; 2</p>'
+    """
+    opened = f"<{name}{''.join(_attribute(key, value) for key, value in attributes.items())}>"
+    return Html(opened if name in _VOID else f"{opened}{join(children)}</{name}>")
+
+
+def table(
+    head: Sequence[Child], rows: Iterable[Sequence[Child]], caption: str, class_: str | None = None
+) -> Html:
+    """Build a table with a caption; the first cell of each row is its header. Narrow screens scroll it."""
+    body = [
+        element("tr", element("th", first, scope="row"), *(element("td", cell) for cell in rest))
+        for first, *rest in rows
+    ]
+    inner = element(
+        "table",
+        element("caption", caption),
+        element("thead", element("tr", *(element("th", cell, scope="col") for cell in head))),
+        element("tbody", *body),
+        class_=class_,
+    )
+    return element("div", inner, class_="ft-scroll", tabindex="0", role="region", aria_label=caption)
+
+
+def facts(pairs: Iterable[tuple[str, Child]], class_: str = "ft-facts") -> Html:
+    """Build a list of named facts; those without a value are left out."""
+    groups = [
+        element("div", element("dt", name), element("dd", value))
+        for name, value in pairs
+        if value not in (None, "")
+    ]
+    return element("dl", *groups, class_=class_)
+
+
+def _child(child: Child) -> str:
+    if isinstance(child, Html):
+        return child
+    return "" if child is None else text(child)
+
+
+def _attribute(key: str, value: Attribute) -> str:
+    if value is None or value is False:
+        return ""
+    name = key.rstrip("_").replace("_", "-")
+    return f" {name}" if value is True else f' {name}="{escape(visible(value), quote=True)}"'

@@ -1,0 +1,116 @@
+"""The page: a static fragment for the summary of pytest-html's report.
+
+It needs no script and fetches nothing. The order is that of a reader: verdict, evidence, rows, then what an
+auditor checks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Final
+
+from pytest_finetune.record import reading
+from pytest_finetune.record.headline import headline
+from pytest_finetune.record.html import Html, element, join
+from pytest_finetune.record.reading import Json
+from pytest_finetune.record.sections import evidence, facts, rows, run, verdict
+from pytest_finetune.record.wording import one_line
+
+Answers = Mapping[str, Mapping[str, Sequence[Json]]]
+
+SHORT: Final = {"rates": "Arms", "gains": "Gains", "rows": "Rows", "data": "Data", "config": "Configuration"}
+
+
+def summary_html(record: Json, answers: Answers) -> str:
+    """Render the record and the raw `answers` by experiment and arm as one HTML fragment with its styles."""
+    runs = reading.experiments(record)
+    anchors = [f"ft-{place}" for place in range(1, len(runs) + 1)]
+    parts = [element("style", Html(_style("style.css") + page_css()))]
+    parts += [element("p", str(note), class_="ft-alert") for note in reading.listed(record, "notes")]
+    if len(runs) != 1:
+        parts.append(verdict.overview(record, anchors) if runs else _nothing())
+    for experiment, anchor in zip(runs, anchors, strict=True):
+        own = answers.get(reading.text(experiment, "name")) or {}
+        parts.append(element("article", _experiment(experiment, record, own, anchor), class_="ft-experiment"))
+    parts.append(_section("ft-tests", "Tests of the session", facts.tests(record)))
+    return element("div", *parts, class_="ft", lang="en")
+
+
+def page_css() -> str:
+    """The styles that put pytest-html's page in order: our summary above its environment, both themes.
+
+    `summary_html` carries them already.
+    """
+    return _style("page.css")
+
+
+def page_title(record: Json) -> str:
+    """Name the page after its verdict, as plain text: pytest-html escapes titles."""
+    runs = reading.experiments(record)
+    project = one_line(reading.text(record, "project", "pytest-finetune"), 60)
+    if len(runs) == 1:
+        said = headline(runs[0], record)
+        task = one_line(reading.text(runs[0], "task", reading.text(runs[0], "name", "experiment")), 80)
+        return f"{said.word}: {task} ({project})"
+    words = [headline(one, record).word for one in runs]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in sorted(set(words)))
+    return f"{len(runs)} experiments: {counts} ({project})" if runs else f"No experiment ({project})"
+
+
+def _nothing() -> Html:
+    return element("p", "No experiment was run in this session.", class_="ft-missing")
+
+
+def _experiment(experiment: Json, record: Json, answers: Mapping[str, Sequence[Json]], anchor: str) -> Html:
+    pair = element(
+        "div",
+        _section(f"{anchor}-training", "Training", run.training(experiment)),
+        _section(f"{anchor}-memory", "Memory", run.memory(experiment)),
+        class_="ft-pair",
+    )
+    why = element(
+        "div",
+        _section(f"{anchor}-charter", "Charter", facts.charter(experiment)),
+        _section(f"{anchor}-environment", "Environment", facts.environment(experiment)),
+        class_="ft-pair",
+    )
+    slices, runtimes = evidence.slices(experiment), evidence.runtimes(experiment)
+    return join(
+        [
+            verdict.banner(experiment, record, anchor),
+            _contents(anchor),
+            _section(f"{anchor}-rates", "Arms side by side", evidence.rates(experiment)),
+            _section(f"{anchor}-gains", "What the tuning gained", evidence.gains(experiment)),
+            _section(f"{anchor}-power", "Power, looks and risks", evidence.power(experiment)),
+            _section(f"{anchor}-slices", "Slices", slices) if slices is not None else None,
+            _section(f"{anchor}-runtimes", "Runtimes", runtimes) if runtimes is not None else None,
+            _section(f"{anchor}-rows", "Held-out rows", rows.rows(experiment, answers)),
+            pair,
+            _section(f"{anchor}-data", "Data", facts.data(experiment)),
+            why,
+            _section(f"{anchor}-config", "Configuration", facts.config(experiment)),
+            _section(f"{anchor}-lineage", "Lineage", facts.lineage(experiment)),
+            _section(f"{anchor}-repeat", "Repeat this run", facts.repeat(experiment, record)),
+        ]
+    )
+
+
+def _contents(anchor: str) -> Html:
+    links = [element("a", short, href=f"#{anchor}-{name}") for name, short in SHORT.items()]
+    links[3:3] = [element("a", name.title(), href=f"#{anchor}-{name}") for name in ("training", "memory")]
+    links.append(element("a", "Lineage", href=f"#{anchor}-lineage"))
+    return element("nav", join(links, " "), aria_label="Sections of this experiment", class_="ft-contents")
+
+
+def _section(anchor: str, title: str, body: Html) -> Html:
+    return element(
+        "section", element("h3", title, id=anchor), body, aria_labelledby=anchor, class_="ft-section"
+    )
+
+
+def _style(name: str) -> str:
+    """Read a style sheet of ours without its comments and line breaks."""
+    css = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return re.sub(r"\s+", " ", re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL)).strip()

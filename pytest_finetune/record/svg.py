@@ -1,0 +1,176 @@
+"""Pictures of a record as inline SVG: the same bytes for the same numbers, no script, no font, no colour of its own.
+
+Horizontal positions are percentages, so that a picture stretches with its cell while dots stay round and lines
+thin. Colours come from the style sheet through classes. Each picture repeats numbers that stand beside it in
+text, and is hidden from screen readers where it does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from pytest_finetune.record.html import Html, element, join
+from pytest_finetune.record.wording import figure
+
+_HEIGHT: Final = 30
+_MARKERS: Final = {
+    "baseline": element("circle", r="5.5", class_="ft-hollow"),
+    "prompted": element("path", d="M0-7 7 0 0 7-7 0z", class_="ft-solid"),
+    "tuned": element("circle", r="6", class_="ft-solid"),
+}
+_OTHER: Final = element("path", d="M-5.5-5.5h11v11h-11z", class_="ft-solid")
+
+
+class Axis(NamedTuple):
+    """A span of values that is drawn from the left edge to the right edge."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    def place(self, value: float) -> str:
+        """Place a value on the axis, as a percentage of its width; values beyond it sit on its end."""
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return f"{100 * share:.2f}%"
+
+
+RATES: Final = Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
+
+
+def gain_axis(values: Sequence[float]) -> Axis:
+    """Choose an axis in steps of 5, 10, 25 or 50 points that shows zero and every value."""
+    finite = [value for value in (*values, 0.0) if math.isfinite(value)]
+    low, high = min(finite), max(finite)
+    step = next((s for s in (0.05, 0.1, 0.25) if (high - low) / s <= 6), 0.5)
+    first, last = math.floor(low / step - 1e-9), math.ceil(high / step + 1e-9)
+    ticks = tuple(round(step * i, 4) for i in range(first, last + 1))
+    return Axis(ticks[0], ticks[-1], ticks)
+
+
+def whisker(
+    axis: Axis, arm: str, value: float | None, span: tuple[float, float] | None, threshold: float | None
+) -> Html:
+    """Draw a value as a dot with its interval as a whisker, and a threshold as a dashed line."""
+    middle = str(_HEIGHT // 2)
+    parts = [_vertical(axis.place(tick), "ft-zero" if tick == 0 else "ft-grid") for tick in axis.ticks]
+    if threshold is not None and math.isfinite(threshold):
+        parts.append(_vertical(axis.place(threshold), "ft-threshold"))
+    if span is not None:
+        ends = [axis.place(end) for end in span]
+        parts.append(element("line", x1=ends[0], x2=ends[1], y1=middle, y2=middle, class_="ft-whisker"))
+        parts += [element("line", x1=end, x2=end, y1="10", y2="20", class_="ft-whisker") for end in ends]
+    if value is not None and math.isfinite(value):
+        marker = _MARKERS.get(arm, _OTHER)
+        parts.append(element("svg", marker, x=axis.place(value), y=middle, overflow="visible"))
+    arm_class = f"ft-arm-{arm}" if arm in _MARKERS else "ft-arm-other"
+    return element("svg", *parts, class_=f"ft-plot {arm_class}", height=_HEIGHT, aria_hidden="true")
+
+
+def marker(arm: str) -> Html:
+    """Draw an arm's marker alone, as a key to the plots."""
+    arm_class = f"ft-arm-{arm}" if arm in _MARKERS else "ft-arm-other"
+    inner = element("svg", _MARKERS.get(arm, _OTHER), x="8", y="8", overflow="visible")
+    return element("svg", inner, class_=f"ft-key {arm_class}", width="16", height="16", aria_hidden="true")
+
+
+def scale(axis: Axis, unit: str) -> Html:
+    """Write the numbers of an axis above its plots."""
+    signed = axis.low < 0 or unit != "%"
+    labels = [
+        element("text", f"{100 * tick:{'+' if signed and tick else ''}g}{unit}", x=axis.place(tick), y="11")
+        for tick in axis.ticks
+    ]
+    return element("svg", *labels, class_="ft-plot ft-scale", height="14", aria_hidden="true")
+
+
+def _vertical(x: str, class_: str) -> Html:
+    return element("line", x1=x, x2=x, y1="0", y2=str(_HEIGHT), class_=class_)
+
+
+def shares(parts: Sequence[tuple[str, str, float]]) -> Html:
+    """Draw counts as one bar; `parts` are (name, class, count). The counts stand beside it in text."""
+    total = sum(count for _, _, count in parts) or 1
+    bars, left = [], 0.0
+    for name, class_, count in parts:
+        width = 100 * count / total
+        if count:
+            label = element("title", f"{name}: {count:g}")
+            bars.append(
+                element(
+                    "rect", label, x=f"{left:.2f}%", width=f"{width:.2f}%", y="0", height="18", class_=class_
+                )
+            )
+        left += width
+    return element("svg", *bars, class_="ft-bar", height="18", aria_hidden="true")
+
+
+def memory_bar(parts: Mapping[str, float], total: float, limit: float | None, most: float) -> Html:
+    """Draw a peak as stacked parts against a budget line, on a scale that ends at `most` bytes."""
+    bars, left = [], 0.0
+    for place, (name, count) in enumerate(parts.items()):
+        width = 100 * count / most
+        label = element("title", name)
+        bars.append(
+            element(
+                "rect", label, x=f"{left:.3f}%", width=f"{width:.3f}%", y="4", height="20",
+                class_=f"ft-part ft-part-{place % 8}",
+            )
+        )  # fmt: skip
+        left += width
+    outline = element(
+        "rect", x="0", width=f"{100 * total / most:.3f}%", y="4", height="20", class_="ft-outline"
+    )
+    line = None
+    if limit is not None:
+        at = f"{100 * limit / most:.3f}%"
+        line = element("line", x1=at, x2=at, y1="0", y2="28", class_="ft-threshold")
+    return element("svg", *bars, outline, line, class_="ft-bar", height="28", aria_hidden="true")
+
+
+def swatch(place: int) -> Html:
+    """Draw the colour of one memory part, as a key to the bar."""
+    box = element("rect", width="12", height="12", rx="2", class_=f"ft-part ft-part-{place % 8}")
+    return element("svg", box, class_="ft-key", width="12", height="12", aria_hidden="true")
+
+
+def curve(series: Mapping[str, Sequence[tuple[float, float]]], label: str) -> Html:
+    """Draw loss over steps, one line a series, with its scales as text around it.
+
+    Points that are not finite are left out; the text around the picture says so.
+    """
+    points = [point for line in series.values() for point in line]
+    if not points:
+        return Html("")
+    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    top = max(y for _, y in points) * 1.05 or 1.0
+    bottom = min(0.0, *(y for _, y in points))
+
+    def at(x: float, y: float) -> str:
+        across = (x - left) / (right - left) if right > left else 0.5
+        return f"{1000 * across:.1f},{300 * (1 - (y - bottom) / (top - bottom)):.1f}"
+
+    grid = [
+        element("line", x1="0", x2="1000", y1=str(y), y2=str(y), class_="ft-grid")
+        for y in (0, 75, 150, 225, 300)
+    ]
+    lines = [
+        element(
+            "polyline", points=" ".join(at(x, y) for x, y in line), class_=f"ft-curve ft-curve-{place % 2}"
+        )
+        for place, line in enumerate(series.values())
+    ]
+    picture = element(
+        "svg", *grid, *lines, viewBox="0 0 1000 300", preserveAspectRatio="none", class_="ft-curves", role="img",
+        aria_label=label,
+    )  # fmt: skip
+    heights = [element("span", figure(bottom + (top - bottom) * part, 3)) for part in (1, 0.5, 0)]
+    steps = [element("span", f"step {left:g}"), element("span", f"step {right:g}")]
+    return element(
+        "div",
+        element("div", join(heights), class_="ft-heights", aria_hidden="true"),
+        picture,
+        element("div", join(steps), class_="ft-steps", aria_hidden="true"),
+        class_="ft-chart",
+    )
