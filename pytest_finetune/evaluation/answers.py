@@ -1,0 +1,75 @@
+"""Raw answers on disk: one JSON object a line, the text exactly as the model gave it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+
+class AnswersError(ValueError):
+    """The file does not hold answers; the message names the file and the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One model's answer to one row.
+
+    `prompt` is the exact text sent and `response` the decoded completion with nothing stripped; `tokens` were
+    generated (the stop token not counted) in `seconds`, this answer's share of its batch. `stopped` says that
+    the model ended by itself, not at the token limit.
+    """
+
+    id: str
+    line: int
+    prompt: str
+    response: str
+    tokens: int
+    seconds: float
+    stopped: bool
+
+
+def write_answers(path: Path, answers: Iterable[Answer]) -> None:
+    """Write the answers as JSONL, in the order given."""
+    lines = [json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in answers]
+    # A model can end inside a character pair; such text must survive the round trip, so it is escaped.
+    path.write_text("".join(map(_encodable, lines)), encoding="utf-8", newline="\n")
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Return the answers of a file that `write_answers` wrote; AnswersError for anything else."""
+    text = path.read_bytes().decode("utf-8", errors="strict")
+    # Only a newline ends a line: splitlines would also break at U+2028, which JSON leaves as it is.
+    lines = text.split("\n")[:-1] if text.endswith("\n") else text.split("\n") if text else []
+    return [_read(line, number, path) for number, line in enumerate(lines, 1)]
+
+
+def _encodable(line: str) -> str:
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(json.loads(line)) + "\n"
+    return line
+
+
+def _read(line: str, number: int, path: Path) -> Answer:
+    try:
+        found: Any = json.loads(line)
+        values = {field.name: found[field.name] for field in fields(Answer)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise AnswersError(f"{path}:{number}: no answer: {error!r}") from None
+    types = {
+        "id": str,
+        "line": int,
+        "prompt": str,
+        "response": str,
+        "tokens": int,
+        "seconds": float | int,
+        "stopped": bool,
+    }
+    wrong = [name for name, kind in types.items() if not isinstance(values[name], kind)]
+    if wrong:
+        raise AnswersError(f"{path}:{number}: {wrong[0]} is {values[wrong[0]]!r}")
+    return Answer(**values)

@@ -1,0 +1,68 @@
+"""The prompts of the arms: every held-out row as it is asked, training rows before the question or not."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pytest_finetune.data.formatting import format_prompt
+
+if TYPE_CHECKING:
+    from pytest_finetune.data.rows import Row, Rows
+    from pytest_finetune.experiment import Prompt
+
+Message = Mapping[str, Any]
+
+
+class Prompted(NamedTuple):
+    """One row as it is asked: text, or chat messages that the base's own template turns into text."""
+
+    id: str
+    line: int
+    prompt: str | Sequence[Message]
+
+
+def arm_prompts(rows: Sequence[Row], prompt: Prompt, shots: Sequence[Row] = ()) -> tuple[Prompted, ...]:
+    """Return the prompts of an arm, one a row in the rows' order; `shots` stand before each question."""
+    return tuple(Prompted(row.id, row.line, format_prompt(row, prompt, shots)) for row in rows)
+
+
+def choose_shots(
+    train: Rows | Sequence[Row], few_shot: int, seed: int, label_field: str | None
+) -> tuple[Row, ...]:
+    """Choose `few_shot` different training rows by seed; fewer when there are not so many.
+
+    With a label field the labels take turns, so that each appears as often as the others can follow; a row
+    whose output is no JSON object with that field is chosen last. The choice hangs on the rows' content, not
+    on their order in the file.
+    """
+    draw = random.Random(seed)
+    different = {
+        row.digest: row for row in sorted(train, key=lambda row: (row.digest, row.line), reverse=True)
+    }
+    rows = [different[digest] for digest in sorted(different)]
+    draw.shuffle(rows)
+    if label_field is None:
+        return tuple(rows[:few_shot])
+    queues: dict[str, list[Row]] = {}
+    unlabelled: list[Row] = []
+    for row in rows:
+        label = _label(row, label_field)
+        (unlabelled if label is None else queues.setdefault(label, [])).append(row)
+    return tuple([*_take_turns(list(queues.values())), *unlabelled][:few_shot])
+
+
+def _take_turns(queues: list[list[Row]]) -> list[Row]:
+    longest = max(map(len, queues), default=0)
+    return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
+
+
+def _label(row: Row, field: str) -> str | None:
+    """Return the label as JSON text, so that 1 and "1" are two labels; None where there is none."""
+    try:
+        output = json.loads(row.output)
+    except ValueError:
+        return None
+    return json.dumps(output[field], sort_keys=True) if isinstance(output, dict) and field in output else None

@@ -1,0 +1,34 @@
+"""What an engine must be able to do to give an arm its answers; imports no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from pytest_finetune.evaluation.answers import Answer
+    from pytest_finetune.evaluation.prompts import Prompted
+    from pytest_finetune.experiment import Generation
+
+
+class AnsweringError(Exception):
+    """The runtime cannot answer; the message is complete and is for the user."""
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """One base model, ready to answer with and without an adapter."""
+
+    def answer(
+        self, prompts: Sequence[Prompted], generation: Generation, adapter: Path | None = None
+    ) -> list[Answer]:
+        """Return one answer a prompt, in the prompts' order; `adapter` is a folder, None asks the base alone.
+
+        The same arguments give the same text. Raises AnsweringError.
+        """
+        ...
+
+    def release(self) -> None:
+        """Give the model's memory back; the next answer loads it again."""
+        ...

@@ -1,0 +1,260 @@
+"""Answer with transformers: one loaded base, an adapter put on for its answers and taken off again."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pytest_finetune.evaluation.answers import Answer
+from pytest_finetune.evaluation.prompts import Prompted
+from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
+from pytest_finetune.experiment import Generation
+from pytest_finetune.training.base import BaseSource
+from pytest_finetune.training.surroundings import surroundings
+
+if TYPE_CHECKING:
+    import torch
+
+_SHOWN = 20
+
+
+class Encoded(NamedTuple):
+    """A prompt ready for the model: its position among the prompts, the exact text, its token ids."""
+
+    at: int
+    asked: Prompted
+    text: str
+    ids: list[int]
+
+
+class TransformersRuntime:
+    """A base model held in memory, loaded when it is first needed.
+
+    `model` and `tokenizer` are the base's own: an adapter is on the model only while its answers are made.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        revision: str | None = None,
+        device: str = "cpu",
+        quantization: str = "none",
+        *,
+        trust_remote_code: bool = False,
+        generation: Generation | None = None,
+    ) -> None:
+        """Remember what to load; `generation` are the settings of `generate`."""
+        revision = None if Path(base).is_dir() else revision
+        self._source = BaseSource(base, revision, quantization, trust_remote_code)
+        self._device = device
+        self._generation = generation or Generation()
+        self._model: Any = None
+        self._stops: frozenset[int] = frozenset()
+        self._tokenizer: Any = None
+
+    @property
+    def model(self) -> Any:
+        """The base model, in eval mode."""
+        if self._model is None:
+            from transformers import GenerationConfig
+
+            from pytest_finetune.training.model import load_model, stop_ids
+
+            with surroundings(offline=self._source.local):
+                self._model = load_model(self._source, self._device)
+                self._stops = stop_ids(self._model, self.tokenizer)
+                # What the model's folder sets (a repetition penalty, sampling) would fill in whatever the
+                # experiment leaves open: only the experiment speaks.
+                self._model.generation_config = GenerationConfig(eos_token_id=sorted(self._stops))
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base model's tokenizer."""
+        if self._tokenizer is None:
+            from pytest_finetune.training.model import load_tokenizer
+
+            with surroundings(offline=self._source.local):
+                self._tokenizer = load_tokenizer(self._source)
+        return self._tokenizer
+
+    def generate(self, prompts: Sequence[str]) -> list[str]:
+        """Return the base model's answer to each prompt."""
+        asked = [Prompted(f"prompt {number}", number, prompt) for number, prompt in enumerate(prompts, 1)]
+        return [answer.response for answer in self.answer(asked, self._generation)]
+
+    def answer(
+        self, prompts: Sequence[Prompted], generation: Generation, adapter: Path | None = None
+    ) -> list[Answer]:
+        """Return one answer a prompt, in the prompts' order; `adapter` is a folder, None asks the base alone.
+
+        Prompts are batched longest first (equal lengths in their order) and padded on the left, so the
+        batches hang on the prompts and the batch size alone. Raises AnsweringError for a prompt that leaves
+        no room for the answer.
+        """
+        if not prompts:
+            return []
+        encoded = [self._encode(at, asked) for at, asked in enumerate(prompts)]
+        self._check_room(encoded, generation)
+        order = sorted(encoded, key=lambda item: (-len(item.ids), item.at))
+        size = generation.batch_size
+        answers: dict[int, Answer] = {}
+        with surroundings(offline=self._source.local), self._with_adapter(adapter) as model:
+            for number, start in enumerate(range(0, len(order), size)):
+                batch = order[start : start + size]
+                answers.update(self._answer_batch(model, batch, generation, seed=generation.seed + number))
+        return [answers[at] for at in range(len(prompts))]
+
+    def release(self) -> None:
+        """Give the model's memory back; the next answer loads it again."""
+        if self._model is None:
+            return
+        self._model = None
+        gc.collect()
+        if self._device.startswith("cuda"):
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _encode(self, at: int, asked: Prompted) -> Encoded:
+        tokenizer = self.tokenizer
+        if isinstance(asked.prompt, str):
+            return Encoded(at, asked, asked.prompt, tokenizer(text=asked.prompt)["input_ids"])
+        if not tokenizer.chat_template:
+            raise AnsweringError(
+                f"{asked.id}: the prompt is a chat, but the tokenizer of {self._source.name!r} has no chat "
+                "template\n"
+                "  write prompt.template with {instruction} and {input}, or take an instruct model"
+            )
+        text = tokenizer.apply_chat_template(list(asked.prompt), tokenize=False, add_generation_prompt=True)
+        # The template writes the special tokens itself.
+        return Encoded(at, asked, text, tokenizer(text=text, add_special_tokens=False)["input_ids"])
+
+    def _check_room(self, encoded: Sequence[Encoded], generation: Generation) -> None:
+        from pytest_finetune.training.model import context_tokens
+
+        context = context_tokens(self.model)
+        if context is None:
+            return
+        room = context - generation.max_new_tokens
+        long = [item for item in encoded if len(item.ids) > room]
+        if not long:
+            return
+        lines = [
+            f"  {item.asked.id} (line {item.asked.line}): {len(item.ids)} tokens" for item in long[:_SHOWN]
+        ]
+        if len(long) > _SHOWN:
+            lines.append(f"  and {len(long) - _SHOWN} more")
+        raise AnsweringError(
+            f"{len(long)} of {len(encoded)} prompts leave no room for the answer: the model attends to "
+            f"{context} tokens, and max_new_tokens {generation.max_new_tokens} leaves {room} for the prompt\n"
+            + "\n".join(lines)
+            + "\n  shorten these rows, lower prompt.few_shot or generation.max_new_tokens, or take a base "
+            "model with a longer context"
+        )
+
+    @contextlib.contextmanager
+    def _with_adapter(self, folder: Path | None) -> Iterator[Any]:
+        """Put the adapter on the base for the block; afterwards the base has its own modules back."""
+        if folder is None:
+            yield self.model
+            return
+        check_adapter(folder)
+        from peft import PeftModel
+
+        wrapped = PeftModel.from_pretrained(self.model, str(folder), is_trainable=False).eval()
+        try:
+            yield wrapped
+        finally:
+            self._model = wrapped.unload()
+
+    def _answer_batch(
+        self, model: Any, batch: Sequence[Encoded], generation: Generation, seed: int
+    ) -> Iterator[tuple[int, Answer]]:
+        import torch
+
+        inputs = self._padded(batch)
+        settings = _settings(generation, self.tokenizer, sorted(self._stops))
+        # Sampling starts anew in every batch: an answer does not hang on the batches before it.
+        torch.manual_seed(seed)
+        started = time.perf_counter()
+        with torch.inference_mode():
+            output = model.generate(**inputs, generation_config=settings)
+        seconds = (time.perf_counter() - started) / len(batch)
+        fresh = output[:, inputs["input_ids"].shape[1] :].tolist()
+        for item, ids in zip(batch, fresh, strict=True):
+            yield item.at, self._answer_of(item, ids, seconds)
+
+    def _padded(self, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        import torch
+
+        longest = max(len(item.ids) for item in batch)
+        pad = self.tokenizer.pad_token_id
+        ids = [[pad] * (longest - len(item.ids)) + item.ids for item in batch]
+        mask = [[0] * (longest - len(item.ids)) + [1] * len(item.ids) for item in batch]
+        return {
+            "input_ids": torch.tensor(ids, device=self._device),
+            "attention_mask": torch.tensor(mask, device=self._device),
+        }
+
+    def _answer_of(self, item: Encoded, ids: list[int], seconds: float) -> Answer:
+        end = next((at for at, token in enumerate(ids) if token in self._stops), None)
+        kept = ids if end is None else ids[:end]
+        response = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return Answer(
+            id=item.asked.id,
+            line=item.asked.line,
+            prompt=item.text,
+            response=response,
+            tokens=len(kept),
+            seconds=seconds,
+            stopped=end is not None,
+        )
+
+
+def _settings(generation: Generation, tokenizer: Any, stops: list[int]) -> Any:
+    """Return the experiment's settings as transformers has them."""
+    from transformers import GenerationConfig
+
+    sampling = (
+        {"temperature": generation.temperature, "top_p": generation.top_p, "top_k": 0}
+        if generation.do_sample
+        else {}
+    )
+    return GenerationConfig(
+        max_new_tokens=generation.max_new_tokens,
+        do_sample=generation.do_sample,
+        eos_token_id=stops,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        **sampling,
+    )
+
+
+def check_adapter(folder: Path) -> None:
+    """Raise AnsweringError unless the folder holds an adapter in safetensors that loads no code."""
+    name = str(folder)
+    if not (folder / "adapter_model.safetensors").is_file():
+        pickled = [path.name for path in folder.glob("adapter_model.*")] if folder.is_dir() else []
+        found = (
+            f"only {', '.join(sorted(pickled))}, which can run code when loaded"
+            if pickled
+            else "nothing of that name"
+        )
+        raise AnsweringError(f"adapter {name!r}: no adapter_model.safetensors, {found}: refused")
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AnsweringError(f"adapter {name!r}: adapter_config.json cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise AnsweringError(f"adapter {name!r}: adapter_config.json is no mapping")
+    if config.get("auto_mapping"):
+        raise AnsweringError(
+            f"adapter {name!r}: adapter_config.json has the key 'auto_mapping', which makes PEFT import "
+            "code: refused\n  an adapter of a standard model does not need it: remove the key"
+        )

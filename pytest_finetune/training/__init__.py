@@ -1,0 +1,1 @@
+"""Training: a frozen request in, an adapter folder and its figures out."""

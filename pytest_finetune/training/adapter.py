@@ -1,0 +1,154 @@
+"""The adapter: its configuration in PEFT, the check of what it is put on, the two files that it becomes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from pytest_finetune.experiment import Experiment
+from pytest_finetune.training.request import TrainingError
+from pytest_finetune.yamlfile import nearest
+
+WEIGHTS: Final = "adapter_model.safetensors"
+CONFIG: Final = "adapter_config.json"
+
+
+def lora_config(experiment: Experiment) -> LoraConfig:
+    """Return PEFT's configuration of the experiment's adapter."""
+    lora = experiment.lora
+    targets = lora.target_modules
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        use_rslora=lora.use_rslora,
+        use_dora=experiment.peft_method == "dora",
+        init_lora_weights=lora.init_lora_weights,
+        task_type="CAUSAL_LM",
+    )
+
+
+def check_targets(model: torch.nn.Module, requested: str | tuple[str, ...]) -> None:
+    """Raise TrainingError unless every requested name matches a module of the model, as PEFT matches names.
+
+    A list holds module names or their last parts, a string is a regular expression over whole names,
+    ``all-linear`` is every linear module but the output head.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    if requested == "all-linear":
+        return
+    wanted = (requested,) if isinstance(requested, str) else requested
+    matches = _by_expression if isinstance(requested, str) else _by_name
+    unmatched = [word for word in wanted if not any(matches(word, name) for name in names)]
+    linear = linear_names(model)
+    if unmatched:
+        raise TrainingError(_no_module(unmatched, linear))
+    head = _output_head(model)
+    if head is not None and any(matches(word, head) for word in wanted):
+        raise TrainingError(
+            f"lora.target_modules asks for {head!r}, the output head: the loss is computed from the "
+            "head's own weight, so an adapter on it would never be trained\n"
+            f"  leave it out; linear modules here: {', '.join(linear)}"
+        )
+
+
+def linear_names(model: torch.nn.Module) -> list[str]:
+    """Return the last parts of the names of the model's linear modules, the output head left out."""
+    head = _output_head(model)
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        # Conv1D is GPT-2's linear layer; quantised layers are subclasses of Linear.
+        if (isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D") and name != head
+    }
+    return sorted(linear)
+
+
+def _output_head(model: Any) -> str | None:
+    head = model.get_output_embeddings()
+    return (
+        next((name for name, module in model.named_modules() if module is head), None)
+        if head is not None
+        else None
+    )
+
+
+def _by_name(word: str, name: str) -> bool:
+    return name == word or name.endswith(f".{word}")
+
+
+def _by_expression(word: str, name: str) -> bool:
+    return re.fullmatch(word, name) is not None
+
+
+def _no_module(unmatched: Iterable[str], linear: list[str]) -> str:
+    lines = []
+    for word in unmatched:
+        guess = nearest(word, linear)
+        lines.append(f"  {word!r}" + (f": did you mean {guess!r}?" if guess else ""))
+    return (
+        "lora.target_modules asks for modules that the base model does not have: nothing would be trained\n"
+        + "\n".join(lines)
+        + f"\n  linear modules of this model: {', '.join(linear)} (or all-linear)"
+    )
+
+
+def trainable_share(model: Any) -> tuple[int, int]:
+    """Return how many parameters are trained and how many there are; TrainingError when none is trained."""
+    trainable, every = model.get_nb_trainable_parameters()
+    if trainable == 0:
+        raise TrainingError(
+            f"none of the model's {every} parameters would be trained: check lora.target_modules"
+        )
+    return int(trainable), int(every)
+
+
+def save_adapter(model: Any, experiment: Experiment, folder: Path) -> None:
+    """Write the adapter of a PEFT model as two files whose bytes depend on nothing but the training.
+
+    Raises TrainingError when a weight is not finite.
+    """
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in sorted(state.items())}
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise TrainingError(
+            "the trained adapter holds numbers that are not finite, in "
+            f"{len(broken)} of {len(tensors)} tensors ({broken[0]}): not stored\n"
+            "  lower training.learning_rate"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    config = _canonical(model.peft_config["default"].to_dict(), experiment)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _canonical(config: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """Return PEFT's configuration in one order, with the base as the experiment names it."""
+    plain = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
+    plain = {name: getattr(value, "value", value) for name, value in plain.items()}
+    return {
+        **plain,
+        "base_model_name_or_path": experiment.base_model,
+        "revision": experiment.revision,
+        "inference_mode": True,
+    }
+
+
+def use_float32_on_cpu(model: Any) -> None:
+    """Train the adapter of a quantised base in float32 on the CPU.
+
+    TRL casts it to bfloat16, as QLoRA's authors did on GPUs; a CPU gains nothing by that and loses small
+    updates.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.device.type == "cpu":
+            parameter.data = parameter.data.to(torch.float32)

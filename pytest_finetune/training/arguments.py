@@ -1,0 +1,182 @@
+"""From an experiment to `SFTConfig`: our keys by name, the user's `training.sft` checked by name and type."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from trl import SFTConfig
+
+from pytest_finetune.experiment import Experiment
+from pytest_finetune.training.model import compute_dtype
+from pytest_finetune.training.request import TrainingError
+from pytest_finetune.yamlfile import nearest
+
+_LOG_POINTS: Final = 200
+_CHECKPOINTS: Final = 10
+
+_OURS: Final[Mapping[str, str]] = {
+    "chat_template_path": "evaluation would ask with another template: put it into the base's tokenizer",
+    "data_seed": "write training.seed",
+    "dataset_kwargs": "the rows are checked as they are prepared; it cannot be switched off",
+    "dataset_text_field": "rows are prompt and completion",
+    "eos_token": "evaluation would stop at another token: set eos_token in the base model's tokenizer",
+    "eval_strategy": "held-out rows are judged after the training, by the eval rules",
+    "hub_model_id": "a training sends nothing anywhere",
+    "hub_token": "a training sends nothing anywhere",
+    "load_best_model_at_end": "choosing a checkpoint on held-out rows would spend them",
+    "logging_nan_inf_filter": "a loss that is not finite stops the training at once",
+    "max_length": "write training.max_seq_length",
+    "model_init_kwargs": "the base is loaded from base_model, revision and quantization",
+    "output_dir": "checkpoints lie in the store",
+    "pad_token": "set pad_token in the base model's tokenizer",
+    "push_to_hub": "a training sends nothing anywhere",
+    "report_to": "a training sends nothing anywhere; the record holds its log",
+    "resume_from_checkpoint": "an interrupted training goes on by itself",
+    "save_only_model": "a training that resumes needs its optimizer",
+    "trust_remote_code": "write trust_remote_code in the experiment",
+    "use_cpu": "write --finetune-device=cpu",
+}
+
+
+def sft_config(experiment: Experiment, checkpoints: Path, device: str) -> SFTConfig:
+    """Return the trainer's arguments; TrainingError names what is wrong in `training.sft`."""
+    training = experiment.training
+    check_passthrough(training.sft)
+    dtype = compute_dtype(device)
+    settings: dict[str, Any] = {
+        "output_dir": str(checkpoints),
+        "max_length": training.max_seq_length,
+        "per_device_train_batch_size": training.per_device_train_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "learning_rate": training.learning_rate,
+        "num_train_epochs": training.num_train_epochs,
+        "max_steps": -1 if training.max_steps is None else training.max_steps,
+        "save_total_limit": training.save_total_limit,
+        "seed": training.seed,
+        "data_seed": training.seed,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "optim": training.optim,
+        "lr_scheduler_type": training.lr_scheduler_type,
+        "warmup_steps": training.warmup_steps,
+        "packing": training.packing,
+        "full_determinism": training.full_determinism,
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
+        "use_cpu": device == "cpu",
+        "dataloader_pin_memory": device != "cpu",
+        "save_strategy": "steps",
+        "logging_strategy": "steps",
+        "logging_nan_inf_filter": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        **training.sft,
+    }
+    try:
+        config = SFTConfig(**settings)
+    except (ValueError, TypeError, ImportError) as error:
+        raise TrainingError(f"the trainer refuses the experiment's training settings: {error}") from error
+    if device.startswith("cuda"):
+        _pin(config, torch.device(device))
+    return config
+
+
+def _pin(config: Any, device: torch.device) -> None:
+    """Keep the trainer on one card: with several visible it would spread the batch over all of them."""
+    device = torch.device("cuda", device.index if device.index is not None else torch.cuda.current_device())
+    torch.cuda.set_device(device)
+    _ = config.device
+    config.__dict__["_setup_devices"] = device
+    config._n_gpu = 1
+
+
+def pace(config: Any, examples: int, given: Mapping[str, Any]) -> None:
+    """Set how often to log and to save from the number of steps, unless the user said so in `given`."""
+    batches = math.ceil(examples / config.per_device_train_batch_size)
+    per_epoch = max(1, math.ceil(batches / config.gradient_accumulation_steps))
+    steps = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * per_epoch)
+    if "logging_steps" not in given:
+        config.logging_steps = max(1, steps // _LOG_POINTS)
+    if "save_steps" not in given:
+        config.save_steps = max(1, math.ceil(steps / _CHECKPOINTS))
+
+
+def check_passthrough(given: Mapping[str, Any]) -> None:
+    """Raise TrainingError for a key of `training.sft` that is unknown, ours, or of the wrong type."""
+    fields = {field.name: field for field in dataclasses.fields(SFTConfig) if field.init}
+    hints = typing.get_type_hints(SFTConfig)
+    problems = [
+        problem
+        for name, value in given.items()
+        if (problem := _problem(name, value, fields, hints)) is not None
+    ]
+    if problems:
+        raise TrainingError("\n".join(f"training.sft.{problem}" for problem in problems))
+
+
+def _problem(
+    name: str, value: object, fields: Mapping[str, dataclasses.Field[Any]], hints: Mapping[str, Any]
+) -> str | None:
+    if name in _OURS:
+        return f"{name}: not to be set here: {_OURS[name]}"
+    if name not in fields:
+        guess = nearest(name, sorted(fields))
+        return f"{name}: SFTConfig has no such argument" + (f"; did you mean {guess!r}?" if guess else "")
+    choices = fields[name].metadata.get("choices")
+    if choices and value not in choices:
+        return f"{name}: found {value!r}, allowed: {', '.join(map(repr, choices))}"
+    if not accepts(hints[name], value):
+        return f"{name}: found {value!r} ({type(value).__name__}), allowed: {_spelled(hints[name])}"
+    return None
+
+
+def accepts(hint: Any, value: object) -> bool:
+    """Tell whether a value read from YAML may stand where `hint` is asked for.
+
+    A whole number passes for a float, text for an enumeration's value; true and false are no numbers.
+    """
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(accepts(choice, value) for choice in inner)
+    if origin is typing.Literal:
+        return value in inner
+    if origin is not None:
+        return _accepts_container(origin, inner, value)
+    if hint is None or hint is type(None):
+        return value is None
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return value in [member.value for member in hint]
+    if isinstance(value, bool):
+        return hint is bool
+    if hint is float:
+        return isinstance(value, int | float)
+    return isinstance(hint, type) and isinstance(value, hint)
+
+
+def _accepts_container(origin: Any, inner: Sequence[Any], value: object) -> bool:
+    if not isinstance(value, origin):
+        return False
+    if isinstance(value, Mapping) and len(inner) == 2:
+        return all(accepts(inner[0], key) and accepts(inner[1], item) for key, item in value.items())
+    if isinstance(value, list) and inner:
+        return all(accepts(inner[0], item) for item in value)
+    return True
+
+
+def _spelled(hint: Any) -> str:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_spelled(choice) for choice in typing.get_args(hint))
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return ", ".join(repr(member.value) for member in hint)
+    if hint is type(None):
+        return "null"
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)

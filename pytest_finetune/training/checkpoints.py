@@ -1,0 +1,79 @@
+"""Checkpoints of an interrupted training: which are whole, whose they are, which is the newest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+SEAL: Final = "COMPLETE.json"
+_NAME: Final = re.compile(r"^checkpoint-(\d+)$")
+
+
+class Checkpoint(NamedTuple):
+    """A whole checkpoint: the optimizer step it was taken after, and its folder."""
+
+    step: int
+    folder: Path
+
+
+def seal(folder: Path, identity: str) -> None:
+    """Mark a checkpoint as whole: written last, it names the training and the sha256 of every file."""
+    files = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
+    text = json.dumps({"identity": identity, "files": files}, indent=1, sort_keys=True)
+    staged = folder / f".{SEAL}"
+    with staged.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    staged.replace(folder / SEAL)
+
+
+def newest(checkpoints: Path, identity: str) -> Checkpoint | None:
+    """Return the newest whole checkpoint of the training `identity`; None when there is none."""
+    whole = [found for found in _all(checkpoints) if _is_whole(found.folder, identity)]
+    return max(whole, default=None)
+
+
+def drop_others(checkpoints: Path, keep: Checkpoint | None) -> None:
+    """Remove every checkpoint but `keep`: half-written ones, and those of another training."""
+    for found in _all(checkpoints):
+        if found != keep:
+            shutil.rmtree(found.folder, ignore_errors=True)
+
+
+def whole_steps(checkpoints: Path) -> list[int]:
+    """Return the steps of the sealed checkpoints, oldest first, without reading their files again."""
+    return [found.step for found in _all(checkpoints) if (found.folder / SEAL).is_file()]
+
+
+def _all(checkpoints: Path) -> list[Checkpoint]:
+    if not checkpoints.is_dir():
+        return []
+    named = ((_NAME.match(path.name), path) for path in checkpoints.iterdir() if not path.is_symlink())
+    return sorted(Checkpoint(int(match[1]), path) for match, path in named if match and path.is_dir())
+
+
+def _is_whole(folder: Path, identity: str) -> bool:
+    try:
+        sealed: Any = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        if sealed["identity"] != identity:
+            return False
+        return all(_sha256(folder / name) == digest for name, digest in sealed["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name not in (SEAL, f".{SEAL}")
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

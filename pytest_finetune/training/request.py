@@ -1,0 +1,87 @@
+"""What a training is asked for and what it gives back: frozen records of the standard library alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_finetune.data.formatting import Pair
+    from pytest_finetune.experiment import Experiment
+
+
+class TrainingError(Exception):
+    """The training cannot start or cannot go on; the message is complete and is for the user."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """The user stopped the training; the message says where it will go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One optimizer step done: `loss` is None before the first is known, times are in seconds."""
+
+    step: int
+    steps: int
+    loss: float | None
+    seconds: float
+    eta_s: float
+    tokens_per_s: float | None
+    epoch: float
+
+
+def _unheard(_: Progress) -> None:
+    """Drop the progress: nobody listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """Everything that a training needs.
+
+    `pairs` and `rows` are parallel: what is trained on, and its place (``file:line``) for messages. `base` is
+    a folder or a hub id. The adapter is written into `folder` (made when missing), checkpoints into
+    `checkpoints`. `max_truncated` rows may be longer than ``training.max_seq_length``; they never teach the
+    stop token.
+    """
+
+    experiment: Experiment
+    pairs: tuple[Pair, ...]
+    rows: tuple[str, ...]
+    base: str
+    folder: Path
+    checkpoints: Path
+    device: str = "cpu"
+    progress: Callable[[Progress], None] = field(default=_unheard, repr=False)
+    max_truncated: int = 0
+
+    def __post_init__(self) -> None:
+        """Check that every pair has its place."""
+        if len(self.pairs) != len(self.rows):
+            raise ValueError(f"{len(self.pairs)} pairs but {len(self.rows)} places")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What came out.
+
+    `log` has one entry a logged step: `step`, `epoch`, `loss`, `learning_rate`. `peak_bytes` is what the
+    accelerator reserved at most, `allocated_bytes` what tensors took of it; both None on the CPU. `tokens`
+    counts the training rows: `p50`, `p95`, `max` (before truncation), `truncated`, `supervised`. `notes` are
+    sentences for the record.
+    """
+
+    folder: Path
+    steps: int
+    seconds: float
+    final_loss: float | None
+    log: tuple[Mapping[str, float], ...]
+    peak_bytes: int | None
+    trainable: int
+    parameters: int
+    tokens: Mapping[str, int]
+    allocated_bytes: int | None = None
+    resumed_from: int | None = None
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,192 @@
+"""Train an adapter: first the checks of rows and modules, then TRL's SFTTrainer, then the two files."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_finetune.fingerprint import digest, package_versions
+from pytest_finetune.training.base import BaseSource, check_folder, source_of
+from pytest_finetune.training.checkpoints import drop_others, newest
+from pytest_finetune.training.memory_error import memory_report
+from pytest_finetune.training.request import (
+    Progress,
+    TrainingError,
+    TrainingInterrupted,
+    TrainingRequest,
+    TrainingResult,
+)
+from pytest_finetune.training.surroundings import no_dataset_bars, surroundings
+from pytest_finetune.training.tokenised import (
+    Stops,
+    TokenRow,
+    check_rows,
+    check_stop,
+    check_trained_rows,
+    notes,
+    token_figures,
+    tokenise,
+)
+
+if TYPE_CHECKING:
+    from pytest_finetune.training.trainer import SealingTrainer
+
+__all__ = ["Progress", "TrainingError", "TrainingInterrupted", "TrainingRequest", "TrainingResult", "train"]
+
+
+def train(request: TrainingRequest) -> TrainingResult:
+    """Train the adapter that the request asks for and write it into its folder.
+
+    A whole checkpoint of the same training is gone on from. The process is left as it was: environment,
+    random state, log levels. Raises TrainingError for what the user can mend; TrainingInterrupted after
+    Ctrl-C, once the step in progress is done and a checkpoint of it lies there.
+    """
+    started = time.monotonic()
+    if not request.pairs:
+        raise TrainingError("there is no training row: paths.train_file is empty")
+    source = source_of(request.experiment, request.base)
+    if source.local:
+        check_folder(Path(source.name))
+    with surroundings(offline=source.local), no_dataset_bars(), memory_report(request):
+        return _train(request, source, started)
+
+
+def _train(request: TrainingRequest, source: BaseSource, started: float) -> TrainingResult:
+    from pytest_finetune.training import accelerator, adapter, arguments, model
+
+    max_length = request.experiment.training.max_seq_length
+    config = arguments.sft_config(request.experiment, request.checkpoints, request.device)
+    tokenizer = model.load_tokenizer(source)
+    rows = tokenise(tokenizer, request.pairs, request.rows)
+    check_rows(rows, max_length, request.max_truncated)
+    accelerator.reset_peak(request.device)
+    base = model.load_model(source, request.device)
+    check_stop(rows, Stops(model.stop_ids(base, tokenizer), tokenizer.eos_token), max_length)
+    adapter.check_targets(base, request.experiment.lora.target_modules)
+    with _asked_to_stop() as stop:
+        trainer = _trainer(request, config, base, tokenizer, rows, stop)
+        trainable, parameters = adapter.trainable_share(trainer.model)
+        resumed = _run(trainer, request, stop)
+    adapter.save_adapter(trainer.model, request.experiment, request.folder)
+    log = tuple(_log_entry(entry) for entry in trainer.state.log_history if "loss" in entry)
+    return TrainingResult(
+        folder=request.folder,
+        steps=int(trainer.state.global_step),
+        seconds=time.monotonic() - started,
+        final_loss=log[-1]["loss"] if log else None,
+        log=log,
+        peak_bytes=accelerator.peak_reserved(request.device),
+        allocated_bytes=accelerator.peak_allocated(request.device),
+        trainable=trainable,
+        parameters=parameters,
+        tokens=token_figures(rows, max_length),
+        resumed_from=resumed,
+        notes=notes(rows),
+    )
+
+
+def _trainer(
+    request: TrainingRequest,
+    config: Any,
+    base: Any,
+    tokenizer: Any,
+    rows: Sequence[TokenRow],
+    stop: threading.Event,
+) -> SealingTrainer:
+    from datasets import Dataset
+
+    from pytest_finetune.training import adapter, arguments
+    from pytest_finetune.training.trainer import SealingTrainer, Watch
+
+    training = request.experiment.training
+    examples = [
+        {"prompt": pair.prompt, "completion": pair.completion, "row": index}
+        for index, pair in enumerate(request.pairs)
+    ]
+    watch = Watch(request.progress, stop.is_set)
+    trainer = SealingTrainer(
+        identity=_identity(request),
+        places={row.ids[: training.max_seq_length]: row.place for row in rows},
+        model=base,
+        args=config,
+        train_dataset=Dataset.from_list(examples),
+        processing_class=tokenizer,
+        peft_config=adapter.lora_config(request.experiment),
+        callbacks=[watch],
+    )
+    watch.trainer = trainer
+    prepared = trainer.train_dataset
+    # Packing drops the column; which rows a pack holds cannot be told any more.
+    if "row" in prepared.column_names and not _other_loss(training.sft):
+        labels = dict(zip(prepared["row"], prepared["labels"], strict=True))
+        check_trained_rows(rows, labels, training.max_seq_length)
+    adapter.use_float32_on_cpu(trainer.model)
+    arguments.pace(config, len(prepared), training.sft)
+    return trainer
+
+
+def _other_loss(sft: Mapping[str, Any]) -> bool:
+    """Tell whether the user asked for a loss on other tokens than the completion's."""
+    return sft.get("completion_only_loss") is False or bool(sft.get("assistant_only_loss"))
+
+
+def _run(trainer: SealingTrainer, request: TrainingRequest, stop: threading.Event) -> int | None:
+    """Train to the end, from the newest whole checkpoint on; return the step that it was taken after."""
+    found = newest(request.checkpoints, _identity(request))
+    drop_others(request.checkpoints, found)
+    trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
+    done, steps = trainer.state.global_step, trainer.state.max_steps
+    if stop.is_set() and done < steps:
+        raise TrainingInterrupted(
+            f"training stopped after step {done} of {steps}; a whole checkpoint of it is stored: "
+            "run the same command again and it goes on from there"
+        )
+    return found.step if found else None
+
+
+@contextlib.contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event, so that the step in progress ends whole; the second interrupts."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _identity(request: TrainingRequest) -> str:
+    """Return a digest of everything that a checkpoint must agree on to be gone on from."""
+    experiment = request.experiment
+    training = {
+        name: value for name, value in experiment.resolved["training"].items() if name != "save_total_limit"
+    }
+    return digest(
+        {
+            "training": training,
+            "lora": experiment.resolved["lora"],
+            "method": [experiment.peft_method, experiment.quantization],
+            "base": [request.base, experiment.revision],
+            "pairs": [list(pair) for pair in request.pairs],
+            "device": request.device,
+            "packages": package_versions(),
+        }
+    )
+
+
+def _log_entry(entry: dict[str, Any]) -> dict[str, float]:
+    return {name: entry[name] for name in ("step", "epoch", "loss", "learning_rate") if name in entry}

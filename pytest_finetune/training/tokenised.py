@@ -1,0 +1,202 @@
+"""Check what the model will really be taught: supervised tokens, the stop token, whole rows, the prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pytest_finetune.training.request import TrainingError
+
+if TYPE_CHECKING:
+    from pytest_finetune.data.formatting import Pair
+
+IGNORED: Final = -100
+SHOWN: Final = 20
+
+
+class TokenRow(NamedTuple):
+    """One training row in tokens: its place, all of its ids, and where the completion begins.
+
+    `prompt_kept` says that the row begins with the very tokens that the prompt has when it is asked alone.
+    """
+
+    place: str
+    ids: tuple[int, ...]
+    start: int
+    prompt_kept: bool
+    chat: bool = False
+
+    def supervised(self, max_length: int) -> tuple[int, ...]:
+        """Return the ids that carry loss once the row is cut at `max_length`."""
+        return self.ids[self.start : max_length]
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """The ids that end an answer, and how the tokenizer writes the one that is appended."""
+
+    ids: frozenset[int]
+    token: str
+
+
+def tokenise(tokenizer: Any, pairs: Sequence[Pair], places: Sequence[str]) -> list[TokenRow]:
+    """Return the rows as the trainer tokenises them.
+
+    The tokenizer's stop token follows a completion that is text; a chat template writes its own.
+    """
+    return [_row(tokenizer, pair, place) for pair, place in zip(pairs, places, strict=True)]
+
+
+def _row(tokenizer: Any, pair: Pair, place: str) -> TokenRow:
+    if isinstance(pair.prompt, str) and isinstance(pair.completion, str):
+        chat = False
+        end = "" if pair.completion.endswith(tokenizer.eos_token) else tokenizer.eos_token
+        prompt = tokenizer(text=pair.prompt)["input_ids"]
+        ids = tokenizer(text=pair.prompt + pair.completion + end)["input_ids"]
+    else:
+        chat = True
+        prompt = _chat(tokenizer, list(pair.prompt), add_generation_prompt=True)
+        ids = _chat(tokenizer, [*pair.prompt, *pair.completion], add_generation_prompt=False)
+    start = _common_prefix(prompt, ids)
+    return TokenRow(place, tuple(ids), start, start == len(prompt), chat)
+
+
+def _chat(tokenizer: Any, messages: list[Any], *, add_generation_prompt: bool) -> list[int]:
+    if not tokenizer.chat_template:
+        raise TrainingError(
+            "prompt.template is 'chat', but the base model's tokenizer has no chat template\n"
+            "  write a template with {instruction} and {input} instead, or take an instruct model"
+        )
+    encoded = tokenizer.apply_chat_template(
+        messages, tokenize=True, return_dict=True, add_generation_prompt=add_generation_prompt
+    )
+    return list(encoded["input_ids"])
+
+
+def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    for at, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return at
+    return min(len(left), len(right))
+
+
+def check_rows(rows: Sequence[TokenRow], max_length: int, max_truncated: int) -> None:
+    """Raise TrainingError for rows that teach nothing, are cut, or teach another prompt than is asked."""
+    _check_supervised(rows, max_length)
+    _check_truncation(rows, max_length, max_truncated)
+    changed = [row.place for row in rows if not row.prompt_kept and not row.chat]
+    if changed:
+        raise TrainingError(
+            f"in {len(changed)} of {len(rows)} training rows the prompt's last tokens change when the answer "
+            "follows: the model would be trained on another prompt than it is asked with\n"
+            f"{listed(changed)}\n"
+            "  end prompt.template (or the row's prompt) with neither a space nor half a word"
+        )
+
+
+def notes(rows: Sequence[TokenRow]) -> tuple[str, ...]:
+    """Return what the reader of the record should know about the rows, though it stops nothing."""
+    changed = [row.place for row in rows if not row.prompt_kept and row.chat]
+    if not changed:
+        return ()
+    return (
+        f"the chat template writes the end of the prompt otherwise once an answer follows ({len(changed)} of "
+        f"{len(rows)} training rows, first {changed[0]}): the adapter is trained on a slightly other prompt "
+        "than it is asked with",
+    )
+
+
+def _check_supervised(rows: Sequence[TokenRow], max_length: int) -> None:
+    bare = [row for row in rows if not row.supervised(max_length)]
+    if not bare:
+        return
+    longest = max(len(row.ids) for row in bare)
+    if longest <= max_length:
+        why, remedy = "their completion has no token", "give each of them an answer"
+    else:
+        why = f"the prompt alone fills max_seq_length {max_length}"
+        remedy = f"raise training.max_seq_length to {longest} (the longest of them), or shorten the rows"
+    raise TrainingError(
+        f"{len(bare)} of {len(rows)} training rows have no supervised token: {why}\n"
+        f"{listed(row.place for row in bare)}\n  {remedy}"
+    )
+
+
+def _check_truncation(rows: Sequence[TokenRow], max_length: int, allowed: int) -> None:
+    long = [row for row in rows if len(row.ids) > max_length]
+    if len(long) <= allowed:
+        return
+    longest = max(len(row.ids) for row in long)
+    raise TrainingError(
+        f"{len(long)} of {len(rows)} training rows are longer than max_seq_length {max_length} "
+        f"(allowed: {allowed}): they lose the end of the answer, and the stop token with it\n"
+        f"{listed(f'{row.place} ({len(row.ids)} tokens)' for row in long)}\n"
+        f"  raise training.max_seq_length to {longest}, shorten the rows, or allow it in the contract "
+        f"(tokens: {{max_truncated: {len(long)}}})"
+    )
+
+
+def check_stop(rows: Sequence[TokenRow], stops: Stops, max_length: int) -> None:
+    """Raise TrainingError for whole rows whose answer does not end in a stop token: they teach to go on."""
+    whole = [row for row in rows if len(row.ids) <= max_length]
+    endless = [row.place for row in whole if not stops.ids.intersection(row.supervised(max_length))]
+    if endless:
+        raise TrainingError(
+            f"{len(endless)} of {len(rows)} training rows never show the stop token {stops.token!r} "
+            f"(id {', '.join(map(str, sorted(stops.ids)))}) after the answer: it would not learn to stop\n"
+            f"{listed(endless)}\n"
+            "  the tokenizer's chat template must end an assistant message with it"
+        )
+
+
+def check_trained_rows(
+    rows: Sequence[TokenRow], trained: Mapping[int, Sequence[int]], max_length: int
+) -> None:
+    """Raise TrainingError when the trainer's data set is not ours: rows left out, or other labels.
+
+    `trained` maps the index of a row to the labels that the trainer built for it.
+    """
+    missing = [row.place for index, row in enumerate(rows) if index not in trained]
+    if missing:
+        raise TrainingError(
+            f"the trainer left out {len(missing)} of {len(rows)} training rows\n{listed(missing)}"
+        )
+    other = [
+        row.place
+        for index, row in enumerate(rows)
+        if tuple(label for label in trained[index] if label != IGNORED) != row.supervised(max_length)
+    ]
+    if other:
+        raise TrainingError(
+            f"the trainer supervises other tokens than the answer in {len(other)} of {len(rows)} rows\n"
+            f"{listed(other)}"
+        )
+
+
+def token_figures(rows: Sequence[TokenRow], max_length: int) -> dict[str, int]:
+    """Return `p50`, `p95` and `max` of the lengths, the number `truncated`, and all `supervised` tokens."""
+    lengths = sorted(len(row.ids) for row in rows)
+    return {
+        "p50": _rank(lengths, 50),
+        "p95": _rank(lengths, 95),
+        "max": lengths[-1] if lengths else 0,
+        "truncated": sum(length > max_length for length in lengths),
+        "supervised": sum(len(row.supervised(max_length)) for row in rows),
+    }
+
+
+def _rank(ordered: Sequence[int], percent: int) -> int:
+    """Return the smallest value that at least `percent` of all values do not exceed."""
+    return ordered[max(0, math.ceil(percent * len(ordered) / 100) - 1)] if ordered else 0
+
+
+def listed(items: Iterable[str]) -> str:
+    """Return the first items, one a line, and how many more there are."""
+    every = list(items)
+    lines = [f"  {item}" for item in islice(every, SHOWN)]
+    if len(every) > SHOWN:
+        lines.append(f"  and {len(every) - SHOWN} more")
+    return "\n".join(lines)

@@ -1,0 +1,100 @@
+"""TRL's SFTTrainer with two things more: a stop at the first broken loss, and checkpoints that are sealed."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback, Trainer, TrainerCallback
+from trl import SFTTrainer
+
+from pytest_finetune.training.checkpoints import seal, whole_steps
+from pytest_finetune.training.progress import Meter
+from pytest_finetune.training.request import Progress, TrainingError
+from pytest_finetune.training.tokenised import listed
+
+
+class SealingTrainer(SFTTrainer):  # type: ignore[misc]
+    """An SFTTrainer that marks whole checkpoints and never trains on after a loss that is not finite.
+
+    `identity` names the training in its checkpoints; `places` maps the token ids of a row to its place.
+    """
+
+    def __init__(self, *, identity: str, places: Mapping[tuple[int, ...], str], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._identity, self._places = identity, places
+        self.step_loss = 0.0
+        self.tokens_seen = 0
+        # Older checkpoints go once the newest is sealed; Trainer itself would drop them a moment too early.
+        self._keep, self.args.save_total_limit = max(1, self.args.save_total_limit or 1), None
+        # With the progress bar off, Trainer prints its log to stdout instead.
+        self.remove_callback(PrinterCallback)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        """Run one forward and backward; TrainingError when the loss is not finite."""
+        ids = inputs["input_ids"]
+        mask = inputs.get("attention_mask")
+        loss = super().training_step(model, inputs, *rest, **named)
+        value = float(loss)
+        if not math.isfinite(value):
+            raise TrainingError(self._not_finite(value, ids.tolist(), mask))
+        self.step_loss += value
+        self.tokens_seen += int(ids.numel() if mask is None else mask.sum())
+        return loss
+
+    def _not_finite(self, value: float, batch: Sequence[Sequence[int]], mask: Any) -> str:
+        lengths = [len(ids) for ids in batch] if mask is None else mask.sum(dim=1).tolist()
+        ids = [tuple(row[:length]) for row, length in zip(batch, lengths, strict=True)]
+        places = [self._places.get(row, "a row packed with others") for row in ids]
+        rate = self.args.learning_rate if self.optimizer is None else self.optimizer.param_groups[0]["lr"]
+        return (
+            f"the loss is {value} at step {self.state.global_step + 1} of {self.state.max_steps}: "
+            f"the training was stopped and nothing stored\n  rows in the batch:\n{listed(places)}\n"
+            f"  the learning rate was {rate:g}: lower training.learning_rate (by ten is a good first try), "
+            "or warm up (training.warmup_steps)"
+        )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # SFTTrainer adds a model card to every checkpoint; only the checkpoint itself is wanted.
+        Trainer._save_checkpoint(self, model, trial)
+        output = Path(self.args.output_dir)
+        seal(output / f"checkpoint-{self.state.global_step}", self._identity)
+        for step in whole_steps(output)[: -self._keep]:
+            shutil.rmtree(output / f"checkpoint-{step}", ignore_errors=True)
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Tells the progress after every optimizer step, and ends the training there when `stop` says so."""
+
+    def __init__(self, tell: Callable[[Progress], None], stop: Callable[[], bool]) -> None:
+        self._tell, self._stop = tell, stop
+        self._meter: Meter | None = None
+        self.trainer: SealingTrainer | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the clock."""
+        self._meter = Meter(time.monotonic(), state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Tell the progress; on a stop, ask for a checkpoint of this very step."""
+        assert self.trainer is not None
+        assert self._meter is not None
+        loss, self.trainer.step_loss = self.trainer.step_loss, 0.0
+        self._tell(
+            self._meter.read(
+                now_s=time.monotonic(),
+                step=state.global_step,
+                steps=state.max_steps,
+                tokens=self.trainer.tokens_seen,
+                loss=loss,
+                epoch=float(state.epoch or 0.0),
+            )
+        )
+        if self._stop():
+            control.should_save = True
+            control.should_training_stop = True
+        return control
