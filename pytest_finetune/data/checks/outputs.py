@@ -1,0 +1,154 @@
+"""Checks on the answers: one JSON value that keeps the schema and its key order, or a text that keeps the pattern."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from pytest_finetune.data.catalogue import finding, quoted
+from pytest_finetune.data.strict_json import Parsed, StrictParser
+
+if TYPE_CHECKING:
+    from pytest_finetune.data.contract import Contract
+    from pytest_finetune.data.findings import Finding
+    from pytest_finetune.data.rows import Row, Rows
+
+# Beyond these a schema's own details hide each other.
+_ERRORS_A_ROW: Final = 3
+
+
+def check_outputs(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
+    """Yield answers that are not what the contract promises."""
+    if contract.output_format == "json":
+        yield from _json_answers(contract, train, held_out)
+    elif contract.pattern is not None:
+        pattern = re.compile(contract.pattern)
+        for rows in (train, held_out):
+            for row in rows:
+                if pattern.fullmatch(row.output) is None:
+                    yield _at(
+                        row, "output/pattern", f"{quoted(row.output)} does not match {contract.pattern!r}"
+                    )
+
+
+def _json_answers(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
+    parser = StrictParser()
+    explain = schema_errors(contract.schema) if contract.schema is not None else None
+    orders: dict[tuple[str, ...], list[Row]] = {}
+    for rows in (train, held_out):
+        for row in rows:
+            parsed = parser.parse(row.output)
+            if parsed.faults:
+                yield from _faults(row, parsed)
+                continue
+            if explain is not None:
+                for error in explain(parsed.value):
+                    yield _at(row, "output/schema", error)
+            if contract.stable_keys and type(parsed.value) is dict:
+                orders.setdefault(tuple(parsed.value), []).append(row)
+    yield from _key_orders(orders)
+
+
+def schema_errors(schema: Mapping[str, Any] | bool) -> Callable[[Any], list[str]]:
+    """Return a function that lists how a value breaks the schema, in jsonschema's words.
+
+    A compiled validator screens first; where it says valid it is believed only for schemas on which both engines are
+    known to agree, and whatever it rejects is judged by jsonschema.
+    """
+    from jsonschema import Draft202012Validator
+
+    reference = Draft202012Validator(cast("Any", schema))
+    screen = _screen(schema)
+
+    def errors(value: Any) -> list[str]:
+        if screen is not None and screen(value):
+            return []
+        found = sorted(
+            reference.iter_errors(value), key=lambda error: [str(part) for part in error.absolute_path]
+        )
+        return [_said(error) for error in found[:_ERRORS_A_ROW]]
+
+    return errors
+
+
+def _screen(schema: Mapping[str, Any] | bool) -> Callable[[Any], bool] | None:
+    if not engines_agree(schema):
+        return None
+    try:
+        from jsonschema_rs import Draft202012Validator as Compiled
+
+        return Compiled(cast("Any", schema)).is_valid
+    except (ImportError, ValueError):
+        return None
+
+
+_SAME_IN_BOTH: Final = frozenset(
+    ["$schema", "$id", "$comment", "title", "description", "default", "examples", "deprecated", "type", "enum", "const", "properties", "required", "additionalProperties", "propertyNames", "minProperties", "maxProperties", "items", "prefixItems", "minItems", "maxItems", "uniqueItems", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "$defs"]
+)
+
+
+def engines_agree(schema: Any) -> bool:
+    """Tell whether the schema uses only words on which jsonschema and jsonschema-rs say the same.
+
+    Regular expressions differ in dialect, formats in strictness, references in how they are resolved, and multipleOf
+    in its arithmetic.
+    """
+    if isinstance(schema, bool):
+        return True
+    if not isinstance(schema, Mapping) or not schema.keys() <= _SAME_IN_BOTH:
+        return False
+    named = [*schema.get("properties", {}).values(), *schema.get("$defs", {}).values()]
+    listed = [part for key in ("allOf", "anyOf", "oneOf", "prefixItems") for part in schema.get(key, ())]
+    single = [
+        schema[key]
+        for key in ("additionalProperties", "propertyNames", "items", "not", "if", "then", "else")
+        if key in schema
+    ]
+    return all(engines_agree(part) for part in (*named, *listed, *single))
+
+
+def _faults(row: Row, parsed: Parsed) -> Iterator[Finding]:
+    for kind, read in parsed.faults:
+        if kind != "syntax":
+            yield _at(row, f"output/{kind}", read)
+        elif around := _json_inside(row.output):
+            yield _at(row, "output/extra-text", f"text around the JSON: {around}")
+        else:
+            yield _at(row, "output/not-json", f"{quoted(row.output)}: {read}")
+
+
+def _json_inside(text: str) -> str | None:
+    """Return the text before or after a JSON object or list that stands in `text`, None when there is none."""
+    for start in (position for position in (text.find("{"), text.find("[")) if position >= 0):
+        try:
+            _, end = json.JSONDecoder().raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        return quoted(text[:start].strip() or text[end:].strip())
+    return None
+
+
+def _key_orders(orders: Mapping[tuple[str, ...], list[Row]]) -> Iterator[Finding]:
+    by_keys: dict[frozenset[str], list[tuple[str, ...]]] = {}
+    for order in orders:
+        by_keys.setdefault(frozenset(order), []).append(order)
+    for same_keys in by_keys.values():
+        if len(same_keys) < 2:
+            continue
+        common = max(same_keys, key=lambda order: len(orders[order]))
+        for order in same_keys:
+            if order != common:
+                read = f"keys {', '.join(order)}; {len(orders[common])} rows have {', '.join(common)}"
+                for row in orders[order]:
+                    yield _at(row, "output/key-order", read)
+
+
+def _said(error: Any) -> str:
+    place = ".".join(str(part) for part in error.absolute_path)
+    return f"{place}: {error.message}" if place else str(error.message)
+
+
+def _at(row: Row, rule: str, read: str) -> Finding:
+    return finding(rule, read, file=row.file, line=row.line, digest=row.digest)

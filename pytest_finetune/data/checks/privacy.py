@@ -1,0 +1,81 @@
+"""Look for secrets and personal data; a finding says where, what kind and a short hash, never the value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_finetune.data.catalogue import finding
+from pytest_finetune.data.detectors import SECRETS, scan
+from pytest_finetune.data.redaction import short_hash
+
+if TYPE_CHECKING:
+    from pytest_finetune.data.contract import Contract
+    from pytest_finetune.data.findings import Finding
+    from pytest_finetune.data.rows import Row, Rows
+
+_BATCH: Final = 512
+# Presidio's entities that are personal data and that the expressions do not cover better.
+_ENTITIES: Final = (
+    "PERSON",
+    "LOCATION",
+    "US_SSN",
+    "US_PASSPORT",
+    "UK_NHS",
+    "MEDICAL_LICENSE",
+    "DATE_OF_BIRTH",
+)
+
+
+def check_privacy(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
+    """Yield secrets and personal data in any text of a row, as far as the contract forbids them."""
+    forbidden = contract.privacy
+    if forbidden.secrets == "allow" and forbidden.personal_data == "allow":
+        return
+    for rows in (train, held_out):
+        for row, text, hit in _hits(rows):
+            setting = forbidden.secrets if hit.rule in SECRETS else forbidden.personal_data
+            if setting == "forbid":
+                read = (
+                    f"{hit.name}, {hit.end - hit.start} characters, #{short_hash(text[hit.start : hit.end])}"
+                )
+                yield finding(hit.rule, read, file=row.file, line=row.line, digest=row.digest)
+        if forbidden.deep:
+            yield from _deep(rows)
+
+
+def _hits(rows: Sequence[Row]) -> Iterator[tuple[Row, str, Any]]:
+    rest = iter(rows)
+    instructions: dict[str, bool] = {}
+    while batch := list(islice(rest, _BATCH)):
+        owners: list[Row] = []
+        texts: list[str] = []
+        for row in batch:
+            # The instruction is mostly one text for all rows: look once whether there is anything to find.
+            known = instructions.get(row.instruction)
+            if known is None:
+                known = instructions[row.instruction] = any(True for _ in scan([row.instruction]))
+            own = [row.instruction, row.input, row.output] if known else [row.input, row.output]
+            texts += own
+            owners += [row] * len(own)
+        for index, hit in scan(texts):
+            yield owners[index], texts[index], hit
+
+
+def _deep(rows: Rows) -> Iterator[Finding]:
+    try:
+        from presidio_analyzer import AnalyzerEngine  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        message = (
+            "the contract asks for privacy.deep: install presidio-analyzer and a spaCy model, or take it out"
+        )
+        raise ModuleNotFoundError(message) from error
+    analyzer: Any = AnalyzerEngine()
+    for row in rows:
+        for text in (row.input, row.output):
+            for entity in analyzer.analyze(
+                text=text, language="en", entities=list(_ENTITIES), score_threshold=0.6
+            ):
+                read = f"{entity.entity_type} ({entity.score:.2f}), #{short_hash(text[entity.start : entity.end])}"
+                yield finding("privacy/entity", read, file=row.file, line=row.line, digest=row.digest)

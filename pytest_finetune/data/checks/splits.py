@@ -1,0 +1,190 @@
+"""Checks between rows: repetitions, conflicts and leaks, by normalised question, n-grams and shingles."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from pytest_finetune.data.catalogue import finding
+from pytest_finetune.data.similarity import (
+    Corpus,
+    Similar,
+    Vocabulary,
+    contained_across,
+    similar_across,
+    similar_within,
+)
+from pytest_finetune.data.words import words_of
+
+if TYPE_CHECKING:
+    from pytest_finetune.data.contract import Contract, LeakageRules
+    from pytest_finetune.data.findings import Finding
+    from pytest_finetune.data.rows import Row, Rows
+
+_SHOWN: Final = 3
+
+
+def check_splits(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
+    """Yield rows that repeat or contradict another, inside a split and across both."""
+    asked = _Questions(train)
+    tested = _Questions(held_out)
+    yield from asked.repetitions()
+    yield from tested.repetitions()
+    leaked: set[int] = set()
+    for number, row in enumerate(held_out):
+        if twins := asked.rows_like(row):
+            leaked.add(number)
+            yield _exact_leak(row, twins)
+    yield from _similar(contract.leakage, asked, tested, leaked)
+
+
+def check_groups(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
+    """Yield held-out rows whose group has training rows."""
+    if contract.leakage.groups == "allow":
+        return
+    trained: dict[str, list[Row]] = defaultdict(list)
+    for row in train:
+        if row.group is not None:
+            trained[row.group].append(row)
+    for row in held_out:
+        if row.group is not None and row.group in trained:
+            read = f"the group {row.group!r} has training rows: {_listed(trained[row.group])}"
+            yield _at(row, "leak/group", read)
+
+
+def question_words(row: Row) -> list[str]:
+    """Return the words that tell one row's question from another's: the input, or the instruction without one."""
+    return words_of(row.input) or words_of(row.instruction)
+
+
+class _Questions:
+    """The rows of one file by their normalised question."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self._instructions: dict[str, str] = {}
+        # A hash for each row instead of its text: a million rows take 100 MB less. Equal hashes are confirmed.
+        self._first: dict[int, int] = {}
+        self._others: dict[int, list[int]] = {}
+        for number, row in enumerate(rows):
+            key = hash(self.key(row))
+            if self._first.setdefault(key, number) != number:
+                self._others.setdefault(key, []).append(number)
+
+    def key(self, row: Row) -> tuple[str, str]:
+        instruction = self._instructions.get(row.instruction)
+        if instruction is None:
+            instruction = self._instructions[row.instruction] = _folded(row.instruction)
+        return instruction, _folded(row.input)
+
+    def rows_like(self, row: Row) -> list[Row]:
+        """Return the rows of this file with the same question."""
+        wanted = self.key(row)
+        key = hash(wanted)
+        if key not in self._first:
+            return []
+        found = [self.rows[number] for number in (self._first[key], *self._others.get(key, ()))]
+        return [other for other in found if self.key(other) == wanted]
+
+    def repetitions(self) -> Iterator[Finding]:
+        """Yield each row whose question stands earlier in the file, with the same answer or with another."""
+        for key, others in self._others.items():
+            earlier = [self.rows[self._first[key]]]
+            for number in others:
+                row = self.rows[number]
+                twins = [other for other in earlier if self.key(other) == self.key(row)]
+                if twins:
+                    yield _repetition(row, twins)
+                earlier.append(row)
+
+    def repeated(self) -> list[int]:
+        """Return the numbers of rows that stand earlier in the file."""
+        return [number for others in self._others.values() for number in others]
+
+
+def _repetition(row: Row, twins: Sequence[Row]) -> Finding:
+    same = [other for other in twins if _answer(other) == _answer(row)]
+    if same:
+        return _at(row, "data/duplicate-row", f"the question and answer of line {same[0].line}")
+    return _at(row, "data/conflict", f"the question of line {twins[0].line} with another answer")
+
+
+def _exact_leak(row: Row, twins: Sequence[Row]) -> Finding:
+    if any(_answer(other) == _answer(row) for other in twins):
+        return _at(row, "leak/exact", f"the question is trained on: {_listed(twins)}")
+    return _at(row, "leak/conflict", f"the question is trained on with another answer: {_listed(twins)}")
+
+
+def _similar(
+    rules: LeakageRules, asked: _Questions, tested: _Questions, leaked: set[int]
+) -> Iterator[Finding]:
+    vocabulary = Vocabulary()
+    train = Corpus(map(question_words, asked.rows), vocabulary)
+    held_out = Corpus(map(question_words, tested.rows), vocabulary)
+    del vocabulary
+    if rules.near_duplicate is not None:
+        if rules.within:
+            yield from _near_within(asked, train, rules)
+            yield from _near_within(tested, held_out, rules)
+        pairs = similar_across(held_out, train, rules.shingle_words, rules.near_duplicate)
+        for number, found in _by_left(pairs, leaked):
+            leaked.add(number)
+            read = (
+                f"similarity {found[0].similarity:.2f} to {_listed(asked.rows[pair.right] for pair in found)}"
+            )
+            yield _at(tested.rows[number], "leak/near-duplicate", read)
+    if rules.containment is not None:
+        pairs = contained_across(held_out, train, rules.ngram_words, rules.containment)
+        for number, found in _by_left(pairs, leaked):
+            places = _listed(asked.rows[pair.right] for pair in found)
+            read = f"{found[0].similarity:.0%} of its {rules.ngram_words}-word sequences stand in {places}"
+            yield _at(tested.rows[number], "leak/containment", read)
+
+
+def _near_within(questions: _Questions, corpus: Corpus, rules: LeakageRules) -> Iterator[Finding]:
+    assert rules.near_duplicate is not None
+    found = similar_within(corpus, rules.shingle_words, rules.near_duplicate, questions.repeated())
+    for pair in found.pairs:
+        read = f"similarity {pair.similarity:.2f} to line {questions.rows[pair.left].line}"
+        yield _at(questions.rows[pair.right], "data/near-duplicate", read)
+    if not found.complete:
+        read = "too many rows share their rarest words: only the nearest neighbours in the file were compared"
+        yield finding("data/alike", read, file=questions.rows.path)
+
+
+def _by_left(pairs: Iterable[Similar], leaked: set[int]) -> Iterator[tuple[int, list[Similar]]]:
+    """Group pairs by their held-out row, the most similar first; rows that are known to leak are left out."""
+    groups: dict[int, list[Similar]] = defaultdict(list)
+    for pair in pairs:
+        if pair.left not in leaked:
+            groups[pair.left].append(pair)
+    for number in sorted(groups):
+        yield number, sorted(groups[number], key=lambda pair: (-pair.similarity, pair.right))
+
+
+def _folded(text: str) -> str:
+    """Return the text by its words; a text without any (only signs) as it is."""
+    return " ".join(words_of(text)) or " ".join(text.split())
+
+
+def _answer(row: Row) -> str:
+    """Return the answer so that JSON values are equal whatever their spacing and key order."""
+    text = row.output.strip()
+    if text[:1] in ("{", "["):
+        try:
+            return json.dumps(json.loads(text), sort_keys=True)
+        except (ValueError, RecursionError):
+            pass
+    return text
+
+
+def _listed(rows: Iterable[Row]) -> str:
+    places = [row.place for row in rows]
+    more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
+    return ", ".join(places[:_SHOWN]) + more
+
+
+def _at(row: Row, rule: str, read: str) -> Finding:
+    return finding(rule, read, file=row.file, line=row.line, digest=row.digest)

@@ -1,0 +1,260 @@
+"""The data contract: a YAML file in, one frozen `Contract` out, whose `findings` are empty when all holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_finetune.data.catalogue import RULES, printable
+from pytest_finetune.data.findings import Finding, Findings, Waiver
+from pytest_finetune.data.lines import MAX_LINE_BYTES
+from pytest_finetune.data.redaction import redact
+from pytest_finetune.data.waivers import apply_waivers
+
+if TYPE_CHECKING:
+    from pytest_finetune.data.rows import Rows
+    from pytest_finetune.data.tokens import Tokenization
+    from pytest_finetune.yamlfile import Problem, YamlFile
+
+
+class ContractError(ValueError):
+    """The contract file cannot be used; one line for each mistake, as ``file:line: key: what, what is allowed``."""
+
+
+class DataCheck(Protocol):
+    """A check that a team adds: its findings stand beside the built-in ones, under ids of its own."""
+
+    def __call__(self, contract: Contract, train: Rows, held_out: Rows) -> Iterable[Finding]:
+        """Return what breaks the rule; an empty iterable when all holds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRules:
+    """What labels must be; `values` is the closed set, empty when it is open."""
+
+    field: str | None = None
+    values: tuple[Any, ...] = ()
+    min_per_label: int = 0
+    max_share: float = 1.0
+    drift: float = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class LeakageRules:
+    """When two questions count as one; sizes in words."""
+
+    near_duplicate: float | None = 0.8
+    shingle_words: int = 3
+    containment: float | None = 0.8
+    ngram_words: int = 8
+    within: bool = True
+    groups: str = "forbid"
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyRules:
+    """What must not stand in a row."""
+
+    secrets: str = "forbid"
+    personal_data: str = "forbid"
+    deep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What rows must be; everything that the file leaves out has its default in `resolved`."""
+
+    file: str | None
+    sha256: str | None
+    instructions: tuple[str, ...] = ()
+    output_format: str | None = None
+    schema: Mapping[str, Any] | bool | None = None
+    pattern: str | None = None
+    stable_keys: bool = True
+    labels: LabelRules | None = None
+    min_rows: Mapping[str, int] = field(default_factory=lambda: {"train": 1, "eval": 1})
+    max_line_bytes: int = MAX_LINE_BYTES
+    tags: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    max_truncated: int = 0
+    leakage: LeakageRules = field(default_factory=LeakageRules)
+    privacy: PrivacyRules = field(default_factory=PrivacyRules)
+    scope_patterns: tuple[str, ...] = ()
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    waivers: tuple[Waiver, ...] = ()
+    resolved: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    today: date = date.max
+    extra_checks: tuple[DataCheck, ...] = ()
+    tokenization: Tokenization | None = None
+
+    @classmethod
+    def load(cls, root: Path, relative: str, *, today: date | None = None) -> Contract:
+        """Read a contract file; ContractError lists every mistake in it.
+
+        `today` decides which waivers have expired; the system's date when not given.
+        """
+        return _load(root, relative, today or date.today())
+
+    @classmethod
+    def default(cls) -> Contract:
+        """Return the contract of an experiment without one: only what holds for any rows.
+
+        Defects of the file, duplicates, conflicts, leakage and secrets; personal data is the owner's to judge.
+        """
+        contract = _build({"privacy": {"personal_data": "allow"}}, None, None, date.max)
+        return replace(contract, output_format=None)
+
+    @property
+    def label_field(self) -> str | None:
+        """Return where the label stands in a JSON answer (dotted), None when the contract names no such place."""
+        return self.labels.field if self.labels else None
+
+    def label_of(self, output: str) -> str | None:
+        """Return an answer's label as text, None when it has none or the contract knows no labels."""
+        from pytest_finetune.data.checks.labels import label_in
+
+        return label_in(self, output)
+
+    def with_checks(self, checks: Iterable[DataCheck]) -> Contract:
+        """Return the contract with further checks."""
+        return replace(self, extra_checks=(*self.extra_checks, *checks))
+
+    def with_tokens(self, tokenization: Tokenization) -> Contract:
+        """Return the contract with a tokenizer at hand, so that the tokens rules are checked as well."""
+        return replace(self, tokenization=tokenization)
+
+    def findings(self, train: Rows, held_out: Rows) -> Findings:
+        """Check both files against the contract; an empty list when all holds.
+
+        Findings that the contract waives are in `.waived`. No finding holds a secret or personal data.
+        """
+        from pytest_finetune.data.checks import built_in
+
+        found: list[Finding] = []
+        for check in (*built_in(), *self.extra_checks):
+            found.extend(_masked(finding) for finding in check(self, train, held_out))
+        return apply_waivers(_in_order(found), self.waivers, self.today, self.file)
+
+
+def _masked(finding: Finding) -> Finding:
+    """Mask what a check outside this package may have quoted."""
+    return finding if finding.rule in RULES else replace(finding, read=printable(redact(finding.read)))
+
+
+def _in_order(found: Sequence[Finding]) -> list[Finding]:
+    rank = {rule: number for number, rule in enumerate(RULES)}
+    return sorted(
+        dict.fromkeys(found),
+        key=lambda finding: (
+            rank.get(finding.rule, len(rank)),
+            finding.rule,
+            finding.file or "",
+            finding.line or 0,
+        ),
+    )
+
+
+@cache
+def schema() -> Mapping[str, Any]:
+    """Return the JSON Schema of the contract file."""
+    text = (Path(__file__).parent / "contract.schema.json").read_text(encoding="utf-8")
+    return json.loads(text)  # type: ignore[no-any-return]
+
+
+def _load(root: Path, relative: str, today: date) -> Contract:
+    from pytest_finetune.yamlfile import YamlError, load_yaml
+
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise ContractError(f"{relative}: lies outside the project {str(root)!r}")
+    try:
+        file = load_yaml(path, relative)
+    except FileNotFoundError:
+        raise ContractError(f"{relative}: no such contract file in {str(root)!r}") from None
+    except (YamlError, OSError) as error:
+        raise ContractError(str(error)) from None
+    problems = list(_problems(file))
+    if problems:
+        raise ContractError("\n".join(problem.at(relative) for problem in problems))
+    return _build(file.tree, relative, hashlib.sha256(path.read_bytes()).hexdigest(), today)
+
+
+def _problems(file: YamlFile) -> Iterator[Problem]:
+    from pytest_finetune.data.contract_mistakes import mistakes
+    from pytest_finetune.yamlfile import Problem, check
+
+    if not isinstance(file.tree, dict):
+        found = "nothing" if file.tree is None else type(file.tree).__name__
+        yield Problem(1, "", f"a contract is a mapping of keys; this file holds {found}")
+        return
+    broken = check(file, schema())
+    yield from broken or mistakes(file)
+
+
+def _build(tree: Mapping[str, Any], file: str | None, sha256: str | None, today: date) -> Contract:
+    resolved = _with_defaults(tree, schema())
+    output, rows = resolved["output"], resolved["rows"]
+    instruction = resolved.get("instruction", [])
+    answer_schema = output.get("schema")
+    if answer_schema is not None:
+        output["format"] = "json"
+    return Contract(
+        file,
+        sha256,
+        instructions=(instruction,) if isinstance(instruction, str) else tuple(instruction),
+        output_format=output["format"],
+        schema=answer_schema,
+        pattern=output.get("pattern"),
+        stable_keys=output["stable_keys"],
+        labels=_label_rules(resolved, answer_schema) if "labels" in tree else None,
+        min_rows={"train": rows["min_train"], "eval": rows["min_eval"]},
+        max_line_bytes=rows["max_line_bytes"],
+        tags=resolved["tags"],
+        max_truncated=resolved["tokens"]["max_truncated"],
+        leakage=LeakageRules(**resolved["leakage"]),
+        privacy=PrivacyRules(**resolved["privacy"]),
+        scope_patterns=tuple(resolved.get("out_of_scope_patterns", ())),
+        checksums=resolved.get("checksums", {}),
+        waivers=tuple(Waiver(**waiver) for waiver in resolved.get("waivers", ())),
+        resolved=resolved,
+        today=today,
+    )
+
+
+def _with_defaults(tree: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of `tree` with the schema's defaults in every section."""
+    full: dict[str, Any] = {}
+    for key, rule in described["properties"].items():
+        if "$ref" in rule:
+            rule = schema()["$defs"][rule["$ref"].rpartition("/")[2]]
+        if "properties" in rule:
+            full[key] = _with_defaults(tree.get(key) or {}, rule)
+        elif key in tree:
+            full[key] = json.loads(json.dumps(tree[key]))
+        elif "default" in rule:
+            full[key] = rule["default"]
+    return full
+
+
+def _label_rules(resolved: Mapping[str, Any], answer_schema: Any) -> LabelRules:
+    labels = dict(resolved["labels"])
+    values = labels.pop("values", None)
+    if values is None:
+        values = _enum_at(answer_schema, labels["field"])
+    return LabelRules(values=tuple(values), **labels)
+
+
+def _enum_at(answer_schema: Any, dotted: str | None) -> Sequence[Any]:
+    part = answer_schema
+    for key in dotted.split(".") if dotted else ():
+        part = part.get("properties", {}).get(key) if isinstance(part, Mapping) else None
+    if not isinstance(part, Mapping):
+        return ()
+    found = [part["const"]] if "const" in part else part.get("enum", ())
+    return found if isinstance(found, Sequence) else ()

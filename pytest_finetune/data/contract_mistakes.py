@@ -1,0 +1,81 @@
+"""Mistakes in a contract that a JSON Schema cannot describe: patterns, schemas, contradictions, unknown rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+from pytest_finetune.data.catalogue import RULES
+from pytest_finetune.yamlfile import KeyPath, Problem, YamlFile, nearest
+
+
+def mistakes(file: YamlFile) -> Iterator[Problem]:
+    """Yield what is wrong in a contract that keeps its schema."""
+    tree: dict[str, Any] = file.tree
+    output: dict[str, Any] = tree.get("output", {})
+    text = output.get("format") == "text"
+    if "schema" in output:
+        if text:
+            yield _problem(
+                file, ("output", "schema"), "is for format: json; a text answer has a pattern or labels"
+            )
+        yield from _schema_mistakes(file, output["schema"])
+    if "pattern" in output:
+        if not text and ("schema" in output or output.get("format") == "json"):
+            yield _problem(file, ("output", "pattern"), "is for format: text; a JSON answer has a schema")
+        yield from _pattern_mistakes(file, ("output", "pattern"), output["pattern"])
+    for number, pattern in enumerate(tree.get("out_of_scope_patterns", ())):
+        yield from _pattern_mistakes(file, ("out_of_scope_patterns", number), pattern)
+    json_answers = output.get("format") == "json" or "schema" in output
+    labels = tree.get("labels")
+    if labels is not None and json_answers and not labels.get("field"):
+        yield _problem(file, ("labels", "field"), "missing: say where the label stands in the JSON answer")
+    if labels is not None and not json_answers and labels.get("field"):
+        yield _problem(
+            file, ("labels", "field"), "is for format: json; the label of a text answer is the whole answer"
+        )
+    for number, waiver in enumerate(tree.get("waivers", ())):
+        yield from _waiver_mistakes(file, ("waivers", number), waiver)
+
+
+def _problem(file: YamlFile, path: KeyPath, text: str) -> Problem:
+    dotted = ".".join(map(str, path))
+    return Problem(file.line_of(path), dotted, text)
+
+
+def _pattern_mistakes(file: YamlFile, path: KeyPath, pattern: str) -> Iterator[Problem]:
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        yield _problem(file, path, f"found {pattern!r}, which is no regular expression: {error}")
+
+
+def _schema_mistakes(file: YamlFile, answer_schema: Any) -> Iterator[Problem]:
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(answer_schema)
+    except SchemaError as error:
+        path = ("output", "schema", *error.absolute_path)
+        yield _problem(file, path, f"is no JSON Schema (2020-12): {error.message}")
+
+
+def _waiver_mistakes(file: YamlFile, path: KeyPath, waiver: dict[str, Any]) -> Iterator[Problem]:
+    rule = waiver["rule"]
+    own_prefix = rule.partition("/")[0] in {known.partition("/")[0] for known in RULES}
+    # A team's own checks have ids that are not in the table; only what looks like ours can be misspelt.
+    if rule not in RULES and ("/" not in rule or own_prefix):
+        guess = nearest(rule, list(RULES))
+        hint = f"; did you mean {guess!r}?" if guess else ""
+        yield _problem(file, (*path, "rule"), f"found {rule!r}, which is no rule{hint}")
+    if "line" in waiver and "file" not in waiver:
+        yield _problem(file, (*path, "line"), "needs the file that it counts in")
+    if "expires" in waiver:
+        try:
+            date.fromisoformat(waiver["expires"])
+        except ValueError:
+            yield _problem(
+                file, (*path, "expires"), f"found {waiver['expires']!r}, which is no day (YYYY-MM-DD)"
+            )

@@ -1,0 +1,221 @@
+"""Read training and held-out rows: every row knows its file, line and byte offset, every defect is a finding.
+
+The reader takes bytes, streams them (plain, gzip or zstd, told by their first bytes) and never raises on content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, overload
+
+from pytest_finetune.data.catalogue import finding, quoted
+from pytest_finetune.data.findings import Finding
+from pytest_finetune.data.lines import MAX_LINE_BYTES, Line, read_lines
+from pytest_finetune.data.shapes import ShapeError, content_of, name_of, tags_of
+from pytest_finetune.data.strict_json import StrictParser
+
+_FAULT_RULES: Final = {"syntax": "data/invalid-json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One example; `offset` counts bytes of the (decompressed) file, `line` starts at 1."""
+
+    file: str
+    line: int
+    offset: int
+    shape: str
+    instruction: str
+    input: str
+    output: str
+    messages: tuple[Mapping[str, Any], ...] | None
+    tags: tuple[str, ...]
+    group: str | None
+    raw: Mapping[str, Any]
+    given_id: str | None = None
+
+    @property
+    def id(self) -> str:
+        """Return the row's own id, else one made from its content."""
+        return self.given_id or f"r{self.digest[:11]}"
+
+    @property
+    def digest(self) -> str:
+        """Return the sha256 of what the row says: question and answer, without id, tags and further keys.
+
+        Equal in both splits, and whether the answer is called `output` or `expected`.
+        """
+        said: object = [self.instruction, self.input, self.output]
+        if self.messages is not None:
+            said = [dict(message) for message in self.messages]
+        text = json.dumps(said, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+    @property
+    def place(self) -> str:
+        """Return ``file:line``."""
+        return f"{self.file}:{self.line}"
+
+    @property
+    def expected(self) -> str:
+        """Return the answer that the row holds, `output` by another name."""
+        return self.output
+
+    def expected_json(self) -> Any:
+        """Return the answer as a JSON value; ValueError when it is none."""
+        return json.loads(self.output)
+
+
+class Rows(Sequence[Row]):
+    """The rows of one file in file order, what was wrong with the file, and its checksum."""
+
+    def __init__(
+        self, rows: Iterable[Row], *, path: str, split: str, sha256: str = "", defects: Iterable[Finding] = ()
+    ) -> None:
+        self._rows = tuple(rows)
+        self.path = path
+        self.split = split
+        self.sha256 = sha256
+        self.defects = tuple(defects)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Row, ...]: ...
+    def __getitem__(self, index: int | slice) -> Row | tuple[Row, ...]:
+        return self._rows[index]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
+    def __repr__(self) -> str:
+        defects = f", {len(self.defects)} defects" if self.defects else ""
+        return f"<{len(self)} {self.split} rows of {self.path}{defects}>"
+
+
+def read_rows(root: Path, relative: str, split: str, *, max_line_bytes: int = MAX_LINE_BYTES) -> Rows:
+    """Read a whole file; defective lines are left out of the rows and stand in `defects`.
+
+    Held-out rows get ids that are unique in their file. Raises FileNotFoundError (and other OSErrors of opening).
+    """
+    rows: list[Row] = []
+    defects: list[Finding] = []
+    for item in stream_rows(root, relative, max_line_bytes=max_line_bytes):
+        if isinstance(item, Row):
+            rows.append(item)
+        else:
+            defects.append(item)
+    defects.extend(_repeated_ids(rows))
+    if split != "train":
+        rows = list(_with_unique_ids(rows))
+    with (root / relative).open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Rows(rows, path=relative, split=split, sha256=sha256, defects=defects)
+
+
+def stream_rows(
+    root: Path, relative: str, *, max_line_bytes: int = MAX_LINE_BYTES
+) -> Iterator[Row | Finding]:
+    """Yield rows and findings in file order, holding one line at a time."""
+    reader = _Reader(relative)
+    for item in read_lines(root / relative, relative, max_line_bytes):
+        if isinstance(item, Line):
+            yield from reader.read(item)
+        else:
+            yield item
+    yield from reader.close()
+
+
+class _Reader:
+    """Turn lines into rows; remembers the shapes that it saw."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._parser = StrictParser()
+        self._shapes: dict[str, list[int]] = {}
+        self._instructions: dict[str, str] = {}
+
+    def read(self, line: Line) -> Iterator[Row | Finding]:
+        parsed = self._parser.parse(line.text)
+        if parsed.faults:
+            yield from self._faults(line, parsed.faults)
+            return
+        value = parsed.value
+        if type(value) is not dict:
+            yield self._finding("data/row-shape", f"{quoted(line.text, 40)} is not an object", line)
+            return
+        try:
+            yield self._row(line, value)
+        except ShapeError as error:
+            yield self._finding("data/row-shape", str(error), line)
+
+    def close(self) -> Iterator[Finding]:
+        if len(self._shapes) < 2:
+            return
+        common = max(self._shapes, key=lambda shape: self._shapes[shape][0])
+        for shape, (count, first) in self._shapes.items():
+            if shape != common:
+                read = f"{count} rows of shape {shape} beside {self._shapes[common][0]} of shape {common}"
+                yield finding("data/mixed-shapes", read, file=self._file, line=first)
+
+    def _row(self, line: Line, value: dict[str, Any]) -> Row:
+        content = content_of(value)
+        seen = self._shapes.get(content.shape)
+        if seen is None:
+            self._shapes[content.shape] = [1, line.number]
+        else:
+            seen[0] += 1
+        # Instructions repeat in every row; one string for all of them keeps a million rows small.
+        instruction = self._instructions.setdefault(content.instruction, content.instruction)
+        return Row(
+            self._file,
+            line.number,
+            line.offset,
+            content.shape,
+            instruction,
+            content.input,
+            content.output,
+            content.messages,
+            tags_of(value) if "tags" in value else (),
+            name_of(value, "group") if "group" in value else None,
+            value,
+            name_of(value, "id") if "id" in value else None,
+        )
+
+    def _faults(self, line: Line, faults: Sequence[tuple[str, str]]) -> Iterator[Finding]:
+        for kind, read in faults:
+            rule = _FAULT_RULES.get(kind, f"data/{kind}")
+            if kind == "syntax" and not line.ended:
+                rule, read = "data/truncated-line", f"the last line has no end: {read}"
+            yield self._finding(rule, read, line)
+
+    def _finding(self, rule: str, read: str, line: Line) -> Finding:
+        return finding(rule, read, file=self._file, line=line.number)
+
+
+def _repeated_ids(rows: Iterable[Row]) -> Iterator[Finding]:
+    first: dict[str, int] = {}
+    for row in rows:
+        if row.given_id is None:
+            continue
+        if (line := first.setdefault(row.given_id, row.line)) != row.line:
+            yield finding(
+                "data/duplicate-id",
+                f"the id {row.given_id!r} stands on line {line} already",
+                file=row.file,
+                line=row.line,
+            )
+
+
+def _with_unique_ids(rows: Sequence[Row]) -> Iterator[Row]:
+    seen: dict[str, int] = {}
+    for row in rows:
+        count = seen[row.id] = seen.get(row.id, 0) + 1
+        yield row if count == 1 else replace(row, given_id=f"{row.id}.{count}")
