@@ -1,0 +1,6 @@
+"""Will it fit: what is here, what the training needs.
+
+And which single change is enough when it does not fit.
+"""
+
+from __future__ import annotations

@@ -1,0 +1,65 @@
+"""Read and write sizes: every size has a unit, and GiB (2**30) is not GB (10**9)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+MiB: Final = 1024**2
+GiB: Final = 1024**3
+
+_UNITS: Final = {
+    "b": 1,
+    "kib": 1024,
+    "mib": 1024**2,
+    "gib": 1024**3,
+    "tib": 1024**4,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+    "tb": 1000**4,
+}
+_SIZE: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
+
+
+class SizeError(ValueError):
+    """The text is not a size that we can read; the message says what is."""
+
+
+def looks_like_a_size(text: str) -> bool:
+    """Tell whether `text` begins as a number, so that it is judged as a size and not as a card's name."""
+    return _SIZE.match(text) is not None
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of ``8GiB``, ``24GB``, ``512 MiB``.
+
+    >>> parse_size("8GiB"), parse_size("24GB")
+    (8589934592, 24000000000)
+
+    Raises SizeError for a number without a unit, an unknown unit, and zero.
+    """
+    found = _SIZE.match(text)
+    if found is None:
+        raise SizeError(f"{text!r} is not a size: write a number and a unit, as in 8GiB or 24GB")
+    number, unit = found.groups()
+    if not unit:
+        raise SizeError(
+            f"{text!r} has no unit: write {text.strip()}GiB (2**30 bytes) or {text.strip()}GB (10**9 bytes)"
+        )
+    factor = _UNITS.get(unit.lower())
+    if factor is None:
+        raise SizeError(f"{text!r}: {unit!r} is not a unit; known are B, KiB, MiB, GiB, TiB, KB, MB, GB, TB")
+    size = int(float(number) * factor)
+    if size <= 0:
+        raise SizeError(f"{text!r} leaves nothing to judge against: the size must be larger than zero")
+    return size
+
+
+def size_text(count: float) -> str:
+    """Write bytes for a reader: ``24.0 GiB``, and MiB below one GiB.
+
+    >>> size_text(25769803776), size_text(41943040)
+    ('24.0 GiB', '40 MiB')
+    """
+    return f"{count / GiB:.1f} GiB" if count >= GiB else f"{count / MiB:.0f} MiB"

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_finetune.experiment import Experiment, load_experiment
+from pytest_finetune.memory.figures import Figures, Held, PlanError
+from pytest_finetune.memory.hardware import detect, parse_budget
+from pytest_finetune.memory.plan import MemoryPlan, plan_memory
+from pytest_finetune.memory.planner import Planner
+from pytest_finetune.memory.sizes import GiB, MiB
+from pytest_finetune.memory.workload import Workload
+from pytest_finetune.store import Store
+
+EXPERIMENT = """
+base_model: model
+peft_method: lora
+lora: {r: 4}
+training: {max_seq_length: 64, per_device_train_batch_size: 2}
+paths: {train_file: train.jsonl, eval_file: eval.jsonl}
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, tiny_config: Mapping[str, Any]) -> Experiment:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(tiny_config))
+    (tmp_path / "finetune.yaml").write_text(EXPERIMENT)
+    (tmp_path / "train.jsonl").touch()
+    (tmp_path / "eval.jsonl").touch()
+    return load_experiment(tmp_path, "finetune.yaml")
+
+
+def test_a_folder_with_only_a_config_is_planned_and_the_second_time_read_back(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = plan_memory(experiment, 48, Store(tmp_path / "store"))
+    assert first.tokens == 48
+    assert 0 < first.allocated_bytes <= first.reserved_bytes < first.peak_bytes < 2 * GiB
+    assert sum(first.breakdown.values()) == first.peak_bytes
+    monkeypatch.setattr("pytest_finetune.memory.planner.trace_elsewhere", _must_not_run)
+    again = plan_memory(experiment, 48, Store(tmp_path / "store"))
+    assert again.as_json(parse_budget("8GiB")) == first.as_json(parse_budget("8GiB"))
+
+
+def _must_not_run(workloads: object) -> list[Figures | PlanError]:
+    raise AssertionError("a stored plan was traced again")
+
+
+def figures(*, allocated: int, reserved: int, smallest: int) -> Figures:
+    held = Held(allocated, reserved, smallest)
+    return Figures(
+        held={8320 * 1024: held, 32 * MiB: held},
+        parts={
+            "frozen weights": allocated // 2,
+            "activations": allocated - allocated // 2 - 64 * MiB,
+            "workspaces": 64 * MiB,
+        },
+        phase="backward",
+        layer=3,
+        phases={},
+        parameters=10,
+        trainable=1,
+        resident=allocated // 2,
+        traced_layers=4,
+        layers=4,
+    )
+
+
+@pytest.fixture
+def plan(tiny_config: Mapping[str, Any]) -> MemoryPlan:
+    """A plan that allocates 10 GiB, reserves 12 and survives in 11; the context adds 600 MiB."""
+    return MemoryPlan(
+        Workload(config=tiny_config, tokens=512, batch=8),
+        figures(allocated=10 * GiB, reserved=12 * GiB, smallest=11 * GiB),
+        411,
+        Planner(None),
+    )
+
+
+def test_the_verdict_has_three_values(plan: MemoryPlan) -> None:
+    context = 600 * MiB
+    assert plan.verdict(12 * GiB + context) == "fits"
+    assert plan.verdict(11 * GiB + context) == "tight"
+    assert plan.verdict(11 * GiB + context - 1) == "does not fit"
+
+
+def test_a_plan_compares_with_a_budget_and_with_bytes(plan: MemoryPlan) -> None:
+    assert plan <= parse_budget("24GiB")
+    assert plan <= 24 * GiB
+    assert not plan <= 8 * GiB
+    assert plan.peak_bytes <= 13 * GiB
+
+
+def test_headroom_counts(plan: MemoryPlan) -> None:
+    assert plan <= parse_budget("13GiB", headroom=0.0)
+    assert not plan <= parse_budget("13GiB", headroom=0.2)
+
+
+def test_ram_is_not_compared_with(plan: MemoryPlan, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="not compared: this machine has no accelerator"):
+        _ = plan <= detect("cpu", tmp_path)
+
+
+def test_other_things_are_not_budgets(plan: MemoryPlan) -> None:
+    with pytest.raises(TypeError):
+        _ = plan <= "8GiB"  # type: ignore[operator]
+
+
+def test_the_breakdown_adds_up_to_the_peak(plan: MemoryPlan) -> None:
+    assert sum(plan.breakdown.values()) == plan.peak_bytes
+
+
+def test_a_missing_config_is_named(tmp_path: Path, experiment: Experiment) -> None:
+    (tmp_path / "model" / "config.json").unlink()
+    with pytest.raises(PlanError, match=r"config\.json.* is missing"):
+        plan_memory(experiment, 48, None)
+
+
+def test_an_unknown_architecture_is_named(tmp_path: Path, experiment: Experiment) -> None:
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "llama9"}))
+    with pytest.raises(PlanError, match="'llama9' is not an architecture"):
+        plan_memory(experiment, 48, None)
+
+
+def test_a_plan_prints_in_one_line(plan: MemoryPlan) -> None:
+    assert repr(plan) == "predicted peak 12.6 GiB (batch 8, 512 tokens)"
