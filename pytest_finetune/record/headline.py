@@ -12,13 +12,14 @@ Tone = Literal["good", "warn", "bad", "none"]
 
 
 class Headline(NamedTuple):
-    """A verdict word with its reason, and the one change to make next (empty where there is none)."""
+    """A verdict word with its reasons, and the one change to make next (empty where there is none)."""
 
     word: str
     tone: Tone
     reason: str
     change: str = ""
     because: str = ""
+    further: tuple[str, ...] = ()
 
     @property
     def next(self) -> str:
@@ -27,20 +28,21 @@ class Headline(NamedTuple):
 
 
 def headline(experiment: Json, record: Json) -> Headline:
-    """Say how an experiment ended; without a verdict, name the first thing that stopped it."""
+    """Say how an experiment ended; where nothing could be judged, name the first thing that stopped it."""
     decision = reading.part(experiment, "decision")
     verdict = reading.text(decision, "verdict")
-    if not verdict:
+    if not verdict or (decision.get("undecided") and not reading.arms(experiment)):
         return _stopped(experiment, record)
     tones: dict[str, Tone] = {"keep": "good", "iterate": "warn", "discard": "bad"}
-    reasons = reading.listed(decision, "reasons")
+    reasons = [one_line(reason) for reason in reading.listed(decision, "reasons")]
     change = reading.part(decision, "next_change")
     return Headline(
         word=one_line(verdict).upper() + (" (undecided)" if decision.get("undecided") else ""),
         tone=tones.get(verdict, "none"),
-        reason=one_line(reasons[0]) if reasons else "The record holds no reason for this verdict.",
+        reason=reasons[0] if reasons else "The record holds no reason for this verdict.",
         change=one_line(reading.text(change, "change")),
         because=one_line(reading.text(change, "because")),
+        further=tuple(reasons[1:]),
     )
 
 
@@ -70,17 +72,17 @@ def _stopped(experiment: Json, record: Json) -> Headline:
 
 
 def _stopped_by_test(experiment: Json, record: Json) -> Headline:
-    failed = reading.failed_tests(record, experiment)
+    failed, gate = reading.failed_tests(record, experiment), reading.part(experiment, "gate")
     if failed:
         test = failed[0]
-        stage = one_line(reading.text(test, "stage", "a"))
-        lines = reading.text(test, "message").strip().splitlines() or ["no message was recorded"]
-        return Headline(
-            "STOPPED",
-            "bad",
-            f"The {stage} stage failed: {one_line(lines[0])}",
-            f"look at {one_line(reading.text(test, 'nodeid', 'the failed test'))}",
-        )
+        said = reading.text(test, "message").strip().splitlines() or ["no message was recorded"]
+        stage, where = reading.text(test, "stage"), reading.text(test, "nodeid", "the failed test")
+    else:
+        said = reading.text(gate, "because").strip().splitlines() or ["no message was recorded"]
+        stage, where = reading.text(gate, "stage"), reading.text(gate, "by", "the stage before")
+    if failed or gate:
+        reason = f"The {one_line(stage or 'first')} stage failed: {one_line(said[0])}"
+        return Headline("STOPPED", "bad", reason, f"look at {one_line(where)}")
     if "--finetune" not in reading.text(record, "command").split() and not reading.arms(experiment):
         return Headline(
             "NOT RUN",

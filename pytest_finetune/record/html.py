@@ -8,7 +8,7 @@ from typing import Final
 
 from pytest_finetune.record.wording import visible
 
-_VOID: Final = frozenset({"br", "col", "hr"})
+_VOID: Final = frozenset({"br", "meta"})
 
 
 class Html(str):
@@ -22,7 +22,7 @@ Attribute = str | int | bool | None
 
 
 def text(value: object) -> Html:
-    """Escape foreign text; control and bidirectional characters are spelled out, line breaks and tabs kept."""
+    """Escape foreign text; control and bidirectional characters are spelled out, line breaks kept."""
     return Html(escape(visible(value, keep="\n\t"), quote=True))
 
 
@@ -32,7 +32,7 @@ def join(children: Iterable[Child], between: Child = None) -> Html:
     return Html(glue.join(_child(child) for child in children if child is not None))
 
 
-def element(name: str, *children: Child, **attributes: Attribute) -> Html:
+def element(tag: str, /, *children: Child, **attributes: Attribute) -> Html:
     """Build one element. In attribute names `class_` is class and other underscores are hyphens.
 
     An attribute that is None or False is left out, one that is True stands without a value.
@@ -40,8 +40,8 @@ def element(name: str, *children: Child, **attributes: Attribute) -> Html:
     >>> element("p", "1 < 2", class_="note", hidden=True)
     '<p class="note" hidden>1 &lt; 2</p>'
     """
-    opened = f"<{name}{''.join(_attribute(key, value) for key, value in attributes.items())}>"
-    return Html(opened if name in _VOID else f"{opened}{join(children)}</{name}>")
+    opened = f"<{tag}{''.join(_attribute(key, value) for key, value in attributes.items())}>"
+    return Html(opened if tag in _VOID else f"{opened}{join(children)}</{tag}>")
 
 
 def table(

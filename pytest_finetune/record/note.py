@@ -32,8 +32,7 @@ def _experiment(experiment: Json, record: Json) -> list[str]:
     name = reading.text(experiment, "task", reading.text(experiment, "name", "experiment"))
     if len(reading.experiments(record)) > 1:
         name = f"{reading.text(experiment, 'name', 'experiment')}: {name}"
-    further = reading.listed(reading.part(experiment, "decision"), "reasons")[1:]
-    reasons = [plain(reason) for reason in further]
+    reasons = [plain(reason) for reason in said.further]
     return [
         f"# {plain(said.word)}: {plain(name)}",
         "",

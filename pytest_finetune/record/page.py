@@ -20,17 +20,27 @@ from pytest_finetune.record.wording import one_line
 
 Answers = Mapping[str, Mapping[str, Sequence[Json]]]
 
-SHORT: Final = {"rates": "Arms", "gains": "Gains", "rows": "Rows", "data": "Data", "config": "Configuration"}
+UNJUDGED: Final = {
+    "data": "Data", "training": "Training", "memory": "Memory", "config": "Configuration",
+    "lineage": "Lineage",
+}  # fmt: skip
+SECTIONS: Final = {"rates": "Arms", "gains": "Gains", "rows": "Rows", **UNJUDGED}
 
 
 def summary_html(record: Json, answers: Answers) -> str:
     """Render the record and the raw `answers` by experiment and arm as one HTML fragment with its styles."""
     runs = reading.experiments(record)
     anchors = [f"ft-{place}" for place in range(1, len(runs) + 1)]
-    parts = [element("style", Html(_style("style.css") + page_css()))]
+    # pytest-html names no viewport; without one a phone lays the page out for a desktop.
+    viewport = element("meta", name="viewport", content="width=device-width, initial-scale=1")
+    parts = [viewport, element("style", Html(_style("style.css") + page_css()))]
     parts += [element("p", str(note), class_="ft-alert") for note in reading.listed(record, "notes")]
     if len(runs) != 1:
-        parts.append(verdict.overview(record, anchors) if runs else _nothing())
+        parts.append(
+            verdict.overview(record, anchors)
+            if runs
+            else element("p", "No experiment was run.", class_="ft-missing")
+        )
     for experiment, anchor in zip(runs, anchors, strict=True):
         own = answers.get(reading.text(experiment, "name")) or {}
         parts.append(element("article", _experiment(experiment, record, own, anchor), class_="ft-experiment"))
@@ -59,37 +69,26 @@ def page_title(record: Json) -> str:
     return f"{len(runs)} experiments: {counts} ({project})" if runs else f"No experiment ({project})"
 
 
-def _nothing() -> Html:
-    return element("p", "No experiment was run in this session.", class_="ft-missing")
-
-
 def _experiment(experiment: Json, record: Json, answers: Mapping[str, Sequence[Json]], anchor: str) -> Html:
-    pair = element(
-        "div",
-        _section(f"{anchor}-training", "Training", run.training(experiment)),
-        _section(f"{anchor}-memory", "Memory", run.memory(experiment)),
-        class_="ft-pair",
-    )
-    why = element(
-        "div",
-        _section(f"{anchor}-charter", "Charter", facts.charter(experiment)),
-        _section(f"{anchor}-environment", "Environment", facts.environment(experiment)),
-        class_="ft-pair",
-    )
-    slices, runtimes = evidence.slices(experiment), evidence.runtimes(experiment)
+    judged = reading.arms(experiment)
+    evaluated = _evaluated(experiment, answers, anchor) if judged else []
+    missing = None if judged else _section(f"{anchor}-rates", "Evidence", evidence.rates(experiment))
     return join(
         [
             verdict.banner(experiment, record, anchor),
-            _contents(anchor),
-            _section(f"{anchor}-rates", "Arms side by side", evidence.rates(experiment)),
-            _section(f"{anchor}-gains", "What the tuning gained", evidence.gains(experiment)),
-            _section(f"{anchor}-power", "Power, looks and risks", evidence.power(experiment)),
-            _section(f"{anchor}-slices", "Slices", slices) if slices is not None else None,
-            _section(f"{anchor}-runtimes", "Runtimes", runtimes) if runtimes is not None else None,
-            _section(f"{anchor}-rows", "Held-out rows", rows.rows(experiment, answers)),
-            pair,
-            _section(f"{anchor}-data", "Data", facts.data(experiment)),
-            why,
+            _contents(anchor, SECTIONS if judged else UNJUDGED),
+            None if judged else facts.failures(experiment, record),
+            *evaluated,
+            None if judged else _section(f"{anchor}-data", "Data", facts.data(experiment)),
+            _pair(
+                _section(f"{anchor}-training", "Training", run.training(experiment)),
+                _section(f"{anchor}-memory", "Memory", run.memory(experiment)),
+            ),
+            _section(f"{anchor}-data", "Data", facts.data(experiment)) if judged else missing,
+            _pair(
+                _section(f"{anchor}-charter", "Charter", facts.charter(experiment)),
+                _section(f"{anchor}-environment", "Environment", facts.environment(experiment)),
+            ),
             _section(f"{anchor}-config", "Configuration", facts.config(experiment)),
             _section(f"{anchor}-lineage", "Lineage", facts.lineage(experiment)),
             _section(f"{anchor}-repeat", "Repeat this run", facts.repeat(experiment, record)),
@@ -97,10 +96,25 @@ def _experiment(experiment: Json, record: Json, answers: Mapping[str, Sequence[J
     )
 
 
-def _contents(anchor: str) -> Html:
-    links = [element("a", short, href=f"#{anchor}-{name}") for name, short in SHORT.items()]
-    links[3:3] = [element("a", name.title(), href=f"#{anchor}-{name}") for name in ("training", "memory")]
-    links.append(element("a", "Lineage", href=f"#{anchor}-lineage"))
+def _evaluated(experiment: Json, answers: Mapping[str, Sequence[Json]], anchor: str) -> list[Html]:
+    """What there is to see of the arms; a part that a run does not have is left out."""
+    slices, runtimes = evidence.slices(experiment), evidence.runtimes(experiment)
+    return [
+        _section(f"{anchor}-rates", "Arms side by side", evidence.rates(experiment)),
+        _section(f"{anchor}-gains", "What the tuning gained", evidence.gains(experiment)),
+        _section(f"{anchor}-power", "Power, looks and risks", evidence.power(experiment)),
+        *([_section(f"{anchor}-slices", "Slices", slices)] if slices else []),
+        *([_section(f"{anchor}-runtimes", "Runtimes", runtimes)] if runtimes else []),
+        _section(f"{anchor}-rows", "Held-out rows", rows.rows(experiment, answers)),
+    ]
+
+
+def _pair(*sections: Html) -> Html:
+    return element("div", *sections, class_="ft-pair")
+
+
+def _contents(anchor: str, names: Mapping[str, str]) -> Html:
+    links = [element("a", short, href=f"#{anchor}-{name}") for name, short in names.items()]
     return element("nav", join(links, " "), aria_label="Sections of this experiment", class_="ft-contents")
 
 

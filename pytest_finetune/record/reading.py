@@ -80,7 +80,7 @@ def rules(experiment: Json) -> list[str]:
 
     def rank(name: str) -> tuple[int, str]:
         rule = part(known, name)
-        return (3 if not rule else 0 if rule.get("primary") else 2 if rule.get("guard") else 1, name)
+        return (3 if not rule else 0 if rule.get("primary") else 2 if is_guard(rule) else 1, name)
 
     return sorted({*known, *scored}, key=rank)
 
@@ -104,6 +104,12 @@ def comparisons(experiment: Json) -> list[Json]:
         )
 
     return sorted(parts(experiment, "comparisons"), key=rank)
+
+
+def is_guard(rule: Json) -> bool:
+    """Tell whether a rule has no threshold of its own: it only must not get worse."""
+    thresholds = ("min_rate", "min_rate_bound", "min_gain", "max_loss")
+    return bool(rule) and not rule.get("primary") and all(rule.get(key) is None for key in thresholds)
 
 
 def findings(experiment: Json) -> list[Json]:

@@ -1,8 +1,8 @@
-"""Pictures of a record as inline SVG: the same bytes for the same numbers, no script, no font, no colour of its own.
+"""Pictures of a record as inline SVG: the same bytes for the same numbers, no script, no font, no colour.
 
-Horizontal positions are percentages, so that a picture stretches with its cell while dots stay round and lines
-thin. Colours come from the style sheet through classes. Each picture repeats numbers that stand beside it in
-text, and is hidden from screen readers where it does.
+Horizontal positions are percentages, so a picture stretches with its cell while dots stay round and
+lines thin. Colours come from the style sheet through classes. A picture that repeats the numbers beside it is
+hidden from screen readers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def gain_axis(values: Sequence[float]) -> Axis:
     finite = [value for value in (*values, 0.0) if math.isfinite(value)]
     low, high = min(finite), max(finite)
     step = next((s for s in (0.05, 0.1, 0.25) if (high - low) / s <= 6), 0.5)
-    first, last = math.floor(low / step - 1e-9), math.ceil(high / step + 1e-9)
+    most = round(1 / step)
+    first, last = max(math.floor(low / step - 1e-9), -most), min(math.ceil(high / step + 1e-9), most)
     ticks = tuple(round(step * i, 4) for i in range(first, last + 1))
     return Axis(ticks[0], ticks[-1], ticks)
 
@@ -106,27 +107,21 @@ def shares(parts: Sequence[tuple[str, str, float]]) -> Html:
     return element("svg", *bars, class_="ft-bar", height="18", aria_hidden="true")
 
 
-def memory_bar(parts: Mapping[str, float], total: float, limit: float | None, most: float) -> Html:
-    """Draw a peak as stacked parts against a budget line, on a scale that ends at `most` bytes."""
-    bars, left = [], 0.0
-    for place, (name, count) in enumerate(parts.items()):
-        width = 100 * count / most
-        label = element("title", name)
-        bars.append(
-            element(
-                "rect", label, x=f"{left:.3f}%", width=f"{width:.3f}%", y="4", height="20",
-                class_=f"ft-part ft-part-{place % 8}",
-            )
-        )  # fmt: skip
-        left += width
-    outline = element(
-        "rect", x="0", width=f"{100 * total / most:.3f}%", y="4", height="20", class_="ft-outline"
-    )
+def level(share: float, limit: float | None) -> Html:
+    """Draw one amount as a bar of `share` of the width, against a dashed line at `limit` of the width."""
+    bar = element("rect", x="0", width=f"{100 * share:.3f}%", y="4", height="16", class_="ft-level")
     line = None
     if limit is not None:
-        at = f"{100 * limit / most:.3f}%"
-        line = element("line", x1=at, x2=at, y1="0", y2="28", class_="ft-threshold")
-    return element("svg", *bars, outline, line, class_="ft-bar", height="28", aria_hidden="true")
+        at = f"{100 * limit:.3f}%"
+        line = element("line", x1=at, x2=at, y1="0", y2="24", class_="ft-threshold")
+    return element("svg", bar, line, class_="ft-bar", height="24", aria_hidden="true")
+
+
+def meter(share: float) -> Html:
+    """Draw a share as a short bar beside its number."""
+    width = min(max(share, 0.0), 1.0)
+    bar = element("rect", width=f"{100 * width:.1f}%", height="8", rx="2", class_="ft-level")
+    return element("svg", bar, class_="ft-meter", width="90", height="8", aria_hidden="true")
 
 
 def swatch(place: int) -> Html:
@@ -162,8 +157,8 @@ def curve(series: Mapping[str, Sequence[tuple[float, float]]], label: str) -> Ht
         for place, line in enumerate(series.values())
     ]
     picture = element(
-        "svg", *grid, *lines, viewBox="0 0 1000 300", preserveAspectRatio="none", class_="ft-curves", role="img",
-        aria_label=label,
+        "svg", *grid, *lines, viewBox="0 0 1000 300", preserveAspectRatio="none", class_="ft-curves",
+        role="img", aria_label=label,
     )  # fmt: skip
     heights = [element("span", figure(bottom + (top - bottom) * part, 3)) for part in (1, 0.5, 0)]
     steps = [element("span", f"step {left:g}"), element("span", f"step {right:g}")]

@@ -45,7 +45,7 @@ def write_record(directory: Path, record: Json, answers: Answers) -> None:
 
 
 def record_json(record: Json) -> str:
-    """Render a record with a stable key order and a trailing newline; not-a-number and infinity become null."""
+    """Render a record with a stable key order and a trailing newline; NaN and infinity become null."""
     return _dumps(_ordered(_finite(record)), indent=1) + "\n"
 
 

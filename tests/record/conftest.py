@@ -7,7 +7,7 @@ import copy
 import json
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -425,6 +425,6 @@ def sample(request: pytest.FixtureRequest) -> Sample:
 
 
 @pytest.fixture(scope="session")
-def make() -> Iterator[Callable[[str], Sample]]:
+def make() -> Callable[[str], Sample]:
     """Build one sample by name."""
-    yield lambda name: MAKERS[name]()
+    return lambda name: MAKERS[name]()

@@ -23,7 +23,8 @@ from pytest_finetune.record.wording import (
 
 OUTCOMES: Final = {
     "passed": ("✓", "good"), "failed": ("✕", "bad"), "error": ("✕", "bad"), "undecided": ("?", "warn"),
-    "beats": ("✓", "good"), "worse": ("✕", "bad"), "excluded": ("✕", "bad"), "not demonstrated": ("?", "warn"),
+    "beats": ("✓", "good"), "worse": ("✕", "bad"), "excluded": ("✕", "bad"),
+    "not demonstrated": ("?", "warn"),
 }  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def rates(experiment: Json) -> Html:
 
 def _rule_head(experiment: Json, name: str) -> Html:
     rule = reading.part(experiment, "rules", name)
-    kind = "primary" if rule.get("primary") else "guard" if rule.get("guard") else None
+    kind = "primary" if rule.get("primary") else "guard" if reading.is_guard(rule) else None
     notes = [str(reason) for reason in reading.listed(rule, "reasons")]
     if rule.get("changed_after_look"):
         notes.append("The text of this rule changed after a look at these rows.")
@@ -153,7 +154,6 @@ def gains(experiment: Json) -> Html:
         element("th", "tuned over", scope="col"),
         element("th", svg.scale(axis, ""), element("span", "gain in points", class_="ft-quiet"), scope="col"),
         element("th", "gain and interval", scope="col"),
-        element("th", "rows", scope="col"),
         element("th", "finding", scope="col"),
     ]
     body = []
@@ -163,7 +163,7 @@ def gains(experiment: Json) -> Html:
             for pair, limit in zip(pairs, limits, strict=True)
             if reading.text(pair, "rule", "unnamed rule") == name
         ]
-        title = element("th", element("span", name, class_="ft-name"), scope="rowgroup", colspan="5")
+        title = element("th", element("span", name, class_="ft-name"), scope="rowgroup", colspan="4")
         body.append(element("tbody", element("tr", title, class_="ft-rule"), *rows))
     caption = element("caption", "Gains of the tuned model by rule")
     grid = element(
@@ -198,8 +198,7 @@ def _gain_row(pair: Json, axis: svg.Axis, limit: float | None) -> Html:
         "tr",
         element("th", arm_word(reading.text(pair, "against", "an unknown arm")), scope="row"),
         element("td", svg.whisker(axis, "tuned", gain, span, limit), class_="ft-cell"),
-        element("td", _number(points(gain), gain_span(span))),
-        element("td", rows),
+        element("td", _number(points(gain), gain_span(span)), element("span", rows, class_="ft-note")),
         element(
             "td",
             badge(reading.text(pair, "verdict", "not recorded")),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import Final
 
-from pytest_finetune.record import reading
+from pytest_finetune.record import reading, svg
 from pytest_finetune.record.headline import place
 from pytest_finetune.record.html import Child, Html, element, facts, join, table
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.sections.evidence import badge
 from pytest_finetune.record.wording import counted, duration, size
+
+_TOKENS: Final = {"p50": "median", "p95": "95th percentile", "max": "longest", "truncated": "truncated"}
 
 
 def data(experiment: Json) -> Html:
@@ -18,27 +21,22 @@ def data(experiment: Json) -> Html:
     known = reading.part(experiment, "data")
     if not known:
         return element("p", "No rows were read in this run.", class_="ft-missing")
-    splits = sorted(
-        (name for name in known if isinstance(known[name], Mapping)), key=lambda name: (name != "train", name)
-    )
+    profiled = (name for name in known if "rows" in reading.part(known, name))
+    splits = sorted(profiled, key=lambda name: (name != "train", name))
     rows: list[list[Child]] = [["rows", *(_count(reading.part(known, split), "rows") for split in splits)]]
-    for key, title in (
-        ("p50", "median"),
-        ("p95", "95th percentile"),
-        ("max", "longest"),
-        ("truncated", "truncated"),
-    ):
-        rows.append(
-            [f"tokens, {title}", *(_count(reading.part(known, split, "tokens"), key) for split in splits)]
-        )
-    for kind in ("labels", "tags"):
-        names = {name for split in splits for name in reading.part(known, split, kind)}
-        for name in sorted(
-            names, key=lambda name: (-sum(_share(known, s, kind, name)[0] for s in splits), name)
-        ):
-            rows.append(
-                [f"{kind[:-1]} {name}", *(_shared(*_share(known, split, kind, name)) for split in splits)]
+    rows += [
+        [f"tokens, {title}", *(_count(reading.part(known, split, "tokens"), key) for split in splits)]
+        for key, title in _TOKENS.items()
+    ]
+    for kind in ("label", "tag"):
+        shares = {split: _shares(reading.part(known, split), f"{kind}s") for split in splits}
+        names = {name for share in shares.values() for name in share}
+        rows += [
+            [f"{kind} {name}", *(_shared(shares[split].get(name, (0, 0.0))) for split in splits)]
+            for name in sorted(
+                names, key=lambda name: (-sum(s.get(name, (0, 0.0))[0] for s in shares.values()), name)
             )
+        ]
     head = ["", *({"train": "training", "eval": "held out"}.get(split, split) for split in splits)]
     return join([table(head, rows, "Profile of the rows"), _findings(experiment), _waived(known)])
 
@@ -48,13 +46,19 @@ def _count(of: Json, key: str) -> str:
     return "not counted" if number is None else f"{number:,}"
 
 
-def _share(known: Json, split: str, kind: str, name: str) -> tuple[int, int]:
-    part = reading.part(known, split)
-    return reading.whole(reading.part(part, kind), name) or 0, reading.whole(part, "rows") or 0
+def _shares(split: Json, kind: str) -> dict[str, tuple[int, float]]:
+    """Count each label or tag of a split, and its share of the rows."""
+    total, counts = reading.whole(split, "rows") or 0, reading.part(split, kind)
+    return {
+        str(name): (count, count / total if total else 0.0)
+        for name in counts
+        if (count := reading.whole(counts, name)) is not None
+    }
 
 
-def _shared(count: int, rows: int) -> str:
-    return f"{count:,} ({100 * count / rows:.0f}%)" if rows else f"{count:,}"
+def _shared(counted_share: tuple[int, float]) -> Html:
+    count, share = counted_share
+    return join([svg.meter(share), f" {count:,} ({100 * share:.0f}%)"])
 
 
 def _findings(experiment: Json) -> Html:
@@ -235,6 +239,35 @@ def _files(checksums: Json) -> Iterator[tuple[str, Json]]:
             yield name, entry
         elif name == "suites":
             yield from ((f"suite {suite}", reading.part(entry, suite)) for suite in sorted(entry))
+
+
+def failures(experiment: Json, record: Json) -> Html | None:
+    """What the failed tests of an experiment said, in full up to a page of text; None where none failed."""
+    failed = reading.failed_tests(record, experiment)
+    shown = [
+        join(
+            [
+                element(
+                    "h4",
+                    badge(reading.text(test, "outcome")),
+                    " ",
+                    reading.text(test, "nodeid", "unnamed test"),
+                ),
+                element(
+                    "pre",
+                    reading.text(test, "message", "No message.")[:4000],
+                    class_="ft-failure",
+                    tabindex="0",
+                ),
+            ]
+        )
+        for test in failed[:5]
+    ]
+    return (
+        element("section", element("h3", "What stopped the run"), *shown, class_="ft-section")
+        if shown
+        else None
+    )
 
 
 def tests(record: Json) -> Html:

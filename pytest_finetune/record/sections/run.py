@@ -131,13 +131,21 @@ def _bars(plan: Json, predicted: float | None, measured: float | None, budget: f
         for name, count in reading.part(plan, "breakdown").items()
         if isinstance(count, int | float) and math.isfinite(count) and count > 0
     }
-    total = predicted if predicted is not None else sum(parts.values())
-    most = max(total, sum(parts.values()), measured or 0, budget or 0) * 1.02
+    peaks = [("predicted", predicted), ("measured", measured)]
+    known = [(name, peak) for name, peak in peaks if peak is not None and math.isfinite(peak)]
+    most = (
+        max((value for value in (budget, *(peak for _, peak in known)) if value is not None), default=0.0)
+        * 1.02
+    )
     if most <= 0:
         return None
-    bars = [element("span", "predicted"), svg.memory_bar(parts, total, budget, most)]
-    if measured is not None:
-        bars += [element("span", "measured"), svg.memory_bar({}, measured, budget, most)]
+    limit = None if budget is None else budget / most
+    bars = [part for name, peak in known for part in (element("span", name), svg.level(peak / most, limit))]
+    if parts:
+        made_of = [
+            (name, f"ft-part ft-part-{place % 8}", count) for place, (name, count) in enumerate(parts.items())
+        ]
+        bars += [element("span", "made of"), svg.shares(made_of)]
     key = [
         element("li", svg.swatch(place), f" {name} ", element("span", size(count), class_="ft-muted"))
         for place, (name, count) in enumerate(parts.items())

@@ -39,8 +39,8 @@ def banner(experiment: Json, record: Json, anchor: str) -> Html:
         "header",
         head,
         element("p", said.reason, class_="ft-reason"),
+        _further(said),
         _change(said),
-        _further(experiment),
         element("p", _about(experiment, record), class_="ft-about"),
         class_=f"ft-banner ft-{said.tone}",
     )
@@ -54,14 +54,9 @@ def _change(said: Headline) -> Html | None:
     return element("p", element("strong", "Next change: "), said.change, because, class_="ft-change")
 
 
-def _further(experiment: Json) -> Html | None:
-    """The other reasons, and the rules that did not pass, each with what it said."""
-    reasons = [str(reason) for reason in reading.listed(reading.part(experiment, "decision"), "reasons")[1:]]
-    return (
-        element("ul", *(element("li", reason) for reason in reasons), class_="ft-reasons")
-        if reasons
-        else None
-    )
+def _further(said: Headline) -> Html | None:
+    reasons = [element("li", reason) for reason in said.further]
+    return element("ul", *reasons, class_="ft-reasons") if reasons else None
 
 
 def _about(experiment: Json, record: Json) -> Html:
@@ -82,17 +77,15 @@ def _about(experiment: Json, record: Json) -> Html:
 def tiles(experiment: Json) -> Html:
     """The numbers that a reader asks for first; what a run did not get to is left out."""
     main = reading.primary(experiment)
-    found: list[tuple[str, Child]] = []
-    for pair in reading.comparisons(experiment):
-        if main is not None and pair.get("rule") == main:
-            found.append(
-                (f"{main}: gain over the {arm_word(reading.text(pair, 'against'))}", _gain(experiment, pair))
-            )
-    pair = next((p for p in reading.comparisons(experiment) if p.get("rule") == main), {})
-    if main is not None and pair:
+    pairs = [one for one in reading.comparisons(experiment) if main is not None and one.get("rule") == main]
+    found: list[tuple[str, Child]] = [
+        (f"{main}, gain over {arm_word(reading.text(pair, 'against'))}", _gain(experiment, pair))
+        for pair in pairs
+    ]
+    for pair in pairs[:1]:
         fixed, broken = len(reading.listed(pair, "fixed")), len(reading.listed(pair, "broken"))
         against = arm_word(reading.text(pair, "against"))
-        found.append((f"rows against the {against}", _tile(f"{fixed} fixed", f"{broken} broken")))
+        found.append((f"rows, against {against}", _tile(f"{fixed} fixed", f"{broken} broken")))
     training, memory = reading.part(experiment, "training"), reading.part(experiment, "memory")
     if training:
         how = "adapter reused" if training.get("reused") else duration(reading.number(training, "seconds"))
@@ -140,5 +133,5 @@ def _cell(run: Json, name: str) -> Html | str:
     )
     gain = reading.number(next(over_base, {}), "gain")
     return join(
-        [percent(rate), element("span", f" {points(gain)}", class_="ft-muted") if gain is not None else None]
+        [percent(rate), element("span", points(gain), class_="ft-note") if gain is not None else None]
     )

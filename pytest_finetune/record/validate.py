@@ -1,0 +1,45 @@
+"""Check a record against the schema that ships beside this file."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from pytest_finetune.record.reading import Json
+from pytest_finetune.record.wording import one_line
+
+
+class RecordError(ValueError):
+    """A record that breaks its schema; the message names every place, at most ten."""
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """Load the JSON Schema (2020-12) of `record.json`."""
+    text = (
+        resources.files("pytest_finetune.record").joinpath("record.schema.json").read_text(encoding="utf-8")
+    )
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def problems(record: object) -> list[str]:
+    """List where a record breaks its schema, as `place: what is wrong`, in the order of the document."""
+    from jsonschema import Draft202012Validator
+
+    found = Draft202012Validator(schema()).iter_errors(record)
+    return [f"{error.json_path}: {one_line(error.message, 200)}" for error in sorted(found, key=_place)]
+
+
+def validate(record: Json) -> None:
+    """Raise `RecordError` unless a record keeps its schema."""
+    found = problems(record)
+    if found:
+        more = [f"and {len(found) - 10} more"] if len(found) > 10 else []
+        raise RecordError("; ".join([*found[:10], *more]))
+
+
+def _place(error: Any) -> str:
+    return str(error.json_path)
