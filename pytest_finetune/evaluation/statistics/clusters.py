@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 FEWEST_CLUSTERS: Final = 6
@@ -22,7 +23,8 @@ def effective_rows(sizes: Iterable[int]) -> float:
     return sum(sizes) ** 2 / squares if squares else 0.0
 
 
-def sign_flip_p(sums: Sequence[float]) -> float:
+@lru_cache(maxsize=256)
+def sign_flip_p(sums: tuple[float, ...]) -> float:
     """Return the exact one-sided p-value of the total of `sums` when the sign of each is a fair coin.
 
     Whole numbers are convolved exactly. Graded sums are first rounded to a decimal grid: rounding is symmetric
@@ -33,15 +35,18 @@ def sign_flip_p(sums: Sequence[float]) -> float:
     steps = [step for step in _on_grid(sums) if step]
     if not steps:
         return 1.0
-    reach = sum(map(abs, steps))
-    chance = np.zeros(2 * reach + 1)
-    chance[reach] = 1.0
-    for step in map(abs, steps):
-        flipped = np.zeros_like(chance)
-        flipped[step:] = 0.5 * chance[: len(chance) - step]
-        flipped[: len(chance) - step] += 0.5 * chance[step:]
-        chance = flipped
-    return min(1.0, float(chance[reach + sum(steps) :].sum()))
+    # The total of signed sums is twice the total of those with a plus sign, less the total of all sizes.
+    sizes = sorted(map(abs, steps))
+    chance = np.zeros(sum(sizes) + 1)
+    chance[0] = 1.0
+    reach = 0
+    for size in sizes:
+        shifted = 0.5 * chance[: reach + 1]
+        chance[: reach + 1] *= 0.5
+        chance[size : size + reach + 1] += shifted
+        reach += size
+    plus = (reach + sum(steps)) // 2
+    return min(1.0, float(chance[plus:].sum()))
 
 
 def _on_grid(sums: Sequence[float]) -> list[int]:

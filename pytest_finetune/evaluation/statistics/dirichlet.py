@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
+from pytest_finetune.evaluation.statistics.roots import increasing_root
+
 _STEP = 0.5
 _HALVINGS = 7
 _AGREED = 1e-12
 _NOTHING = 1e-18
-_X_TOLERANCE = 1e-13
 _NUMPY_FROM = 48  # distinct values; below that a loop is faster than arrays
 
 
@@ -69,15 +70,14 @@ def mean_quantile(weighted: Atoms, level: float) -> float:
     total = sum(mass for _, mass in weighted)
     center = sum(value * mass for value, mass in weighted) / total
     spread = math.sqrt(sum(mass * (value - center) ** 2 for value, mass in weighted) / total / (total + 1))
-    log_level = math.log(level)
+    goal = math.sqrt(-2 * math.log(level))
 
     def distance(x: float) -> float:
+        """Return how far x lies above the quantile, nearly linear in x (a normal tail in its exponent)."""
         below = mean_cdf(weighted, x)
-        return math.log(below) - log_level if below > 0 else -math.inf
+        return goal - math.sqrt(-2 * math.log(below)) if below > 0 else -math.inf
 
-    start = min(max(center - 2 * spread, low), high)
-    left, right = _bracket(distance, start, max(spread, 1e-9), low, high)
-    return _root(distance, left, right)
+    return increasing_root(distance, center - 2 * spread, max(spread, 1e-9), low, high)
 
 
 def _upper_tail(gaps: Atoms) -> float:
@@ -168,40 +168,3 @@ def _kernel_of_many(ratios: Atoms) -> Callable[[float], complex]:
         return cmath.rect(math.exp(size), angle)
 
     return kernel
-
-
-def _bracket(
-    distance: Callable[[float], float], start: float, stride: float, low: float, high: float
-) -> tuple[float, float]:
-    """Return a < b around the root of an increasing function, within [low, high]."""
-    left = right = start
-    while distance(left) > 0 and left > low:
-        right, left = left, max(low, left - stride)
-        stride *= 2
-    while distance(right) < 0 and right < high:
-        left, right = right, min(high, right + stride)
-        stride *= 2
-    return left, right
-
-
-def _root(distance: Callable[[float], float], left: float, right: float) -> float:
-    """Find the root of an increasing function between two points (Illinois variant of regula falsi)."""
-    below, above = distance(left), distance(right)
-    kept = 0
-    while right - left > _X_TOLERANCE:
-        if math.isinf(below):
-            middle = (left + right) / 2
-        else:
-            middle = right - above * (right - left) / (above - below)
-            margin = _X_TOLERANCE / 4  # step just past a root at one end, so that the bracket closes
-            middle = min(max(middle, left + margin), right - margin)
-        found = distance(middle)
-        if found > 0:
-            right, above = middle, found
-            below = below / 2 if kept == 1 else below
-            kept = 1
-        else:
-            left, below = middle, found
-            above = above / 2 if kept == -1 else above
-            kept = -1
-    return (left + right) / 2

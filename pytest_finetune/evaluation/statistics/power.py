@@ -7,21 +7,24 @@ exactly. Miller (2024, arXiv 2411.00640) explains why paired evaluations should 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import sqrt
+from math import ceil, cos, floor, inf, log, pi, sin, sqrt
 from typing import Final
 
 from pytest_finetune.evaluation.statistics.dirichlet import atoms, mean_cdf, mean_quantile
 from pytest_finetune.evaluation.statistics.exact import binomial_pmf, binomial_tail, fewest_fixed
 from pytest_finetune.evaluation.statistics.levels import Levels
+from pytest_finetune.evaluation.statistics.roots import increasing_root
 from pytest_finetune.evaluation.statistics.sample import Sample, needed_passes
 
 MOST_ROWS: Final = 5000
 _SETTLED_FOR = 50
-_TOO_CLOSE = 0.02
+TOO_CLOSE: Final = 0.02
 _DEVIATIONS = 4.5
+_EXACT_RANGE = 20
+_NODES = 8
 
 
 def chance_to_beat(rows: int, gain: float, discordance: float, margin: float, alpha: float) -> float:
@@ -42,24 +45,64 @@ def chance_to_beat(rows: int, gain: float, discordance: float, margin: float, al
 
 
 def chance_to_exclude(rows: int, gain: float, discordance: float, margin: float, alpha: float) -> float:
-    """Return P(a gain of `margin` is excluded); being demonstrably worse implies that for margins above zero."""
-
-    def excluded(fixed: int, differing: int) -> bool:
-        broken, same = differing - fixed, rows - differing
-        return mean_cdf(atoms([(-1.0, fixed + 1), (1.0, broken), (0.0, same)]), -margin) < alpha
-
+    """Return P(a gain of `margin` is excluded); for margins above zero that includes being demonstrably worse."""
     share = _fixed_share(gain, discordance)
     likely = _likely(rows, discordance)
-    most = _largest(
-        lambda fixed: excluded(fixed, likely[0]), likely[0]
-    )  # so many fixed rows still exclude it
     chance = 0.0
-    for differing in likely:
-        while most < differing and excluded(most + 1, differing):
-            most += 1
+    for differing, most in zip(likely, _most_fixed(rows, likely, margin, alpha), strict=True):
         at_most = 1.0 - binomial_tail(most + 1, differing, share)
         chance += binomial_pmf(differing, rows, discordance) * at_most
     return chance
+
+
+def _most_fixed(rows: int, likely: range, margin: float, alpha: float) -> Iterator[int]:
+    """Yield, for each number of differing rows, how many may be fixed while the bound still excludes the margin.
+
+    The border is smooth, and the bound is defined for fractions of rows too: a long range is interpolated between a
+    few numbers of differing rows, which changed no chance by more than 1e-6.
+    """
+    first, last = likely[0], likely[-1]
+    if len(likely) <= _EXACT_RANGE or first < max(_EXACT_RANGE, margin * rows):
+        most = ceil(max(-1.0, _border(rows, first, margin, alpha))) - 1
+        for differing in likely:  # the border rises by at most one row per differing row
+            while most < differing and _tail(rows, differing, most + 1, margin) < alpha:
+                most += 1
+            yield most
+        return
+    nodes = [(first + last + (last - first) * cos(pi * (i + 0.5) / _NODES)) / 2 for i in range(_NODES)]
+    borders = [_border(rows, node, margin, alpha) for node in nodes]
+    for differing in likely:
+        yield min(differing, floor(_interpolated(differing, nodes, borders)))
+
+
+def _tail(rows: int, differing: float, fixed: float, margin: float) -> float:
+    """Return the p-value for "the gain is below the margin"."""
+    broken, same = differing - fixed, rows - differing
+    return mean_cdf(atoms([(-1.0, fixed + 1), (1.0, broken), (0.0, same)]), -margin)
+
+
+def _border(rows: int, differing: float, margin: float, alpha: float) -> float:
+    """Return the (fractional) number of fixed rows at which a gain of the margin just stops being excluded."""
+    goal = sqrt(-2 * log(alpha))
+
+    def excess(fixed: float) -> float:
+        tail = _tail(rows, differing, fixed, margin)
+        return goal - sqrt(-2 * log(tail)) if tail > 0 else -inf
+
+    start = (differing + margin * rows - goal * sqrt(differing + 1)) / 2
+    return increasing_root(excess, start, sqrt(differing + 1) / 4 + 0.5, -1.0, differing, close=1e-6)
+
+
+def _interpolated(x: float, nodes: Sequence[float], values: Sequence[float]) -> float:
+    """Evaluate the polynomial through Chebyshev nodes (barycentric form; Berrut and Trefethen 2004)."""
+    weights = [(-1) ** i * sin(pi * (i + 0.5) / len(nodes)) for i in range(len(nodes))]
+    above = below = 0.0
+    for node, value, weight in zip(nodes, values, weights, strict=True):
+        if x == node:
+            return value
+        above += weight / (x - node) * value
+        below += weight / (x - node)
+    return above / below
 
 
 @lru_cache(maxsize=256)
@@ -71,7 +114,7 @@ def rows_to_settle(
     With a true gain above the margin, "settled" means that it is beaten, below it that it is excluded. None: the
     gain is within two points of the margin, so that no size settles it, or it would take more than 5,000 rows.
     """
-    if abs(gain - margin) < _TOO_CLOSE:
+    if abs(gain - margin) < TOO_CLOSE:
         return None
     chance = chance_to_beat if gain > margin else chance_to_exclude
 
@@ -235,12 +278,3 @@ def _likely(rows: int, discordance: float) -> range:
 def _table_size(rows: int) -> int:
     """Round up, so that neighbouring sizes share one cached table."""
     return max(64, 1 << (rows - 1).bit_length()) if rows else 64
-
-
-def _largest(holds: Callable[[int], bool], most: int) -> int:
-    """Return the largest k in 0 to `most` for which a decreasing condition holds; -1 if it never does."""
-    low, high = -1, most + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low

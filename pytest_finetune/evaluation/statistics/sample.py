@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from math import ceil, floor
@@ -13,8 +13,8 @@ from pytest_finetune.evaluation.statistics.clusters import effective_rows, sign_
 from pytest_finetune.evaluation.statistics.dirichlet import Atoms, atoms, mean_cdf, mean_quantile
 from pytest_finetune.evaluation.statistics.exact import mcnemar_p
 
-_MOST_DISTINCT = 512
-_GRID = 1024
+_MOST_DISTINCT = 129
+_GRID = 64
 _MOST_FLIPS = 1000
 
 
@@ -115,7 +115,7 @@ class Sample:
         cluster totals.
         """
         if self.clusters is not None:
-            return sign_flip_p([total for total, _ in self.clusters if total])
+            return sign_flip_p(tuple(total for total, _ in self.clusters if total))
         if self.binary:
             count = dict(self.counts)
             return mcnemar_p(count.get(1, 0), count.get(-1, 0))
@@ -127,14 +127,14 @@ class Sample:
         It tests exchangeable signs, not the mean, so nothing is decided with it. Above 1,000 changed rows it is
         left out.
         """
-        changed = [value for value, count in self.counts if value for _ in range(count)]
+        changed = tuple(value for value, count in self.counts if value for _ in range(count))
         if self.binary or self.clusters is not None or len(changed) > _MOST_FLIPS:
             return None
         return sign_flip_p(changed)
 
     def _weighted(self, worst: float) -> Atoms:
         share = self.effective / self.n
-        rows = self.counts if len(self.counts) <= _MOST_DISTINCT else _rounded_down(self.counts)
+        rows = self.counts if len(self.counts) <= _MOST_DISTINCT else tuple(_on_grid(self.counts))
         return atoms([*((value, count * share) for value, count in rows), (worst, 1.0)])
 
 
@@ -159,18 +159,26 @@ def _gap(a: float, b: float) -> float:
 
 
 def _clusters(values: Sequence[float], groups: Sequence[str | None]) -> tuple[Cluster, ...]:
-    totals: dict[object, Decimal] = {}
-    sizes: Counter[object] = Counter()
+    """Add up each group; whole numbers as floats, graded ones in decimal, so that 0.1 + 0.2 - 0.3 is no change."""
+    members: dict[object, list[float]] = {}
     for i, (value, group) in enumerate(zip(values, groups, strict=True)):
-        key: object = i if group is None else group
-        totals[key] = totals.get(key, Decimal(0)) + Decimal(str(value))
-        sizes[key] += 1
-    return tuple(Cluster(float(totals[key]), sizes[key]) for key in totals)
+        members.setdefault(i if group is None else group, []).append(value)
+    whole = all(value in (-1, 0, 1) for value in set(values))
+    total = sum if whole else _decimal_sum
+    return tuple(Cluster(float(total(rows)), len(rows)) for rows in members.values())
 
 
-def _rounded_down(counts: tuple[tuple[float, int], ...]) -> tuple[tuple[float, int], ...]:
-    """Round very many distinct values to 1/1024, always against the claim, so that the bound stays valid."""
-    merged: Counter[float] = Counter()
+def _decimal_sum(values: Sequence[float]) -> float:
+    return float(sum((Decimal(str(value)) for value in values), Decimal(0)))
+
+
+def _on_grid(counts: tuple[tuple[float, int], ...]) -> Iterator[tuple[float, float]]:
+    """Share each row between its two neighbours on a grid of 1/64, in proportion to their nearness.
+
+    That keeps the mean and widens the bound by less than 0.0001; it keeps thousands of distinct scores fast.
+    """
     for value, count in counts:
-        merged[floor(value * _GRID) / _GRID] += count
-    return tuple(sorted(merged.items()))
+        below = floor(value * _GRID)
+        nearness = value * _GRID - below
+        yield below / _GRID, count * (1 - nearness)
+        yield (below + 1) / _GRID, count * nearness

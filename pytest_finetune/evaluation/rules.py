@@ -1,0 +1,181 @@
+"""Rules and their scores: what a rule demands, what each arm scored on each row, and which rows count."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_finetune.evaluation import wording
+from pytest_finetune.evaluation.statistics.levels import Levels
+from pytest_finetune.evaluation.statistics.paired import PairedGain
+from pytest_finetune.evaluation.statistics.sample import Sample
+
+if TYPE_CHECKING:
+    from pytest_finetune.experiment import DecisionDefaults
+
+_THRESHOLDS = ("min_rate", "min_rate_bound", "min_gain", "max_loss")
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSpec:
+    """What one rule demands, as written in its marker; `sha256` is the digest of the rule's own text."""
+
+    name: str
+    primary: bool = False
+    min_rate: float | None = None
+    min_rate_bound: float | None = None
+    min_gain: float | None = None
+    max_loss: float | None = None
+    confidence: float | None = None
+    suite: str | None = None
+    cluster: str | None = None
+    sha256: str = ""
+    changed_after_look: bool = False
+
+    def __post_init__(self) -> None:
+        for key in _THRESHOLDS:
+            value = getattr(self, key)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"rule {self.name!r}: {key}={value!r} is not a share between 0 and 1")
+        if self.confidence is not None and not 0.5 < self.confidence < 1:
+            raise ValueError(
+                f"rule {self.name!r}: confidence={self.confidence!r} does not lie between 0.5 and 1"
+            )
+
+    @property
+    def guard(self) -> bool:
+        """Whether the rule also fails where the tuned arm is demonstrably worse than the base."""
+        return not self.primary and (
+            self.max_loss is not None or not any(demand is not None for demand in _demands(self))
+        )
+
+    def levels(self, defaults: DecisionDefaults, look: int) -> Levels:
+        """Return the error levels of this rule at a look; its own confidence wins."""
+        return Levels(self.confidence or defaults.confidence, look, defaults.spend)
+
+
+def rules_sha256(rules: Sequence[RuleSpec]) -> str:
+    """Digest all rules, with their texts and thresholds; the order in which they are written does not matter."""
+    facts = sorted(
+        json.dumps(
+            [rule.name, rule.sha256, rule.primary, rule.suite, rule.cluster, rule.confidence, *_demands(rule)]
+        )
+        for rule in rules
+    )
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _demands(rule: RuleSpec) -> list[float | None]:
+    return [getattr(rule, key) for key in _THRESHOLDS]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What one rule gave on every held-out row, per arm.
+
+    `arms[name][i]` belongs to `rows[i]`: 1.0 passed, 0.0 failed, a number between for a graded rule, None skipped.
+    `noise` holds further runs of the base on the same rows. `errors` are runtime errors, which decide nothing;
+    an assertion or exception inside the rule is a failed row and not an error.
+    """
+
+    name: str
+    rows: tuple[str, ...]
+    groups: tuple[str | None, ...] = ()
+    arms: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
+    executed: bool = True
+    noise: tuple[tuple[float | None, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows that count for one rule: those that no arm skipped."""
+
+    rule: RuleSpec
+    rows: tuple[str, ...]
+    arms: Mapping[str, tuple[float, ...]]
+    groups: tuple[str | None, ...] | None
+    noisy: tuple[bool, ...]
+    skipped: tuple[str, ...]
+
+    def against(self, opponent: str, ours: str = "tuned") -> PairedGain:
+        """Pair an arm with an opponent, row by row."""
+        return PairedGain.of(self.arms[ours], self.arms[opponent], self.groups, self.noisy)
+
+    def rate(self, arm: str) -> Sample:
+        """Return one arm's scores, in their groups: for bounds."""
+        return Sample.of(self.arms[arm], self.groups)
+
+    def tally(self, arm: str) -> Sample:
+        """Return one arm's scores without their groups: for what was observed."""
+        return Sample.of(self.arms[arm])
+
+    def failing(self, arm: str) -> tuple[str, ...]:
+        """Return the rows that do not pass in an arm."""
+        return tuple(row for row, score in zip(self.rows, self.arms[arm], strict=True) if score < 1)
+
+
+def tabulate(rule: RuleSpec, scores: Scores) -> Table:
+    """Drop the rows that every arm skipped; call `missing` first, which finds everything that forbids this."""
+    counted = [all(score is not None for score in given) for given in zip(*scores.arms.values(), strict=True)]
+    kept = [i for i, counts in enumerate(counted) if counts]
+    groups = scores.groups or (None,) * len(scores.rows)
+    runs = (scores.arms.get("baseline", ()), *scores.noise)
+    return Table(
+        rule=rule,
+        rows=tuple(scores.rows[i] for i in kept),
+        arms={name: tuple(float(arm[i] or 0.0) for i in kept) for name, arm in scores.arms.items()},
+        groups=tuple(groups[i] for i in kept) if rule.cluster else None,
+        noisy=tuple(bool(scores.noise) and len({run[i] for run in runs}) > 1 for i in kept),
+        skipped=tuple(row for row, counts in zip(scores.rows, counted, strict=True) if not counts),
+    )
+
+
+def missing(rule: RuleSpec, scores: Scores | None, arms: Sequence[str]) -> Iterator[str]:
+    """Yield what forbids a decision about a rule: each a sentence that says what is missing."""
+    name = repr(rule.name)
+    if scores is None or not scores.executed:
+        yield f"rule {name} was not run: run the whole suite, without -k and without deselecting it"
+        return
+    if scores.errors:
+        yield f"rule {name} broke before it could judge ({wording.listed(scores.errors, 2)}): mend it and run again"
+        return
+    absent = [wording.arm(arm) for arm in arms if arm not in scores.arms]
+    if absent:
+        yield f"rule {name} has no answers of {wording.listed(absent)}: run again with --finetune"
+        return
+    yield from _unusable_rows(rule, scores)
+
+
+def _unusable_rows(rule: RuleSpec, scores: Scores) -> Iterator[str]:
+    name = repr(rule.name)
+    columns = [*scores.arms.values(), *scores.noise, *([scores.groups] if scores.groups else [])]
+    if any(len(column) != len(scores.rows) for column in columns):
+        yield f"rule {name} has not one score for each of its {wording.rows(len(scores.rows))} in every arm"
+        return
+    twice = [row for row, count in Counter(scores.rows).items() if count > 1]
+    if twice:
+        yield f"rule {name} has rows with the same id ({wording.listed(twice)}): give every held-out row its own"
+        return
+    mixed = [row for row, *given in zip(scores.rows, *scores.arms.values(), strict=True) if _mixed(given)]
+    if mixed:
+        yield (
+            f"rule {name} skips {wording.rows(len(mixed))} in some arms only ({wording.listed(mixed)}): "
+            "skip by the row, not by the answer"
+        )
+        return
+    given = [score for arm in scores.arms.values() for score in arm if score is not None]
+    if not given:
+        yield f"rule {name} judged no row: " + ("all were skipped" if scores.rows else "there are none")
+    elif any(not 0 <= score <= 1 for score in given):
+        yield f"rule {name} gave a score outside 0 to 1: {next(s for s in given if not 0 <= s <= 1)!r}"
+    elif rule.guard and not any(given):
+        yield f"guard {name} passes on no row in any arm, so it cannot guard anything: it may be broken"
+
+
+def _mixed(given: Sequence[float | None]) -> bool:
+    return any(score is None for score in given) and any(score is not None for score in given)
