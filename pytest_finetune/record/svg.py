@@ -97,7 +97,7 @@ def shares(parts: Sequence[tuple[str, str, float]]) -> Html:
     for name, class_, count in parts:
         width = 100 * count / total
         if count:
-            label = element("title", f"{name}: {count:g}")
+            label = element("title", name)
             bars.append(
                 element(
                     "rect", label, x=f"{left:.2f}%", width=f"{width:.2f}%", y="0", height="18", class_=class_

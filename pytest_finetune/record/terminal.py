@@ -158,13 +158,13 @@ def _rates(experiment: Json, columns: int) -> list[Line]:
         if room >= 12:
             break
     labels = {r: one_line(r) + (" *" if r == reading.primary(experiment) else "") for r in shown}
-    first = min(max(_cells("rule"), *map(_cells, labels.values())), max(room, 8))
+    first = min(max(cells("rule"), *map(cells, labels.values())), max(room, 8))
     heads = [head.ljust(w) for head, w in zip(heads, widths, strict=True)]
     lines = [Line(_fit("  ".join(["  " + "rule".ljust(first), *heads]).rstrip(), columns), "bold")]
     for r in shown:
-        cells = [grid[r, a].ljust(w) for a, w in zip(arms, widths, strict=True)]
+        shown_cells = [grid[r, a].ljust(w) for a, w in zip(arms, widths, strict=True)]
         outcome = reading.text(reading.part(experiment, "rules", r), "outcome", "passed")
-        line = "  ".join(["  " + _padded(labels[r], first), *cells]).rstrip()
+        line = "  ".join(["  " + _padded(labels[r], first), *shown_cells]).rstrip()
         lines.append(Line(_fit(line, columns), {"passed": "", "undecided": "yellow"}.get(outcome, "red")))
     lines.append(Line(_fit(_legend(experiment), columns)))
     if len(shown) < len(names):
@@ -214,7 +214,7 @@ def _several(runs: list[Json], record: Json, columns: int, room: int) -> list[Li
         return [Line("No experiment was run.", "bold")]
     rows = said[: max(room // 2 - 3, 1)]
     names = [one_line(reading.text(run, "name", "experiment"), 24) for run, _ in rows]
-    width = max(_cells("experiment"), *map(_cells, names))
+    width = max(cells("experiment"), *map(cells, names))
     lines = [Line(f"  {'experiment':<{width}}  verdict    {'base':>6}  {'tuned':>6}  gain", "bold")]
     for name, (run, head) in zip(names, rows, strict=True):
         line = f"  {_padded(name, width)}  {head.word[:9]:<9}  {_brief(run)}"
@@ -251,7 +251,7 @@ def _verdicts(ranked: list[tuple[Json, Headline]], columns: int, room: int) -> l
     return lines
 
 
-def _cells(text: str) -> int:
+def cells(text: str) -> int:
     """Count the terminal cells of text: wide characters take two, combining ones none."""
     wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
     return len(text) + wide - sum(bool(unicodedata.combining(char)) for char in text)
@@ -259,16 +259,16 @@ def _cells(text: str) -> int:
 
 def _padded(text: str, width: int) -> str:
     fitted = _fit(text, width)
-    return fitted + " " * (width - _cells(fitted))
+    return fitted + " " * (width - cells(fitted))
 
 
 def _fit(text: str, width: int) -> str:
     """Cut text to `width` cells, with three dots where something was cut."""
-    if _cells(text) <= width:
+    if cells(text) <= width:
         return text
     kept = ""
     for char in text:
-        if _cells(kept + char) > width - 3:
+        if cells(kept + char) > width - 3:
             break
         kept += char
     return kept.rstrip() + "..."
@@ -280,7 +280,7 @@ def _wrapped(text: str, width: int, most: int) -> list[str]:
     lines = [indent]
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines[-1].strip() else f"{lines[-1]}{word}"
-        if _cells(joined) > width and lines[-1].strip():
+        if cells(joined) > width and lines[-1].strip():
             lines.append(f"{indent}  {word}")
         else:
             lines[-1] = joined

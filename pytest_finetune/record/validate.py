@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -29,7 +30,8 @@ def problems(record: object) -> list[str]:
     """List where a record breaks its schema, as `place: what is wrong`, in the order of the document."""
     from jsonschema import Draft202012Validator
 
-    found = Draft202012Validator(schema()).iter_errors(record)
+    errors = Draft202012Validator(schema()).iter_errors(record)
+    found = [leaf for error in errors for leaf in _leaves(error)]
     return [f"{error.json_path}: {one_line(error.message, 200)}" for error in sorted(found, key=_place)]
 
 
@@ -39,6 +41,17 @@ def validate(record: Json) -> None:
     if found:
         more = [f"and {len(found) - 10} more"] if len(found) > 10 else []
         raise RecordError("; ".join([*found[:10], *more]))
+
+
+def _leaves(error: Any) -> Iterator[Any]:
+    """Follow a part that may also be null to what is wrong inside it."""
+    inner = (
+        [child for child in error.context if child.schema_path[0] == 0] if error.validator == "anyOf" else []
+    )
+    if not inner:
+        yield error
+    for child in inner:
+        yield from _leaves(child)
 
 
 def _place(error: Any) -> str:

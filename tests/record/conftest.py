@@ -428,3 +428,65 @@ def sample(request: pytest.FixtureRequest) -> Sample:
 def make() -> Callable[[str], Sample]:
     """Build one sample by name."""
     return lambda name: MAKERS[name]()
+
+
+HOSTILE = "".join(
+    (
+        "<script>document.documentElement.dataset.ran='yes'</script><img src=x onerror=\"document.documentElement.dataset.ran='yes'\">",
+        "\"'><svg onload=alert(1)></title></style></textarea>--><!-- ]]> {{7*7}} ${x} &lt;b&gt; javascript:alert(1)",
+        "\x1b[31mred\x1b]0;title\x07\x1b[2J\x9b31m\r\b\x00\x7f\u202ereversed\u2066\u2028\u200b\ufeff\U000e0041\ud800",
+        "\n::error file=x::forged\n::set-output name=decision::keep\n## forged heading\n- [x](http://example.invalid) ![i](http://example.invalid/i.png)",
+        " |pipe| `tick``tick` *bold* _em_ ~~gone~~ <http://example.invalid> www.example.invalid @team #1 https://example.invalid\n---\n===\n",
+        "verylongwordwithoutanyspace" * 12,
+        " العربية 日本語のテキスト 🏳️‍🌈 e\u0301",
+    )
+)
+KEPT_VALUES = {
+    "schema_version",
+    "created",
+    "key",
+    "sha256",
+    "adapter_sha256",
+    "verdict",
+    "outcome",
+    "severity",
+    "fits",
+    "against",
+}
+
+
+def structural_keys(schema: object) -> set[str]:
+    """Every property that the schema names: those keys are ours, all others are data."""
+    if isinstance(schema, dict):
+        own = set(schema["properties"]) if isinstance(schema.get("properties"), dict) else set()
+        return own.union(*(structural_keys(value) for value in schema.values()))
+    return set().union(*map(structural_keys, schema)) if isinstance(schema, list) else set()
+
+
+def poisoned(value: Any, kept: set[str], key: str = "") -> Any:
+    """Append the hostile text to every string and every foreign key, the same way everywhere."""
+    if isinstance(value, dict):
+        return {
+            name if name in kept else name + HOSTILE: poisoned(item, kept, name)
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [poisoned(item, kept, key) for item in value]
+    return value + HOSTILE if isinstance(value, str) and key not in KEPT_VALUES else value
+
+
+@pytest.fixture
+def hostile(sample: Sample) -> Sample:
+    """Every way a session can end, with hostile text in every text field."""
+    from pytest_finetune.record.validate import schema
+
+    kept = structural_keys(schema()) | {"baseline", "prompted", "tuned", "contract", "experiment"}
+    record = poisoned(sample.record, kept)
+    answers: Answers = {
+        name + HOSTILE: poisoned(arms, kept | {"prompt", "response"}) for name, arms in sample.answers.items()
+    }
+    for run in record["experiments"]:
+        if run["arms"]:
+            run["arms"]["serving" + HOSTILE] = copy.deepcopy(run["arms"]["tuned"])
+            answers[run["name"]]["serving" + HOSTILE] = answers[run["name"]]["tuned"]
+    return Sample(record, answers)

@@ -15,6 +15,8 @@ from pytest_finetune.record.wording import counted, duration, size
 
 _TOKENS: Final = {"p50": "median", "p95": "95th percentile", "max": "longest", "truncated": "truncated"}
 
+_CHARTER: Final = ("behaviour", "facts_change", "prompt_tried", "owner", "base_license", "data_license")
+
 
 def data(experiment: Json) -> Html:
     """Both splits side by side: rows, token lengths, labels, tags; then the findings."""
@@ -102,10 +104,9 @@ def _waived(known: Json) -> Html | None:
 def charter(experiment: Json) -> Html:
     """Why the run should exist, in its owner's words."""
     known = reading.part(experiment, "charter")
+    order = [*(key for key in _CHARTER if key in known), *sorted(known.keys() - set(_CHARTER))]
     pairs = [
-        (key.replace("_", " "), str(value))
-        for key, value in known.items()
-        if isinstance(value, str) and value
+        (key.replace("_", " "), value) for key in order if isinstance(value := known[key], str) and value
     ]
     if not pairs:
         return element("p", "The experiment has no charter.", class_="ft-missing")

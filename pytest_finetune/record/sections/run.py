@@ -126,11 +126,10 @@ def _error(predicted: float | None, measured: float) -> str:
 
 
 def _bars(plan: Json, predicted: float | None, measured: float | None, budget: float | None) -> Html | None:
-    parts = {
-        str(name): float(count)
-        for name, count in reading.part(plan, "breakdown").items()
-        if isinstance(count, int | float) and math.isfinite(count) and count > 0
-    }
+    breakdown = reading.part(plan, "breakdown")
+    counts = ((str(name), reading.number(breakdown, name)) for name in breakdown)
+    finite = [(name, float(count)) for name, count in counts if count is not None and math.isfinite(count)]
+    parts = dict(sorted((part for part in finite if part[1] > 0), key=lambda part: (-part[1], part[0])))
     peaks = [("predicted", predicted), ("measured", measured)]
     known = [(name, peak) for name, peak in peaks if peak is not None and math.isfinite(peak)]
     most = (

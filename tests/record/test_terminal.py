@@ -1,0 +1,196 @@
+"""The terminal summary is short, ends with the decision, and shows foreign text without obeying it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pytest_finetune.record.headline import headline
+from pytest_finetune.record.terminal import MAX_LINES, cells, summary_lines
+
+CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+MARKUPS = {"", "green", "yellow", "red", "bold"}
+
+
+def text_of(record: Any, columns: int = 80) -> str:
+    return "\n".join(line.text for line in summary_lines(record, "finetune-record", columns))
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_every_summary_fits_the_screen_and_the_line_limit(sample: Any, columns: int) -> None:
+    lines = summary_lines(sample.record, "finetune-record", columns)
+    assert 4 <= len(lines) <= MAX_LINES < 25
+    assert {line.markup for line in lines} <= MARKUPS
+    assert all(cells(line.text) <= columns and line.text == line.text.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_hostile_text_is_shown_and_not_obeyed(hostile: Any, columns: int) -> None:
+    lines = summary_lines(hostile.record, "finetune-record\x1b[2J", columns)
+    assert len(lines) <= MAX_LINES
+    assert not any(CONTROL.search(line.text) for line in lines)
+    assert all(cells(line.text) <= columns for line in lines)
+    assert lines[-1].text == r"record: finetune-record\x1b[2J/report.html"
+
+
+def test_the_last_lines_are_verdict_reason_next_change_and_place(make: Callable[[str], Any]) -> None:
+    record = make("iterate").record
+    lines = summary_lines(record, "finetune-record", 120)
+    assert [line.text for line in lines[-3:]] == [
+        "ITERATE: The gain over the prompt is not demonstrated on 160 rows.",
+        "next change: write 40 contrast rows for medium against high "
+        "(because 31 of 44 wrong rows confuse medium with high)",
+        "record: finetune-record/report.html",
+    ]
+    assert lines[-3].markup == "yellow"
+    assert lines[-3].marks == {"yellow": True}
+    assert lines[-1].marks == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "markup"), [("keep", "green"), ("discard", "red"), ("gate_closed", "red"), ("data_only", "bold")]
+)
+def test_the_verdict_has_the_colour_of_its_meaning(
+    make: Callable[[str], Any], name: str, markup: str
+) -> None:
+    record = make(name).record
+    word = headline(record["experiments"][0], record).word
+    verdict = next(line for line in summary_lines(record, "r") if line.text.startswith(f"{word}:"))
+    assert verdict.markup == markup
+
+
+def test_the_table_shows_every_arm_and_rule_with_its_interval(make: Callable[[str], Any]) -> None:
+    shown = text_of(make("keep").record)
+    assert re.search(r"rule +base +prompt +tuned\n", shown)
+    assert re.search(
+        r"  priority \* +0\.6% \[0\.1, 3\.5\] +58\.1% \[50\.4, 65\.5\] +95\.0% \[90\.4, 97\.4\]\n", shown
+    )
+    assert "* primary rule, 160 held-out rows, intervals at 95%" in shown
+    assert re.search(
+        r"gain over prompt  \+36\.9 points \[\+26\.8, \+46\.9\] +63 fixed, 4 broken, 93 same", shown
+    )
+
+
+def test_facts_of_data_memory_and_training_are_one_line_each(make: Callable[[str], Any]) -> None:
+    shown = text_of(make("keep").record)
+    assert "  data      480 rows to train on, 160 rows held out; 1 warning\n" in shown
+    assert "  memory    431 MiB predicted of 12.0 GiB (CPU, 2 cores): fits\n" in shown
+    assert "  training  trained 120 steps in 41 s, loss 3.412 -> 0.081; adapter 3fa29c1b\n" in shown
+    assert "  training  reused adapter 3fa29c1b (120 steps, loss 3.412 -> 0.081)\n" in text_of(
+        make("iterate").record
+    )
+    assert "455 MiB measured" in text_of(make("discard").record)
+
+
+def test_a_rule_that_did_not_pass_is_red(make: Callable[[str], Any]) -> None:
+    lines = summary_lines(make("iterate").record, "r")
+    by_rule = {line.text.split()[0]: line.markup for line in lines if "[" in line.text and "%" in line.text}
+    assert by_rule["priority"] == "red"
+    assert by_rule["strict_json"] == ""
+
+
+def test_a_closed_gate_names_the_rows_and_what_to_do(make: Callable[[str], Any]) -> None:
+    shown = text_of(make("gate_closed").record)
+    assert "data/train.jsonl:17: the key 'priority' stands twice in one answer" in shown
+    assert "STOPPED: 3 errors in data or charter closed the gate; nothing was trained." in shown
+    assert "next change: delete one of the two" in shown
+
+
+def test_a_crash_names_the_stage_its_message_and_the_test(make: Callable[[str], Any]) -> None:
+    shown = " ".join(text_of(make("crash").record).split())
+    assert "STOPPED: The training stage failed: TrainingError: no module matches target 'qproj'" in shown
+    assert "next change: look at test_rules.py::test_priority" in shown
+
+
+def test_a_gate_without_a_recorded_test_says_what_closed_it(make: Callable[[str], Any]) -> None:
+    record = make("crash").record
+    record["tests"] = []
+    record["experiments"][0]["gate"] = {
+        "stage": "fit",
+        "by": "test_fit.py::test_card",
+        "because": "no card\nis here",
+    }
+    shown = text_of(record)
+    assert "STOPPED: The fit stage failed: no card" in shown
+    assert "next change: look at test_fit.py::test_card" in shown
+
+
+def test_what_does_not_fit_names_the_change_that_is_enough(make: Callable[[str], Any]) -> None:
+    shown = " ".join(text_of(make("too_large").record).split())
+    assert "STOPPED: Training does not fit: 27.4 GiB predicted, the budget is 24.0 GiB." in shown
+    assert "next change: training.max_seq_length: 1024 (because it is predicted to need 18.1 GiB)" in shown
+
+
+def test_without_the_flag_the_summary_says_how_to_go_on(make: Callable[[str], Any]) -> None:
+    shown = text_of(make("data_only").record)
+    assert "NOT RUN: Only the data and memory stages ran; nothing was trained or evaluated." in shown
+    assert "next change: run the same command with --finetune" in shown
+
+
+def test_an_undecided_result_is_named_undecided_and_never_green(make: Callable[[str], Any]) -> None:
+    record = make("iterate").record
+    record["experiments"][0]["decision"]["undecided"] = True
+    line = next(line for line in summary_lines(record, "r") if line.text.startswith("ITERATE (undecided): "))
+    assert line.markup == "yellow"
+
+
+def test_several_experiments_share_one_table_and_end_with_the_worst(make: Callable[[str], Any]) -> None:
+    lines = [line.text for line in summary_lines(make("several").record, "r", 120)]
+    assert lines[0].split() == ["experiment", "verdict", "base", "tuned", "gain"]
+    assert lines[1].split()[:4] == ["small", "KEEP", "3.1%", "92.5%"]
+    assert lines[2].split()[:2] == ["wide", "ITERATE"]
+    kept, iterated = (
+        next(i for i, text in enumerate(lines) if text.startswith(word))
+        for word in ("KEEP small", "ITERATE wide")
+    )
+    assert kept < iterated < len(lines) - 1
+
+
+def test_thirty_experiments_stay_within_the_line_limit(make: Callable[[str], Any]) -> None:
+    record = make("several").record
+    record["experiments"] = [dict(record["experiments"][i % 2], name=f"run-{i}") for i in range(30)]
+    lines = summary_lines(record, "r")
+    assert len(lines) <= MAX_LINES
+    assert any(re.fullmatch(r"  and \d+ more, all of them in the record", line.text) for line in lines)
+
+
+def test_thirty_rules_stay_within_the_line_limit_and_count_the_rest(make: Callable[[str], Any]) -> None:
+    record = make("keep").record
+    run = record["experiments"][0]
+    for place in range(30):
+        run["rules"][f"extra_{place}"] = dict(
+            run["rules"]["strict_json"], outcome="failed" if place == 29 else "passed"
+        )
+    lines = summary_lines(record, "r")
+    assert len(lines) <= MAX_LINES
+    assert any(re.fullmatch(r"  and \d+ more rules, \w+ of them not passed", line.text) for line in lines)
+
+
+def test_many_arms_lose_their_intervals_before_their_names(make: Callable[[str], Any]) -> None:
+    record = make("keep").record
+    arms = record["experiments"][0]["arms"]
+    arms |= {f"serving-{place}": arms["tuned"] for place in range(3)}
+    shown = text_of(record)
+    assert "serving-0" in shown
+    assert "[90.4, 97.4]" not in shown
+    assert "[90.4, 97.4]" in text_of(record, 160)
+
+
+def test_a_note_about_the_missing_page_changes_where_the_record_is(make: Callable[[str], Any]) -> None:
+    record = make("keep").record
+    record["notes"] = ["no report.html: pytest-html is not installed"]
+    lines = summary_lines(record, "out")
+    assert lines[-1].text == "record: out/record.json"
+    assert any(line.text.startswith("note: no report.html") and line.markup == "yellow" for line in lines)
+
+
+def test_an_empty_record_says_so() -> None:
+    assert [line.text for line in summary_lines({}, "r")] == [
+        "No experiment was run.",
+        "record: r/report.html",
+    ]
