@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -92,6 +92,15 @@ def base_digest(
     Raises BaseModelError when there are no safetensors weights, a shard is missing or truncated, or a
     configuration would make a library import code that the experiment does not trust.
     """
+    try:
+        return _digest_parts(folder, cache.sha256_of if cache else _sha256, trust_remote_code)
+    except OSError as error:
+        raise BaseModelError(
+            f"base model: {error.filename or str(folder)!r} cannot be read ({error.strerror})"
+        ) from error
+
+
+def _digest_parts(folder: Path, sha256: Callable[[Path], str], trust_remote_code: bool) -> BaseDigest:
     files = _top_files(folder)
     weights = _weights(folder, files)
     configs = {name: _json(folder, name) for name in files if name.endswith("config.json")}
@@ -99,7 +108,6 @@ def base_digest(
         _refuse_code(folder, configs)
     tokenizer_config = _settings(configs.get("tokenizer_config.json"))
     inline_template = tokenizer_config.pop("chat_template", None)
-    sha256 = cache.sha256_of if cache else _sha256
     return BaseDigest(
         weights=digest({name: sha256(folder / name) for name in weights}),
         tokenizer=digest(
@@ -147,10 +155,7 @@ def _names_repository(value: object) -> bool:
 def _top_files(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise BaseModelError(f"base model: {str(folder)!r} is not a folder")
-    try:
-        return sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    except OSError as error:
-        raise BaseModelError(f"base model: {str(folder)!r} cannot be read ({error.strerror})") from error
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_file())
 
 
 def _weights(folder: Path, files: list[str]) -> list[str]:
@@ -225,7 +230,7 @@ def _refuse_code(folder: Path, configs: Mapping[str, object]) -> None:
 def _json(folder: Path, name: str) -> Any:
     try:
         return json.loads((folder / name).read_bytes())
-    except (ValueError, RecursionError, OSError) as error:
+    except (ValueError, RecursionError) as error:
         message = f"base model: {name} in {str(folder)!r} is not readable JSON ({error})"
         raise BaseModelError(message) from None
 

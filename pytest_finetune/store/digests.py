@@ -6,12 +6,12 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from pytest_finetune.fingerprint import canonical_json, digest
 from pytest_finetune.store.disk import write_atomically
+from pytest_finetune.store.ground import Ground
 
 _RACY_NS: Final = 2_000_000_000
 _WORTH_BYTES: Final = 4 * 1024 * 1024
@@ -20,9 +20,9 @@ _WORTH_BYTES: Final = 4 * 1024 * 1024
 class DigestFile:
     """A folder of small files, one for each hashed file, valid while size, times and inode stay."""
 
-    def __init__(self, folder: Path, prepare: Callable[[], None]) -> None:
-        self._folder = folder
-        self._prepare = prepare
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._folder = ground.root / "digests"
 
     def sha256_of(self, file: Path) -> str:
         """Return the SHA-256 of `file`, from memory when nothing about the file has changed.
@@ -43,7 +43,7 @@ class DigestFile:
         if settled and _identity(path) == before:
             body = {"path": str(path), "file": before, "sha256": sha256}
             with contextlib.suppress(OSError):  # a store that cannot be written only costs the next hashing
-                self._prepare()
+                self._ground.prepare()
                 write_atomically(note, canonical_json(body | {"check": digest(body)}))
         return sha256
 

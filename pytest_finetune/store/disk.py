@@ -20,8 +20,13 @@ _WHAT_TO_DO: Final = {
     errno.EACCES: "permission denied; give this user the right to write there, or use --finetune-store=DIR",
     errno.EPERM: "permission denied; give this user the right to write there, or use --finetune-store=DIR",
     errno.ENOTDIR: "a file stands where the store needs a folder; move it, or use --finetune-store=DIR",
+    errno.EEXIST: "a file stands where the store needs a folder; move it, or use --finetune-store=DIR",
     errno.EIO: "the disk reports an input/output error; check it before anything else is trusted to it",
 }
+
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_RUST_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 
 
 class StoreError(Exception):
@@ -29,12 +34,23 @@ class StoreError(Exception):
 
 
 @contextlib.contextmanager
-def explained(action: str, place: Path) -> Iterator[None]:
-    """Turn an OSError in the block into a StoreError that names the action, the place and the way out."""
+def explained(action: str, place: Path, *, only: frozenset[int] | None = None) -> Iterator[None]:
+    """Turn an OSError in the block into a StoreError that names the action, the place and the way out.
+
+    With `only`, errors of other numbers pass as they are. safetensors raises an error of its own with
+    the number in its text; that counts too.
+    """
     try:
         yield
     except OSError as error:
+        if only is not None and error.errno not in only:
+            raise
         raise StoreError(explanation(action, place, error)) from error
+    except Exception as error:
+        found = _RUST_ERROR.search(str(error))
+        if found is None or int(found[1]) not in FULL:
+            raise
+        raise StoreError(explanation(action, place, OSError(int(found[1]), str(error)))) from error
 
 
 def explanation(action: str, place: Path, error: OSError) -> str:

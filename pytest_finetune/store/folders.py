@@ -7,7 +7,8 @@ import errno
 import os
 import re
 import shutil
-import uuid
+import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,9 @@ from pytest_finetune.fingerprint import Key
 from pytest_finetune.store import disk
 from pytest_finetune.store.digests import DigestFile
 from pytest_finetune.store.disk import StoreError, explained
-from pytest_finetune.store.lock import Lock, exclusive, file_lock, process_exists, shared
+from pytest_finetune.store.ground import Ground
+from pytest_finetune.store.leftovers import sweep
+from pytest_finetune.store.lock import Lock, exclusive, file_lock, shared
 from pytest_finetune.store.looks import LookBook
 from pytest_finetune.store.manifest import (
     MANIFEST,
@@ -30,56 +33,65 @@ from pytest_finetune.store.manifest import (
     verify,
 )
 from pytest_finetune.store.notes import Notes
+from pytest_finetune.store.shelf import Shelf
 
 KINDS: Final = ("adapters", "outputs", "plans", "bases")
-SET_ASIDE: Final = "set-aside"
 CHECKPOINTS: Final = "checkpoints"
-
 LOCK_TIMEOUT_S: Final = 12 * 3600.0
+
 _NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
 _TAKEN: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
 _ATTEMPTS: Final = 5
+_PAUSE_S: Final = 0.01
 
 
 class Store:
     """Content-addressed folders ``<root>/<kind>/<key>/`` of adapters, raw outputs, memory plans and bases.
 
-    Making a Store writes nothing. `warnings` collects, for the user, what was set aside or passed over.
+    Making a Store writes nothing. `warnings` collects, for the user, what was set aside or passed over;
+    `looks` counts the looks at held-out rows; `notes` holds the last runs and the pins.
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
-        self.warnings: list[str] = []
-        self.looks = LookBook(self.root / "looks", self._warn, self._prepare)
-        self.notes = Notes(self.root, self._warn, self._prepare)
-        self._digests = DigestFile(self.root / "digests", self._prepare)
+        self._ground = Ground(root.absolute())
+        self.root = self._ground.root
+        self.warnings = self._ground.warnings
+        self.looks = LookBook(self._ground)
+        self.notes = Notes(self._ground)
+        self._digests = DigestFile(self._ground)
+        self._shelf = Shelf(self._ground)
         self._in_use: dict[tuple[str, str], int] = {}
-        self._without_lock: set[str] = set()
+        self._without_lock: dict[str, Path] = {}
+        weakref.finalize(self, _close_all, self._in_use)
 
     def read(self, kind: str, key: Key | str) -> Entry | None:
         """Return the entry when it is there and every byte is as committed, else None.
 
-        A damaged entry is moved to `set-aside/` with a line in `warnings`, and counts as a miss. The
+        A damaged entry is moved to ``set-aside/`` with a line in `warnings`, and counts as a miss. The
         entry is marked as in use until `close` or the end of the process.
         """
         name = _checked(kind, key)
-        folder = self.root / kind / name
-        try:
-            if (self.root / kind).is_symlink():
-                raise DefectError("its parent folder is a link out of the store")
-            entry = verify(folder, kind, name)
-        except FileNotFoundError:
-            return None
-        except DefectError as defect:
-            self._set_aside(folder, str(defect))
-            return None
-        except OSError as error:
-            if not os.path.lexists(folder):
+        parent = self.root / kind
+        if parent.is_symlink():
+            self._shelf.set_aside(parent, "a link in place of a folder of the store", parent.lstat().st_ino)
+        for attempt in range(_ATTEMPTS):
+            try:
+                inode = (parent / name).lstat().st_ino
+            except OSError:
                 return None
-            self._warn(f"{disk.explanation(f'read {kind}/{name[:12]}', folder, error)}; it counts as a miss")
-            return None
-        self._use(entry)
-        return entry
+            try:
+                return self._verified(kind, name)
+            except FileNotFoundError:
+                pass  # another process moved it while we read; look what stands there now
+            except DefectError as defect:
+                if self._shelf.set_aside(parent / name, str(defect), inode):
+                    return None
+            except OSError as error:
+                explanation = disk.explanation(f"read {kind}/{name[:12]}", parent / name, error)
+                self._ground.warn(f"{explanation}; it counts as a miss")
+                return None
+            time.sleep(_PAUSE_S * attempt)
+        return None
 
     def commit(
         self,
@@ -90,53 +102,57 @@ class Store:
     ) -> Entry:
         """Let `write` fill an empty folder and make it the entry, whole or not at all.
 
-        The first writer wins: when the entry is there by then, it is verified and returned, and this one's
-        files are dropped. What `write` raises is raised on. Raises StoreError when the files must not be
+        The first writer wins: when a sound entry is there by then, it is returned and this one's files
+        are dropped. What `write` raises is raised on. Raises StoreError when the files must not be
         stored (a pickle, a number that is not finite) or cannot be (disk full, read-only).
         """
         name = _checked(kind, key)
         action = f"store {kind}/{name[:12]}"
         with explained(action, self.root):
-            self._prepare()
-            self._sweep()
+            self._ground.prepare()
+            sweep(self.root)
             part = self.root / disk.temporary_name()
             part.mkdir()
-        guard = exclusive(part)
+        guard = exclusive(part)  # tells other containers that this folder has a living writer
         try:
-            self._write(write, part, action)
+            with explained(action, self.root, only=disk.FULL):
+                write(part)
             with explained(action, self.root):
-                data = self._seal(part, kind, key, about or {})
-                entry = self._publish(part, kind, name, data, action)
+                _seal(part, kind, key, about or {})
+                self._publish(part, kind, name)
         finally:
             with contextlib.suppress(OSError):
                 disk.remove_tree(part)
             if guard is not None:
                 os.close(guard)
+        entry = self.read(kind, name)
+        if entry is None:
+            raise StoreError(f"store: cannot {action}: what was written did not come back; see the warnings")
         if kind == "adapters":
             self._drop_checkpoints(name)
-        self._use(entry)
         return entry
 
     @contextlib.contextmanager
     def lock(
         self, kind: str, key: Key | str, on_wait: Callable[[str], None], *, timeout_s: float = LOCK_TIMEOUT_S
     ) -> Iterator[Lock]:
-        """Keep other processes from doing the same work; read again after it was granted.
+        """Keep other processes from doing the same work; read again once it was granted.
 
         `on_wait` hears who holds it and since when. After `timeout_s` the block runs without the lock:
         that costs work, never correctness.
         """
         name = _checked(kind, key)
-        with contextlib.suppress(StoreError, OSError):
-            self._prepare()
+        with contextlib.suppress(OSError):
+            self._ground.prepare()
         file = self.root / "locks" / f"{kind}-{name}.lock"
-        with file_lock(file, on_wait, f"{kind}/{name[:12]}", timeout_s, self._warn) as lock:
-            if not lock.held:
-                self._without_lock.add(name)
+        with file_lock(file, on_wait, f"{kind}/{name[:12]}", timeout_s, self._ground.warn) as lock:
+            if not lock.held and kind == "adapters":
+                own = f"{name}.{disk.temporary_name()}"
+                self._without_lock[name] = self.root / CHECKPOINTS / own
             try:
                 yield lock
             finally:
-                self._without_lock.discard(name)
+                self._without_lock.pop(name, None)
 
     def entries(self, kind: str) -> list[Entry]:
         """List the entries of a kind by their manifests, the newest first; file contents are not checked."""
@@ -148,8 +164,13 @@ class Store:
                 try:
                     found.append(parse((folder / MANIFEST).read_bytes(), kind, folder.name, folder))
                 except (DefectError, OSError):
-                    self._warn(f"store: {folder} has no sound manifest and was passed over")
+                    self._ground.warn(f"store: {folder} has no sound manifest and was passed over")
         return sorted(found, key=lambda entry: entry.created, reverse=True)
+
+    def alike(self, kind: str, key: Key) -> list[Entry]:
+        """List the entries that differ from `key` at most in the environment, newest first; unverified."""
+        semantic = key.semantic()
+        return [entry for entry in self.entries(kind) if Key.of(entry.fields).semantic() == semantic]
 
     def checkpoints(self, key: Key | str) -> Path:
         """Return the folder for resumable training state of this key; gone once its adapter is committed.
@@ -158,12 +179,12 @@ class Store:
         trainings never write into one another's checkpoints.
         """
         name = _checked("adapters", key)
-        folder = self.root / CHECKPOINTS / name
-        if name in self._without_lock:
-            folder = folder.with_name(f"{name}.{disk.temporary_name()}")
-        with explained("make a folder for checkpoints", folder):
-            self._prepare()
-            folder.mkdir(parents=True, exist_ok=True)
+        with explained("make a folder for checkpoints", self.root / CHECKPOINTS):
+            self._ground.prepare()
+            folder = self._without_lock.get(name, self._shelf.own_folder(CHECKPOINTS) / name)
+            if folder.is_symlink():
+                self._shelf.set_aside(folder, "a link in place of checkpoints", folder.lstat().st_ino)
+            folder.mkdir(exist_ok=True)
         return folder
 
     def last(self, name: str) -> Mapping[str, Any] | None:
@@ -180,118 +201,73 @@ class Store:
 
     def close(self) -> None:
         """Give up the marks that keep the entries read so far from garbage collection."""
-        while self._in_use:
-            os.close(self._in_use.popitem()[1])
+        _close_all(self._in_use)
 
-    def _warn(self, message: str) -> None:
-        if message not in self.warnings:
-            self.warnings.append(message)
-
-    def _prepare(self) -> None:
-        """Create the root, invisible to git."""
-        if not (self.root / ".gitignore").exists():
-            disk.write_atomically(self.root / ".gitignore", b"*\n")
-
-    def _use(self, entry: Entry) -> None:
-        place = (entry.kind, entry.key)
-        with contextlib.suppress(OSError):
-            os.utime(entry.path)  # the folder's time is when the entry was last used
-        if place not in self._in_use:
+    def _verified(self, kind: str, name: str) -> Entry:
+        """Mark the entry as in use, then verify it: in this order it cannot be collected in between."""
+        folder = self.root / kind / name
+        handle = shared(folder / MANIFEST)
+        try:
+            entry = verify(folder, kind, name)
             with contextlib.suppress(OSError):
-                handle = shared(entry.path / MANIFEST)
-                if handle is not None:
-                    self._in_use[place] = handle
-
-    def _write(self, write: Callable[[Path], None], part: Path, action: str) -> None:
-        try:
-            write(part)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                raise StoreError(disk.explanation(action, self.root, error)) from error
+                os.utime(folder)  # the folder's time is when the entry was last used
+        except BaseException:
+            if handle is not None:
+                os.close(handle)
             raise
+        if handle is not None:
+            previous = self._in_use.get((kind, name))
+            self._in_use[kind, name] = handle
+            if previous is not None:
+                os.close(previous)
+        return entry
 
-    def _seal(self, part: Path, kind: str, key: Key | str, about: Mapping[str, Any]) -> bytes:
-        """Check, sync and list what was written; the manifest comes last."""
-        try:
-            files = describe(part)
-            if (part / MANIFEST).exists() or not files:
-                raise DefectError(
-                    "nothing was written" if not files else f"{MANIFEST} is the store's own file"
-                )
-            if kind == "adapters":
-                check_adapter(part, files)
-        except DefectError as defect:
-            raise StoreError(f"store: {kind}/{str(key)[:12]} was not stored: {defect}") from None
-        for name in files:
-            disk.sync_file(part / name)
-        for folder in {(part / name).parent for name in files}:
-            disk.sync_folder(folder)
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        fields = key.fields if isinstance(key, Key) else {}
-        data = render(kind, str(key), files, about, fields, created)
-        disk.write_durably(part / MANIFEST, data)
-        disk.sync_folder(part)
-        return data
-
-    def _publish(self, part: Path, kind: str, name: str, data: bytes, action: str) -> Entry:
-        parent = self.root / kind
+    def _publish(self, part: Path, kind: str, name: str) -> None:
+        """Rename the whole folder into place, unless a sound entry stands there."""
         for _ in range(_ATTEMPTS):
-            if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
-                self._set_aside(parent, "a link or a file stands in place of the store's folder")
-            parent.mkdir(exist_ok=True)
+            parent = self._shelf.own_folder(kind)
             try:
                 part.rename(parent / name)
             except OSError as error:
                 if error.errno not in _TAKEN:
                     raise
-                winner = self.read(kind, name)
-                if winner is not None:
-                    return winner
+                if self.read(kind, name) is not None:
+                    return
             else:
                 disk.sync_folder(parent)
-                return parse(data, kind, name, parent / name)
-        raise StoreError(f"store: cannot {action}: something unusable keeps standing at {parent / name}")
-
-    def _set_aside(self, path: Path, why: str) -> None:
-        """Move what is damaged out of the way, keep it for a look, and say so."""
-        label = path.relative_to(self.root).as_posix()
-        shelf = self.root / SET_ASIDE
-        target = shelf / f"{label.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
-        try:
-            before = path.lstat()
-            shelf.mkdir(exist_ok=True)
-            path.rename(target)
-        except FileNotFoundError:
-            return  # another process has done it
-        except OSError as error:
-            trouble = f"damaged ({why}) and cannot be moved ({error.strerror})"
-            self._warn(f"store: {label} is {trouble}; it counts as a miss")
-            return
-        if target.lstat().st_ino != before.st_ino:
-            # Another process replaced the damaged entry by a good one in between: give that one back.
-            with contextlib.suppress(OSError):
-                target.rename(path)
-            return
-        with contextlib.suppress(OSError):
-            target.with_name(f"{target.name}.txt").write_text(f"{label}: {why}\n", encoding="utf-8")
-        self._warn(f"store: {label} was set aside and counts as a miss: {why} (kept at {target})")
+                return
 
     def _drop_checkpoints(self, name: str) -> None:
-        with contextlib.suppress(OSError):
-            for folder in (self.root / CHECKPOINTS).glob(f"{name}*"):
-                shutil.rmtree(folder, ignore_errors=True)
+        folder = self._without_lock.get(name, self.root / CHECKPOINTS / name)
+        if not folder.is_symlink():
+            shutil.rmtree(folder, ignore_errors=True)
 
-    def _sweep(self) -> None:
-        """Remove what writers of this machine left behind when they were killed."""
-        for folder in self.root.glob(f"tmp-{disk.host_name()}-*"):
-            pid = folder.name.removeprefix(f"tmp-{disk.host_name()}-").partition("-")[0]
-            if not pid.isdigit() or process_exists(int(pid)):
-                continue
-            handle = exclusive(folder)  # a living writer of another container with this name holds it
-            if handle is not None:
-                with contextlib.suppress(OSError):
-                    disk.remove_tree(folder)
-                os.close(handle)
+
+def _close_all(handles: dict[tuple[str, str], int]) -> None:
+    while handles:
+        os.close(handles.popitem()[1])
+
+
+def _seal(part: Path, kind: str, key: Key | str, about: Mapping[str, Any]) -> None:
+    """Check, sync and list what was written; the manifest comes last."""
+    try:
+        files = describe(part)
+        if not files:
+            raise DefectError("nothing was written")
+        if (part / MANIFEST).exists():
+            raise DefectError(f"{MANIFEST} is the store's own file")
+        if kind == "adapters":
+            check_adapter(part, files)
+    except DefectError as defect:
+        raise StoreError(f"store: {kind}/{str(key)[:12]} was not stored: {defect}") from None
+    for name in files:
+        disk.sync_file(part / name)
+    for folder in {(part / name).parent for name in files}:
+        disk.sync_folder(folder)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    fields = key.fields if isinstance(key, Key) else {}
+    disk.write_durably(part / MANIFEST, render(kind, str(key), files, about, fields, created))
+    disk.sync_folder(part)
 
 
 def _checked(kind: str, key: Key | str) -> str:

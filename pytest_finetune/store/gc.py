@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pytest_finetune.store import disk
-from pytest_finetune.store.folders import CHECKPOINTS, KINDS, SET_ASIDE, Store
+from pytest_finetune.store import disk, leftovers
+from pytest_finetune.store.folders import CHECKPOINTS, KINDS, Store
 from pytest_finetune.store.lock import exclusive
 from pytest_finetune.store.manifest import MANIFEST
+from pytest_finetune.store.shelf import SET_ASIDE
 
 _LEFTOVER_S: Final = 24 * 3600.0
 _SET_ASIDE_S: Final = 30 * 24 * 3600.0
@@ -145,7 +146,7 @@ def _candidates(store: Store) -> Iterator[_Candidate]:
 
 
 def _leftovers(store: Store, now: float, max_age_s: float | None) -> Iterator[tuple[Path, str]]:
-    for path in store.root.glob("tmp-*"):
+    for path in leftovers.find(store.root):
         if now - _newest(path) > _LEFTOVER_S:
             yield path, "left behind by a writer that was killed"
     for path in (store.root / SET_ASIDE).glob("*"):

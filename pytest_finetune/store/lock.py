@@ -22,6 +22,7 @@ except ImportError:  # Windows: no advisory locks, every caller goes on without
 
 _FIRST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 0.5
+_TRIES: Final = 5
 _REMINDER_S: Final = 60.0
 _DEAD_S: Final = 1.0  # a new holder needs a moment to write its name over that of a dead one
 _BUSY: Final = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
@@ -60,25 +61,29 @@ def shared(file: Path) -> int | None:
     """Mark a file as in use until the returned handle is closed; None where there are no locks."""
     if fcntl is None:
         return None
-    handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
+    for _ in range(_TRIES):  # a collection holds a file for a moment while it looks at it
+        handle = _take(file, fcntl.LOCK_SH)
+        if handle is not None or not file.exists():
+            return handle
+        time.sleep(_FIRST_PAUSE_S)
+    return None
 
 
 def exclusive(path: Path) -> int | None:
     """Take a file or folder that nobody uses; None when somebody does or when that cannot be told."""
     if fcntl is None:
         return None
+    return _take(path, fcntl.LOCK_EX)
+
+
+def _take(path: Path, operation: int) -> int | None:
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        # Without O_NONBLOCK, a foreign pipe in place of the file would hold us up for ever.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, operation | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
         return None
@@ -133,14 +138,14 @@ def _acquire(
 
 
 def _try(file: Path) -> int | None:
-    """Try once; None when it is held, or when its last holder removed it between opening and locking."""
+    """Try once; None when it is held."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not _still_named(handle, file):
+        if not _still_named(handle, file):  # its last holder removed it between our two calls
             os.close(handle)
-            return None
+            return _try(file)
         os.truncate(handle, 0)
         os.pwrite(handle, json.dumps(_self()).encode(), 0)
     except OSError as error:

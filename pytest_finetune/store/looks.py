@@ -7,13 +7,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from pytest_finetune.fingerprint import canonical_json, digest
 from pytest_finetune.store.disk import explained, host_name
+from pytest_finetune.store.ground import Ground
 from pytest_finetune.store.lock import whole_file
 
 _CHECK_DIGITS: Final = 16
@@ -58,10 +59,9 @@ class LookBook:
     Every line carries a checksum; a damaged one is passed over with a warning.
     """
 
-    def __init__(self, folder: Path, warn: Callable[[str], None], prepare: Callable[[], None]) -> None:
-        self._folder = folder
-        self._warn = warn
-        self._prepare = prepare
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._folder = ground.root / "looks"
 
     def earlier(self, look: Look) -> int:
         """Return k for `look`: one more than the distinct earlier looks that share a row with it.
@@ -78,13 +78,13 @@ class LookBook:
         """
         file = self._folder / f"{host_name()}.jsonl"
         with explained("write down a look", file):
-            self._prepare()
+            self._ground.prepare()
             self._folder.mkdir(parents=True, exist_ok=True)
             with file.open("ab+") as stream, whole_file(stream.fileno()):
                 seen = self._read()
                 k = _count(seen, look)
                 if all(other.identity != look.identity for other in seen):
-                    self._append(stream.fileno(), seen, look, dict(rules or {}), k)
+                    self._append(stream, seen, look, dict(rules or {}), k)
         return k
 
     def rules_seen(self, rows: frozenset[str]) -> dict[str, tuple[str, ...]]:
@@ -101,7 +101,7 @@ class LookBook:
         seen = self.rules_seen(rows)
         return tuple(sorted(name for name, text in rules.items() if name in seen and seen[name][0] != text))
 
-    def _append(self, handle: int, seen: list[_Seen], look: Look, rules: dict[str, str], k: int) -> None:
+    def _append(self, stream: BinaryIO, seen: list[_Seen], look: Look, rules: dict[str, str], k: int) -> None:
         rows = digest(look.rows)
         lines = []
         if all(other.rows != look.rows for other in seen):
@@ -120,9 +120,10 @@ class LookBook:
                 }
             )
         )
-        # A crash can leave half a line behind: start on a fresh one, and write all at once.
-        os.write(handle, (b"" if _ends_whole(handle) else b"\n") + b"".join(lines))
-        os.fsync(handle)
+        # A crash can leave half a line behind: start on a fresh one.
+        stream.write((b"" if _ends_whole(stream) else b"\n") + b"".join(lines))
+        stream.flush()
+        os.fsync(stream.fileno())
 
     def _read(self) -> list[_Seen]:
         """Return every sound look of every machine, the oldest first."""
@@ -144,7 +145,9 @@ class LookBook:
         try:
             lines = file.read_bytes().split(b"\n")
         except OSError as error:
-            self._warn(f"store: looks in {file} cannot be read ({error.strerror}); they are not counted")
+            self._ground.warn(
+                f"store: looks in {file} cannot be read ({error.strerror}); they are not counted"
+            )
             return
         damaged = 0
         for line in filter(None, lines):
@@ -155,7 +158,7 @@ class LookBook:
                 yield record
         if damaged:
             lines_text = "1 damaged line" if damaged == 1 else f"{damaged} damaged lines"
-            self._warn(f"store: {lines_text} in {file} passed over; looks may be missing")
+            self._ground.warn(f"store: {lines_text} in {file} passed over; looks may be missing")
 
 
 def _count(seen: list[_Seen], look: Look) -> int:
@@ -185,6 +188,9 @@ def _check(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(record)).hexdigest()[:_CHECK_DIGITS]
 
 
-def _ends_whole(handle: int) -> bool:
-    size = os.fstat(handle).st_size
-    return size == 0 or os.pread(handle, 1, size - 1) == b"\n"
+def _ends_whole(stream: BinaryIO) -> bool:
+    size = stream.seek(0, os.SEEK_END)
+    if size == 0:
+        return True
+    stream.seek(size - 1)
+    return stream.read(1) == b"\n"

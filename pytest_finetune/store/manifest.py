@@ -85,21 +85,20 @@ def render(
 
 def parse(data: bytes, kind: str, key: str, path: Path) -> Entry:
     """Read a manifest; DefectError unless it is exactly what `render` wrote for this kind and key."""
+    digest = hashlib.sha256(data).hexdigest()
     try:
         tree = json.loads(data)
         body = {name: value for name, value in tree.items() if name != "digest"}
-        sound = tree.get("digest") == _own_digest(body) and _text(tree) == data
-    except (ValueError, AttributeError, RecursionError, TypeError):
-        sound = False
-    if not sound:
-        raise DefectError(f"{MANIFEST} is damaged")
-    if (tree["kind"], tree["key"]) != (kind, key):
-        raise DefectError(f"{MANIFEST} belongs to {tree['kind']}/{tree['key'][:12]}")
-    if tree["schema"] != _SCHEMA:
-        raise DefectError(f"{MANIFEST} has schema {tree['schema']!r}, this version reads {_SCHEMA}")
-    files = {name: FileRecord(record["sha256"], record["size"]) for name, record in tree["files"].items()}
-    digest = hashlib.sha256(data).hexdigest()
-    return Entry(kind, key, path, tree["about"], digest, files, tree["fields"], tree["created"])
+        if tree["digest"] != _own_digest(body) or _text(tree) != data:
+            raise DefectError(f"{MANIFEST} is damaged")
+        if (tree["kind"], tree["key"]) != (kind, key):
+            raise DefectError(f"{MANIFEST} belongs to {tree['kind']}/{tree['key']}")
+        if tree["schema"] != _SCHEMA:
+            raise DefectError(f"{MANIFEST} has schema {tree['schema']!r}, this version reads {_SCHEMA}")
+        files = {name: FileRecord(file["sha256"], file["size"]) for name, file in tree["files"].items()}
+        return Entry(kind, key, path, tree["about"], digest, files, tree["fields"], tree["created"])
+    except (ValueError, LookupError, AttributeError, RecursionError, TypeError):
+        raise DefectError(f"{MANIFEST} is damaged") from None
 
 
 def verify(folder: Path, kind: str, key: str) -> Entry:

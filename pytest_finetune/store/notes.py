@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from pytest_finetune.fingerprint import sha256_hex
 from pytest_finetune.store.disk import explained, write_atomically
+from pytest_finetune.store.ground import Ground
 
 _PLAIN_NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,79}")
 
@@ -19,29 +20,29 @@ _PLAIN_NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,79}")
 class Notes:
     """One JSON file for each note, replaced atomically."""
 
-    def __init__(self, root: Path, warn: Callable[[str], None], prepare: Callable[[], None]) -> None:
-        self._root = root
-        self._warn = warn
-        self._prepare = prepare
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
 
     def last(self, name: str) -> Mapping[str, Any] | None:
         """Return the note under `name`, None when there is none or it is damaged (with a warning)."""
-        file = self._root / "last" / _file_name(name)
+        file = self._ground.root / "last" / _file_name(name)
         try:
             note = json.loads(file.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
-            self._warn(f"store: {file} cannot be read ({type(error).__name__}); the last run is unknown")
+            self._ground.warn(
+                f"store: {file} cannot be read ({type(error).__name__}); the last run is unknown"
+            )
             return None
         return note["value"] if isinstance(note, dict) and isinstance(note.get("value"), dict) else None
 
     def remember(self, name: str, value: Mapping[str, Any]) -> None:
         """Replace the note under `name`; StoreError when it cannot be written."""
-        file = self._root / "last" / _file_name(name)
+        file = self._ground.root / "last" / _file_name(name)
         text = json.dumps({"name": name, "value": dict(value)}, indent=1, sort_keys=True, allow_nan=False)
         with explained("remember the last run", file):
-            self._prepare()
+            self._ground.prepare()
             write_atomically(file, text.encode("ascii"))
 
     def pin(self, kind: str, key: str, reason: str) -> None:
@@ -49,7 +50,7 @@ class Notes:
         file = self._pin(kind, key)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         with explained("pin an entry", file):
-            self._prepare()
+            self._ground.prepare()
             write_atomically(file, json.dumps({"reason": reason, "since": since}).encode("ascii"))
 
     def unpin(self, kind: str, key: str) -> None:
@@ -68,7 +69,7 @@ class Notes:
         return "pinned"
 
     def _pin(self, kind: str, key: str) -> Path:
-        return self._root / "pins" / f"{kind}-{key}.json"
+        return self._ground.root / "pins" / f"{kind}-{key}.json"
 
 
 def _file_name(name: str) -> str:
