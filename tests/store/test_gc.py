@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_finetune.store import Store, StoreError, collect
+from pytest_finetune.store.disk import host_name
+
+DAY_S = 86400.0
+NOW_S = time.time()
+ROOT = Path(__file__).parents[2]
+
+
+def commit(
+    store: Store, key: str, size_bytes: int = 1000, idle_days: float = 0.0, kind: str = "outputs"
+) -> Path:
+    """An entry that no process uses any more."""
+    entry = store.commit(kind, key, lambda folder: write(folder / "answers.jsonl", b"x" * size_bytes))
+    store.close()
+    used(entry.path, idle_days)
+    return entry.path
+
+
+def write(file: Path, data: bytes) -> None:
+    file.write_bytes(data)
+
+
+def used(path: Path, days_ago: float) -> None:
+    os.utime(path, (NOW_S - days_ago * DAY_S,) * 2)
+
+
+def keys(store: Store, kind: str = "outputs") -> set[str]:
+    return {entry.key for entry in store.entries(kind)}
+
+
+def test_without_a_limit_no_entry_goes(store: Store) -> None:
+    commit(store, "old", idle_days=1000)
+    collected = collect(store)
+    assert (collected.removed, keys(store)) == ((), {"old"})
+    assert collected.left_bytes > 1000
+
+
+def test_a_store_that_was_never_written_has_nothing_to_collect(store: Store) -> None:
+    assert collect(store, max_age_s=0, max_bytes=0).removed == ()
+    assert not store.root.exists()
+
+
+def test_what_was_not_used_for_long_goes(store: Store) -> None:
+    commit(store, "old", idle_days=31)
+    commit(store, "young", idle_days=29)
+    collected = collect(store, max_age_s=30 * DAY_S, now_s=NOW_S)
+    assert keys(store) == {"young"}
+    (removal,) = collected.removed
+    assert (removal.place, removal.why) == ("outputs/old", "not used for 31.0 days")
+    assert collected.freed_bytes == removal.size_bytes > 1000
+    assert not list(store.root.glob("tmp-*"))
+
+
+def test_reading_is_using(store: Store) -> None:
+    commit(store, "old", idle_days=31)
+    store.read("outputs", "old")
+    store.close()
+    assert collect(store, max_age_s=30 * DAY_S, now_s=NOW_S).removed == ()
+
+
+def test_the_least_recently_used_go_until_the_rest_fits(store: Store) -> None:
+    for key, days in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
+        commit(store, key, size_bytes=10_000, idle_days=days)
+    collected = collect(store, max_bytes=21_500, now_s=NOW_S)
+    assert [removal.place for removal in collected.removed] == ["outputs/a"]
+    assert collected.left_bytes <= 21_500
+    collect(store, max_bytes=0, now_s=NOW_S)
+    assert keys(store) == set()
+
+
+def test_a_dry_run_says_the_same_and_touches_nothing(store: Store) -> None:
+    commit(store, "old", idle_days=31)
+    (store.root / "tmp-elsewhere-1-0").mkdir()
+    used(store.root / "tmp-elsewhere-1-0", 2)
+    before = sorted(store.root.rglob("*"))
+    said = collect(store, max_age_s=30 * DAY_S, now_s=NOW_S, dry_run=True)
+    assert sorted(store.root.rglob("*")) == before
+    done = collect(store, max_age_s=30 * DAY_S, now_s=NOW_S)
+    assert said == done
+    assert len(done.removed) == 2
+
+
+def test_what_is_pinned_or_promoted_stays_and_says_why(store: Store) -> None:
+    commit(store, "promoted", idle_days=400)
+    store.notes.pin("outputs", "promoted", "promoted to artifacts/adapter")
+    collected = collect(store, max_age_s=0, max_bytes=0, now_s=NOW_S)
+    assert collected.kept == (("outputs/promoted", "promoted to artifacts/adapter"),)
+    assert keys(store) == {"promoted"}
+
+
+def test_what_this_process_has_read_stays(store: Store) -> None:
+    commit(store, "old", idle_days=31)
+    store.read("outputs", "old")
+    assert collect(Store(store.root), max_bytes=0, now_s=NOW_S).kept == (("outputs/old", "in use"),)
+    store.close()
+    assert len(collect(store, max_bytes=0, now_s=NOW_S).removed) == 1
+
+
+def test_a_store_that_is_gone_uses_nothing(store: Store) -> None:
+    commit(store, "old", idle_days=31)
+    Store(store.root).read("outputs", "old")
+    assert len(collect(store, max_bytes=0, now_s=NOW_S).removed) == 1
+
+
+def test_what_another_process_has_read_stays_until_it_ends(store: Store) -> None:
+    commit(store, "old", idle_days=31)
+    code = (
+        "import sys; from pathlib import Path; from pytest_finetune.store import Store;"
+        "store = Store(Path(sys.argv[1])); store.read('outputs', 'old');"
+        "print('read', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(store.root)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "read\n"
+        assert collect(store, max_bytes=0, now_s=NOW_S).kept == (("outputs/old", "in use"),)
+        reader.kill()
+    assert len(collect(store, max_bytes=0, now_s=NOW_S).removed) == 1
+
+
+def test_what_is_locked_stays(store: Store) -> None:
+    commit(store, "old", idle_days=31)
+    with store.lock("outputs", "old", pytest.fail):
+        assert collect(store, max_bytes=0, now_s=NOW_S).kept == (("outputs/old", "locked"),)
+    assert len(collect(store, max_bytes=0, now_s=NOW_S).removed) == 1
+
+
+def test_leftovers_go_when_they_are_old(store: Store) -> None:
+    commit(store, "young")
+    for name, days in (("tmp-elsewhere-1-0", 2.0), ("tmp-elsewhere-2-0", 0.5)):
+        (store.root / name).mkdir()
+        (store.root / name / "half").write_text("x")
+        used(store.root / name / "half", days)
+        used(store.root / name, days)
+    (store.root / "set-aside" / "outputs-x-0").mkdir(parents=True)
+    used(store.root / "set-aside" / "outputs-x-0", 31)
+    (store.root / "set-aside" / "outputs-y-0").mkdir()
+    places = [removal.place for removal in collect(store, now_s=NOW_S).removed]
+    assert places == ["tmp-elsewhere-1-0", "set-aside/outputs-x-0"]
+    assert (store.root / "tmp-elsewhere-2-0").exists()
+    assert keys(store) == {"young"}
+
+
+def test_checkpoints_of_a_forgotten_training_go_and_those_of_a_running_one_stay(store: Store) -> None:
+    for key in ("forgotten", "running", "recent"):
+        folder = store.checkpoints(key)
+        (folder / "state").write_text("x")
+        if key != "recent":
+            used(folder / "state", 31)
+            used(folder, 31)
+    with store.lock("adapters", "running", pytest.fail):
+        collect(store, max_age_s=30 * DAY_S, now_s=NOW_S)
+    assert {path.name for path in (store.root / "checkpoints").iterdir()} == {"running", "recent"}
+
+
+def test_foreign_things_and_links_are_not_ours_to_remove(store: Store, tmp_path: Path) -> None:
+    commit(store, "old", idle_days=31)
+    (store.root / "outputs" / "mine.txt").write_text("x")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").write_text("x")
+    (store.root / "outputs" / "link").symlink_to(tmp_path / "outside")
+    (store.root / "tmp-link").symlink_to(tmp_path / "outside")
+    os.utime(store.root / "tmp-link", (0, 0), follow_symlinks=False)
+    collect(store, max_age_s=0, max_bytes=0, now_s=NOW_S)
+    assert (tmp_path / "outside" / "file").exists()
+    assert {path.name for path in (store.root / "outputs").iterdir()} == {"mine.txt", "link"}
+
+
+def test_an_entry_that_cannot_be_removed_is_a_clear_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(store, "old", idle_days=31)
+
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(StoreError, match=r"cannot remove outputs/old at .*permission denied; give this user"):
+        collect(store, max_bytes=0, now_s=NOW_S)
+
+
+def test_the_next_commit_removes_what_a_killed_writer_left(
+    store: Store, adapter: Callable[..., Callable[[Path], None]]
+) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from pytest_finetune.store import Store\n"
+        "def write(folder):\n    (folder / 'half').write_text('x'); os.kill(os.getpid(), 9)\n"
+        "Store(Path(sys.argv[1])).commit('adapters', 'key', write)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(store.root)], cwd=ROOT, check=False)
+    assert killed.returncode == -9
+    assert len(list(store.root.glob("tmp-*"))) == 1
+    assert store.read("adapters", "key") is None
+    store.commit("adapters", "key", adapter(0.5))
+    assert not list(store.root.glob("tmp-*"))
+
+
+def test_a_living_writer_is_left_alone(store: Store) -> None:
+    def slowly(folder: Path) -> None:
+        (folder / "a").write_text("x")
+        Store(store.root).commit("outputs", "quick", lambda inner: write(inner / "b", b"y"))
+        assert (folder / "a").exists()
+
+    store.commit("outputs", "slow", slowly)
+    assert keys(store) == {"slow", "quick"}
+
+
+def test_the_folder_of_a_writer_in_another_container_is_left_alone(store: Store) -> None:
+    """Its process id means nothing here, but it holds its folder."""
+    from pytest_finetune.store.lock import exclusive
+
+    commit(store, "any")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    folder = store.root / f"tmp-{host_name()}-{dead.pid}-{'0' * 32}"
+    folder.mkdir()
+    handle = exclusive(folder)
+    assert handle is not None
+    commit(store, "more")
+    assert folder.exists()
+    os.close(handle)
+    commit(store, "still-more")
+    assert not folder.exists()
