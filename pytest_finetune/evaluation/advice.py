@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pytest_finetune.evaluation import wording
 from pytest_finetune.evaluation.comparison import BASE, TUNED, Contest, Contests
-from pytest_finetune.evaluation.diagnosis import NextChange
+from pytest_finetune.evaluation.evidence import NextChange
 from pytest_finetune.evaluation.rules import Scores
 from pytest_finetune.evaluation.statistics.power import (
     MOST_ROWS,
@@ -20,17 +20,18 @@ from pytest_finetune.evaluation.thresholds import RuleVerdict
 
 _LARGE_UNSEEN_LOSS = 0.1
 _ENOUGH_GROUPS = 20
+_ROWS_SHOWN = 10
 
 
 class Needed(NamedTuple):
-    """The size of a fresh held-out file that would settle the primary rule, and a sentence for each opponent."""
+    """The size of a fresh held-out file that would settle the primary rule; a sentence per opponent."""
 
     rows: int | None
     sentences: tuple[str, ...]
 
 
 def rows_needed(primary: Contests, power: float) -> Needed:
-    """Plan a fresh file from the observed gains; the largest need counts, and None means that no size helps."""
+    """Plan a fresh file from the observed gains; the largest need counts, None means that no size helps."""
     open_questions = [contest for contest in primary.values() if not contest.beats]
     sizes = [_settling_rows(contest, power) for contest in open_questions]
     sentences = tuple(
@@ -53,13 +54,13 @@ def _size_sentence(contest: Contest, rows: int | None, power: float) -> str:
     against, asked = wording.arm(contest.against), wording.margin(contest.margin)
     if rows is not None:
         return (
-            f"about {rows:,} fresh held-out rows would settle it against {against} with {power:.0%} power, if the "
-            "observed gain is the true one"
+            f"about {rows:,} fresh held-out rows would settle it against {against} with {power:.0%} power, "
+            "if the observed gain is the true one"
         )
     if abs(contest.gain.gain - contest.margin) < TOO_CLOSE:
         return (
-            f"no number of rows settles it against {against}: the observed {wording.points(contest.gain.gain)} are "
-            f"within 2 of the {asked} that are asked for"
+            f"no number of rows settles it against {against}: the observed gain, "
+            f"{wording.points(contest.gain.gain)}, is within 2 of the {asked} that are asked for"
         )
     return f"more than {MOST_ROWS:,} held-out rows would be needed to settle it against {against}"
 
@@ -70,20 +71,20 @@ def after_discard(primary: Contests, contests: Mapping[str, Contests]) -> NextCh
     prompts = [one for name, one in primary.items() if name != BASE and one.many and one.excluded]
     if base.many and base.worse:
         change = "serve the base model, and look at what the training rows taught before training again"
-        return NextChange(change, base.comparison.sentence, base.comparison.broken)
+        return NextChange(change, base.comparison.sentence, base.comparison.broken[:_ROWS_SHOWN])
     if base.many and base.excluded:
         change = "serve the base model: fine-tuning on these rows cannot bring the gain that was asked for"
         if base.table.tally(BASE).reaches(1 - base.margin):
             change = "serve the base model: it is already good at this, prompting is enough"
-        return NextChange(change, base.comparison.sentence, base.table.failing(TUNED))
+        return NextChange(change, base.comparison.sentence, base.table.failing(TUNED)[:_ROWS_SHOWN])
     if prompts:
         change = f"serve the base model with the prompt of arm {prompts[0].against!r}: prompting is enough"
-        return NextChange(change, prompts[0].comparison.sentence, prompts[0].comparison.broken)
+        return NextChange(change, prompts[0].comparison.sentence, prompts[0].comparison.broken[:_ROWS_SHOWN])
     guard = min(
         (many[BASE] for many in contests.values() if many[BASE].rule.guard), key=lambda one: one.p_worse
     )
     change = f"add training rows that show what {guard.rule.name} checks"
-    return NextChange(change, guard.comparison.sentence, guard.comparison.broken)
+    return NextChange(change, guard.comparison.sentence, guard.comparison.broken[:_ROWS_SHOWN])
 
 
 def after_iterate(
@@ -103,9 +104,9 @@ def after_iterate(
     undecided = [contest for contest in primary.values() if not contest.beats]
     if undecided:
         change = "raise the gain with better training rows; more held-out rows alone do not settle it"
-        return NextChange(change, needed.sentences[0], undecided[0].table.failing(TUNED))
+        return NextChange(change, needed.sentences[0], undecided[0].table.failing(TUNED)[:_ROWS_SHOWN])
     verdict = next(verdict for verdict in verdicts if not verdict.passed)
-    rows = contests[verdict.name][BASE].table.failing(TUNED)
+    rows = contests[verdict.name][BASE].table.failing(TUNED)[:_ROWS_SHOWN]
     return NextChange(
         f"make rule {verdict.name} hold: add training rows like those that fail it", verdict.reasons[0], rows
     )
@@ -117,11 +118,11 @@ def risks(
     """Yield what the decision rests on and cannot see."""
     levels = next(iter(contests.values()))[BASE].levels
     if not levels.spend:
-        yield "looks are not paid for (decision.spend: false): each further look makes a false keep more likely"
+        yield "looks are not paid for (decision.spend: false): each look makes a false keep more likely"
     if levels.look > 1:
         yield (
-            f"look {levels.look} on these held-out rows (alpha {levels.claim:.2g}): training rows written from earlier "
-            "failures on them are not paid for by any alpha"
+            f"look {levels.look} on these held-out rows (alpha {levels.claim:.2g}): training rows written "
+            "from earlier failures on them are not paid for by any alpha"
         )
     if delta_nonzero is None:
         yield "the adapter's weights were not checked for being a zero change"
@@ -141,7 +142,8 @@ def _rule_risks(name: str, base: Contest, scores: Scores) -> Iterator[str]:
         yield f"{name} counts rows of one group as independent: write cluster='group' in its eval_rule"
     unseen = -sample.lower(base.levels.brake)
     if base.rule.guard and unseen >= _LARGE_UNSEEN_LOSS:
-        yield f"guard {name} cannot exclude a loss of up to {100 * unseen:.1f} points on {wording.rows(sample.n)}"
+        loss = f"{100 * unseen:.1f} points"
+        yield f"guard {name} cannot exclude a loss of up to {loss} on {wording.rows(sample.n)}"
 
 
 def _share_groups(groups: Sequence[str | None]) -> bool:

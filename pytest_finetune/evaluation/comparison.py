@@ -1,4 +1,4 @@
-"""The tuned arm against one opponent under one rule: the numbers, and the sentence that says what they mean."""
+"""The tuned arm against one opponent under one rule: the numbers, and what they mean."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ TUNED: Final = "tuned"
 class Comparison:
     """What the record says about one rule and one opponent.
 
-    `gain` is a share of rows (0.1 is ten points). `fixed` and `broken` are row ids; a noisy row is never fixed.
+    `gain` is a share of rows (0.1 is ten points). `fixed` and `broken` are row ids; a noisy row is never
+    fixed.
     """
 
     rule: str
@@ -120,6 +121,7 @@ class Contest:
         rows = tuple(zip(self.table.rows, self.gaps, self.table.noisy, strict=True))
         broken = tuple(row for row, gap, _ in rows if gap < 0)
         fixed = tuple(row for row, gap, noise in rows if gap > 0 and not noise)
+        numbers = self._numbers(len(fixed), len(broken), low, high)
         return Comparison(
             rule=self.rule.name,
             against=self.against,
@@ -130,7 +132,7 @@ class Contest:
             broken=broken,
             same=len(rows) - len(fixed) - len(broken),
             verdict=self.verdict,
-            sentence=f"{self.rule.name}: {self._meaning(high)}: {self._numbers(len(fixed), len(broken), low, high)}",
+            sentence=f"{self.rule.name}: {self._meaning(high)}: {numbers}",
             noisy=tuple(row for row, _, noise in rows if noise),
             sign_flip_p=self.gain.claim.p_sign_flip(),
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_finetune.evaluation import wording
 from pytest_finetune.evaluation.advice import after_discard, after_iterate, risks, rows_needed
 from pytest_finetune.evaluation.comparison import BASE, TUNED, Comparison, Contest, Contests
-from pytest_finetune.evaluation.diagnosis import NextChange
+from pytest_finetune.evaluation.evidence import NextChange
 from pytest_finetune.evaluation.rules import RuleSpec, Scores, Table, missing, rules_sha256, tabulate
 from pytest_finetune.evaluation.statistics.levels import holm
 from pytest_finetune.evaluation.statistics.power import discordance_after, plan
@@ -26,8 +26,9 @@ _REPR_LENGTH = 200
 class Case:
     """Everything that a decision rests on.
 
-    `looks` counts this look: 1 at the first. `arms` names every arm that was asked; those besides the base and the
-    tuned one are opponents that must be beaten as well. `problems` are reasons why nothing can be decided.
+    `looks` counts this look: 1 at the first. `arms` names every arm that was asked; those besides the
+    base and the tuned one are opponents that must be beaten as well. `problems` are reasons why nothing
+    can be decided.
     """
 
     rules: tuple[RuleSpec, ...]
@@ -205,7 +206,7 @@ def _problems(case: Case) -> Iterator[str]:
     if not primaries:
         yield "no rule is primary: mark the one that the decision is about with eval_rule(primary=True)"
     elif len(primaries) > 1:
-        yield f"{len(primaries)} rules are primary ({wording.listed(primaries)}): keep the mark on one of them"
+        yield f"{len(primaries)} rules are primary ({wording.listed(primaries)}): keep one of the marks"
     twice = sorted({repr(rule.name) for rule in case.rules if _count(case, rule.name) > 1})
     if twice:
         yield f"several rules have one name ({wording.listed(twice)}): give each its own with name="
@@ -213,7 +214,7 @@ def _problems(case: Case) -> Iterator[str]:
     if absent:
         yield f"{wording.listed(absent)} was not asked: run again with --finetune"
     if case.answers_differ is None and not absent:
-        yield "it is not known whether the tuned answers differ from the base model's: run again with --finetune"
+        yield "it is not known whether the tuned answers differ from the base model's: run with --finetune"
 
 
 def _count(case: Case, name: str) -> int:

@@ -59,7 +59,7 @@ class RuleSpec:
 
 
 def rules_sha256(rules: Sequence[RuleSpec]) -> str:
-    """Digest all rules, with their texts and thresholds; the order in which they are written does not matter."""
+    """Digest all rules, with their texts and thresholds; their order does not matter."""
     facts = sorted(
         json.dumps(
             [rule.name, rule.sha256, rule.primary, rule.suite, rule.cluster, rule.confidence, *_demands(rule)]
@@ -77,9 +77,9 @@ def _demands(rule: RuleSpec) -> list[float | None]:
 class Scores:
     """What one rule gave on every held-out row, per arm.
 
-    `arms[name][i]` belongs to `rows[i]`: 1.0 passed, 0.0 failed, a number between for a graded rule, None skipped.
-    `noise` holds further runs of the base on the same rows. `errors` are runtime errors, which decide nothing;
-    an assertion or exception inside the rule is a failed row and not an error.
+    `arms[name][i]` belongs to `rows[i]`: 1.0 passed, 0.0 failed, a number between for a graded rule,
+    None skipped. `noise` holds further runs of the base on the same rows. `errors` are runtime errors,
+    which decide nothing; an assertion or exception inside the rule is a failed row and not an error.
     """
 
     name: str
@@ -120,7 +120,7 @@ class Table:
 
 
 def tabulate(rule: RuleSpec, scores: Scores) -> Table:
-    """Drop the rows that every arm skipped; call `missing` first, which finds everything that forbids this."""
+    """Drop the rows that every arm skipped; call `missing` first, which finds what forbids this."""
     counted = [all(score is not None for score in given) for given in zip(*scores.arms.values(), strict=True)]
     kept = [i for i, counts in enumerate(counted) if counts]
     groups = scores.groups or (None,) * len(scores.rows)
@@ -142,7 +142,7 @@ def missing(rule: RuleSpec, scores: Scores | None, arms: Sequence[str]) -> Itera
         yield f"rule {name} was not run: run the whole suite, without -k and without deselecting it"
         return
     if scores.errors:
-        yield f"rule {name} broke before it could judge ({wording.listed(scores.errors, 2)}): mend it and run again"
+        yield f"rule {name} could not judge ({wording.listed(scores.errors, 2)}): mend it, run again"
         return
     absent = [wording.arm(arm) for arm in arms if arm not in scores.arms]
     if absent:
@@ -159,7 +159,7 @@ def _unusable_rows(rule: RuleSpec, scores: Scores) -> Iterator[str]:
         return
     twice = [row for row, count in Counter(scores.rows).items() if count > 1]
     if twice:
-        yield f"rule {name} has rows with the same id ({wording.listed(twice)}): give every held-out row its own"
+        yield f"rule {name} has rows with the same id ({wording.listed(twice)}): give each its own"
         return
     mixed = [row for row, *given in zip(scores.rows, *scores.arms.values(), strict=True) if _mixed(given)]
     if mixed:

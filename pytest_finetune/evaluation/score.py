@@ -69,7 +69,7 @@ class Score:
 
     @property
     def interval(self) -> Interval:
-        """The interval of the true rate (Clopper-Pearson for passes and failures), at the rule's confidence."""
+        """The interval of the true rate (Clopper-Pearson for passes and failures)."""
         sample = self._sample
         return Interval(sample.lower(self.levels.brake, 0.0), sample.upper(self.levels.brake, 1.0))
 
@@ -98,8 +98,8 @@ class Score:
         verb, verdict = ("holds", "is excluded") if holds else ("does not hold", "is not excluded")
         lower = wording.points(gain.claim.lower(self.levels.claim))
         sentence = (
-            f"{self.arm} {verb} against {other.arm} on {self.rule}: a loss of {wording.margin(margin)} {verdict}"
-            f" (lower bound {lower}, n = {gain.n})"
+            f"{self.arm} {verb} against {other.arm} on {self.rule}: a loss of {wording.margin(margin)} "
+            f"{verdict} (lower bound {lower}, n = {gain.n})"
         )
         return Claim(holds, sentence, self._details(gain, other))
 

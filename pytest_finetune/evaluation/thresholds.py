@@ -49,7 +49,7 @@ class RuleVerdict:
 
 
 def judge_rule(table: Table, base: Contest) -> RuleVerdict:
-    """Hold one rule against every threshold that its author gave; `base` is its contest with the base model."""
+    """Hold a rule against every threshold its author gave; `base` is its contest with the base model."""
     checks = tuple(_checks(table, base, base.levels))
     failed = tuple(check.sentence for check in checks if not check.holds)
     held = tuple(check.sentence for check in checks if check.holds)
@@ -114,19 +114,20 @@ def _loss(base: Contest, allowed: float, levels: Levels) -> Check:
 def _guard(rule: RuleSpec, base: Contest, levels: Levels) -> Check:
     """Refuse a demonstrated loss, and say how large a loss might still have gone unseen."""
     comparison = base.comparison
-    counts = f"{len(comparison.fixed)} fixed, {len(comparison.broken)} broken, {wording.p(base.p_worse)} for a loss"
+    fixed, broken = len(comparison.fixed), len(comparison.broken)
+    counts = f"{fixed} fixed, {broken} broken, {wording.p(base.p_worse)} for a loss"
     if base.worse:
         return Check(False, f"guard: demonstrably worse than the base model ({counts})")
     unseen = max(0.0, -base.gain.claim.lower(levels.brake))
     return Check(
         True,
-        f"guard: not demonstrably worse than the base model ({counts}); a loss of up to {100 * unseen:.1f} points is "
-        "not excluded",
+        f"guard: not demonstrably worse than the base model ({counts}); "
+        f"a loss of up to {100 * unseen:.1f} points is not excluded",
     )
 
 
 def rows_to_exclude(margin: float, levels: Levels) -> int | None:
-    """Return the fewest rows on which identical answers exclude a loss of `margin`; None for a margin of zero."""
+    """Return the fewest rows on which identical answers exclude a loss of `margin`; None for zero."""
     if margin <= 0:
         return None
     low, high = 0, 1

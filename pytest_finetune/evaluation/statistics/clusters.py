@@ -27,8 +27,8 @@ def effective_rows(sizes: Iterable[int]) -> float:
 def sign_flip_p(sums: tuple[float, ...]) -> float:
     """Return the exact one-sided p-value of the total of `sums` when the sign of each is a fair coin.
 
-    Whole numbers are convolved exactly. Graded sums are first rounded to a decimal grid: rounding is symmetric
-    about zero, so the test on the rounded sums is exact as well.
+    Whole numbers are convolved exactly. Graded sums are first rounded to a decimal grid: rounding is
+    symmetric about zero, so the test on the rounded sums is exact as well.
     """
     import numpy as np
 

@@ -13,8 +13,8 @@ class Levels:
     """One-sided error levels of one rule at one look.
 
     Claims (a gain, a loss excluded, a rate demonstrated) spend: ``(1 - confidence) / (k (k + 1))`` at look k,
-    which adds up to ``1 - confidence`` over all looks. Brakes (demonstrably worse, a gain excluded, a guard) never
-    wear out.
+    which adds up to ``1 - confidence`` over all looks. Brakes (demonstrably worse, a gain excluded, a
+    guard) never wear out.
     """
 
     confidence: float = 0.95

@@ -17,8 +17,8 @@ FEWEST_UNITS: Final = 6
 class PairedGain:
     """The paired differences of two arms; positive is better.
 
-    `claim` is read for claims and `brake` for brakes. They differ on noisy rows only, whose score changes between
-    runs of the same base: there a gain never counts for a claim, and a loss never for a brake.
+    `claim` is read for claims and `brake` for brakes. They differ on noisy rows only, whose score
+    changes between runs of the same base: there a gain never counts for a claim, a loss never for a brake.
     """
 
     claim: Sample
@@ -83,7 +83,7 @@ class PairedGain:
         return self.brake.negated().doubt(-margin) < alpha
 
     def holds(self, margin: float, alpha: float) -> bool:
-        """Tell whether the lower bound lies above ``-margin``, so that such a loss is excluded (non-inferiority)."""
+        """Tell whether a loss of `margin` is excluded by the lower bound (non-inferiority)."""
         return self.claim.doubt(-margin) < alpha
 
     def interval(self, alpha: float) -> Interval:

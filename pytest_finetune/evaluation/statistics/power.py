@@ -1,8 +1,9 @@
 """Planning: the smallest gain that a held-out file can show, and how many rows would settle a question.
 
-Everything here is computed for passes and failures on independent rows: with n rows, a true gain g and a share
-`discordance` of rows on which the arms differ, fixed and broken rows follow a trinomial distribution, which is summed
-exactly. Miller (2024, arXiv 2411.00640) explains why paired evaluations should be planned like this.
+Everything here is computed for passes and failures on independent rows: with n rows, a true gain g and a
+share `discordance` of rows on which the arms differ, fixed and broken rows follow a trinomial
+distribution, which is summed exactly. Miller (2024, arXiv 2411.00640) explains why paired evaluations
+should be planned like this.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def chance_to_beat(rows: int, gain: float, discordance: float, margin: float, al
 
 
 def chance_to_exclude(rows: int, gain: float, discordance: float, margin: float, alpha: float) -> float:
-    """Return P(a gain of `margin` is excluded); for margins above zero that includes being demonstrably worse."""
+    """Return P(a gain of `margin` is excluded); above zero that includes being demonstrably worse."""
     share = _fixed_share(gain, discordance)
     likely = _likely(rows, discordance)
     chance = 0.0
@@ -56,10 +57,11 @@ def chance_to_exclude(rows: int, gain: float, discordance: float, margin: float,
 
 
 def _most_fixed(rows: int, likely: range, margin: float, alpha: float) -> Iterator[int]:
-    """Yield, for each number of differing rows, how many may be fixed while the bound still excludes the margin.
+    """Yield, for each number of differing rows, how many may be fixed while the bound still excludes the
+    margin.
 
-    The border is smooth, and the bound is defined for fractions of rows too: a long range is interpolated between a
-    few numbers of differing rows, which changed no chance by more than 1e-6.
+    The border is smooth, and the bound is defined for fractions of rows too: a long range is
+    interpolated between a few numbers of differing rows, which changed no chance by more than 1e-6.
     """
     first, last = likely[0], likely[-1]
     if len(likely) <= _EXACT_RANGE or first < max(_EXACT_RANGE, margin * rows):
@@ -82,7 +84,7 @@ def _tail(rows: int, differing: float, fixed: float, margin: float) -> float:
 
 
 def _border(rows: int, differing: float, margin: float, alpha: float) -> float:
-    """Return the (fractional) number of fixed rows at which a gain of the margin just stops being excluded."""
+    """Return the (fractional) number of fixed rows at which the margin just stops being excluded."""
     goal = sqrt(-2 * log(alpha))
 
     def excess(fixed: float) -> float:
@@ -111,8 +113,9 @@ def rows_to_settle(
 ) -> int | None:
     """Return the smallest n from which on (for 50 further n) the question is settled with chance `power`.
 
-    With a true gain above the margin, "settled" means that it is beaten, below it that it is excluded. None: the
-    gain is within two points of the margin, so that no size settles it, or it would take more than 5,000 rows.
+    With a true gain above the margin, "settled" means that it is beaten, below it that it is excluded.
+    None: the gain is within two points of the margin, so that no size settles it, or it would take more
+    than 5,000 rows.
     """
     if abs(gain - margin) < TOO_CLOSE:
         return None
@@ -144,7 +147,7 @@ def rows_to_settle(
 def smallest_gain(
     rows: int, discordance: Callable[[float], float], alpha: float, power: float = 0.8
 ) -> float | None:
-    """Return the smallest true gain that is demonstrated (above zero) with chance `power`; None if even 1 is not."""
+    """Return the smallest true gain that is shown with chance `power`; None if even a gain of 1 is not."""
 
     def enough(gain: float) -> bool:
         return chance_to_beat(rows, gain, max(gain, discordance(gain)), 0.0, alpha) >= power
@@ -172,7 +175,8 @@ def discordance_before(gain: float, base_rate: float | None = None) -> float:
 def discordance_after(observed: Sample) -> float:
     """Return a cautious share of differing rows: the one-sided 80% upper bound of what was observed.
 
-    Graded differences count with their squares, which for passes and failures is the number of differing rows.
+    Graded differences count with their squares, which for passes and failures is the number of differing
+    rows.
     """
     differing = sum(value * value * count for value, count in observed.counts)
     same = observed.n - differing
@@ -220,19 +224,19 @@ class Plan:
             )
         differing = f"{self.discordance:.0%} of rows differing"
         return (
-            f"{_rows(self.rows)} show a gain of {100 * self.smallest:.1f} points or more in {self.power:.0%} of runs "
-            f"({look}, {differing})"
+            f"{_rows(self.rows)} show a gain of {100 * self.smallest:.1f} points or more "
+            f"in {self.power:.0%} of runs ({look}, {differing})"
         )
 
     @property
     def warning(self) -> str | None:
-        """Say that the gate will probably not open for a gain of `min_gain`, and what would help; None if it will."""
+        """Say that a gain of `min_gain` would probably not be shown, and what would help; else None."""
         if self.opens or not self.possible:
             return None if self.opens else self.line
         rows = f"about {self.enough_rows:,} rows" if self.enough_rows else f"more than {MOST_ROWS:,} rows"
         return (
-            f"{self.line}; min_gain is {100 * self.min_gain:.1f} points, and a true gain of that size would be "
-            f"demonstrated in {self.chance:.0%} of runs: write held-out rows ({rows} for {self.power:.0%}) "
+            f"{self.line}; min_gain is {100 * self.min_gain:.1f} points, and a true gain of that size "
+            f"would be demonstrated in {self.chance:.0%} of runs: write held-out rows ({rows} for {self.power:.0%}) "
             f"or ask for a larger gain"
         )
 
@@ -245,7 +249,7 @@ def plan(
     discordance: float | None = None,
     base_rate: float | None = None,
 ) -> Plan:
-    """Plan an evaluation; `discordance` is what was observed, else it follows from the base's rate or is unknown."""
+    """Plan an evaluation; without an observed `discordance` it follows from the base's rate."""
     levels = levels or Levels()
 
     def differing(gain: float) -> float:

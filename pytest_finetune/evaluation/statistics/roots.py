@@ -19,7 +19,8 @@ def increasing_root(
 ) -> float:
     """Return x in [low, high] with ``abs(distance(x)) < close``, or the end that comes nearest to it.
 
-    `distance` increases and may be minus infinity on the left; `start` and `stride` say where the root probably is.
+    `distance` increases and may be minus infinity on the left; `start` and `stride` say where the root
+    probably is.
     """
     left, right = _bracket(distance, min(max(start, low), high), stride, low, high)
     return _narrow(distance, left, right, close)

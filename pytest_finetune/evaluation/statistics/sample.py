@@ -94,9 +94,9 @@ class Sample:
     def lower(self, alpha: float, worst: float = -1.0) -> float:
         """Return the lower bound of the true mean at level `alpha`; `worst` is the lowest possible value.
 
-        Dirichlet (Gaffke) bound: the alpha-quantile of the mean under random weights with mass 1 on each row and
-        on one pseudo-row at `worst`. Gaffke (2005); Learned-Miller and Thomas (2019, arXiv 1905.06208). For passes
-        and failures it is the bound of Clopper and Pearson (1934).
+        Dirichlet (Gaffke) bound: the alpha-quantile of the mean under random weights with mass 1 on each
+        row and on one pseudo-row at `worst`. Gaffke (2005); Learned-Miller and Thomas (2019, arXiv
+        1905.06208). For passes and failures it is the bound of Clopper and Pearson (1934).
         """
         return mean_quantile(self._weighted(worst), alpha)
 
@@ -124,8 +124,8 @@ class Sample:
     def p_sign_flip(self) -> float | None:
         """Return the sign-flip p-value that is shown beside a graded rule; None where it says nothing new.
 
-        It tests exchangeable signs, not the mean, so nothing is decided with it. Above 1,000 changed rows it is
-        left out.
+        It tests exchangeable signs, not the mean, so nothing is decided with it. Above 1,000 changed
+        rows it is left out.
         """
         changed = tuple(value for value, count in self.counts if value for _ in range(count))
         if self.binary or self.clusters is not None or len(changed) > _MOST_FLIPS:
@@ -159,7 +159,7 @@ def _gap(a: float, b: float) -> float:
 
 
 def _clusters(values: Sequence[float], groups: Sequence[str | None]) -> tuple[Cluster, ...]:
-    """Add up each group; whole numbers as floats, graded ones in decimal, so that 0.1 + 0.2 - 0.3 is no change."""
+    """Add up each group; graded scores in decimal, so that 0.1 + 0.2 - 0.3 is no change."""
     members: dict[object, list[float]] = {}
     for i, (value, group) in enumerate(zip(values, groups, strict=True)):
         members.setdefault(i if group is None else group, []).append(value)
