@@ -39,9 +39,7 @@ def choose_shots(
     on their order in the file.
     """
     draw = random.Random(seed)
-    different = {
-        row.digest: row for row in sorted(train, key=lambda row: (row.digest, row.line), reverse=True)
-    }
+    different = {row.digest: row for row in reversed(train)}
     rows = [different[digest] for digest in sorted(different)]
     draw.shuffle(rows)
     if label_field is None:

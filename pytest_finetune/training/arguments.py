@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from transformers import SchedulerType
+from transformers.training_args import OptimizerNames
 from trl import SFTConfig
 
 from pytest_finetune.experiment import Experiment
 from pytest_finetune.training.model import compute_dtype
 from pytest_finetune.training.request import TrainingError
 from pytest_finetune.yamlfile import nearest
+
+_NAMED: Final[Mapping[str, type[enum.Enum]]] = {"optim": OptimizerNames, "lr_scheduler_type": SchedulerType}
 
 _LOG_POINTS: Final = 200
 _CHECKPOINTS: Final = 10
@@ -50,6 +54,8 @@ def sft_config(experiment: Experiment, checkpoints: Path, device: str) -> SFTCon
     """Return the trainer's arguments; TrainingError names what is wrong in `training.sft`."""
     training = experiment.training
     check_passthrough(training.sft)
+    _check_named("optim", training.optim)
+    _check_named("lr_scheduler_type", training.lr_scheduler_type)
     dtype = compute_dtype(device)
     settings: dict[str, Any] = {
         "output_dir": str(checkpoints),
@@ -119,6 +125,17 @@ def check_passthrough(given: Mapping[str, Any]) -> None:
     ]
     if problems:
         raise TrainingError("\n".join(f"training.sft.{problem}" for problem in problems))
+
+
+def _check_named(key: str, word: str) -> None:
+    """Raise TrainingError when transformers knows no optimizer or schedule of that name."""
+    known = [member.value for member in _NAMED[key]]
+    if word not in known:
+        guess = nearest(word, known)
+        raise TrainingError(
+            f"training.{key}: found {word!r}" + (f"; did you mean {guess!r}?" if guess else "") + "\n"
+            f"  known: {', '.join(known)}"
+        )
 
 
 def _problem(

@@ -78,10 +78,10 @@ class TrainingResult:
     seconds: float
     final_loss: float | None
     log: tuple[Mapping[str, float], ...]
-    peak_bytes: int | None
-    trainable: int
-    parameters: int
-    tokens: Mapping[str, int]
+    peak_bytes: int | None = None
+    trainable: int | None = None
+    parameters: int | None = None
+    tokens: Mapping[str, int] = field(default_factory=dict)
     allocated_bytes: int | None = None
     resumed_from: int | None = None
     notes: tuple[str, ...] = ()

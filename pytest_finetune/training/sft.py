@@ -111,6 +111,7 @@ def _trainer(
     watch = Watch(request.progress, stop.is_set)
     trainer = SealingTrainer(
         identity=_identity(request),
+        write=lambda model, folder: adapter.save_adapter(model, request.experiment, folder),
         places={row.ids[: training.max_seq_length]: row.place for row in rows},
         model=base,
         args=config,

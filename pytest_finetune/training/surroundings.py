@@ -26,6 +26,8 @@ def surroundings(*, offline: bool) -> Iterator[None]:
     no_network = {"HF_HUB_OFFLINE": "1"} if offline else {}
     with warnings.catch_warnings(), _quiet_loggers():
         warnings.simplefilter("ignore")
+        # One warning is never noise: an operator that has no derivative stands in the backward pass.
+        warnings.filterwarnings("error", message=".*an autograd kernel was not registered")
         with (
             # The hub client reads the environment once, at its first import: so it is imported before the
             # environment changes, and its constants are set for this block alone.

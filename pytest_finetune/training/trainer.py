@@ -21,12 +21,20 @@ from pytest_finetune.training.tokenised import listed
 class SealingTrainer(SFTTrainer):  # type: ignore[misc]
     """An SFTTrainer that marks whole checkpoints and never trains on after a loss that is not finite.
 
-    `identity` names the training in its checkpoints; `places` maps the token ids of a row to its place.
+    `identity` names the training in its checkpoints, `write` puts the adapter of a model into a folder, and
+    `places` maps the token ids of a row to its place.
     """
 
-    def __init__(self, *, identity: str, places: Mapping[tuple[int, ...], str], **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        identity: str,
+        write: Callable[[Any, Path], None],
+        places: Mapping[tuple[int, ...], str],
+        **settings: Any,
+    ) -> None:
         super().__init__(**settings)
-        self._identity, self._places = identity, places
+        self._identity, self._write, self._places = identity, write, places
         self.step_loss = 0.0
         self.tokens_seen = 0
         # Older checkpoints go once the newest is sealed; Trainer itself would drop them a moment too early.
@@ -58,8 +66,12 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
             "or warm up (training.warmup_steps)"
         )
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # Trainer would add the tokenizer, a model card and a pickle of its arguments; nothing reads them.
+        self._write(self.model, Path(output_dir or self.args.output_dir))
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # SFTTrainer adds a model card to every checkpoint; only the checkpoint itself is wanted.
+        # Not SFTTrainer's own: that one adds a second model card.
         Trainer._save_checkpoint(self, model, trial)
         output = Path(self.args.output_dir)
         seal(output / f"checkpoint-{self.state.global_step}", self._identity)

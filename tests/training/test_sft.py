@@ -71,6 +71,8 @@ def test_training_lowers_the_loss_and_tells_its_progress(ask: Ask) -> None:
     assert told[-1].loss == pytest.approx(result.log[-1]["loss"], rel=1e-4)
     assert all(progress.tokens_per_s and progress.tokens_per_s > 0 for progress in told)
     assert result.peak_bytes is None
+    assert result.trainable is not None
+    assert result.parameters is not None
     assert 0 < result.trainable < result.parameters
 
 

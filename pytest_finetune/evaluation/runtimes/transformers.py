@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_finetune.evaluation.answers import Answer
 from pytest_finetune.evaluation.prompts import Prompted
+from pytest_finetune.evaluation.runtimes.attach import attach, detach
 from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
 from pytest_finetune.experiment import Generation
 from pytest_finetune.training.base import BaseSource
@@ -100,6 +100,7 @@ class TransformersRuntime:
         if not prompts:
             return []
         encoded = [self._encode(at, asked) for at, asked in enumerate(prompts)]
+        self._check_tokens(encoded)
         self._check_room(encoded, generation)
         order = sorted(encoded, key=lambda item: (-len(item.ids), item.at))
         size = generation.batch_size
@@ -135,6 +136,12 @@ class TransformersRuntime:
         # The template writes the special tokens itself.
         return Encoded(at, asked, text, tokenizer(text=text, add_special_tokens=False)["input_ids"])
 
+    @staticmethod
+    def _check_tokens(encoded: Sequence[Encoded]) -> None:
+        empty = next((item.asked for item in encoded if not item.ids), None)
+        if empty is not None:
+            raise AnsweringError(f"{empty.id} (line {empty.line}): the prompt has no token")
+
     def _check_room(self, encoded: Sequence[Encoded], generation: Generation) -> None:
         from pytest_finetune.training.model import context_tokens
 
@@ -164,14 +171,15 @@ class TransformersRuntime:
         if folder is None:
             yield self.model
             return
-        check_adapter(folder)
-        from peft import PeftModel
-
-        wrapped = PeftModel.from_pretrained(self.model, str(folder), is_trainable=False).eval()
+        try:
+            wrapped = attach(self.model, folder)
+        except BaseException:
+            self.release()
+            raise
         try:
             yield wrapped
         finally:
-            self._model = wrapped.unload()
+            self._model = detach(wrapped)
 
     def _answer_batch(
         self, model: Any, batch: Sequence[Encoded], generation: Generation, seed: int
@@ -234,27 +242,3 @@ def _settings(generation: Generation, tokenizer: Any, stops: list[int]) -> Any:
         bos_token_id=tokenizer.bos_token_id,
         **sampling,
     )
-
-
-def check_adapter(folder: Path) -> None:
-    """Raise AnsweringError unless the folder holds an adapter in safetensors that loads no code."""
-    name = str(folder)
-    if not (folder / "adapter_model.safetensors").is_file():
-        pickled = [path.name for path in folder.glob("adapter_model.*")] if folder.is_dir() else []
-        found = (
-            f"only {', '.join(sorted(pickled))}, which can run code when loaded"
-            if pickled
-            else "nothing of that name"
-        )
-        raise AnsweringError(f"adapter {name!r}: no adapter_model.safetensors, {found}: refused")
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AnsweringError(f"adapter {name!r}: adapter_config.json cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise AnsweringError(f"adapter {name!r}: adapter_config.json is no mapping")
-    if config.get("auto_mapping"):
-        raise AnsweringError(
-            f"adapter {name!r}: adapter_config.json has the key 'auto_mapping', which makes PEFT import "
-            "code: refused\n  an adapter of a standard model does not need it: remove the key"
-        )
