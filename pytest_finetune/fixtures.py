@@ -1,0 +1,139 @@
+"""The fixtures that tests ask for; each is a view of the session's cache, so nothing loads before it is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_finetune.evaluation.arm import Arm
+    from pytest_finetune.data.charter import Charter
+    from pytest_finetune.data.contract import Contract
+    from pytest_finetune.data.rows import Row, Rows
+    from pytest_finetune.evaluation.decision import Decision
+    from pytest_finetune.experiment import Experiment
+    from pytest_finetune.memory.hardware import Budget
+    from pytest_finetune.memory.plan import MemoryPlan
+    from pytest_finetune.evaluation.response import Response
+    from pytest_finetune.suite.run import Adapter, BaseModel, ExperimentRun
+
+
+@pytest.fixture(scope="session")
+def _finetune_experiment(request: pytest.FixtureRequest) -> ExperimentRun:
+    from pytest_finetune.session import of
+
+    return of(request.config).run(request.param)
+
+
+@pytest.fixture(scope="session")
+def experiment(_finetune_experiment: ExperimentRun) -> Experiment:
+    """The resolved experiment, frozen: every key of the file with its value, defaults included."""
+    return _finetune_experiment.experiment
+
+
+@pytest.fixture(scope="session")
+def charter(_finetune_experiment: ExperimentRun) -> Charter:
+    """Why this run should exist; ``charter.findings()`` is empty when the charter answers its questions."""
+    return _finetune_experiment.charter
+
+
+@pytest.fixture(scope="session")
+def contract(_finetune_experiment: ExperimentRun) -> Contract:
+    """The data contract; ``contract.findings(train_rows, eval_rows)`` is empty when the rows keep it."""
+    return _finetune_experiment.contract
+
+
+@pytest.fixture(scope="session")
+def train_rows(_finetune_experiment: ExperimentRun) -> Rows:
+    """The training rows; each knows its file and line."""
+    return _finetune_experiment.train_rows
+
+
+@pytest.fixture(scope="session")
+def eval_rows(_finetune_experiment: ExperimentRun) -> Rows:
+    """The held-out rows, which are never trained on; each knows its file and line."""
+    return _finetune_experiment.eval_rows
+
+
+@pytest.fixture(scope="session")
+def gpu_budget(_finetune_experiment: ExperimentRun) -> Budget:
+    """The card that is here, or the one that ``--finetune-budget`` names: name, total, free and usable bytes.
+
+    Skips, with the reason, when there is no accelerator and no budget is named.
+    """
+    return _finetune_experiment.budget_or_skip()
+
+
+@pytest.fixture(scope="session")
+def memory_plan(_finetune_experiment: ExperimentRun) -> MemoryPlan:
+    """The predicted peak memory of the training, before anything is loaded: ``assert memory_plan <= gpu_budget``."""
+    return _finetune_experiment.memory_plan
+
+
+@pytest.fixture(scope="session")
+def base_model(_finetune_experiment: ExperimentRun) -> BaseModel:
+    """The untouched base model: ``.model``, ``.tokenizer``, ``.generate(prompts)``.
+
+    Answers the same, bit for bit, before and after a training in the same session.
+    """
+    return _finetune_experiment.base_model
+
+
+@pytest.fixture(scope="session")
+def trained_adapter(_finetune_experiment: ExperimentRun) -> Adapter:
+    """The adapter, trained now or reused from the store.
+
+    ``.path``, ``.key``, ``.reused``, ``.log``, ``.seconds``, ``.peak_bytes``, ``.load(model)``.
+    """
+    return _finetune_experiment.adapter
+
+
+@pytest.fixture(scope="session")
+def baseline(_finetune_experiment: ExperimentRun) -> Arm:
+    """The base model's answers to the held-out prompts: ``.responses``, and ``baseline["rule"]`` is its score."""
+    return _finetune_experiment.arm("baseline")
+
+
+@pytest.fixture(scope="session")
+def prompted(_finetune_experiment: ExperimentRun) -> Arm:
+    """The base model's answers with ``prompt.few_shot`` training rows before each question."""
+    return _finetune_experiment.arm("prompted")
+
+
+@pytest.fixture(scope="session")
+def tuned(_finetune_experiment: ExperimentRun) -> Arm:
+    """The tuned model's answers to the held-out prompts: ``.responses``, and ``tuned["rule"]`` is its score."""
+    return _finetune_experiment.arm("tuned")
+
+
+@pytest.fixture(scope="session")
+def decision(_finetune_experiment: ExperimentRun) -> Decision:
+    """The verdict over all rules: ``.verdict``, ``.keep``, ``.reasons``, ``.next_change``, ``.examples_needed``."""
+    return _finetune_experiment.decision()
+
+
+@pytest.fixture(scope="session")
+def runtime_match(_finetune_experiment: ExperimentRun) -> tuple[Any, ...]:
+    """How far the tuned arm agrees between runtimes; empty while an experiment names a single runtime."""
+    return _finetune_experiment.runtime_match()
+
+
+@pytest.fixture
+def response(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest) -> Response:
+    """This arm's answer to this row, inside an ``eval_rule`` only: ``.text``, ``.json()``, ``.tokens``, ``.seconds``."""
+    return _finetune_experiment.per_row(request, "response")  # type: ignore[return-value]
+
+
+@pytest.fixture
+def example(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest) -> Row:
+    """This held-out row, inside an ``eval_rule`` only: ``.input``, ``.expected``, ``.expected_json()``, ``.tags``."""
+    return _finetune_experiment.per_row(request, "example")  # type: ignore[return-value]
+
+
+@pytest.fixture
+def score(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest) -> Callable[[float], None]:
+    """Grade this answer, inside an ``eval_rule`` only: ``score(0.5)``, between 0 and 1, instead of pass or fail."""
+    return _finetune_experiment.per_row(request, "score")  # type: ignore[return-value]

@@ -1,0 +1,80 @@
+"""The extension points. Write any of these in a ``conftest.py`` or a plugin; the built-in Hugging Face path is one too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_finetune.data.findings import Finding
+    from pytest_finetune.data.rows import Rows
+    from pytest_finetune.evaluation.diagnosis import DiagnosisEvidence, NextChange
+    from pytest_finetune.evaluation.runtimes import Runtime
+    from pytest_finetune.experiment import Experiment
+    from pytest_finetune.training.request import TrainingRequest, TrainingResult
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_finetune_train(request: TrainingRequest) -> TrainingResult | None:  # type: ignore[empty-body]
+    """Train the adapter of a request and return what came out; return None to leave it to the next trainer.
+
+    The adapter (``adapter_model.safetensors`` and ``adapter_config.json``) goes into ``request.folder``. What is
+    returned is verified like our own training before it is kept: safetensors only, every tensor finite. The names of
+    all registered trainers are part of the adapter's key, so a new trainer never reuses another's adapter::
+
+        def pytest_finetune_train(request):
+            model = my_trainer(request.base, request.pairs, lora=request.experiment.lora)
+            model.save_pretrained(request.folder)
+            return TrainingResult(folder=request.folder, steps=120, seconds=61.0, final_loss=0.31, log=())
+    """
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_finetune_runtime(  # type: ignore[empty-body]
+    name: str, experiment: Experiment, base: str, device: str
+) -> Runtime | None:
+    """Return the runtime of that name for a base model, or None when the name is not yours.
+
+    A runtime loads the base model and answers prompts with and without an adapter; see
+    `pytest_finetune.evaluation.runtimes.Runtime`::
+
+        def pytest_finetune_runtime(name, experiment, base, device):
+            if name == "vllm":
+                return VllmRuntime(base, device)
+    """
+
+
+@pytest.hookspec
+def pytest_finetune_data_checks(  # type: ignore[empty-body]
+    experiment: Experiment, train_rows: Rows, eval_rows: Rows
+) -> Iterable[Finding]:
+    """Return further findings about the rows; each appears and closes the gate like a built-in one::
+
+        def pytest_finetune_data_checks(experiment, train_rows, eval_rows):
+            for row in train_rows:
+                if "lorem ipsum" in row.input.lower():
+                    yield Finding(rule="acme/filler", severity="error", read="filler text", why="nothing to learn",
+                                  fix="delete the row", file=row.file, line=row.line)
+    """
+
+
+@pytest.hookspec
+def pytest_finetune_diagnose(evidence: DiagnosisEvidence) -> NextChange | None:  # type: ignore[empty-body]
+    """Name the one next change that the evidence points to, or None; asked after the built-in diagnoses::
+
+        def pytest_finetune_diagnose(evidence):
+            if evidence.final_loss is not None and evidence.final_loss > 3:
+                return NextChange(change="use our house tokenizer", because=f"loss {evidence.final_loss:.1f}", rows=())
+    """
+
+
+@pytest.hookspec
+def pytest_finetune_record(record: Mapping[str, Any], directory: Path) -> None:
+    """Receive the finished record (the content of ``record.json``) and the folder in which it lies::
+
+        def pytest_finetune_record(record, directory):
+            tracker.log(record["experiments"][0]["decision"]["verdict"], artifact=directory)
+    """

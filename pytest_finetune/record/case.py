@@ -1,0 +1,126 @@
+"""Read a record's facts back into what the decision works on: the same path while it runs and when it is verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_finetune.experiment import DecisionDefaults
+
+if TYPE_CHECKING:
+    from pytest_finetune.evaluation.decision import Case
+    from pytest_finetune.evaluation.rules import RuleSpec, Scores
+    from pytest_finetune.evaluation.score import Score
+    from pytest_finetune.evaluation.thresholds import RuleVerdict
+
+_RAN: Final = frozenset({"passed", "failed", "undecided"})
+
+
+def rule_specs(tree: Mapping[str, Any]) -> tuple[RuleSpec, ...]:
+    """Return the rules of an experiment, whether they ran or not."""
+    from pytest_finetune.evaluation.rules import RuleSpec
+
+    return tuple(
+        RuleSpec(
+            name=name,
+            primary=facts["primary"],
+            min_rate=facts["min_rate"],
+            min_rate_bound=facts["min_rate_bound"],
+            min_gain=facts["min_gain"],
+            max_loss=facts["max_loss"],
+            confidence=facts["confidence"],
+            suite=facts["suite"],
+            cluster=facts.get("cluster"),
+            sha256=facts["sha256"],
+            changed_after_look=facts.get("changed_after_look", False),
+        )
+        for name, facts in tree.get("rules", {}).items()
+    )
+
+
+def scores_of(tree: Mapping[str, Any], name: str) -> Scores:
+    """Return what a rule gave on every row and arm; not executed when it did not run."""
+    from pytest_finetune.evaluation.rules import Scores
+
+    facts = tree["rules"][name]
+    rows = tuple(facts.get("rows") or ())
+    if facts["outcome"] == "error":
+        return Scores(name, rows, errors=tuple(facts["reasons"]) or ("it ended as an error",))
+    if "scores" not in facts:
+        return Scores(name, rows, executed=False)
+    arms = {arm: tuple(None if value is None else float(value) for value in given) for arm, given in facts["scores"].items()}
+    return Scores(name, rows, tuple(facts.get("groups") or ()), arms)
+
+
+def expected_arms(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the arms that the experiment asks for."""
+    few_shot = tree.get("config", {}).get("prompt", {}).get("few_shot", 0)
+    return ("baseline", "prompted", "tuned") if few_shot else ("baseline", "tuned")
+
+
+def defaults_of(tree: Mapping[str, Any]) -> DecisionDefaults:
+    """Return the experiment's decision defaults."""
+    return DecisionDefaults(**tree["config"]["decision"])
+
+
+def case_of(tree: Mapping[str, Any]) -> Case:
+    """Return everything that the decision rests on."""
+    from pytest_finetune.evaluation.decision import Case
+
+    rules = rule_specs(tree)
+    arms = tree.get("arms", {})
+    digests = [arms.get(arm, {}).get("answers_sha256") for arm in ("baseline", "tuned")]
+    return Case(
+        rules=rules,
+        scores={rule.name: scores_of(tree, rule.name) for rule in rules},
+        defaults=defaults_of(tree),
+        looks=tree.get("looks", {}).get("k", 1),
+        arms=expected_arms(tree),
+        answers_differ=digests[0] != digests[1] if all(digests) else None,
+        delta_nonzero=(tree.get("training") or {}).get("delta_nonzero"),
+        problems=problems_of(tree),
+    )
+
+
+def problems_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return why nothing can be decided: what closed the gate."""
+    gate = tree.get("gate")
+    if not gate:
+        return ()
+    because = f": {gate['because']}" if gate["because"] else ""
+    return (f"the {gate['stage']} stage failed in {gate['by']}{because}",)
+
+
+def score_of(tree: Mapping[str, Any], rule: str, arm: str) -> Score:
+    """Return an arm's score under a rule that ran; ValueError says what is missing when it has none."""
+    from pytest_finetune.evaluation import score
+
+    spec = next(spec for spec in rule_specs(tree) if spec.name == rule)
+    look = tree.get("looks", {}).get("k", 1)
+    return score.score_of(spec, scores_of(tree, rule), arm, defaults_of(tree), look)
+
+
+def judged_rule(tree: Mapping[str, Any], name: str) -> RuleVerdict:
+    """Judge one rule by its own thresholds."""
+    import dataclasses
+
+    from pytest_finetune.evaluation.decision import decide
+
+    case = case_of(tree)
+    alone = dataclasses.replace(case, rules=tuple(rule for rule in case.rules if rule.name == name))
+    return decide(alone).rules[0]
+
+
+def labels_of(tree: Mapping[str, Any], field: str | None, answers: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    """Return the label in each answer; None where it has none."""
+    import json
+
+    found: list[str | None] = []
+    for answer in answers:
+        try:
+            value = json.loads(answer["response"])
+        except ValueError:
+            value = None
+        label = value.get(field) if isinstance(value, dict) and field else None
+        found.append(label if isinstance(label, str) else None)
+    return found

@@ -1,0 +1,228 @@
+"""The state of one pytest session: settings, experiments and their runs, the gate, and the evidence so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from pytest_finetune.markers import ExperimentRef, MarkerMistake, Stage
+from pytest_finetune.options import Settings, read_settings
+from pytest_finetune.suite import collection, explain, xdist
+from pytest_finetune.suite.evidence import Evidence, Outbox, first_line
+from pytest_finetune.suite.gate import Gate
+
+if TYPE_CHECKING:
+    from pytest_finetune.experiment import Experiment
+    from pytest_finetune.store import Store
+    from pytest_finetune.suite.run import ExperimentRun
+
+_KEY: Final = pytest.StashKey["FinetuneSession"]()
+
+NO_FLAG: Final = "needs a model: run pytest --finetune"
+
+
+def of(config: pytest.Config) -> FinetuneSession:
+    """Return the session that was begun for this config."""
+    return config.stash[_KEY]
+
+
+def begin(config: pytest.Config) -> FinetuneSession:
+    """Read the settings and begin; raises pytest.UsageError for flags that cannot be meant."""
+    from pytest_finetune import huggingface
+
+    config.stash[_KEY] = session = FinetuneSession(config, read_settings(config))
+    config.pluginmanager.register(huggingface, "finetune-huggingface")
+    return session
+
+
+class FinetuneSession:
+    """What lives as long as the pytest session; everything in it is made when it is first asked for."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self.config = config
+        self.settings = settings
+        self.refs: Sequence[ExperimentRef] = [ExperimentRef(file) for file in settings.experiments]
+        self.gate = Gate()
+        self.outbox = Outbox()
+        self.evidence = Evidence()
+        self.item: pytest.Item | None = None
+        self.brought: set[str] = set()
+        self.asked_for: Callable[[pytest.Item], bool] | None = None
+        self.promoted: list[str] = []
+        self.rule_items: dict[ExperimentRef, list[pytest.Item]] = {}
+        self._runs: dict[ExperimentRef, ExperimentRun] = {}
+        self._experiments: dict[ExperimentRef, Experiment] = {}
+
+    @cached_property
+    def store(self) -> Store:
+        """The store; nothing is written before something is kept."""
+        from pytest_finetune.store import Store
+
+        return Store(self.config.rootpath / self.settings.store)
+
+    @cached_property
+    def device(self) -> str:
+        """The device to run on: what was asked for, or the accelerator that is here."""
+        if self.settings.device != "auto":
+            return self.settings.device
+        from pytest_finetune.memory.hardware import accelerator
+
+        return accelerator()
+
+    def load(self, ref: ExperimentRef) -> Experiment:
+        """Return the resolved experiment; ExperimentError with every mistake in it."""
+        if ref not in self._experiments:
+            from pytest_finetune.experiment import load_experiment
+
+            overrides = {**dict(ref.overrides), **self.settings.overrides}
+            self._experiments[ref] = load_experiment(self.config.rootpath, ref.file, overrides, name=ref.name)
+        return self._experiments[ref]
+
+    def run(self, ref: ExperimentRef | MarkerMistake) -> ExperimentRun:
+        """Return the run of an experiment; a mistake in its marker or file fails the item that asks."""
+        if isinstance(ref, MarkerMistake):
+            pytest.fail(str(ref), pytrace=False)
+        if ref not in self._runs:
+            from pytest_finetune.experiment import ExperimentError
+            from pytest_finetune.suite.run import ExperimentRun
+
+            try:
+                experiment = self.load(ref)
+            except ExperimentError as error:
+                raise pytest.fail.Exception(f"{error}{self._hint(ref)}", pytrace=False) from None
+            self._runs[ref] = ExperimentRun(self, ref, experiment)
+        return self._runs[ref]
+
+    def _hint(self, ref: ExperimentRef) -> str:
+        if (self.config.rootpath / ref.file).exists():
+            return ""
+        return "\nname the experiment file in the ini option finetune_experiments, or mark the test finetune('file.yaml')"
+
+    def check_early(self) -> None:
+        """Parse what flags and ini name, before collection, so that a mistake is a usage error (exit 4).
+
+        Runs where usage errors can be raised: in the only process or on the xdist controller.
+        """
+        exists = [ref for ref in self.refs if (self.config.rootpath / ref.file).is_file()]
+        if not (self.settings.asked or exists):
+            return
+        from pytest_finetune.experiment import ExperimentError
+
+        xdist.refuse_unsupported(self.config)
+        asked_or_named = self.refs if self._named_in_ini() or self.settings.finetune else exists
+        for ref in asked_or_named:
+            try:
+                self.load(ref)
+            except ExperimentError as error:
+                raise pytest.UsageError(str(error)) from None
+        self._check_hardware()
+
+    def _named_in_ini(self) -> bool:
+        from pytest_finetune.options import DEFAULT_EXPERIMENT
+
+        return self.settings.experiments != (DEFAULT_EXPERIMENT,)
+
+    def _check_hardware(self) -> None:
+        from pytest_finetune.memory.hardware import accelerator, parse_budget
+
+        if self.settings.budget:
+            try:
+                parse_budget(self.settings.budget)
+            except ValueError as error:
+                raise pytest.UsageError(f"--finetune-budget={self.settings.budget!r}: {error}") from None
+        wants_gpu = self.settings.require_gpu or self.settings.device.startswith(("cuda", "mps"))
+        if wants_gpu and self.settings.asked and accelerator() == "cpu":
+            why = "--finetune-require-gpu" if self.settings.require_gpu else f"--finetune-device={self.settings.device}"
+            raise pytest.UsageError(f"{why}: there is no accelerator here, or this torch build cannot use it")
+
+    def before_test(self, item: pytest.Item) -> None:
+        """Skip, block or refuse an item of ours before its fixtures are set up."""
+        self.item = item
+        _skip_without_gpu(item)
+        place = collection.place_of(item)
+        if place is None:
+            return
+        if place.mistake is not None:
+            pytest.fail(place.mistake, pytrace=False)
+        self._refuse_bad_rule(item, place)
+        misuse = collection.per_row_misuse(item)
+        if misuse is not None:
+            pytest.fail(f"{item.name}: {misuse}", pytrace=False)
+        if place.stage.needs_model and not self.settings.finetune:
+            pytest.skip(NO_FLAG)
+        if place.experiment is None:
+            return
+        self.run(place.experiment).begin()
+        closed = self.gate.blocks(place.experiment, place.stage)
+        if closed is not None:
+            pytest.fail(closed.message, pytrace=False)
+
+    def _refuse_bad_rule(self, item: pytest.Item, place: collection.Place) -> None:
+        if item.get_closest_marker("eval_rule") is None:
+            return
+        from pytest_finetune.suite.rule_marks import duplicate, rule_of
+
+        try:
+            rule_of(item)
+        except MarkerMistake as mistake:
+            raise pytest.fail.Exception(str(mistake), pytrace=False) from None
+        twice = duplicate(item, self.rule_items.get(place.experiment, ())) if place.experiment else None
+        if twice is not None:
+            pytest.fail(twice, pytrace=False)
+
+    def after_phase(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Close the gate behind a failed data or fit test, and send the evidence with the report."""
+        place = collection.place_of(item)
+        if place is None:
+            return
+        name = place.experiment.name if place.experiment else None
+        if report.failed and place.experiment and not place.stage.needs_model:
+            self._close_gate(place, item, report)
+        self.outbox.send(report, place.stage.word, name)
+
+    def _close_gate(self, place: collection.Place, item: pytest.Item, report: pytest.TestReport) -> None:
+        assert place.experiment is not None
+        if place.experiment in self._runs:
+            self._runs[place.experiment].close_gate(place.stage, item.nodeid, first_line(report))
+        else:  # the experiment file itself cannot be used
+            self.gate.close(place.experiment, place.stage, item.nodeid, first_line(report))
+
+    def explain(self, op: str, left: object, right: object) -> list[str] | None:
+        """Explain a failed assertion about one of our objects; the whole text goes into a report section."""
+        lines = explain.compare(op, left, right)
+        if lines is None:
+            return None
+        title = "data findings" if op == "==" else "memory plan"
+        explain.section(self.item, title, lines)
+        return explain.shortened(lines, title)
+
+    def store_warnings(self) -> list[str]:
+        """Return what the store set aside or passed over; asks no store that was not used."""
+        return list(self.store.warnings) if "store" in self.__dict__ else []
+
+    def narrowed(self) -> list[str]:
+        """Return what narrows this run, as it was written."""
+        return collection.narrowing(self.config)
+
+
+def _skip_without_gpu(item: pytest.Item) -> None:
+    mark = item.get_closest_marker("gpu")
+    if mark is None:
+        return
+    from pytest_finetune.memory.hardware import accelerator
+
+    if accelerator() == "cpu":
+        pytest.skip("needs an accelerator, and there is none here (or this torch build cannot use it)")
+    wanted = mark.kwargs.get("min_gib", mark.args[0] if mark.args else 0)
+    from pytest_finetune import GiB
+    from pytest_finetune.memory.hardware import detect
+
+    budget = detect(accelerator(), item.config.rootpath)
+    if budget.total_bytes < wanted * GiB:
+        pytest.skip(f"needs an accelerator of {wanted} GiB; {budget.name} has {budget.total_bytes / GiB:.1f} GiB")
+
+
+__all__ = ["FinetuneSession", "Stage", "begin", "of"]

@@ -1,0 +1,1 @@
+"""The pytest side: how tests of an experiment are found, ordered, gated, run and closed."""

@@ -1,0 +1,133 @@
+"""The end of a session: evidence becomes the record, the page, the terminal's last lines and, when earned, a bundle."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_finetune.suite import html_page
+
+if TYPE_CHECKING:
+    from pytest_finetune.session import FinetuneSession
+
+NO_PYTEST_HTML = "no report.html: pytest-html is not installed or switched off"
+
+
+class Closing:
+    """Registered where reports arrive: in the only process, or on the xdist controller."""
+
+    def __init__(self, state: FinetuneSession) -> None:
+        self.state = state
+        self.record: Mapping[str, Any] | None = None
+        self.answers: Mapping[str, Mapping[str, Sequence[Any]]] = {}
+        self.refusal: str | None = None
+        self.page = html_page.Page(state)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the evidence that a report carries."""
+        self.state.evidence.receive(report)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, Any, Any]:
+        """Write the record before pytest-html writes its page, and the bundle after it.
+
+        Innermost among the wrappers: the terminal's summary, which is one too, comes after all of it.
+        """
+        if self.state.evidence.tests:
+            self._record(int(exitstatus))
+        else:
+            self.page.drop()
+        result = yield
+        if self.record is not None and self.state.settings.finetune:
+            self.page.copy()
+            self._promote(session)
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, Any, Any]:
+        """Print our section as the last one."""
+        result = yield
+        if self.record is not None:
+            self._print(terminalreporter)
+        return result
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_report_title(self, report: Any) -> None:
+        """Keep the page's title to set it when the verdict is known."""
+        self.page.titles.append(report)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_summary(self, prefix: list[str]) -> None:
+        """Open the page with the record."""
+        if self.record is not None:
+            prefix.append(self.fragment)
+
+    @cached_property
+    def fragment(self) -> str:
+        """The record as static HTML."""
+        from pytest_finetune.record.page import summary_html
+
+        assert self.record is not None
+        return summary_html(self.record, self.answers)
+
+    def _record(self, exitstatus: int) -> None:
+        from pytest_finetune.suite.recording import build_record, keep
+
+        self.record, self.answers = build_record(self.state, exitstatus, self._command(), self._notes())
+        self.page.set_title(self.record)
+        if self.state.settings.finetune:
+            keep(self.state, self.record, self.answers)
+
+    def _command(self) -> str:
+        return shlex.join(["pytest", *map(str, self.state.config.invocation_params.args)])
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self.state.settings.finetune and not self.page.expected:
+            notes.append(NO_PYTEST_HTML)
+        narrowed = self.state.narrowed()
+        if narrowed:
+            notes.append(f"narrowed run: {', '.join(narrowed)}")
+        return notes + self.state.store_warnings()
+
+    def _promote(self, session: pytest.Session) -> None:
+        if self.state.settings.promote is None:
+            return
+        from pytest_finetune.suite.promotion import promote
+
+        assert self.record is not None
+        self.refusal = promote(self.state, self.record, int(session.exitstatus))
+        if self.refusal is not None and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _print(self, terminalreporter: Any) -> None:
+        from pytest_finetune.record.terminal import summary_lines
+
+        assert self.record is not None
+        where = _relative(self.state.settings.record, self.state.config)
+        terminalreporter.write_sep("=", "finetune")
+        for line in summary_lines(self.record, where, terminalreporter._tw.fullwidth):
+            terminalreporter.write_line(line.text, **line.marks)
+        if self.state.settings.promote is not None:
+            self._print_promotion(terminalreporter)
+
+    def _print_promotion(self, terminalreporter: Any) -> None:
+        if self.refusal is not None:
+            terminalreporter.write_line(f"not promoted: {self.refusal}", red=True)
+        else:
+            terminalreporter.write_line("promoted: " + ", ".join(self.state.promoted), green=True)
+
+
+def now() -> str:
+    """Return the time as the record writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _relative(path: Any, config: pytest.Config) -> str:
+    base = config.invocation_params.dir
+    return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)

@@ -1,0 +1,140 @@
+"""Evidence: facts that travel as one JSON string on the test reports, so serial runs and xdist write one record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+ATTRIBUTE: Final = "pytest_finetune_evidence"
+
+
+class Fact(NamedTuple):
+    """One part of an experiment's record: where it belongs and what it holds (JSON only)."""
+
+    experiment: str
+    part: tuple[str, ...]
+    value: Any
+
+    @property
+    def id(self) -> str:
+        """Return the fact's identity: a later fact of the same id replaces the earlier."""
+        return "/".join((self.experiment, *self.part))
+
+
+@dataclass(slots=True)
+class Outbox:
+    """Facts that were established since the last report."""
+
+    facts: list[Fact] = field(default_factory=list)
+
+    def put(self, fact: Fact) -> None:
+        """Keep a fact until the next report is made."""
+        self.facts.append(fact)
+
+    def send(self, report: pytest.TestReport, stage: str, experiment: str | None) -> None:
+        """Put everything on the report, as one JSON string: pytest-xdist carries plain attributes."""
+        facts, self.facts = self.facts, []
+        letter = {"stage": stage, "experiment": experiment, "facts": [list(fact) for fact in facts]}
+        setattr(report, ATTRIBUTE, json.dumps(letter, separators=(",", ":")))
+
+
+@dataclass(slots=True)
+class TestOutcome:
+    """The outcome of one test of ours, over its three phases."""
+
+    __test__ = False
+
+    nodeid: str
+    stage: str
+    experiment: str | None
+    outcome: str = "passed"
+    seconds: float = 0.0
+    message: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record's form."""
+        return {
+            "nodeid": self.nodeid,
+            "stage": self.stage,
+            "experiment": self.experiment,
+            "outcome": self.outcome,
+            "seconds": round(self.seconds, 3),
+            "message": self.message,
+        }
+
+
+@dataclass(slots=True)
+class Evidence:
+    """All facts and outcomes of a run, gathered where reports arrive: the controller, or the only process."""
+
+    facts: dict[str, Fact] = field(default_factory=dict)
+    tests: dict[str, TestOutcome] = field(default_factory=dict)
+
+    def receive(self, report: pytest.TestReport) -> None:
+        """Take what a report carries; reports without our letter are not ours."""
+        letter = getattr(report, ATTRIBUTE, None)
+        if letter is None:
+            return
+        content = json.loads(letter)
+        for experiment, part, value in content["facts"]:
+            fact = Fact(experiment, tuple(part), value)
+            self.facts[fact.id] = fact
+        test = self.tests.setdefault(
+            report.nodeid, TestOutcome(report.nodeid, content["stage"], content["experiment"])
+        )
+        _update(test, report)
+
+    def experiments(self) -> list[str]:
+        """Return the names of the experiments, in the order in which they were met."""
+        return list(dict.fromkeys(fact.experiment for fact in self.facts.values()))
+
+    def tree(self, experiment: str) -> dict[str, Any]:
+        """Return the experiment's facts as one nested mapping."""
+        return grow(fact for fact in self.facts.values() if fact.experiment == experiment)
+
+
+def grow(facts: Iterable[Fact]) -> dict[str, Any]:
+    """Put each fact's value at its part; mappings that meet are merged.
+
+    >>> grow([Fact("a", ("arms", "tuned"), {"answers": 3}), Fact("a", ("arms", "tuned", "rules"), {})])
+    {'arms': {'tuned': {'answers': 3, 'rules': {}}}}
+    """
+    tree: dict[str, Any] = {}
+    for fact in facts:
+        at = tree
+        for name in fact.part[:-1]:
+            at = at.setdefault(name, {})
+        last = fact.part[-1]
+        if isinstance(fact.value, Mapping) and isinstance(at.get(last), dict):
+            at[last].update(fact.value)
+        else:
+            at[last] = dict(fact.value) if isinstance(fact.value, Mapping) else fact.value
+    return tree
+
+
+def _update(test: TestOutcome, report: pytest.TestReport) -> None:
+    test.seconds += report.duration
+    if report.failed:
+        test.outcome = "failed" if report.when == "call" and test.outcome != "error" else "error"
+        test.message = first_line(report)
+    elif report.skipped and test.outcome == "passed":
+        test.outcome = "xfailed" if hasattr(report, "wasxfail") else "skipped"
+        test.message = _skip_reason(report)
+
+
+def first_line(report: pytest.TestReport) -> str:
+    """Return the first line of why a report failed."""
+    crash = getattr(getattr(report.longrepr, "reprcrash", None), "message", None)
+    text = crash or (str(report.longrepr) if report.longrepr is not None else "")
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[0][:500] if lines else ""
+
+
+def _skip_reason(report: pytest.TestReport) -> str:
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")[:500]
+    return str(getattr(report, "wasxfail", ""))[:500]

@@ -1,0 +1,77 @@
+"""The page: pytest-html writes it; we say where, drop it when nothing of ours ran, and copy it when the user has one."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_finetune.suite import xdist
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_finetune.session import FinetuneSession
+
+REPORT = "report.html"
+
+
+def set_default(config: pytest.Config, record: Path) -> bool:
+    """Ask pytest-html for a self-contained page beside the record, unless the user named one; True when we did."""
+    if xdist.is_worker(config) or not available(config) or config.option.collectonly or config.option.htmlpath:
+        return False
+    config.option.htmlpath = str(record / REPORT)
+    config.option.self_contained_html = True
+    return True
+
+
+def available(config: pytest.Config) -> bool:
+    """Tell whether pytest-html is there."""
+    return hasattr(config.option, "htmlpath")
+
+
+class Page:
+    """What becomes of pytest-html's page."""
+
+    def __init__(self, state: FinetuneSession) -> None:
+        config = state.config
+        self._config = config
+        self._record = state.settings.record
+        self._there = self._record.exists()
+        self._ours = state.settings.finetune and set_default(config, self._record)
+        self.titles: list[Any] = []
+
+    @property
+    def expected(self) -> bool:
+        """Tell whether a page will be written."""
+        return available(self._config) and bool(self._config.option.htmlpath)
+
+    def set_title(self, record: Mapping[str, Any]) -> None:
+        """Let the title carry the verdict."""
+        from pytest_finetune.record.page import page_title
+
+        for report in self.titles:
+            report.title = page_title(record)
+
+    def drop(self) -> None:
+        """Nothing of ours ran: leave no file and no folder that only we asked for."""
+        if not self._ours:
+            return
+        manager = self._config.pluginmanager
+        for plugin in list(manager.get_plugins()):
+            if type(plugin).__module__.startswith("pytest_html.") and hasattr(plugin, "_report_path"):
+                manager.unregister(plugin)
+        if not self._there:
+            with contextlib.suppress(OSError):
+                self._record.rmdir()
+
+    def copy(self) -> None:
+        """Put a copy of the user's own page beside the record."""
+        if self._ours or not self.expected:
+            return
+        source = (Path.cwd() / Path(self._config.option.htmlpath).expanduser()).resolve()
+        target = self._record / REPORT
+        if source != target.resolve() and source.is_file():
+            shutil.copyfile(source, target)

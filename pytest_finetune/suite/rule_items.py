@@ -1,0 +1,234 @@
+"""One `eval_rule` item: the rule is called for every held-out row and every arm, then judged by its thresholds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import pytest
+
+from pytest_finetune.markers import RuleMark
+from pytest_finetune.suite.collection import place_of
+from pytest_finetune.suite.rule_marks import rule_of
+
+if TYPE_CHECKING:
+    from pytest_finetune.data.rows import Row, Rows
+    from pytest_finetune.evaluation.response import Response
+    from pytest_finetune.session import FinetuneSession
+    from pytest_finetune.suite.run import ExperimentRun
+
+# These say something about the answer; any other exception says something about the rule.
+ROW_FAILURES: Final = (AssertionError, ValueError, LookupError, TypeError, AttributeError)
+MESSAGE_CHARS: Final = 300
+MESSAGES_KEPT: Final = 300
+
+
+class RuleBroken(Exception):
+    """The rule itself is broken, so it judges nothing."""
+
+
+@dataclass(slots=True)
+class ArmScores:
+    """What one arm got: a score for each row (None: skipped), and the message of each failed row."""
+
+    scores: list[float | None] = field(default_factory=list)
+    messages: dict[str, str] = field(default_factory=dict)
+    causes: list[Exception | None] = field(default_factory=list, repr=False)
+
+
+class Score:
+    """The `score` of one call: collects one number between 0 and 1."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: float | None = None
+
+    def __call__(self, value: float) -> None:
+        """Grade this answer."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise RuleBroken(f"score({value!r}): write a number between 0 and 1")
+        if self.value is not None:
+            raise RuleBroken(f"score({value!r}): this answer was graded {self.value} already; grade it once")
+        self.value = float(value)
+
+
+def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
+    """Run the rule over its suite and raise the item's outcome; the facts are put down in either case."""
+    place = place_of(item)
+    assert place is not None
+    assert place.experiment is not None
+    run = session.run(place.experiment)
+    rule = rule_of(item)
+    rows = run.rows_of(rule.suite)
+    facts: dict[str, Any] = {"outcome": "error", "rows": [row.id for row in rows]}
+    try:
+        scores = _scores(run, item, rule, rows)
+        facts |= _score_facts(rows, scores)
+        run.note(("rules", rule.name), facts)
+        _judge(run, rule, facts)
+    except (RuleBroken, pytest.fail.Exception) as stop:
+        if isinstance(stop, RuleBroken):
+            run.note(("rules", rule.name), {**facts, "outcome": "error", "reasons": [str(stop)]})
+            pytest.fail(f"rule {rule.name!r} is broken: {stop}", pytrace=False)
+        if facts["outcome"] == "error":
+            run.note(("rules", rule.name), {**facts, "reasons": [str(stop).splitlines()[0]]})
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        run.note(("rules", rule.name), {**facts, "outcome": "error", "reasons": [text]})
+        raise
+
+
+def _scores(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows) -> dict[str, ArmScores]:
+    from pytest_finetune.suite.run import as_response
+
+    if not len(rows):
+        raise RuleBroken(f"{rows.path} holds no row to judge")
+    arms = run.arms if rule.suite is None else ("baseline", "tuned")
+    call = _caller(item)
+    found: dict[str, ArmScores] = {}
+    # The tuned arm first: without an adapter there is nothing to judge, and the base loads once for all arms.
+    for arm in sorted(arms, key=lambda name: name != "tuned"):
+        answers = run.answers(arm, rule.suite)
+        found[arm] = _arm_scores(call, rows, {id_: as_response(answer) for id_, answer in answers.items()})
+    ordered = {arm: found[arm] for arm in arms}
+    _refuse_broken(rule, ordered)
+    return ordered
+
+
+def _caller(item: pytest.Function) -> Callable[[Response, Row], float]:
+    """Return a function that runs the rule once and gives its score; row failures pass through."""
+    names = item._fixtureinfo.argnames
+    values = {name: item.funcargs[name] for name in names}
+    function = item.obj
+
+    def call(response: Response, row: Row) -> float:
+        score = Score()
+        own = {"response": response, "example": row, "score": score}
+        returned = function(**{name: own.get(name, values[name]) for name in names})
+        if returned is not None:
+            raise RuleBroken(f"it returned {returned!r}: a rule asserts, or calls score(x); it returns nothing")
+        return 1.0 if score.value is None else score.value
+
+    return call
+
+
+def _arm_scores(call: Callable[[Response, Row], float], rows: Rows, answers: Mapping[str, Response]) -> ArmScores:
+    found = ArmScores()
+    for row in rows:
+        value, message, cause = _one(call, answers[row.id], row)
+        found.scores.append(value)
+        found.causes.append(cause)
+        if message is not None and len(found.messages) < MESSAGES_KEPT:
+            found.messages[row.id] = message[:MESSAGE_CHARS]
+    return found
+
+
+def _one(
+    call: Callable[[Response, Row], float], response: Response, row: Row
+) -> tuple[float | None, str | None, Exception | None]:
+    try:
+        return call(response, row), None, None
+    except pytest.skip.Exception as skip:
+        return None, f"skipped: {skip}", None
+    except pytest.fail.Exception as failure:
+        if _is_timeout(failure):
+            raise
+        return 0.0, str(failure), None
+    except ROW_FAILURES as error:
+        named = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+        return 0.0, f"{named}{error}", error
+    except Exception as error:
+        if type(error).__module__.startswith("jsonschema") and type(error).__name__ == "ValidationError":
+            return 0.0, str(error).splitlines()[0], error
+        raise
+
+
+def _is_timeout(failure: BaseException) -> bool:
+    """Tell pytest-timeout's interruption from a rule's own pytest.fail: a time-out aborts the item, not a row."""
+    trace = failure.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == "pytest_timeout":
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _refuse_broken(rule: RuleMark, found: Mapping[str, ArmScores]) -> None:
+    """Raise when every row of every arm ended in one and the same exception: that is the rule, not the answers."""
+    causes = [cause for arm in found.values() for cause in arm.causes]
+    first = causes[0] if causes else None
+    if first is None or isinstance(first, (AssertionError, json.JSONDecodeError)) or _about_the_answer(first):
+        return
+    if all(type(cause) is type(first) and str(cause) == str(first) for cause in causes):
+        where = _where(first)
+        raise RuleBroken(
+            f"{type(first).__name__}: {first} on all {len(causes)} answers of every arm{where}; "
+            "an error that no answer escapes is the rule's own"
+        ) from first
+
+
+def _about_the_answer(error: Exception) -> bool:
+    return type(error).__name__ == "NotJson" or type(error).__module__.startswith("jsonschema")
+
+
+def _where(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f" (line {trace.tb_lineno} of {trace.tb_frame.f_code.co_name})" if trace is not None else ""
+
+
+def _score_facts(rows: Sequence[Row], found: Mapping[str, ArmScores]) -> dict[str, Any]:
+    return {
+        "outcome": "undecided",
+        "rows": [row.id for row in rows],
+        "groups": [row.group for row in rows] if any(row.group for row in rows) else None,
+        "skipped": sorted(set(_skipped(rows, found))),
+        "scores": {arm: [_number(value) for value in scores.scores] for arm, scores in found.items()},
+        "messages": {arm: scores.messages for arm, scores in found.items() if scores.messages},
+    }
+
+
+def _skipped(rows: Sequence[Row], found: Mapping[str, ArmScores]) -> Iterator[str]:
+    for scores in found.values():
+        yield from (row.id for row, value in zip(rows, scores.scores, strict=True) if value is None)
+
+
+def _number(value: float | None) -> float | int | None:
+    return int(value) if value is not None and value in {0.0, 1.0} else value
+
+
+def _judge(run: ExperimentRun, rule: RuleMark, facts: dict[str, Any]) -> None:
+    """Judge the rule by its thresholds; raise when it fails or cannot be judged."""
+    from pytest_finetune.record.case import judged_rule, score_of
+
+    _ = run.looks
+    tree = run.tree()
+    verdict = judged_rule(tree, rule.name)
+    if verdict.outcome in {"passed", "failed"}:
+        for arm in facts["scores"]:
+            score = score_of(tree, rule.name, arm)
+            part = ("arms", arm if rule.suite is None else f"{arm}@{rule.suite}", "rules", rule.name)
+            rate = {"passed": score.passed, "total": score.total, "rate": score.rate, "interval": list(score.interval)}
+            run.note(part, rate)
+    facts["outcome"] = verdict.outcome
+    run.note(("rules", rule.name), {**facts, "reasons": list(verdict.reasons)})
+    if verdict.outcome != "passed":
+        word = "does not hold" if verdict.outcome == "failed" else "cannot be judged"
+        _fail(f"rule {rule.name!r} {word}", verdict.reasons, _shown_rows(facts))
+
+
+def _shown_rows(facts: Mapping[str, Any]) -> list[str]:
+    messages = facts.get("messages", {}).get("tuned", {})
+    shown = [f"  {row}: {text.splitlines()[0] if text else ''}" for row, text in list(messages.items())[:3]]
+    if shown and len(messages) > len(shown):
+        shown.append(f"  ... {len(messages)} failed rows in the tuned arm; all of them are in the record")
+    return shown
+
+
+def _fail(headline: str, reasons: Sequence[str], rows: Sequence[str]) -> NoReturn:
+    pytest.fail("\n".join([headline, *(f"  {reason}" for reason in reasons), *rows]), pytrace=False)

@@ -1,0 +1,151 @@
+"""The rules of an experiment, as they were collected: names, arguments, and a digest of what they say."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_finetune.markers import MarkerMistake, RuleMark, rule_mark
+from pytest_finetune.suite.collection import PARAM
+
+if TYPE_CHECKING:
+    from types import CodeType, FunctionType
+
+_DEPTH = 4
+
+
+def rule_of(item: pytest.Item) -> RuleMark:
+    """Return the item's checked rule; MarkerMistake when its arguments cannot be meant."""
+    mark = item.get_closest_marker("eval_rule")
+    assert mark is not None
+    name = getattr(item, "originalname", None) or item.name
+    ids = _parameters(item)
+    return rule_mark(mark, f"{name.removeprefix('test_')}{ids}", ids)
+
+
+def _parameters(item: pytest.Item) -> str:
+    """Return ``[id]`` of the user's own parameters, ours left out."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None:
+        return ""
+    ids = list(callspec._idlist)
+    experiment = getattr(callspec.params.get(PARAM), "name", None)
+    if experiment in ids:
+        del ids[len(ids) - 1 - ids[::-1].index(experiment)]
+    return f"[{'-'.join(ids)}]" if ids else ""
+
+
+def rules_of(items: Iterable[pytest.Item]) -> dict[str, tuple[RuleMark, pytest.Item]]:
+    """Map rule names to rules; what has a mistake or a taken name is left out and fails on its own."""
+    found: dict[str, tuple[RuleMark, pytest.Item]] = {}
+    for item in items:
+        try:
+            rule = rule_of(item)
+        except MarkerMistake:
+            continue
+        found.setdefault(rule.name, (rule, item))
+    return found
+
+
+def duplicate(item: pytest.Item, items: Iterable[pytest.Item]) -> str | None:
+    """Return what to say when another rule of the experiment has this item's name."""
+    names: Counter[str] = Counter()
+    for other in items:
+        try:
+            names[rule_of(other).name] += 1
+        except MarkerMistake:
+            continue
+    name = rule_of(item).name
+    if names[name] < 2:
+        return None
+    return f"{names[name]} rules have the name {name!r}: rename a function, or give eval_rule(name=...)"
+
+
+def rule_facts(rule: RuleMark, item: pytest.Item) -> dict[str, Any]:
+    """Return the record's form of a rule that has not run yet."""
+    return {
+        "nodeid": item.nodeid,
+        "primary": rule.primary,
+        "guard": not rule.primary,
+        "min_rate": rule.min_rate,
+        "min_rate_bound": rule.min_rate_bound,
+        "min_gain": rule.min_gain,
+        "max_loss": rule.max_loss,
+        "confidence": rule.confidence,
+        "suite": rule.suite,
+        "cluster": rule.cluster,
+        "sha256": rule_digest(rule, item),
+        "outcome": "not run",
+        "reasons": [],
+    }
+
+
+def rule_digest(rule: RuleMark, item: pytest.Item) -> str:
+    """Digest what the rule says: its arguments, its parameters, its code and that of the helpers it calls.
+
+    Comments, formatting and docstrings do not count: only what can change a judgement.
+    """
+    from pytest_finetune.fingerprint import digest
+
+    function = inspect.unwrap(getattr(item, "function", item.obj))  # type: ignore[attr-defined]
+    parameters = {
+        key: repr(value) for key, value in getattr(getattr(item, "callspec", None), "params", {}).items() if key != PARAM
+    }
+    said = {
+        "arguments": {key: repr(value) for key, value in rule.arguments.items()},
+        "parameters": parameters,
+        "code": sorted(_codes(function, item.path, _DEPTH)),
+    }
+    return digest(said)
+
+
+def _codes(function: FunctionType, home: Any, depth: int, seen: set[int] | None = None) -> list[str]:
+    """Return the normalised source of a function and of the project's functions that it names."""
+    seen = set() if seen is None else seen
+    if id(function) in seen:
+        return []
+    seen.add(id(function))
+    codes = [_normalised(function)]
+    if depth:
+        for name in sorted(_names(function.__code__)):
+            value = function.__globals__.get(name)
+            if inspect.isfunction(value) and "site-packages" not in value.__code__.co_filename:
+                codes += _codes(value, home, depth - 1, seen)
+            elif isinstance(value, (str, int, float, bool, tuple, frozenset, list, dict, set)) and name.isupper():
+                codes.append(f"{name}={_stable(value)}")
+    return codes
+
+
+def _names(code: CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if inspect.iscode(constant):
+            names |= _names(constant)
+    return names
+
+
+def _stable(value: object) -> str:
+    if isinstance(value, (set, frozenset)):
+        return f"{{{', '.join(sorted(map(repr, value)))}}}"
+    if isinstance(value, Mapping):
+        return repr(sorted(value.items(), key=repr))
+    return repr(value)
+
+
+def _normalised(function: FunctionType) -> str:
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return function.__code__.co_code.hex() + repr(function.__code__.co_consts)
+    node = tree.body[0]
+    if isinstance(node, ast.FunctionDef):
+        node.decorator_list = []
+        if ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(node)

@@ -1,0 +1,308 @@
+"""One experiment's way through the rooms: rows, plan, adapter, answers, scores, decision, each made once on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, overload
+
+import pytest
+
+from pytest_finetune.evaluation.response import Response
+from pytest_finetune.markers import ExperimentRef, Stage
+from pytest_finetune.suite import answering, header, tokens, training_step
+from pytest_finetune.suite.evidence import Fact, grow
+from pytest_finetune.suite.per_row import PerRow
+
+if TYPE_CHECKING:
+    from pytest_finetune.data.charter import Charter
+    from pytest_finetune.data.contract import Contract
+    from pytest_finetune.data.rows import Rows
+    from pytest_finetune.evaluation.answers import Answer
+    from pytest_finetune.evaluation.arm import Arm
+    from pytest_finetune.evaluation.decision import Decision
+    from pytest_finetune.evaluation.runtimes import Runtime
+    from pytest_finetune.experiment import Experiment
+    from pytest_finetune.memory.hardware import Budget
+    from pytest_finetune.memory.plan import MemoryPlan
+    from pytest_finetune.session import FinetuneSession
+    from pytest_finetune.suite.answering import BaseModel
+    from pytest_finetune.suite.training_step import Adapter
+
+T = TypeVar("T")
+
+MALFORMED_SHOWN: Final = 20
+
+
+class step(Generic[T]):  # noqa: N801 (reads as `cached_property`)
+    """A part of the run that is made once; a failure is told in full once, then named in one line."""
+
+    def __init__(self, make: Callable[[ExperimentRun], T]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, run: None, owner: type) -> step[T]: ...
+    @overload
+    def __get__(self, run: ExperimentRun, owner: type) -> T: ...
+    def __get__(self, run: ExperimentRun | None, owner: type) -> step[T] | T:
+        if run is None:
+            return self
+        return run.once(self._name.replace("_", " "), lambda: self._make(run))
+
+
+class ExperimentRun:
+    """The lazy cache of one experiment; fixtures are views of it."""
+
+    def __init__(self, session: FinetuneSession, ref: ExperimentRef, experiment: Experiment) -> None:
+        self.session = session
+        self.ref = ref
+        self.experiment = experiment
+        self.facts: dict[str, Fact] = {}
+        self._made: dict[str, Any] = {}
+        self._failed: dict[str, str] = {}
+
+    def begin(self) -> None:
+        """Put down, once, what is known before anything runs."""
+        if not self.facts:
+            for part, value in header.facts(self.session, self.ref, self.experiment):
+                self.note(part, value)
+
+    def note(self, part: Sequence[str], value: object) -> None:
+        """Establish a fact of this experiment's record."""
+        fact = Fact(self.experiment.name, tuple(part), value)
+        self.facts[fact.id] = fact
+        self.session.outbox.put(fact)
+
+    def tree(self) -> dict[str, Any]:
+        """Return what the record of this experiment holds so far."""
+        return grow(self.facts.values())
+
+    def close_gate(self, stage: Stage, by: str, because: str) -> None:
+        """Close the later stages of this experiment; the first failure is the one that counts."""
+        if self.session.gate.close(self.ref, stage, by, because):
+            self.note(("gate",), {"stage": stage.word, "by": by, "because": because})
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Make a part once. What a user can mend fails the asking test with its message and no traceback."""
+        if name in self._failed:
+            pytest.fail(f"not run: {name} failed before: {self._failed[name]}", pytrace=False)
+        if name not in self._made:
+            try:
+                self._made[name] = make()
+            except Exception as error:
+                self._give_up(name, error)
+        return self._made[name]  # type: ignore[no-any-return]
+
+    def _give_up(self, name: str, error: Exception) -> NoReturn:
+        text = str(error) or type(error).__name__
+        self._failed[name] = text.splitlines()[0][:300]
+        if isinstance(error, _user_errors()):
+            raise pytest.fail.Exception(text, pytrace=False) from None
+        raise error
+
+    @step
+    def charter(self) -> Charter:
+        """The charter."""
+        from pytest_finetune.data.charter import Charter
+
+        return Charter(self.experiment.charter)
+
+    @step
+    def contract(self) -> Contract:
+        """The data contract, with the checks that plugins add."""
+        from pytest_finetune.data.contract import Contract
+
+        file = self.experiment.paths.contract_file
+        contract = Contract.load(self.experiment.root, file) if file else Contract.default()
+        tokenization = tokens.tokenization_of(self.experiment)
+        if tokenization is not None:
+            contract = contract.with_tokens(tokenization)
+        return contract.with_checks(self._plugin_checks)
+
+    def _plugin_checks(self, train: Rows, held_out: Rows) -> list[Any]:
+        found = self.session.config.hook.pytest_finetune_data_checks(
+            experiment=self.experiment, train_rows=train, eval_rows=held_out
+        )
+        return [finding for findings in found for finding in findings or ()]
+
+    @step
+    def train_rows(self) -> Rows:
+        """The training rows."""
+        return self._read(self.experiment.paths.train_file, "train")
+
+    @step
+    def eval_rows(self) -> Rows:
+        """The held-out rows."""
+        return self._read(self.experiment.paths.eval_file, "eval")
+
+    def rows_of(self, suite: str | None) -> Rows:
+        """Return the held-out rows of a suite; None is `eval_file`."""
+        if suite is None:
+            return self.eval_rows
+        suites = self.experiment.paths.suites
+        if suite not in suites:
+            known = ", ".join(suites) or "none"
+            pytest.fail(f"eval_rule(suite={suite!r}): no such suite under paths.suites; known: {known}", pytrace=False)
+        return self.once(f"suite {suite}", lambda: self._read(suites[suite], suite))
+
+    def _read(self, relative: str, split: str) -> Rows:
+        from pytest_finetune.data.profile import profile
+        from pytest_finetune.data.rows import read_rows
+
+        rows = read_rows(self.experiment.root, relative, split, max_line_bytes=self.contract.max_line_bytes)
+        counted = self.contract.tokenization.table(rows) if self.contract.tokenization else None
+        self.note(("data", split), profile(rows, self.contract, counted))
+        return rows
+
+    @step
+    def checked_data(self) -> bool:
+        """The built-in contract check: it runs before anything is trained or asked, whatever tests were selected."""
+        findings = self.contract.findings(self.train_rows, self.eval_rows)
+        self.note(("data", "findings"), [finding.as_json() for finding in findings])
+        self.note(("data", "waived"), [{**f.as_json(), "waiver": w.as_json()} for f, w in findings.waived])
+        if findings.errors:
+            self.close_gate(Stage.DATA, "the built-in contract check", findings.headline())
+            lines = findings.explain(limit=MALFORMED_SHOWN)
+            pytest.fail("nothing is trained: the rows break the contract\n" + "\n".join(lines), pytrace=False)
+        return True
+
+    @step
+    def memory_plan(self) -> MemoryPlan:
+        """The predicted peak of the training."""
+        from pytest_finetune.memory.plan import plan_memory
+
+        counted = self.contract.tokenization.table(self.train_rows) if self.contract.tokenization else {}
+        plan = plan_memory(self.experiment, counted.get("max"), self.session.store)
+        self.note(("memory",), plan.as_json(self.budget if self.budget.comparable else None))
+        return plan
+
+    @step
+    def budget(self) -> Budget:
+        """What is here, or what ``--finetune-budget`` names."""
+        from pytest_finetune.memory.hardware import detect, parse_budget
+
+        if self.session.settings.budget:
+            return parse_budget(self.session.settings.budget)
+        return detect(self.session.device, self.session.store.root)
+
+    def budget_or_skip(self) -> Budget:
+        """Return the budget; skip, with the plan printed, where there is no card to compare with."""
+        if not self.budget.comparable:
+            pytest.skip(f"{self.memory_plan!r}; not compared: {self.budget.incomparable_because}")
+        return self.budget
+
+    @step
+    def runtime(self) -> Runtime:
+        """The first runtime of the experiment, in which the decision is made."""
+        return answering.runtime_for(self)
+
+    @step
+    def base_model(self) -> BaseModel:
+        """The base model, for tests that ask it themselves."""
+        return answering.BaseModel(self.runtime, self.experiment.generation)
+
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter, trained now or reused; a failure closes the stages after the training."""
+        try:
+            return self.once("the training", lambda: training_step.adapter_of(self))
+        except BaseException as error:
+            if isinstance(error, Exception | pytest.fail.Exception):
+                first = (str(error) or type(error).__name__).splitlines()[0]
+                by = self.session.item.nodeid if self.session.item else "the training"
+                self.close_gate(Stage.TRAINING, by, first)
+            raise
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The names of the arms of this experiment."""
+        return ("baseline", "prompted", "tuned") if self.experiment.prompt.few_shot else ("baseline", "tuned")
+
+    def answers(self, arm: str, suite: str | None = None) -> Mapping[str, Answer]:
+        """Return an arm's answers by row id, from the store or from the model."""
+        name = f"answers of {arm}" + (f" on {suite}" if suite else "")
+        return self.once(name, lambda: answering.answers_of(self, arm, suite))
+
+    @step
+    def looks(self) -> int:
+        """Which look at these held-out rows this is; settled once all arms have answered."""
+        from pytest_finetune.suite.deciding import look_of
+
+        for arm in sorted(self.arms, reverse=True):  # the tuned arm first: its model answers for the others too
+            self.answers(arm)
+        tree = self.tree()
+        look = look_of(tree, self.eval_rows)
+        book = self.session.store.looks
+        k = book.earlier(look)
+        self.note(("looks",), {"k": k, "rules_sha256": look.rules_sha256})
+        for name in book.changed_after_look({rule: facts["sha256"] for rule, facts in tree["rules"].items()}, look.rows):
+            self.note(("rules", name, "changed_after_look"), True)
+        return k
+
+    def arm(self, name: str) -> Arm:
+        """Return the view of an arm that tests take."""
+        from pytest_finetune.evaluation.arm import Arm
+
+        if name not in self.arms:
+            pytest.fail("there is no prompt-only arm: set prompt.few_shot in the experiment", pytrace=False)
+        responses = {id_: as_response(answer) for id_, answer in self.answers(name).items()}
+        return Arm(name, self.experiment.runtimes[0], responses, self._score)
+
+    def _score(self, arm: str, rule: str) -> Any:
+        from pytest_finetune.record.case import score_of
+
+        rules = self.tree().get("rules", {})
+        if rule not in rules:
+            known = ", ".join(rules) or "none"
+            pytest.fail(f"{arm}[{rule!r}]: there is no rule of that name; known: {known}", pytrace=False)
+        if rules[rule].get("outcome") in {None, "not run", "error"}:
+            state = "ended as an error" if rules[rule].get("outcome") == "error" else "was not run in this session"
+            pytest.fail(f"{arm}[{rule!r}]: the rule {state}, so it has no score", pytrace=False)
+        return score_of(self.tree(), rule, arm)
+
+    def decision(self) -> Decision:
+        """Return the decision over everything that is known by now."""
+        from pytest_finetune.suite.deciding import decided
+
+        return decided(self.session, self.tree())
+
+    def runtime_match(self) -> tuple[Any, ...]:
+        """Return the agreement between runtimes; an experiment that names one runtime has none."""
+        return ()
+
+    def per_row(self, request: pytest.FixtureRequest, name: str) -> PerRow:
+        """Return the stand-in that a rule's set-up sees; the loop puts each row's own in its place."""
+        if request.node.get_closest_marker("eval_rule") is None:
+            pytest.fail(f"{name}: exists inside a rule only: mark the test with @pytest.mark.eval_rule", pytrace=False)
+        return PerRow(name)
+
+
+def as_response(answer: Answer) -> Response:
+    """Return an answer as rules see it."""
+    return Response(answer.response, answer.tokens, answer.seconds, answer.stopped)
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    from pytest_finetune.data.contract import ContractError
+    from pytest_finetune.evaluation.answers import AnswersError
+    from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
+    from pytest_finetune.experiment import ExperimentError
+    from pytest_finetune.fingerprint import BaseModelError
+    from pytest_finetune.memory.plan import PlanError
+    from pytest_finetune.store import StoreError
+    from pytest_finetune.training.request import TrainingError
+
+    return (
+        AnswersError,
+        BaseModelError,
+        ContractError,
+        ExperimentError,
+        FileNotFoundError,
+        PlanError,
+        AnsweringError,
+        StoreError,
+        TrainingError,
+    )

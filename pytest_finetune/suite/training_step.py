@@ -1,0 +1,192 @@
+"""The adapter: reused when the store has it, else trained by whichever trainer is registered, verified and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_finetune.suite.answering import base_name, base_of, device_class, dtype_class
+from pytest_finetune.suite.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from pytest_finetune.fingerprint import Key
+    from pytest_finetune.store import Entry
+    from pytest_finetune.suite.run import ExperimentRun
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A trained adapter in the store; `seconds` and `peak_bytes` are those of its training."""
+
+    path: Path
+    key: str
+    reused: bool
+    seconds: float
+    steps: int
+    final_loss: float | None
+    peak_bytes: int | None
+    log: Sequence[Mapping[str, float]] = field(repr=False)
+
+    def load(self, model: Any) -> Any:
+        """Put the adapter on a base model of yours, with plain PEFT."""
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(model, str(self.path))
+
+
+def adapter_of(run: ExperimentRun) -> Adapter:
+    """Return the experiment's adapter and put down the training's facts."""
+    _ = run.checked_data
+    key = adapter_key_of(run)
+    run.note(("key",), key.value)
+    run.note(("key_fields",), key.fields)
+    run.note(("key_changed",), _changed(run, key))
+    entry = None if run.session.settings.retrain else run.session.store.read("adapters", key)
+    reused = entry is not None
+    if entry is None:
+        entry, reused = _train(run, key)
+    run.session.store.remember(f"key-{run.experiment.name}", {"fields": key.fields, "key": key.value})
+    return _adapter(run, entry, reused=reused)
+
+
+def adapter_key_of(run: ExperimentRun) -> Key:
+    """Return the key of the adapter that this experiment's training would make."""
+    from pytest_finetune.fingerprint import adapter_key, package_versions
+
+    return adapter_key(
+        run.experiment,
+        _pairs(run),
+        base_of(run),
+        package_versions(),
+        device_class(run),
+        dtype_class(run),
+        trainer=_trainers(run),
+    )
+
+
+def _pairs(run: ExperimentRun) -> tuple[Any, ...]:
+    from pytest_finetune.data.formatting import format_pair
+
+    return tuple(format_pair(row, run.experiment.prompt) for row in run.train_rows)
+
+
+def _trainers(run: ExperimentRun) -> str:
+    """Name the registered trainers: another one never reuses this one's adapter."""
+    from pytest_finetune.fingerprint import sha256_hex
+
+    names = []
+    for implementation in run.session.config.hook.pytest_finetune_train.get_hookimpls():
+        if implementation.plugin_name == "finetune-huggingface":
+            continue
+        file = Path(implementation.function.__code__.co_filename)
+        content = sha256_hex(file.read_bytes())[:16] if file.is_file() else "?"
+        names.append(f"{implementation.function.__module__}:{content}")
+    return "+".join([*sorted(names), "trl"])
+
+
+def _changed(run: ExperimentRun, key: Key) -> dict[str, list[Any]]:
+    last = run.session.store.last(f"key-{run.experiment.name}")
+    if last is None:
+        return {}
+    return {name: list(pair) for name, pair in key.differs_from(last["fields"]).items()}
+
+
+def _train(run: ExperimentRun, key: Key) -> tuple[Entry, bool]:
+    """Train under the key's lock; another process may have been first."""
+    store = run.session.store
+    line = ProgressLine(run.session.config, run.experiment.name)
+    about: dict[str, Any] = {}
+    try:
+        with store.lock("adapters", key, line.say):
+            entry = None if run.session.settings.retrain else store.read("adapters", key)
+            if entry is not None:
+                return entry, True
+            _release(run)
+            if run.session.settings.retrain:
+                return _retrain(run, key, about, line), False
+            return store.commit("adapters", key, lambda folder: _fill(run, key, folder, about, line), about), False
+    finally:
+        line.close()
+
+
+def _retrain(run: ExperimentRun, key: Key, about: dict[str, Any], line: ProgressLine) -> Entry:
+    """Train although the store may have the adapter; the entry is replaced when the new one is whole."""
+    store = run.session.store
+    return store.replace("adapters", key, lambda folder: _fill(run, key, folder, about, line), about)
+
+
+def _fill(run: ExperimentRun, key: Key, folder: Path, about: dict[str, Any], line: ProgressLine) -> None:
+    from pytest_finetune.safetensors_check import delta_nonzero
+    from pytest_finetune.training.request import TrainingRequest
+
+    pairs = _pairs(run)
+    request = TrainingRequest(
+        experiment=run.experiment,
+        pairs=pairs,
+        rows=tuple(row.place for row in run.train_rows),
+        base=base_name(run),
+        folder=folder,
+        checkpoints=run.session.store.checkpoints(key),
+        device=run.session.device,
+        progress=line.show,
+        max_truncated=run.contract.max_truncated or 0,
+    )
+    result = run.session.config.hook.pytest_finetune_train(request=request)
+    about.update(
+        task=run.experiment.task,
+        experiment=run.experiment.name,
+        steps=result.steps,
+        seconds=round(result.seconds, 3),
+        final_loss=result.final_loss,
+        log=[dict(entry) for entry in result.log],
+        peak_bytes=result.peak_bytes,
+        trainable=result.trainable,
+        parameters=result.parameters,
+        tokens=dict(result.tokens),
+        notes=list(result.notes),
+        delta_nonzero=delta_nonzero(folder),
+    )
+
+
+def _release(run: ExperimentRun) -> None:
+    """Give the answering model's memory back: the training loads a base of its own."""
+    if "runtime" in run._made:
+        run.runtime.release()
+
+
+def _adapter(run: ExperimentRun, entry: Entry, *, reused: bool) -> Adapter:
+    from pytest_finetune.fingerprint import adapter_digest
+
+    about = entry.about
+    run.note(
+        ("training",),
+        {
+            "reused": reused,
+            "seconds": about["seconds"],
+            "steps": about["steps"],
+            "final_loss": about["final_loss"],
+            "log": about["log"],
+            "tokens": about["tokens"],
+            "trainable": about["trainable"],
+            "parameters": about["parameters"],
+            "notes": about["notes"],
+            "delta_nonzero": about["delta_nonzero"],
+            "adapter_sha256": adapter_digest(entry.path),
+            "adapter_path": str(entry.path.relative_to(run.experiment.root))
+            if entry.path.is_relative_to(run.experiment.root)
+            else str(entry.path),
+        },
+    )
+    run.note(("memory", "measured_peak_bytes"), about["peak_bytes"])
+    return Adapter(
+        path=entry.path,
+        key=entry.key,
+        reused=reused,
+        seconds=about["seconds"],
+        steps=about["steps"],
+        final_loss=about["final_loss"],
+        peak_bytes=about["peak_bytes"],
+        log=about["log"],
+    )
