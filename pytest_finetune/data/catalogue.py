@@ -259,6 +259,11 @@ RULES: Final[dict[str, Rule]] = {
         "The stop token is not learned from this row, so answers run to the token limit.",
         "Shorten the row, or use a chat template that ends the answer with the stop token.",
     ),
+    "tokens/prompt": Rule(
+        "error",
+        "The model would be trained on another prompt than it is asked with.",
+        "End prompt.template (or the row's prompt) with neither a space nor half a word.",
+    ),
     # The contract itself.
     "contract/waiver-expired": Rule(
         "error", "The finding was accepted until a date that has passed.", "Fix it, or renew the waiver."

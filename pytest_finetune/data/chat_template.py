@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.data.formatting import Message
+
+if TYPE_CHECKING:
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
 
 
 class TemplateError(ValueError):
@@ -25,7 +29,7 @@ def renderer(template: str | None, special: Mapping[str, str]) -> Callable[[list
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _generation_blocks()]
     )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _refuse
@@ -37,7 +41,9 @@ def renderer(template: str | None, special: Mapping[str, str]) -> Callable[[list
 
     def render(messages: list[Message], open_turn: bool) -> str:
         try:
-            return compiled.render(messages=messages, add_generation_prompt=open_turn, **special)
+            return compiled.render(
+                messages=messages, tools=None, documents=None, add_generation_prompt=open_turn, **special
+            )
         except JinjaError as error:
             raise TemplateError(f"the chat template refuses these messages: {error}") from None
 
@@ -46,6 +52,21 @@ def renderer(template: str | None, special: Mapping[str, str]) -> Callable[[list
 
 def _no_template(messages: list[Message], open_turn: bool) -> str:
     raise TemplateError("the tokenizer has no chat template: write prompt.template as text")
+
+
+def _generation_blocks() -> type[Extension]:
+    """Return the extension that knows ``{% generation %}``: where the assistant speaks, which changes no text."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension
+
+    class GenerationBlocks(Extension):
+        tags = {"generation"}  # noqa: RUF012 (jinja2's own declaration)
+
+        def parse(self, parser: Parser) -> list[nodes.Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    return GenerationBlocks
 
 
 def _tojson(

@@ -30,7 +30,7 @@ class ContractError(ValueError):
 class DataCheck(Protocol):
     """A check that a team adds: its findings stand beside the built-in ones, under ids of its own."""
 
-    def __call__(self, contract: Contract, train: Rows, held_out: Rows) -> Iterable[Finding]:
+    def __call__(self, train: Rows, held_out: Rows, /) -> Iterable[Finding]:
         """Return what breaks the rule; an empty iterable when all holds."""
         ...
 
@@ -121,8 +121,8 @@ class Contract:
 
         return label_in(self, output)
 
-    def with_checks(self, checks: Iterable[DataCheck]) -> Contract:
-        """Return the contract with further checks."""
+    def with_checks(self, *checks: DataCheck) -> Contract:
+        """Return the contract with further checks, which take the training and the held-out rows."""
         return replace(self, extra_checks=(*self.extra_checks, *checks))
 
     def with_tokens(self, tokenization: Tokenization) -> Contract:
@@ -136,9 +136,9 @@ class Contract:
         """
         from pytest_finetune.data.checks import built_in
 
-        found: list[Finding] = []
-        for check in (*built_in(), *self.extra_checks):
-            found.extend(_masked(finding) for finding in check(self, train, held_out))
+        found = [finding for check in built_in() for finding in check(self, train, held_out)]
+        for check in self.extra_checks:
+            found.extend(_masked(finding) for finding in check(train, held_out))
         return apply_waivers(_in_order(found), self.waivers, self.today, self.file)
 
 

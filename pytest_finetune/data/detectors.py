@@ -71,16 +71,15 @@ def find(text: str) -> list[Hit]:
 def scan(texts: Sequence[str]) -> Iterator[tuple[int, Hit]]:
     """Yield (index of the text, hit) for many texts; positions are within that text.
 
-    The texts are searched as one, so that an expression costs one call a batch instead of one a text.
+    The texts are searched as one for the few marks that every value has, and only texts with a mark are read closely.
     """
     starts: list[int] = []
     position = 0
     for text in texts:
         starts.append(position)
         position += len(text) + 1
-    touched = {bisect_right(starts, hit.start) - 1 for hit in _candidates("\n".join(texts))}
-    # A candidate may begin in one text and end in the next; only what stands in one text alone counts.
-    for index in sorted(touched | {index + 1 for index in touched if index + 1 < len(texts)}):
+    touched = {bisect_right(starts, place) - 1 for place in _gate_places("\n".join(texts))}
+    for index in sorted(touched):
         for hit in find(texts[index]):
             yield index, hit
 
@@ -94,6 +93,29 @@ def _candidates(text: str) -> Iterator[Hit]:
                 yield Hit(detector.rule, detector.name, match.start(), match.start() + length)
 
 
+def _gate_places(text: str) -> Iterator[int]:
+    for mark in _MARKS:
+        place = text.find(mark)
+        while place >= 0:
+            yield place
+            place = text.find(mark, place + 1)
+    for gate in _GATES:
+        for match in gate.finditer(text):
+            yield match.start()
+
+
+# Each value holds one of these marks or matches one of these gates, which cost a tenth of the expressions.
+_MARKS: Final = (
+    "AKIA", "ASIA", "ABIA", "ACCA", "AIza", "SG.", "SK", "dapi", ":A", "hvs.", "hvb.", "dp.pt.", "eyJ", "PRIVATE KEY",
+    "hooks.slack.com/", "AccountKey=", "://", "@",
+)  # fmt: skip
+_GATES: Final = (
+    re.compile(r"_[0-9A-Za-z_]{10}"),
+    re.compile(r"-[0-9A-Za-z_-]{10}"),
+    re.compile(r"[0-9][0-9 .()-]{5}"),
+    re.compile(r":[0-9A-Fa-f]{1,4}:"),
+    re.compile(r"[A-Z]{2}[0-9]{2} ?[0-9A-Z]{4} ?[0-9A-Z]{4}"),
+)
 _EMAIL: Final = re.compile(
     r"(?<![\w.+-])[\w.+%-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b", re.ASCII
 )

@@ -81,30 +81,27 @@ def _lines(
         else:
             if raw.endswith(b"\r\n"):
                 crlf.append(number)
-            yield from _line(raw, number, offset, label)
+            if number == 1 and raw.startswith(codecs.BOM_UTF8):
+                yield finding("data/bom", "the file begins with EF BB BF", file=label, line=1)
+                raw, offset, size = raw[3:], 3, size - 3
+            yield _line(raw, number, offset, label)
         offset += size
     if crlf:
         read = f"{len(crlf)} of {number} lines end with CRLF"
         yield finding("data/crlf", read, file=label, line=crlf[0])
 
 
-def _line(raw: bytes, number: int, offset: int, label: str) -> Iterator[Line | Finding]:
-    if number == 1 and raw.startswith(codecs.BOM_UTF8):
-        yield finding("data/bom", "the file begins with EF BB BF", file=label, line=1)
-        raw, offset = raw[3:], offset + 3
+def _line(raw: bytes, number: int, offset: int, label: str) -> Line | Finding:
     if b"\0" in raw:
-        yield finding("data/nul", f"{raw.count(0)} NUL bytes", file=label, line=number)
-        return
+        return finding("data/nul", f"{raw.count(0)} NUL bytes", file=label, line=number)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         read = f"byte {raw[error.start]:#04x} at position {error.start + 1} of the line"
-        yield finding("data/invalid-utf8", read, file=label, line=number)
-        return
-    if not text.strip():
-        yield finding("data/blank-line", "a line without a row", file=label, line=number)
-        return
-    yield Line(text.rstrip("\r\n"), number, offset, text.endswith("\n"))
+        return finding("data/invalid-utf8", read, file=label, line=number)
+    if not text or text.isspace():
+        return finding("data/blank-line", "a line without a row", file=label, line=number)
+    return Line(text.rstrip("\r\n"), number, offset, raw.endswith(b"\n"))
 
 
 def _skip_line(stream: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.data.words import shingles, words_of
@@ -11,12 +11,11 @@ from pytest_finetune.data.words import shingles, words_of
 if TYPE_CHECKING:
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Rows
-    from pytest_finetune.data.tokens import TokenTable
 
 _BINS: Final = (0, 50, 100, 200, 400, 800, 1600, 3200, 6400)
 
 
-def profile(rows: Rows, contract: Contract, tokens: TokenTable | None = None) -> dict[str, Any]:
+def profile(rows: Rows, contract: Contract, tokens: Mapping[str, int] | None = None) -> dict[str, Any]:
     """Return the record's ``data.<split>``: JSON values only, no text of a row."""
     labels = Counter(label for row in rows if (label := contract.label_of(row.output)) is not None)
     return {
@@ -33,7 +32,7 @@ def profile(rows: Rows, contract: Contract, tokens: TokenTable | None = None) ->
         },
         "distinct_questions": len({(row.instruction, row.input) for row in rows}),
         "distinct_answers": len({row.output for row in rows}),
-        "tokens": tokens._asdict() if tokens is not None else None,
+        "tokens": dict(tokens) if tokens is not None else None,
     }
 
 

@@ -8,7 +8,8 @@ is any fixed order and so keeps the filter exact. Candidates are confirmed on th
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.data.words import jaccard, shingles
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 # Rows whose grams are in memory at once.
 _CHUNK: Final = 50_000
-_BUCKETS: Final = 1 << 22
+_MAX_BUCKETS: Final = 1 << 22
+# Rarity is estimated on so many chunks of a file; the order stays exact whatever it is estimated on.
+_SAMPLED: Final = 4
 # Rows of one file that share a rare shingle are compared with so many neighbours at most, and all pairs are so many at
 # most: texts made from one template share everything, and comparing all with all is quadratic.
 NEIGHBOURS: Final = 64
@@ -40,19 +43,32 @@ class Vocabulary(dict[str, int]):
 class Corpus:
     """Many texts as word numbers: text i is ``ids[starts[i]:starts[i + 1]]``."""
 
-    def __init__(self, texts: Iterable[list[str]], vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._ids = array("i")
+        self._starts = array("q", [0])
+
+    def add(self, words: Sequence[str]) -> None:
+        """Append a text; not after `ids` or `starts` were asked for."""
+        self._ids.extend(map(self._vocabulary.__getitem__, words))
+        self._starts.append(len(self._ids))
+
+    @cached_property
+    def ids(self) -> NDArray[np.int32]:
+        """Return the word numbers of all texts, one after another."""
         import numpy as np
 
-        ids = array("i")
-        starts = array("q", [0])
-        for words in texts:
-            ids.extend(map(vocabulary.__getitem__, words))
-            starts.append(len(ids))
-        self.ids: NDArray[np.int32] = np.frombuffer(ids, dtype=np.int32) if ids else np.zeros(0, np.int32)
-        self.starts: Indices = np.frombuffer(starts, dtype=np.int64)
+        return np.frombuffer(self._ids, dtype=np.int32) if self._ids else np.zeros(0, np.int32)
+
+    @cached_property
+    def starts(self) -> Indices:
+        """Return where each text begins in `ids`, and where the last one ends."""
+        import numpy as np
+
+        return np.frombuffer(self._starts, dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self._starts) - 1
 
 
 class Similar(NamedTuple):
@@ -131,8 +147,14 @@ def _pairs_across(held_out: Corpus, train: Corpus, size: int, share: float) -> I
     wanted, owners, _ = _rarest(held_out, size, share, counts, np.ones(len(held_out), dtype=bool))
     order = np.argsort(wanted, kind="stable")
     wanted, owners = wanted[order], owners[order]
+    # Most n-grams of the training rows are in no held-out row: a bit table tells most of them apart.
+    mask = np.uint64(_MAX_BUCKETS - 1)
+    known = np.zeros(_MAX_BUCKETS, dtype=bool)
+    known[wanted & mask] = True
     for low, high in _chunks(train):
         hashes, rows = _hashed(train, size, low, high)
+        maybe = known[hashes & mask]
+        hashes, rows = hashes[maybe], rows[maybe]
         first = np.searchsorted(wanted, hashes, side="left")
         number = np.searchsorted(wanted, hashes, side="right") - first
         hit = number > 0
@@ -179,7 +201,7 @@ def _rarest(
         grams, rows = _hashed(corpus, size, low, high)
         kept = present[rows]
         grams, rows = grams[kept], rows[kept]
-        rarity = counts[grams & np.uint64(_BUCKETS - 1)].astype(np.uint64)
+        rarity = counts[grams & np.uint64(len(counts) - 1)].astype(np.uint64)
         order = np.argsort(rarity << np.uint64(40) | grams >> np.uint64(24))
         order = order[np.argsort((rows[order] - low).astype(np.uint16), kind="stable")]
         grams, rows = grams[order], rows[order]
@@ -196,14 +218,17 @@ def _rarest(
     return np.concatenate(hashes), np.concatenate(owners), sizes
 
 
-def _bucket_counts(corpora: Iterable[Corpus], size: int) -> Any:
+def _bucket_counts(corpora: Sequence[Corpus], size: int) -> Any:
+    """Return how often the n-grams of each hash bucket occur, at most 2**24 - 1; a power of two of buckets."""
     import numpy as np
 
-    counts = np.zeros(_BUCKETS, dtype=np.int64)
+    buckets = min(_MAX_BUCKETS, 1 << (1 + sum(len(corpus.ids) for corpus in corpora).bit_length()))
+    counts = np.zeros(buckets, dtype=np.int64)
     for corpus in corpora:
-        for low, high in _chunks(corpus):
+        chunks = list(_chunks(corpus))
+        for low, high in chunks[:: max(1, len(chunks) // _SAMPLED)]:
             grams, _ = _hashed(corpus, size, low, high)
-            counts += np.bincount((grams & np.uint64(_BUCKETS - 1)).astype(np.int64), minlength=_BUCKETS)
+            counts += np.bincount((grams & np.uint64(buckets - 1)).astype(np.int64), minlength=buckets)
     return np.minimum(counts, (1 << 24) - 1)
 
 

@@ -1,22 +1,42 @@
-"""Count tokens of training rows with the model's own tokenizer file, without torch or transformers."""
+"""Count tokens of training rows with the model's own tokenizer and template, without torch or transformers.
+
+The rows are tokenised as training does it: the prompt as it will be asked, and prompt, answer and stop token as one
+text. Only ``tokenizer.json`` (a fast tokenizer) can be read this way.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_finetune.data.formatting import Message, Pair
+from pytest_finetune.data.chat_template import TemplateError
+from pytest_finetune.data.formatting import Pair, format_pair
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_finetune.data.rows import Row
+    from pytest_finetune.experiment import Prompt
+
+
+class NoTokenizer(ValueError):  # noqa: N818 (not an error of the user: counting is left out)
+    """The folder holds no tokenizer that can be read without transformers."""
 
 
 class TokenCount(NamedTuple):
-    """One row in tokens: whole length, tokens of the prompt, and whether the stop token ends the answer."""
+    """One row in tokens.
+
+    `prompt` counts the first tokens that the row shares with its prompt asked alone; `kept` says that these are all of
+    the prompt's tokens, `stops` that a stop token follows in the answer, `chat` that a chat template made the text.
+    """
 
     length: int
     prompt: int
-    eos: bool
+    kept: bool
+    stops: bool
+    chat: bool = False
 
     def supervised(self, max_length: int) -> int:
         """Return how many tokens of the answer are left when the row is cut at `max_length`."""
@@ -25,115 +45,125 @@ class TokenCount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tokenization:
-    """How training rows become tokens: `count` takes a row's pair; rows are cut at `max_length`."""
+    """How rows become tokens: `count` takes formatted pairs; rows are cut at `max_length`."""
 
-    count: Callable[[Sequence[Pair]], Sequence[TokenCount]]
-    pair: Callable[[Any], Pair]
+    count: Callable[[Sequence[Pair]], list[TokenCount]]
+    prompt: Prompt
     max_length: int
 
+    def counts(self, rows: Iterable[Row]) -> list[TokenCount]:
+        """Return one count for each row, in order."""
+        return self.count([format_pair(row, self.prompt) for row in rows])
 
-class TokenTable(NamedTuple):
-    """Lengths of a split in tokens; `supervised` is the smallest number that a row has."""
-
-    p50: int
-    p95: int
-    max: int
-    truncated: int
-    supervised: int
+    def table(self, rows: Iterable[Row]) -> dict[str, int]:
+        """Return the record's ``data.<split>.tokens``."""
+        return token_table(self.counts(rows), self.max_length)
 
 
-def table(counts: Sequence[TokenCount], max_length: int) -> TokenTable:
-    """Summarise counts; percentiles are values that occur (nearest rank)."""
+def tokenization(folder: Path, prompt: Prompt, max_length: int) -> Tokenization:
+    """Return how a model folder tokenises rows; NoTokenizer when that needs transformers.
+
+    Text pairs get the stop token after the answer, as training adds it; message pairs are rendered with the folder's
+    chat template, which has to bring its own.
+    """
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise NoTokenizer(f"{file}: no such file")
+    tokenizer: Any = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    config = _json(folder / "tokenizer_config.json")
+    eos = _token_text(config.get("eos_token"))
+    if eos is None:
+        raise NoTokenizer(f"{folder / 'tokenizer_config.json'}: no eos_token")
+    stops = _stop_ids(tokenizer, eos, _json(folder / "generation_config.json"))
+    render = _renderer(folder, config)
+
+    def count(pairs: Sequence[Pair]) -> list[TokenCount]:
+        chat = bool(pairs) and not isinstance(pairs[0].prompt, str)
+        try:
+            texts = [_chat_texts(pair, render) if chat else _plain_texts(pair, eos) for pair in pairs]
+        except TemplateError as error:
+            raise NoTokenizer(str(error)) from None
+        flat = [text for both in texts for text in both]
+        ids = [encoding.ids for encoding in tokenizer.encode_batch(flat, add_special_tokens=not chat)]
+        return [
+            _counted(prompt, whole, stops, chat) for prompt, whole in zip(ids[::2], ids[1::2], strict=True)
+        ]
+
+    return Tokenization(count, prompt, max_length)
+
+
+def token_table(counts: Sequence[TokenCount], max_length: int) -> dict[str, int]:
+    """Summarise counts: lengths, how many rows are cut, and all tokens that carry loss in one epoch.
+
+    Percentiles are lengths that occur (nearest rank).
+    """
     lengths = sorted(count.length for count in counts)
-    if not lengths:
-        return TokenTable(0, 0, 0, 0, 0)
-    return TokenTable(
-        nearest_rank(lengths, 50),
-        nearest_rank(lengths, 95),
-        lengths[-1],
-        sum(length > max_length for length in lengths),
-        min(count.supervised(max_length) for count in counts),
-    )
+    return {
+        "p50": nearest_rank(lengths, 50),
+        "p95": nearest_rank(lengths, 95),
+        "max": lengths[-1] if lengths else 0,
+        "truncated": sum(length > max_length for length in lengths),
+        "supervised": sum(count.supervised(max_length) for count in counts),
+    }
 
 
 def nearest_rank(ordered: Sequence[int], percent: int) -> int:
-    """Return the nearest-rank percentile of a sorted, non-empty sequence.
+    """Return the nearest-rank percentile of a sorted sequence, 0 of an empty one.
 
     >>> nearest_rank([1, 2, 3, 4], 50), nearest_rank([1, 2, 3, 4], 95)
     (2, 4)
     """
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)] if ordered else 0
 
 
-def counter(folder: Path) -> Callable[[Sequence[Pair]], list[TokenCount]]:
-    """Return a function that counts pairs with the tokenizer in a model folder.
-
-    Text pairs get the stop token after the answer, as training adds it; message pairs are rendered with the folder's
-    chat template, which has to bring its own. FileNotFoundError when the folder has no ``tokenizer.json``.
-    """
-    from tokenizers import Tokenizer
-
-    tokenizer: Any = Tokenizer.from_file(str(_existing(folder / "tokenizer.json")))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    config = _json(folder / "tokenizer_config.json")
-    eos = token_text(config.get("eos_token"))
-    render = _renderer(folder, config)
-
-    def lengths(texts: Iterable[str], *, special: bool) -> Iterator[int]:
-        for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=special):
-            yield len(encoding.ids)
-
-    def count(pairs: Sequence[Pair]) -> list[TokenCount]:
-        if pairs and not isinstance(pairs[0].prompt, str):
-            return [
-                _chat_count(pair, render, eos, lambda text: next(lengths([text], special=False)))
-                for pair in pairs
-            ]
-        prompts = lengths((str(pair.prompt) for pair in pairs), special=True)
-        wholes = lengths((f"{pair.prompt}{pair.completion}{eos or ''}" for pair in pairs), special=True)
-        return [
-            TokenCount(whole, prompt, eos is not None) for whole, prompt in zip(wholes, prompts, strict=True)
-        ]
-
-    return count
+def _plain_texts(pair: Pair, eos: str) -> tuple[str, str]:
+    end = "" if pair.completion[-len(eos) :] == eos else eos
+    return str(pair.prompt), f"{pair.prompt}{pair.completion}{end}"
 
 
-def token_text(token: Any) -> str | None:
-    """Return a special token's text from ``tokenizer_config.json`` (a text, or an object with `content`)."""
+def _chat_texts(pair: Pair, render: Callable[[list[dict[str, str]], bool], str]) -> tuple[str, str]:
+    prompt, completion = list(pair.prompt), list(pair.completion)
+    messages: Any = [*prompt, *completion]
+    asked: Any = prompt
+    return render(asked, True), render(messages, False)
+
+
+def _counted(prompt: Sequence[int], whole: Sequence[int], stops: frozenset[int], chat: bool) -> TokenCount:
+    shared = 0
+    for asked, taught in zip(prompt, whole, strict=False):
+        if asked != taught:
+            break
+        shared += 1
+    return TokenCount(len(whole), shared, shared == len(prompt), not stops.isdisjoint(whole[shared:]), chat)
+
+
+def _stop_ids(tokenizer: Any, eos: str, generation: Mapping[str, Any]) -> frozenset[int]:
+    listed = generation.get("eos_token_id", [])
+    ids = [listed] if isinstance(listed, int) else list(listed or [])
+    return frozenset(number for number in [tokenizer.token_to_id(eos), *ids] if number is not None)
+
+
+def _token_text(token: Any) -> str | None:
+    """Return a special token's text: written as a text, or as an object with `content`."""
     if isinstance(token, Mapping):
         token = token.get("content")
     return token if isinstance(token, str) else None
 
 
-def _chat_count(
-    pair: Pair, render: Callable[[list[Message], bool], str], eos: str | None, length: Callable[[str], int]
-) -> TokenCount:
-    assert isinstance(pair.prompt, list)
-    assert isinstance(pair.completion, list)
-    prompt = render(pair.prompt, True)
-    whole = render([*pair.prompt, *pair.completion], False)
-    answer = whole.rpartition(pair.completion[-1]["content"])[2]
-    return TokenCount(length(whole), length(prompt), eos is not None and eos in answer)
-
-
-def _renderer(folder: Path, config: Mapping[str, Any]) -> Callable[[list[Message], bool], str]:
+def _renderer(folder: Path, config: Mapping[str, Any]) -> Callable[[list[dict[str, str]], bool], str]:
     from pytest_finetune.data.chat_template import renderer
 
     file = folder / "chat_template.jinja"
     template = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
-    special = {
-        key: text
-        for key in ("bos_token", "eos_token", "pad_token", "unk_token")
-        if (text := token_text(config.get(key)))
+    named = {
+        key: _token_text(config.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")
     }
+    special = {key: text for key, text in named.items() if text is not None}
     return renderer(template if isinstance(template, str) else None, special)
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; the folder holds no fast tokenizer")
-    return path
 
 
 def _json(path: Path) -> Mapping[str, Any]:

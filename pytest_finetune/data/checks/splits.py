@@ -28,8 +28,9 @@ _SHOWN: Final = 3
 
 def check_splits(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
     """Yield rows that repeat or contradict another, inside a split and across both."""
-    asked = _Questions(train)
-    tested = _Questions(held_out)
+    vocabulary = Vocabulary()
+    asked = _Questions(train, vocabulary)
+    tested = _Questions(held_out, vocabulary)
     yield from asked.repetitions()
     yield from tested.repetitions()
     leaked: set[int] = set()
@@ -62,22 +63,24 @@ def question_words(row: Row) -> list[str]:
 class _Questions:
     """The rows of one file by their normalised question."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, vocabulary: Vocabulary) -> None:
         self.rows = rows
-        self._instructions: dict[str, str] = {}
+        self.corpus = Corpus(vocabulary)
+        self._instructions: dict[str, list[str]] = {}
         # A hash for each row instead of its text: a million rows take 100 MB less. Equal hashes are confirmed.
         self._first: dict[int, int] = {}
         self._others: dict[int, list[int]] = {}
         for number, row in enumerate(rows):
-            key = hash(self.key(row))
+            words = words_of(row.input)
+            instruction = self._instruction(row)
+            self.corpus.add(words or instruction)
+            key = hash(_key(row, instruction, words))
             if self._first.setdefault(key, number) != number:
                 self._others.setdefault(key, []).append(number)
 
     def key(self, row: Row) -> tuple[str, str]:
-        instruction = self._instructions.get(row.instruction)
-        if instruction is None:
-            instruction = self._instructions[row.instruction] = _folded(row.instruction)
-        return instruction, _folded(row.input)
+        """Return what two rows have in common that ask the same."""
+        return _key(row, self._instruction(row), words_of(row.input))
 
     def rows_like(self, row: Row) -> list[Row]:
         """Return the rows of this file with the same question."""
@@ -103,6 +106,17 @@ class _Questions:
         """Return the numbers of rows that stand earlier in the file."""
         return [number for others in self._others.values() for number in others]
 
+    def _instruction(self, row: Row) -> list[str]:
+        words = self._instructions.get(row.instruction)
+        if words is None:
+            words = self._instructions[row.instruction] = words_of(row.instruction)
+        return words
+
+
+def _key(row: Row, instruction: list[str], words: list[str]) -> tuple[str, str]:
+    """Return instruction and input by their words; a text without any (only signs) as it is."""
+    return " ".join(instruction) or row.instruction.strip(), " ".join(words) or row.input.strip()
+
 
 def _repetition(row: Row, twins: Sequence[Row]) -> Finding:
     same = [other for other in twins if _answer(other) == _answer(row)]
@@ -120,10 +134,7 @@ def _exact_leak(row: Row, twins: Sequence[Row]) -> Finding:
 def _similar(
     rules: LeakageRules, asked: _Questions, tested: _Questions, leaked: set[int]
 ) -> Iterator[Finding]:
-    vocabulary = Vocabulary()
-    train = Corpus(map(question_words, asked.rows), vocabulary)
-    held_out = Corpus(map(question_words, tested.rows), vocabulary)
-    del vocabulary
+    train, held_out = asked.corpus, tested.corpus
     if rules.near_duplicate is not None:
         if rules.within:
             yield from _near_within(asked, train, rules)
@@ -162,11 +173,6 @@ def _by_left(pairs: Iterable[Similar], leaked: set[int]) -> Iterator[tuple[int, 
             groups[pair.left].append(pair)
     for number in sorted(groups):
         yield number, sorted(groups[number], key=lambda pair: (-pair.similarity, pair.right))
-
-
-def _folded(text: str) -> str:
-    """Return the text by its words; a text without any (only signs) as it is."""
-    return " ".join(words_of(text)) or " ".join(text.split())
 
 
 def _answer(row: Row) -> str:

@@ -19,7 +19,7 @@ def check_tokens(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Fi
     tokenization = contract.tokenization
     if tokenization is None:
         return
-    counts = tokenization.count([tokenization.pair(row) for row in train])
+    counts = tokenization.counts(train)
     yield from token_findings(contract, train, counts, tokenization.max_length)
 
 
@@ -34,8 +34,11 @@ def token_findings(
             yield finding("tokens/truncated", read, file=row.file, line=row.line, digest=row.digest)
     for row, count in zip(rows, counts, strict=True):
         if count.supervised(max_length) == 0:
-            read = f"the prompt alone has {count.prompt} of {max_length} tokens"
+            read = f"the prompt has {count.prompt} tokens, the row {count.length}, and {max_length} are kept"
             yield finding("tokens/unsupervised", read, file=row.file, line=row.line, digest=row.digest)
-        if not count.eos:
+        if count.length <= max_length and not count.stops:
             read = "no stop token after the answer"
             yield finding("tokens/no-eos", read, file=row.file, line=row.line, digest=row.digest)
+        if not count.kept and not count.chat:
+            read = "the last tokens of the prompt are others once the answer follows"
+            yield finding("tokens/prompt", read, file=row.file, line=row.line, digest=row.digest)
