@@ -10,7 +10,6 @@ import shutil
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,16 +21,7 @@ from pytest_finetune.store.ground import Ground
 from pytest_finetune.store.leftovers import sweep
 from pytest_finetune.store.lock import Lock, exclusive, file_lock, shared
 from pytest_finetune.store.looks import LookBook
-from pytest_finetune.store.manifest import (
-    MANIFEST,
-    DefectError,
-    Entry,
-    check_adapter,
-    describe,
-    parse,
-    render,
-    verify,
-)
+from pytest_finetune.store.manifest import MANIFEST, DefectError, Entry, parse, seal, verify
 from pytest_finetune.store.notes import Notes
 from pytest_finetune.store.shelf import Shelf
 
@@ -103,9 +93,31 @@ class Store:
         """Let `write` fill an empty folder and make it the entry, whole or not at all.
 
         The first writer wins: when a sound entry is there by then, it is returned and this one's files
-        are dropped. What `write` raises is raised on. Raises StoreError when the files must not be
-        stored (a pickle, a number that is not finite) or cannot be (disk full, read-only).
+        are dropped. `about` is read after `write` has returned, so `write` may fill it. What `write`
+        raises is raised on. Raises StoreError when the files must not be stored (a pickle, a number
+        that is not finite) or cannot be (disk full, read-only).
         """
+        return self._commit(kind, key, write, about, replacing=False)
+
+    def replace(
+        self,
+        kind: str,
+        key: Key | str,
+        write: Callable[[Path], None],
+        about: Mapping[str, Any] | None = None,
+    ) -> Entry:
+        """Like `commit`, but take the place of the entry that is there, in one step, when all is written."""
+        return self._commit(kind, key, write, about, replacing=True)
+
+    def _commit(
+        self,
+        kind: str,
+        key: Key | str,
+        write: Callable[[Path], None],
+        about: Mapping[str, Any] | None,
+        *,
+        replacing: bool,
+    ) -> Entry:
         name = _checked(kind, key)
         action = f"store {kind}/{name[:12]}"
         with explained(action, self.root):
@@ -118,8 +130,10 @@ class Store:
             with explained(action, self.root, only=disk.FULL):
                 write(part)
             with explained(action, self.root):
-                _seal(part, kind, key, about or {})
-                self._publish(part, kind, name)
+                seal(part, kind, name, about or {}, key.fields if isinstance(key, Key) else {})
+                self._publish(part, kind, name, replacing)
+        except DefectError as defect:
+            raise StoreError(f"store: {kind}/{name[:12]} was not stored: {defect}") from None
         finally:
             with contextlib.suppress(OSError):
                 disk.remove_tree(part)
@@ -222,8 +236,8 @@ class Store:
                 os.close(previous)
         return entry
 
-    def _publish(self, part: Path, kind: str, name: str) -> None:
-        """Rename the whole folder into place, unless a sound entry stands there."""
+    def _publish(self, part: Path, kind: str, name: str, replacing: bool) -> None:
+        """Rename the whole folder into place; a sound entry there stays, or changes places with it."""
         for _ in range(_ATTEMPTS):
             parent = self._shelf.own_folder(kind)
             try:
@@ -232,6 +246,8 @@ class Store:
                 if error.errno not in _TAKEN:
                     raise
                 if self.read(kind, name) is not None:
+                    if replacing:
+                        disk.exchange(part, parent / name)
                     return
             else:
                 disk.sync_folder(parent)
@@ -246,28 +262,6 @@ class Store:
 def _close_all(handles: dict[tuple[str, str], int]) -> None:
     while handles:
         os.close(handles.popitem()[1])
-
-
-def _seal(part: Path, kind: str, key: Key | str, about: Mapping[str, Any]) -> None:
-    """Check, sync and list what was written; the manifest comes last."""
-    try:
-        files = describe(part)
-        if not files:
-            raise DefectError("nothing was written")
-        if (part / MANIFEST).exists():
-            raise DefectError(f"{MANIFEST} is the store's own file")
-        if kind == "adapters":
-            check_adapter(part, files)
-    except DefectError as defect:
-        raise StoreError(f"store: {kind}/{str(key)[:12]} was not stored: {defect}") from None
-    for name in files:
-        disk.sync_file(part / name)
-    for folder in {(part / name).parent for name in files}:
-        disk.sync_folder(folder)
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    fields = key.fields if isinstance(key, Key) else {}
-    disk.write_durably(part / MANIFEST, render(kind, str(key), files, about, fields, created))
-    disk.sync_folder(part)
 
 
 def _checked(kind: str, key: Key | str) -> str:

@@ -8,11 +8,13 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from pytest_finetune.fingerprint import importing_keys
 from pytest_finetune.safetensors_check import TensorFileError, nonfinite
+from pytest_finetune.store import disk
 
 MANIFEST: Final = "MANIFEST.json"
 _SCHEMA: Final = 1
@@ -54,6 +56,27 @@ class Entry:
     def size_bytes(self) -> int:
         """Bytes of all files, the manifest left out."""
         return sum(record.size_bytes for record in self.files.values())
+
+
+def seal(folder: Path, kind: str, key: str, about: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    """Check what was written, bring it to the disk and list it; the manifest comes last.
+
+    DefectError when this must not become an entry.
+    """
+    files = describe(folder)
+    if not files:
+        raise DefectError("nothing was written")
+    if (folder / MANIFEST).exists():
+        raise DefectError(f"{MANIFEST} is the store's own file")
+    if kind == "adapters":
+        check_adapter(folder, files)
+    for name in files:
+        disk.sync_file(folder / name)
+    for inner in {parent for name in files for parent in PurePosixPath(name).parents}:
+        disk.sync_folder(folder / inner)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    disk.write_durably(folder / MANIFEST, render(kind, key, files, about, fields, created))
+    disk.sync_folder(folder)
 
 
 def describe(folder: Path) -> dict[str, FileRecord]:

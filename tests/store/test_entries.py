@@ -63,6 +63,44 @@ def test_the_first_writer_wins(store: Store, adapter: Adapter) -> None:
     assert not list(store.root.glob("tmp-*"))
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_replacement_takes_the_place_of_the_entry_when_it_is_whole(
+    store: Store, adapter: Adapter, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    if not at_once:
+        monkeypatch.setattr("pytest_finetune.store.disk._exchange_at_once", lambda one, other: False)
+    first = store.replace("adapters", KEY, adapter(0.5), {"n": 1})
+    seen_while_writing: list[object] = []
+
+    def write(folder: Path) -> None:
+        adapter(0.7)(folder)
+        seen_while_writing.append(Store(store.root).read("adapters", KEY))
+
+    second = store.replace("adapters", KEY, write, {"n": 2})
+    assert seen_while_writing == [first]
+    assert second.about == {"n": 2}
+    assert second.files != first.files
+    assert Store(store.root).read("adapters", KEY) == second
+    assert [path.name for path in store.root.iterdir() if path.name.startswith("tmp-")] == []
+
+
+def test_a_replacement_that_fails_leaves_the_entry(store: Store, adapter: Adapter) -> None:
+    first = store.commit("adapters", KEY, adapter(0.5))
+    with pytest.raises(StoreError, match="not finite"):
+        store.replace("adapters", KEY, adapter(math.nan))
+    assert store.read("adapters", KEY) == first
+
+
+def test_the_writer_may_fill_in_what_is_said_about_the_entry(store: Store, adapter: Adapter) -> None:
+    about: dict[str, object] = {}
+
+    def write(folder: Path) -> None:
+        adapter(0.5)(folder)
+        about["seconds"] = 1.5
+
+    assert store.commit("adapters", KEY, write, about).about == {"seconds": 1.5}
+
+
 def test_a_writer_that_fails_leaves_nothing(store: Store) -> None:
     def write(folder: Path) -> None:
         (folder / "half.json").write_text("{")

@@ -46,6 +46,17 @@ class StoreMachine(RuleBasedStateMachine):
         assert (entry.path / "data").read_bytes() == expected
         assert entry.about == {"n": len(expected)}
 
+    @rule(who=WRITERS, key=KEYS, content=CONTENTS)
+    def replace(self, who: int, key: str, content: bytes) -> None:
+        entry = self.stores[who].replace(
+            "outputs", key, lambda folder: write(folder, content), {"n": len(content)}
+        )
+        self.good[key] = content
+        for held in self.held:  # whoever has read the old one holds what is gone
+            held.discard(key)
+        self.held[who].add(key)
+        assert (entry.path / "data").read_bytes() == content
+
     @rule(first=WRITERS, second=WRITERS, key=KEYS, one=CONTENTS, two=CONTENTS)
     def commit_while_another_commits(self, first: int, second: int, key: str, one: bytes, two: bytes) -> None:
         """The second writer finishes while the first is still writing: the second was first."""
