@@ -24,21 +24,22 @@ def marked(answer: str, expected: str) -> list[Piece]:
     An answer that shares little with the expected one comes back unmarked: a page of marks points at nothing.
     Long answers are compared by their common beginning and end only, which takes linear time.
     """
-    ours, theirs = _WORDS.findall(answer), _WORDS.findall(expected.strip())
-    start = len(ours) - len(_WORDS.findall(answer.lstrip()))
-    head = _common(ours[start:], theirs)
-    tail = _common(ours[start + head :][::-1], theirs[head:][::-1])
-    middle, wanted = ours[start + head : len(ours) - tail], theirs[head : len(theirs) - tail]
-    pieces = [
-        ("".join(ours[: start + head]), False),
-        *_middle(middle, wanted),
-        ("".join(ours[len(ours) - tail :]), False),
-    ]
-    if tail == 0:
-        pieces.pop()
-    same = sum(len(text) for text, differs in pieces if not differs)
-    if same < _CLOSE_ENOUGH * len(answer):
+    body = answer.strip()
+    before, after = (
+        answer[: len(answer) - len(answer.lstrip())],
+        answer[len(answer.rstrip()) :] if body else "",
+    )
+    ours, theirs = _WORDS.findall(body), _WORDS.findall(expected.strip())
+    head = _common(ours, theirs)
+    tail = _common(ours[head:][::-1], theirs[head:][::-1])
+    end = len(ours) - tail
+    middle = _middle(ours[head:end], theirs[head : len(theirs) - tail])
+    same = sum(len(text) for text in ours[:head] + ours[end:]) + sum(
+        len(text) for text, differs in middle if not differs
+    )
+    if same < _CLOSE_ENOUGH * len(body):
         return [Piece(answer, False)]
+    pieces = [(before + "".join(ours[:head]), False), *middle, ("".join(ours[end:]) + after, False)]
     return [Piece(text, differs) for text, differs in pieces if text]
 
 

@@ -35,10 +35,9 @@ def error_annotations(record: Json) -> list[str]:
     found = []
     for run in reading.experiments(record):
         said = headline(run, record)
-        if said.tone != "good":
-            found.append(
-                command("error", f"{said.word}: {said.reason}", title=reading.text(run, "name", "experiment"))
-            )
+        if said.tone in ("warn", "bad"):
+            name = reading.text(run, "name", "experiment")
+            found.append(command("error", f"{said.word}: {said.reason}", title=name))
     for run in reading.experiments(record):
         for one in reading.findings(run):
             if one.get("severity") == "error":

@@ -36,9 +36,11 @@ def _shown_first(match: re.Match[str]) -> str:
 def code(text: object, limit: int | None = None) -> str:
     """Put text into a code span that its own backticks cannot end."""
     line = one_line(text, limit)
+    if not line:
+        return "(empty)"
     runs = [len(run) for run in re.findall(r"`+", line)]
     fence = "`" * (max(runs, default=0) + 1)
-    space = " " if line.startswith("`") or line.endswith("`") or not line.strip() else ""
+    space = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{space}{line}{space}{fence}"
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -56,8 +57,11 @@ def outputs_path(experiment: str, arm: str, several: bool) -> str:
 
 
 def _file_name(name: str) -> str:
-    """Make a name safe for every file system; nothing in it can leave the folder."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip(".-") or "unnamed"
+    """Make a name safe for every file system; a changed one gets a digest, so that no two names meet."""
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip(".-")
+    if safe == name and 0 < len(name) <= 80:
+        return name
+    return f"{safe[:60]}-{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}".lstrip("-")
 
 
 def _write_outputs(directory: Path, record: Json, answers: Answers) -> set[str]:

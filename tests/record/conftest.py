@@ -475,9 +475,8 @@ def poisoned(value: Any, kept: set[str], key: str = "") -> Any:
     return value + HOSTILE if isinstance(value, str) and key not in KEPT_VALUES else value
 
 
-@pytest.fixture
-def hostile(sample: Sample) -> Sample:
-    """Every way a session can end, with hostile text in every text field."""
+def made_hostile(sample: Sample) -> Sample:
+    """Put hostile text into every text field; every experiment gets an arm with a hostile name as well."""
     from pytest_finetune.record.validate import schema
 
     kept = structural_keys(schema()) | {"baseline", "prompted", "tuned", "contract", "experiment"}
@@ -490,3 +489,15 @@ def hostile(sample: Sample) -> Sample:
             run["arms"]["serving" + HOSTILE] = copy.deepcopy(run["arms"]["tuned"])
             answers[run["name"]]["serving" + HOSTILE] = answers[run["name"]]["tuned"]
     return Sample(record, answers)
+
+
+@pytest.fixture
+def hostile(sample: Sample) -> Sample:
+    """Every way a session can end, with hostile text in every text field."""
+    return made_hostile(sample)
+
+
+@pytest.fixture
+def hostile_keep() -> Sample:
+    """A kept adapter, with hostile text in every text field."""
+    return made_hostile(keep())

@@ -128,7 +128,8 @@ def _number(value: str, span: str) -> Html:
 
 
 def _level(experiment: Json) -> str:
-    confidences = {reading.number(rule, "confidence") for rule in reading.part(experiment, "rules").values()}
+    rules = reading.part(experiment, "rules")
+    confidences = {reading.number(reading.part(rules, name), "confidence") for name in rules}
     known = sorted(value for value in confidences if value is not None)
     level = f" Intervals at {' and '.join(map(threshold, known))}." if known else ""
     return f"A dashed line is the rate that the tuned model must reach.{level}"

@@ -32,7 +32,7 @@ class Sheet(NamedTuple):
     rules: tuple[str, ...]
     scores: Mapping[tuple[str, str, str], float | None]  # (rule, arm, row id)
     messages: Mapping[str, Json]
-    answers: Mapping[tuple[str, str, object], Json]  # (arm, row id, line)
+    answers: Mapping[tuple[str, str, int | None], Json]  # (arm, row id, line)
 
 
 def rows(experiment: Json, answers: Answers) -> Html:
@@ -78,7 +78,9 @@ def _sheet(experiment: Json, answers: Answers) -> Sheet:
     arms = [arm for arm in reading.arms(experiment) if arm in given]
     arms += sorted(given.keys() - set(arms))
     by_row = {
-        (arm, str(answer.get("id")), answer.get("line")): answer for arm in arms for answer in given[arm]
+        (arm, str(answer.get("id")), reading.whole(answer, "line")): answer
+        for arm in arms
+        for answer in given[arm]
     }
     return Sheet(
         tuple(arms), tuple(names), scores, {n: reading.part(known, n, "messages") for n in names}, by_row
@@ -129,7 +131,7 @@ def _prompts(sheet: Sheet, answers: Answers) -> Html | None:
 
 def _row(row: Json, sheet: Sheet) -> Html:
     """One row: where it stands, its input, the expected answer, and what every arm said."""
-    name, line = reading.text(row, "id"), row.get("line")
+    name, line = reading.text(row, "id"), reading.whole(row, "line")
     expected = reading.text(row, "expected")
     tags = [element("span", str(tag), class_="ft-tag") for tag in reading.listed(row, "tags")]
     place = f"{reading.text(row, 'file', 'unknown file')}:{reading.text(row, 'line', '?')}"
@@ -156,7 +158,7 @@ def _row(row: Json, sheet: Sheet) -> Html:
     )
 
 
-def _find(sheet: Sheet, arm: str, row: str, line: object) -> Json:
+def _find(sheet: Sheet, arm: str, row: str, line: int | None) -> Json:
     return sheet.answers.get((arm, row, line)) or {}
 
 
