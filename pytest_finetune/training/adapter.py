@@ -143,12 +143,12 @@ def _canonical(config: Mapping[str, Any], experiment: Experiment) -> dict[str, A
     }
 
 
-def use_float32_on_cpu(model: Any) -> None:
-    """Train the adapter of a quantised base in float32 on the CPU.
+def use_float32(model: Any) -> None:
+    """Train the adapter in float32, though TRL has cast that of a quantised base to bfloat16.
 
-    TRL casts it to bfloat16, as QLoRA's authors did on GPUs; a CPU gains nothing by that and loses small
-    updates.
+    For devices that do not compute in bfloat16: a CPU gains nothing by the cast and loses small updates, a
+    GPU that scales its gradients for float16 cannot scale bfloat16.
     """
     for parameter in model.parameters():
-        if parameter.requires_grad and parameter.device.type == "cpu":
+        if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)

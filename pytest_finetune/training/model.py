@@ -42,10 +42,15 @@ def load_model(source: BaseSource, device: str) -> Any:
         use_safetensors=True,
         attn_implementation="sdpa",
         quantization_config=_quantization(source.quantization, dtype),
-        device_map=None if device == "cpu" else {"": device},
+        device_map=None if device == "cpu" else {"": _indexed(device)},
     )
     _keep_autograd(model)
     return model.eval()
+
+
+def _indexed(device: str) -> str:
+    """Return ``cuda`` with the number of the current card: Trainer compares devices by name."""
+    return f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
 
 
 def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:

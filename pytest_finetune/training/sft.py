@@ -126,7 +126,8 @@ def _trainer(
     if "row" in prepared.column_names and not _other_loss(training.sft):
         labels = dict(zip(prepared["row"], prepared["labels"], strict=True))
         check_trained_rows(rows, labels, training.max_seq_length)
-    adapter.use_float32_on_cpu(trainer.model)
+    if not config.bf16:
+        adapter.use_float32(trainer.model)
     arguments.pace(config, len(prepared), training.sft)
     return trainer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import logging
 import os
 import random
@@ -40,6 +40,8 @@ def surroundings(*, offline: bool) -> Iterator[None]:
             _random_state(),
             _determinism(),
         ):
+            if not offline:
+                _import_bitsandbytes()
             yield
 
 
@@ -68,6 +70,13 @@ def _attributes(module: str, values: Mapping[str, object]) -> Iterator[None]:
     finally:
         for name, value in fresh.items():
             setattr(owner, name, value)
+
+
+def _import_bitsandbytes() -> None:
+    """Import bitsandbytes, as PEFT will, without the network: on some CPUs it fetches a kernel to run."""
+    if importlib.util.find_spec("bitsandbytes") is not None:
+        with _attributes("huggingface_hub.constants", {"HF_HUB_OFFLINE": True}):
+            importlib.import_module("bitsandbytes")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import pickle
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +125,25 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
     result = train(request)
     assert result.resumed_from == (step - 1 or None)
     assert [entry["step"] for entry in result.log] == list(range(1, 9))
+    assert weights(result.folder) == uninterrupted(request)
+
+
+def test_a_training_killed_in_another_process_goes_on_here_with_the_same_bytes(
+    ask: Ask, uninterrupted: Callable[[TrainingRequest], bytes], tmp_path: Path
+) -> None:
+    request = ask(training=TRAINING, lora=DROPOUT)
+    (tmp_path / "request.pickle").write_bytes(pickle.dumps(request))
+    code = (
+        "import dataclasses, os, pathlib, pickle, signal, sys\n"
+        "from pytest_finetune.training.sft import train\n"
+        "request = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())\n"
+        "die = lambda progress: progress.step == 4 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "train(dataclasses.replace(request, progress=die))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "request.pickle")]
+    assert subprocess.run(command, check=False, timeout=240).returncode == -signal.SIGKILL
+    result = train(request)
+    assert result.resumed_from == 3
     assert weights(result.folder) == uninterrupted(request)
 
 
