@@ -8,6 +8,7 @@ import json
 import math
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -197,111 +198,9 @@ def experiment(
     return copy.deepcopy(record), answers
 
 
-LOSS = [
-    3.412,
-    2.881,
-    2.107,
-    1.492,
-    0.981,
-    0.622,
-    0.401,
-    0.288,
-    0.203,
-    0.162,
-    0.131,
-    0.117,
-    0.101,
-    0.094,
-    0.089,
-    0.081,
-]
-RUN: Record = {
-    "task": "support_ticket_priority_json",
-    "key": "3fa29c1b" * 8,
-    "key_fields": {"base": {"weights": "9e" * 32, "tokenizer": "77" * 32}, "rows": "c4" * 32, "seed": 0, "torch": "2.13.0"},
-    "key_changed": {"training.learning_rate": [0.0002, 0.0005]},
-    "config": {
-        "base_model": "models/ticket-lm", "peft_method": "lora", "quantization": "none", "revision": None,
-        "lora": {"r": 8, "alpha": 16, "dropout": 0.05, "target_modules": "all-linear"},
-        "training": {"learning_rate": 0.0005, "num_train_epochs": 2, "max_seq_length": 512, "seed": 0},
-        "prompt": {"template": "Instruction: {instruction}\nInput: {input}\nAnswer:", "few_shot": 4},
-        "paths": {"train_file": "data/train.jsonl", "eval_file": "eval/check.jsonl", "suites": {}},
-        "decision": {"confidence": 0.95, "min_gain": 0.05, "spend": True},
-    },
-    "config_file": "finetune.yaml",
-    "overrides": {"training.learning_rate": 0.0005},
-    "checksums": {
-        "train": {"path": "data/train.jsonl", "sha256": "1d" * 32}, "eval": {"path": "eval/check.jsonl", "sha256": "2e" * 32},
-        "contract": {"path": "data/contract.yaml", "sha256": "3f" * 32}, "experiment": {"path": "finetune.yaml", "sha256": "40" * 32},
-        "suites": {},
-    },
-    "charter": {
-        "behaviour": "Return the priority of a short support ticket as strict JSON.", "facts_change": "never",
-        "prompt_tried": "The zero-shot prompt adds prose around the JSON.", "owner": "support-ml",
-        "base_license": "apache-2.0", "data_license": "internal", "personal_data": "none",
-        "retire_when": "The priority rubric changes.", "findings": [],
-    },
-    "environment": {
-        "python": "3.11.2", "platform": "Linux-6.1-x86_64",
-        "packages": {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2", "trl": "1.16.0", "pytest": "9.2.0"},
-    },
-    "hardware": {
-        "name": "CPU, 2 cores", "device": "cpu", "total_bytes": 16 * 2**30, "free_bytes": 13 * 2**30,
-        "usable_bytes": 12 * 2**30, "headroom": 0.1, "driver": None, "runtime": None, "processes": [],
-        "disk_free_bytes": 40 * 2**30, "ram_bytes": 16 * 2**30, "source": "measured",
-    },
-    "data": {
-        "train": {
-            "rows": 480, "tokens": {"p50": 61, "p95": 84, "max": 97, "truncated": 0},
-            "labels": {"critical": 98, "high": 131, "medium": 129, "low": 122}, "tags": {},
-        },
-        "eval": {
-            "rows": 160, "tokens": {"p50": 60, "p95": 85, "max": 95, "truncated": 0},
-            "labels": {"critical": 27, "high": 53, "medium": 27, "low": 53}, "tags": {"borderline": 23, "negative": 13},
-        },
-        "findings": [
-            {"rule": "data/label-drift", "severity": "warning", "read": "high: 27% of training rows, 33% of held-out rows",
-             "why": "the decision weighs labels as the held-out file does", "fix": "draw both files from one source",
-             "file": "eval/check.jsonl", "line": None},
-        ],
-        "waived": [],
-    },
-    "memory": {
-        "predicted_peak_bytes": 431 * 2**20,
-        "breakdown": {"weights": 21 * 2**20, "adapter": 2**20, "gradients": 2**20, "optimizer": 2 * 2**20,
-                      "activations": 214 * 2**20, "logits": 160 * 2**20, "temporaries": 32 * 2**20},
-        "budget_bytes": 12 * 2**30, "budget_name": "CPU, 2 cores", "fits": "fits", "remedies": [],
-        "measured_peak_bytes": None, "notes": ["the process also needs memory for Python and torch"],
-    },
-    "training": {
-        "reused": False, "seconds": 41.3, "steps": 120, "final_loss": 0.081,
-        "log": [{"step": 8 * (i + 1), "loss": loss, "learning_rate": 5e-4} for i, loss in enumerate(LOSS)],
-        "adapter_sha256": "e7" * 32, "adapter_path": "adapters/3fa29c1b", "trainable": 401_408, "parameters": 5_201_152,
-    },
-    "runtime_match": [],
-}  # fmt: skip
-DECISIONS: dict[str, Record] = {
-    "keep": {
-        "verdict": "keep", "keep": True, "undecided": False, "next_change": None, "examples_needed": None,
-        "reasons": ["The tuned model is demonstrably better on priority than the base model and than a prompt with 4 examples, "
-                    "and every rule holds.", "strict_json holds: 95% is reached."],
-        "plan_line": "160 rows show a gain of 10.4 points with 80% power at 20% discordant rows.",
-        "risks": ["A loss of up to 2.3 points on short_reason is not excluded.", "One runtime was tried."],
-    },
-    "iterate": {
-        "verdict": "iterate", "keep": False, "undecided": False, "examples_needed": 310,
-        "reasons": ["The gain over the prompt is not demonstrated on 160 rows.", "strict_json holds."],
-        "next_change": {"change": "write 40 contrast rows for medium against high",
-                        "because": "31 of 44 wrong rows confuse medium with high", "rows": []},
-        "plan_line": "160 rows show a gain of 10.4 points with 80% power.", "risks": ["The held-out rows were looked at 3 times."],
-    },
-    "discard": {
-        "verdict": "discard", "keep": False, "undecided": False, "examples_needed": None,
-        "reasons": ["The tuned model is demonstrably worse on priority than the base model."],
-        "next_change": {"change": "halve training.learning_rate", "because": "the loss rose in the last third", "rows": []},
-        "plan_line": "160 rows show a gain of 10.4 points with 80% power.", "risks": [],
-    },
-}  # fmt: skip
+SHARED = json.loads(Path(__file__).with_name("sample_run.json").read_text(encoding="utf-8"))
+RUN: Record = SHARED["run"]
+DECISIONS: dict[str, Record] = SHARED["decisions"]
 
 
 def session(*experiments: Record, **over: Any) -> Record:

@@ -62,7 +62,7 @@ def views(record: Any, answers: Any) -> None:
 PLACES: dict[str, list[Path]] = {}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), name=st.sampled_from(NAMES))
 def test_views_survive_whatever_is_missing_null_or_empty(
     make: Callable[[str], Any], data: st.DataObject, name: str
