@@ -64,6 +64,17 @@ def experiments(record: Json) -> list[Json]:
     return parts(record, "experiments")
 
 
+def cheap_only(record: Json) -> bool:
+    """Tell whether the session ran without `--finetune`: only the stages that need no model.
+
+    `finetune` of the record says so; without it the command does, unless a model was used all the same.
+    """
+    if isinstance(record.get("finetune"), bool):
+        return not record["finetune"]
+    used = any(arms(run) or part(run, "training") for run in experiments(record))
+    return not used and bool(record) and "--finetune" not in text(record, "command").split()
+
+
 def arms(experiment: Json) -> list[str]:
     """Name the arms: baseline, prompted, tuned, then any other by name."""
     names = [name for name, arm in part(experiment, "arms").items() if isinstance(arm, Mapping)]

@@ -60,6 +60,8 @@ def summary_lines(record: Json, record_dir: str | PurePath, columns: int = 80) -
 
 
 def _where(record: Json, record_dir: str | PurePath) -> str:
+    if reading.cheap_only(record):
+        return "none is kept without --finetune"
     missing = any("no report.html" in str(note) for note in reading.listed(record, "notes"))
     return one_line(PurePath(record_dir) / ("record.json" if missing else "report.html"))
 

@@ -105,7 +105,9 @@ def test_the_step_summary_is_the_note_and_is_cut_by_lines(make: Callable[[str], 
 
 def test_annotations_name_the_verdict_and_the_rows(make: Callable[[str], Any]) -> None:
     said = error_annotations(make("gate_closed").record)
-    assert said[0].startswith("::error title=finetune::STOPPED: 3 errors in data or charter")
+    assert said[0].startswith(
+        "::error title=finetune::STOPPED: The data stage failed: AssertionError: 3 findings"
+    )
     assert said[1] == (
         "::error title=data/duplicate-key,file=data/train.jsonl,line=17"
         "::the key 'priority' stands twice in one answer; delete one of the two"

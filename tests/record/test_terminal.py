@@ -35,7 +35,8 @@ def test_hostile_text_is_shown_and_not_obeyed(hostile: Any, columns: int) -> Non
     assert len(lines) <= MAX_LINES
     assert not any(CONTROL.search(line.text) for line in lines)
     assert all(cells(line.text) <= columns for line in lines)
-    assert lines[-1].text == r"record: finetune-record\x1b[2J/report.html"
+    kept = r"record: finetune-record\x1b[2J/report.html"
+    assert lines[-1].text in (kept, "record: none is kept without --finetune")
 
 
 def test_the_last_lines_are_verdict_reason_next_change_and_place(make: Callable[[str], Any]) -> None:
@@ -97,8 +98,27 @@ def test_a_rule_that_did_not_pass_is_red(make: Callable[[str], Any]) -> None:
 def test_a_closed_gate_names_the_rows_and_what_to_do(make: Callable[[str], Any]) -> None:
     shown = text_of(make("gate_closed").record)
     assert "data/train.jsonl:17: the key 'priority' stands twice in one answer" in shown
-    assert "STOPPED: 3 errors in data or charter closed the gate; nothing was trained." in shown
-    assert "next change: delete one of the two" in shown
+    assert "STOPPED: The data stage failed: AssertionError: 3 findings in 480 rows" in shown
+    assert "next change: delete one of the two (because data/train.jsonl:17: the key" in shown
+
+
+def test_a_charter_that_closed_nothing_is_not_blamed(make: Callable[[str], Any]) -> None:
+    record = make("gate_closed").record
+    found = record["experiments"][0]["data"]["findings"]
+    record["experiments"][0]["charter"]["findings"] = [
+        dict(found[0], rule="charter/owner", fix="Name the owner.")
+    ]
+    found.clear()
+    record["tests"][0].update(message="ImportError: no such check")
+    assert "next change: look at test_data.py::test_data_stage" in text_of(record)
+    record["tests"][0].update(message="AssertionError: the charter names no owner")
+    assert "next change: Name the owner (because data/train.jsonl:17:" in text_of(record)
+
+
+def test_a_blocked_test_speaks_of_what_blocked_it(make: Callable[[str], Any]) -> None:
+    record = make("crash").record
+    record["tests"][2].update(message="Failed: not run: the data stage failed in the contract check")
+    assert "stage failed: the data stage failed in the contract check" in " ".join(text_of(record).split())
 
 
 def test_a_crash_names_the_stage_its_message_and_the_test(make: Callable[[str], Any]) -> None:
@@ -130,6 +150,19 @@ def test_without_the_flag_the_summary_says_how_to_go_on(make: Callable[[str], An
     shown = text_of(make("data_only").record)
     assert "NOT RUN: Only the data and memory stages ran; nothing was trained or evaluated." in shown
     assert "next change: run the same command with --finetune" in shown
+
+
+def test_a_session_that_keeps_no_record_names_no_place(make: Callable[[str], Any]) -> None:
+    lines = summary_lines(make("data_only").record, "finetune-record")
+    assert lines[-1].text == "record: none is kept without --finetune"
+
+
+def test_the_record_itself_can_say_whether_a_model_was_asked_for(make: Callable[[str], Any]) -> None:
+    record = make("data_only").record
+    record["finetune"] = True
+    shown = text_of(record)
+    assert "NO DECISION: The run ended before its rules were decided." in shown
+    assert "record: finetune-record/report.html" in shown
 
 
 def test_an_undecided_result_is_named_undecided_and_never_green(make: Callable[[str], Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from pytest_finetune.record import reading, svg
-from pytest_finetune.record.headline import place
+from pytest_finetune.record.headline import BLOCKED, place
 from pytest_finetune.record.html import Child, Html, element, facts, join, table
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.sections.evidence import badge
@@ -29,6 +29,7 @@ def data(experiment: Json) -> Html:
     rows += [
         [f"tokens, {title}", *(_count(reading.part(known, split, "tokens"), key) for split in splits)]
         for key, title in _TOKENS.items()
+        if any(reading.part(known, split, "tokens") for split in splits)
     ]
     for kind in ("label", "tag"):
         shares = {split: _shares(reading.part(known, split), f"{kind}s") for split in splits}
@@ -69,7 +70,7 @@ def _findings(experiment: Json) -> Html:
         return element("p", "The checks of data and charter found nothing.", class_="ft-muted")
     shown: list[list[Child]] = [
         [
-            join([_severity(one), " ", place(one)]),
+            join([_severity(one), " ", place(one) if one.get("file") else None]),
             reading.text(one, "read"),
             reading.text(one, "why"),
             reading.text(one, "fix"),
@@ -245,6 +246,7 @@ def _files(checksums: Json) -> Iterator[tuple[str, Json]]:
 def failures(experiment: Json, record: Json) -> Html | None:
     """What the failed tests of an experiment said, in full up to a page of text; None where none failed."""
     failed = reading.failed_tests(record, experiment)
+    failed = [test for test in failed if not reading.text(test, "message").startswith(BLOCKED)] or failed
     shown = [
         join(
             [
