@@ -123,6 +123,12 @@ def is_guard(rule: Json) -> bool:
     return bool(rule) and not rule.get("primary") and all(rule.get(key) is None for key in thresholds)
 
 
+def confidence(experiment: Json, rule: Json) -> float | None:
+    """Return the confidence of a rule's intervals: its own, else the experiment's."""
+    own = number(rule, "confidence")
+    return own if own is not None else number(part(experiment, "config", "decision"), "confidence")
+
+
 def findings(experiment: Json) -> list[Json]:
     """Return the findings of data and charter, errors first."""
     found = [*parts(part(experiment, "data"), "findings"), *parts(part(experiment, "charter"), "findings")]

@@ -182,7 +182,7 @@ def _legend(experiment: Json) -> str:
     if not rule:
         return "  no primary rule was recorded"
     rows = counted(len(reading.listed(rule, "rows")), "held-out row")
-    confidence = reading.number(rule, "confidence")
+    confidence = reading.confidence(experiment, rule)
     level = f", intervals at {threshold(confidence)}" if confidence is not None else ""
     return f"  * primary rule, {rows}{level}"
 

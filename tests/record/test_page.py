@@ -215,6 +215,19 @@ def test_thresholds_are_drawn_and_worded(make: Callable[[str], Any]) -> None:
     assert "a demonstrated gain over the base, observed at least 10 points" in source
 
 
+def test_a_sentence_is_not_said_twice(make: Callable[[str], Any]) -> None:
+    sample = make("keep")
+    run = sample.record["experiments"][0]
+    run["decision"]["reasons"].append("SAID ABOVE")
+    run["rules"]["priority"]["reasons"] = ["SAID ABOVE", "SAID BY THE RULE"]
+    for pair, sentence in zip(
+        run["comparisons"], ("SAID ABOVE", "SAID BY THE RULE", "SAID HERE"), strict=False
+    ):
+        pair["sentence"] = sentence
+    said = page(sample).text
+    assert [said.count(one) for one in ("SAID ABOVE", "SAID BY THE RULE", "SAID HERE")] == [1, 1, 1]
+
+
 def test_the_curve_is_described_in_words_and_numbers(make: Callable[[str], Any]) -> None:
     said = page(make("keep")).text
     assert "Training loss 3.412 at step 8, 0.081 at step 128." in said

@@ -77,6 +77,14 @@ def test_the_table_shows_every_arm_and_rule_with_its_interval(make: Callable[[st
     )
 
 
+def test_intervals_without_a_confidence_of_the_rule_are_at_the_experiments(
+    make: Callable[[str], Any],
+) -> None:
+    record = make("keep").record
+    record["experiments"][0]["rules"]["priority"]["confidence"] = None
+    assert "* primary rule, 160 held-out rows, intervals at 95%" in text_of(record)
+
+
 def test_facts_of_data_memory_and_training_are_one_line_each(make: Callable[[str], Any]) -> None:
     shown = text_of(make("keep").record)
     assert "  data      480 rows to train on, 160 rows held out; 1 warning\n" in shown

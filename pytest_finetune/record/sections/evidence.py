@@ -63,7 +63,8 @@ def rates(experiment: Json) -> Html:
 def _rule_head(experiment: Json, name: str) -> Html:
     rule = reading.part(experiment, "rules", name)
     kind = "primary" if rule.get("primary") else "guard" if reading.is_guard(rule) else None
-    notes = [str(reason) for reason in reading.listed(rule, "reasons")]
+    above = reading.listed(reading.part(experiment, "decision"), "reasons")
+    notes = [str(reason) for reason in reading.listed(rule, "reasons") if reason not in above]
     if rule.get("changed_after_look"):
         notes.append("The text of this rule changed after a look at these rows.")
     if skipped := reading.listed(rule, "skipped"):
@@ -129,7 +130,7 @@ def _number(value: str, span: str) -> Html:
 
 def _level(experiment: Json) -> str:
     rules = reading.part(experiment, "rules")
-    confidences = {reading.number(reading.part(rules, name), "confidence") for name in rules}
+    confidences = {reading.confidence(experiment, reading.part(rules, name)) for name in rules}
     known = sorted(value for value in confidences if value is not None)
     level = f" Intervals at {' and '.join(map(threshold, known))}." if known else ""
     return f"A dashed line is the rate that the tuned model must reach.{level}"
@@ -160,9 +161,10 @@ def gains(experiment: Json) -> Html:
     body = []
     for name in dict.fromkeys(reading.text(pair, "rule", "unnamed rule") for pair in pairs):
         rows = [
-            _gain_row(pair, axis, limit)
+            row
             for pair, limit in zip(pairs, limits, strict=True)
             if reading.text(pair, "rule", "unnamed rule") == name
+            for row in (_gain_row(pair, axis, limit), _sentence_row(experiment, pair))
         ]
         title = element("th", element("span", name, class_="ft-name"), scope="rowgroup", colspan="4")
         body.append(element("tbody", element("tr", title, class_="ft-rule"), *rows))
@@ -194,7 +196,6 @@ def _gain_row(pair: Json, axis: svg.Axis, limit: float | None) -> Html:
     fixed, broken = len(reading.listed(pair, "fixed")), len(reading.listed(pair, "broken"))
     same = reading.whole(pair, "same")
     rows = f"{fixed} fixed, {broken} broken" + (f", {same} same" if same is not None else "")
-    sentence = reading.text(pair, "sentence")
     return element(
         "tr",
         element("th", arm_word(reading.text(pair, "against", "an unknown arm")), scope="row"),
@@ -205,9 +206,17 @@ def _gain_row(pair: Json, axis: svg.Axis, limit: float | None) -> Html:
             badge(reading.text(pair, "verdict", "not recorded")),
             " ",
             element("span", p_words(reading.number(pair, "p_value")), class_="ft-muted ft-nobreak"),
-            element("span", sentence, class_="ft-note") if sentence else None,
         ),
     )
+
+
+def _sentence_row(experiment: Json, pair: Json) -> Html | None:
+    """The sentence of a comparison, unless the verdict or the rule has said it above."""
+    sentence, decision = reading.text(pair, "sentence"), reading.part(experiment, "decision")
+    rule = reading.part(experiment, "rules", reading.text(pair, "rule"))
+    if not sentence or sentence in (*reading.listed(decision, "reasons"), *reading.listed(rule, "reasons")):
+        return None
+    return element("tr", element("td", sentence, colspan="4", class_="ft-note"), class_="ft-sentence")
 
 
 def p_words(p_value: float | None) -> str:

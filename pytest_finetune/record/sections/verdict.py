@@ -88,7 +88,7 @@ def tiles(experiment: Json) -> Html:
         found.append((f"rows, against {against}", _tile(f"{fixed} fixed", f"{broken} broken")))
     training, memory = reading.part(experiment, "training"), reading.part(experiment, "memory")
     if training:
-        how = "adapter reused" if training.get("reused") else duration(reading.number(training, "seconds"))
+        how = "reused" if training.get("reused") else duration(reading.number(training, "seconds"))
         found.append(("training", _tile(how, counted(reading.number(training, "steps"), "step"))))
     if memory:
         peak, budget = (reading.number(memory, key) for key in ("predicted_peak_bytes", "budget_bytes"))
