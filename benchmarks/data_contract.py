@@ -1,10 +1,10 @@
-"""Measure the data contract: all checks except tokens, against a plain jsonschema loop and naive pairwise leakage.
+"""Measure the data contract: all checks but tokens, a plain jsonschema loop, naive pairwise leakage.
 
-    python benchmarks/data_contract.py                       # 1,000,000 x 5,000 rows, the numbers of the README
+    python benchmarks/data_contract.py                       # 1,000,000 x 5,000 rows
     python benchmarks/data_contract.py --rows 50000 --growth 2
 
-Rows are generated from a seed; each size is measured in a process of its own, so that peak memory is its own. The plain
-loop and the pairwise check are measured on a part and scaled (the part is printed).
+Rows are generated from a seed; each size is measured in a process of its own, so that peak memory is its own.
+The plain loop and the pairwise check are measured on a part and scaled (the part is printed).
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_finetune.data.rows import Rows
 
 INSTRUCTION = "Classify the support ticket priority and return strict JSON."
 CONTRACT = """\
@@ -36,11 +40,36 @@ labels: {field: priority, min_per_label: 100, max_share: 0.6}
 tags: {eval: {borderline: 2}}
 out_of_scope_patterns: ["(?i)according to the (handbook|policy)"]
 """
-SYLLABLES = "ba co de fi gu ha jo ke li mo nu pa ro se ti vu wa ze cha dro fle gri sta tre".split()
+SYLLABLES = [
+    "ba",
+    "co",
+    "de",
+    "fi",
+    "gu",
+    "ha",
+    "jo",
+    "ke",
+    "li",
+    "mo",
+    "nu",
+    "pa",
+    "ro",
+    "se",
+    "ti",
+    "vu",
+    "wa",
+    "ze",
+    "cha",
+    "dro",
+    "fle",
+    "gri",
+    "sta",
+    "tre",
+]
 
 
 def ticket(rng: random.Random, vocabulary: list[str]) -> str:
-    """Return a sentence of 8 to 30 words, frequent words far more often than rare ones, as in natural text."""
+    """Return a sentence of 8 to 30 words, frequent words far more often than rare ones."""
     size = rng.randint(8, 30)
     words = [vocabulary[int(len(vocabulary) ** rng.random()) - 1] for _ in range(size)]
     if rng.random() < 0.3:
@@ -90,42 +119,55 @@ def measure(root: Path) -> dict[str, Any]:
     return {"rows": len(train), "seconds": seconds, "total": total, "peak_bytes": peak, "findings": found}
 
 
-def plain_loop(root: Path, limit: int) -> dict[str, float]:
-    """Time what people write: json.loads and a reused jsonschema validator; and our check of the same rows."""
-    from itertools import islice
+def first_rows(root: Path, name: str, split: str, limit: int) -> Rows:
+    """Read the first rows of a file: millions of rows in memory would slow the loops that are compared."""
+    from pytest_finetune.data.rows import Row, Rows, stream_rows
 
+    part = [row for row in islice(stream_rows(root, name), limit) if isinstance(row, Row)]
+    return Rows(part, path=name, split=split)
+
+
+def plain_loop(root: Path, limit: int) -> dict[str, float]:
+    """Time json.loads and a reused jsonschema validator, and our check of the same rows; the best of three."""
     from jsonschema import Draft202012Validator
 
     from pytest_finetune.data.checks.outputs import check_outputs
     from pytest_finetune.data.contract import Contract
-    from pytest_finetune.data.rows import Rows, read_rows
 
     contract = Contract.load(root, "contract.yaml")
-    train = read_rows(root, "train.jsonl", "train")
-    part = Rows(islice(train, limit), path="train.jsonl", split="train")
-    none = Rows((), path="eval.jsonl", split="eval")
+    part, none = first_rows(root, "train.jsonl", "train", limit), first_rows(root, "eval.jsonl", "eval", 0)
     validator = Draft202012Validator(dict(contract.schema))  # type: ignore[arg-type]
-    start = time.perf_counter()
-    broken = sum(1 for row in part for _ in validator.iter_errors(json.loads(row.output)))
-    plain = time.perf_counter() - start
-    start = time.perf_counter()
-    ours = sum(1 for _ in check_outputs(contract, part, none))
-    assert ours == broken == 0
-    return {"rows": len(part), "plain": plain, "ours": time.perf_counter() - start}
+
+    def plain() -> int:
+        return sum(1 for row in part for _ in validator.iter_errors(json.loads(row.output)))
+
+    def ours() -> int:
+        return sum(1 for _ in check_outputs(contract, part, none))
+
+    assert plain() == ours() == 0
+    return {"rows": len(part), "plain": best_of_three(plain), "ours": best_of_three(ours)}
+
+
+def best_of_three(work: Callable[[], object]) -> float:
+    """Return the shortest wall time in seconds."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def pairwise(root: Path, held_out_limit: int, train_limit: int) -> dict[str, float]:
     """Time the naive leakage check: every held-out row against every training row, sets of word 3-grams."""
-    from pytest_finetune.data.checks.splits import question_words
-    from pytest_finetune.data.rows import read_rows
-    from pytest_finetune.data.words import jaccard, shingles
+    from pytest_finetune.data.words import jaccard, shingles, words_of
 
-    train = read_rows(root, "train.jsonl", "train")[:train_limit]
-    held_out = read_rows(root, "eval.jsonl", "eval")[:held_out_limit]
-    sets = [shingles(question_words(row), 3) for row in train]
+    train = first_rows(root, "train.jsonl", "train", train_limit)
+    held_out = first_rows(root, "eval.jsonl", "eval", held_out_limit)
+    sets = [shingles(words_of(row.input), 3) for row in train]
     start = time.perf_counter()
     for row in held_out:
-        own = shingles(question_words(row), 3)
+        own = shingles(words_of(row.input), 3)
         for other in sets:
             jaccard(own, other)
     return {"pairs": len(sets) * len(held_out), "seconds": time.perf_counter() - start}
@@ -150,11 +192,10 @@ def main() -> None:
             make(Path(folder), options.rows >> step, options.held_out)
             run = [sys.executable, __file__, "--measure", folder]
             result = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
-            microseconds = result["total"] / result["rows"] * 1e6
+            total, microseconds = result["total"], result["total"] / result["rows"] * 1e6
             peak = result["peak_bytes"] / 2**20
-            print(
-                f"{result['rows']:>9,}  {result['total']:6.1f}s  {microseconds:6.1f}  {peak:5.0f} MiB  {result['findings']}"
-            )
+            figures = f"{total:6.1f}s  {microseconds:6.1f}  {peak:5.0f} MiB  {result['findings']}"
+            print(f"{result['rows']:>9,}  {figures}")
             if step == 0:
                 compare(Path(folder), result)
 
@@ -164,14 +205,13 @@ def compare(root: Path, result: dict[str, Any]) -> None:
     for name, seconds in result["seconds"].items():
         print(f"           {name:<15} {seconds:6.1f}s")
     loop = plain_loop(root, 50_000)
-    ratio = loop["plain"] / loop["ours"]
-    print(
-        f"validation of {loop['rows']:,} answers: plain jsonschema loop {loop['plain']:.2f}s, ours {loop['ours']:.2f}s, {ratio:.1f} times"
-    )
+    plain, ours = loop["plain"], loop["ours"]
+    print(f"validation of {loop['rows']:,} answers: plain jsonschema loop {plain:.2f}s, ours {ours:.2f}s")
+    print(f"  {plain / ours:.1f} times")
     naive = pairwise(root, 20, 20_000)
     whole = naive["seconds"] / naive["pairs"] * result["rows"] * 5_000
     print(
-        f"leakage, every pair: {naive['seconds']:.2f}s for {naive['pairs']:,} pairs, so {whole / 3600:.1f} h for all"
+        f"leakage, every pair: {naive['seconds']:.2f}s for {naive['pairs']:,}: {whole / 3600:.1f} h for all"
     )
 
 

@@ -89,7 +89,7 @@ RULES: Final[dict[str, Rule]] = {
     "data/row-shape": Rule(
         "error",
         "A row of another shape teaches nothing, or the wrong thing.",
-        "Use instruction/input/output (held-out: expected), messages that end with the assistant, or prompt/completion.",
+        "Use instruction/input/output (or expected), messages (an answer last), or prompt/completion.",
     ),
     "data/mixed-shapes": Rule(
         "error",
@@ -283,7 +283,7 @@ def finding(
     digest: str | None = None,
     fix: str | None = None,
 ) -> Finding:
-    """Make a finding of a known rule; secrets and personal data in `read` are masked before it is shortened."""
+    """Make a finding of a known rule; what is private in `read` is masked before it is shortened."""
     known = RULES[rule]
     shown = printable(redact(read))
     if len(shown) > READ_LIMIT:

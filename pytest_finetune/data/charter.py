@@ -85,7 +85,8 @@ _STATED: Final = {
 _FACTS: Final = re.compile(
     r"\b(?:latest|up[- ]to[- ]date|current(?:ly)?|recent|today'?s|this (?:week|month|quarter|year)|news|"
     r"hand ?books?|polic(?:y|ies)|price(?: ?list)?s?|catalog(?:ue)?s?|inventor(?:y|ies)|stock levels?|"
-    r"all (?:our|the) \w+|every (?:product|customer|employee|document)s?|knowledge ?base|documentation|wiki|faqs?|"
+    r"all (?:our|the) \w+|every (?:product|customer|employee|document)s?|knowledge ?base|documentation|wiki|"
+    r"faqs?|"
     r"knows? (?:about|all|our|the)|memori[sz]e|learn (?:about|all|our|the facts))\b",
     re.IGNORECASE,
 )
@@ -109,12 +110,14 @@ _UNTRIED: Final = re.compile(
     r"^\W*(?:no|none|not (?:yet|tried|done)|never|n/?a|todo|tbd|skipped)\b", re.IGNORECASE
 )
 _WORKS: Final = re.compile(
-    r"\b(?:works? (?:well|fine|mostly|most of|reliably|almost)|mostly (?:works|right|correct)|good enough|no problems?|"
+    r"\b(?:works? (?:well|fine|mostly|most of|reliably|almost)|mostly (?:works|right|correct)|good enough|"
+    r"no problems?|"
     r"(?:9\d|100) ?%)",
     re.IGNORECASE,
 )
 _LACKS: Final = re.compile(
-    r"\b(?:cannot|can't|can not|unable|does(?: not|n't) (?:know|understand|speak|reason)|no idea|random(?:ly)?|gibberish)\b",
+    r"\b(?:cannot|can't|can not|unable|does(?: not|n't) (?:know|understand|speak|reason)|no idea|"
+    r"random(?:ly)?|gibberish)\b",
     re.IGNORECASE,
 )
 
@@ -186,7 +189,7 @@ def _facts(often: str | None) -> Iterator[Finding]:
         fix = "Write charter.facts_change: never, rarely or often."
         yield _finding("charter/facts-change", "warning", "facts_change is not stated", fresh.reason, fix)
     elif often == "often":
-        fix = f"First tool: {fresh.first_tool}. Put the documents into the prompt; fine-tune later, for form only."
+        fix = f"First tool: {fresh.first_tool}. Put the documents into the prompt; fine-tune for form only."
         yield _finding("charter/facts-change", "error", "facts_change: often", fresh.reason, fix)
 
 
@@ -199,10 +202,10 @@ def _prompt(tried: str | None) -> Iterator[Finding]:
         )
         yield _finding("charter/prompt-tried", "warning", read, prompted.reason, fix)
     elif _WORKS.search(tried):
-        fix = f"First tool: {prompted.first_tool}. Fine-tune only what the prompt still gets wrong; few_shot measures it."
+        fix = f"First tool: {prompted.first_tool}. Fine-tune what it still gets wrong; few_shot measures it."
         yield _finding("charter/prompt-works", "warning", f"prompt_tried: {tried!r}", prompted.reason, fix)
     elif _LACKS.search(tried):
-        fix = f"First tool: {ability.first_tool}. Check with examples in the prompt whether the base can do it at all."
+        fix = f"First tool: {ability.first_tool}. Check with examples in the prompt whether the base can."
         yield _finding("charter/base-ability", "warning", f"prompt_tried: {tried!r}", ability.reason, fix)
 
 

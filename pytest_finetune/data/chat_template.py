@@ -55,7 +55,7 @@ def _no_template(messages: list[Message], open_turn: bool) -> str:
 
 
 def _generation_blocks() -> type[Extension]:
-    """Return the extension that knows ``{% generation %}``: where the assistant speaks, which changes no text."""
+    """Return the extension that knows ``{% generation %}``: where the assistant speaks; no text."""
     from jinja2 import nodes
     from jinja2.ext import Extension
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ContractError(ValueError):
-    """The contract file cannot be used; one line for each mistake, as ``file:line: key: what, what is allowed``."""
+    """The contract file cannot be used; a line for each mistake: ``file:line: key: found, allowed``."""
 
 
 class DataCheck(Protocol):
@@ -105,14 +105,14 @@ class Contract:
     def default(cls) -> Contract:
         """Return the contract of an experiment without one: only what holds for any rows.
 
-        Defects of the file, duplicates, conflicts, leakage and secrets; personal data is the owner's to judge.
+        Defects, duplicates, conflicts, leakage and secrets; personal data is the owner's to judge.
         """
         contract = _build({"privacy": {"personal_data": "allow"}}, None, None, date.max)
         return replace(contract, output_format=None)
 
     @property
     def label_field(self) -> str | None:
-        """Return where the label stands in a JSON answer (dotted), None when the contract names no such place."""
+        """Return where the label stands in a JSON answer (dotted), None when no such place is named."""
         return self.labels.field if self.labels else None
 
     def label_of(self, output: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Mistakes in a contract that a JSON Schema cannot describe: patterns, schemas, contradictions, unknown rules."""
+"""Mistakes in a contract that no JSON Schema describes: patterns, schemas, contradictions, unknown rules."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""The one place where text for the model is made; training and evaluation both call it, so both are byte-equal.
+"""The one place where text for the model is made: training and evaluation call it and are byte-equal.
 
-========================  ==============================================  =========================================
-row                       template                                        chat
-========================  ==============================================  =========================================
-instruction/input/output  the template, ``{instruction}`` and             one user message: instruction, blank line,
-                          ``{input}`` replaced; the answer after a space  input; the answer as assistant message
-messages                  instruction is the system text, input the       the messages as they stand
+========================  ==========================================  ===================================
+row                       template                                    chat
+========================  ==========================================  ===================================
+instruction/input/output  the template with ``{instruction}`` and     one user message: instruction,
+                          ``{input}`` replaced; answer after a space  blank line, input
+messages                  instruction is the system text, input the   the messages as they stand
                           conversation up to the answer
-prompt/completion         both texts as they stand                        prompt as user, completion as assistant
-========================  ==============================================  =========================================
+prompt/completion         both texts as they stand                    prompt as user
+========================  ==========================================  ===================================
 
-Only ``{instruction}`` and ``{input}`` are replaced, once, and nothing else in a template has a meaning: a row cannot
-inject a field, and a template may hold braces.
+In chat the answer is one assistant message. Only ``{instruction}`` and ``{input}`` are replaced, once, and
+nothing else in a template has a meaning: a row cannot inject a field, and a template may hold braces.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Pair(NamedTuple):
 
 
 def format_prompt(row: Row, prompt: Prompt, shots: Sequence[Row] = ()) -> str | list[Message]:
-    """Return the question of a row, after `shots` as solved examples: a text, or messages for ``template: chat``."""
+    """Return the question of a row after solved `shots`: a text, or messages for ``template: chat``."""
     if prompt.template == CHAT:
         return _chat_prompt(row, shots)
     solved = [_prompt_text(shot, prompt.template) + _completion_text(shot) for shot in shots]

@@ -32,7 +32,7 @@ class Line(NamedTuple):
 
 
 def read_lines(path: Path, label: str, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Line | Finding]:
-    """Yield the lines of a file and the findings about its bytes, in order; findings call the file `label`."""
+    """Yield the lines of a file and the findings about its bytes, in order; these call it `label`."""
     with path.open("rb") as raw:
         head = raw.read(4)
         raw.seek(0)

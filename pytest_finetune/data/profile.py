@@ -37,7 +37,7 @@ def profile(rows: Rows, contract: Contract, tokens: Mapping[str, int] | None = N
 
 
 def overlap(train: Rows, held_out: Rows, size: int = 8) -> dict[str, Any]:
-    """Return how many held-out questions share a word n-gram with any training question, and the mean share."""
+    """Return how many held-out questions share a word n-gram with a training question, and the mean share."""
     known: set[tuple[str, ...]] = set()
     for row in train:
         known |= shingles(words_of(row.input), size)

@@ -1,6 +1,6 @@
 """Read training and held-out rows: every row knows its file, line and byte offset, every defect is a finding.
 
-The reader takes bytes, streams them (plain, gzip or zstd, told by their first bytes) and never raises on content.
+The reader streams bytes (plain, gzip or zstd, told by their first bytes) and never raises on content.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Rows(Sequence[Row]):
 def read_rows(root: Path, relative: str, split: str, *, max_line_bytes: int = MAX_LINE_BYTES) -> Rows:
     """Read a whole file; defective lines are left out of the rows and stand in `defects`.
 
-    Held-out rows get ids that are unique in their file. Raises FileNotFoundError (and other OSErrors of opening).
+    Held-out rows get ids that are unique in their file. Raises OSErrors of opening (FileNotFoundError).
     """
     rows: list[Row] = []
     defects: list[Finding] = []

@@ -1,7 +1,7 @@
 """The row shapes that people use, read into one: instruction and input, the expected answer, tags, group, id.
 
-Three shapes are accepted: ``instruction``/``input``/``output`` (held-out rows: ``expected``), ``messages`` that end with
-the assistant, and ``prompt``/``completion`` as two texts or as two lists of messages.
+Three shapes are accepted: ``instruction``/``input``/``output`` (held-out rows: ``expected``), ``messages``
+that end with the assistant, and ``prompt``/``completion`` as two texts or as two lists of messages.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def name_of(row: Mapping[str, Any], key: str) -> str | None:
 
 
 def transcript(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return the question of a conversation as one text: a single user message alone, else lines with the role."""
+    """Return the question of a conversation as text: a single message alone, else lines with the role."""
     asked = [message for message in messages if message["role"] not in ("system", "developer")]
     if len(asked) == 1:
         return str(asked[0]["content"])
@@ -111,7 +111,7 @@ def _prompt_row(row: Mapping[str, Any]) -> Content:
             raise ShapeError("completion must be one assistant message")
         return _messages_row((*_messages(row, "prompt"), *answer))
     raise ShapeError(
-        f"prompt is {_kind(prompt)} and completion is {_kind(completion)}: both must be texts or message lists"
+        f"prompt is {_kind(prompt)} and completion is {_kind(completion)}: both texts or both message lists"
     )
 
 

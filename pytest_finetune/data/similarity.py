@@ -1,74 +1,33 @@
 """Find pairs of similar texts among millions, exactly: no signature is approximate, no similar pair is lost.
 
-Two sets with Jaccard similarity t or more share at least one of their ``n - ceil(t n) + 1`` rarest elements (the prefix
-filter: Chaudhuri, Ganti, Kaushik 2006; Bayardo, Ma, Srikant 2007). Rarity is counted in a table of hash buckets, which
-is any fixed order and so keeps the filter exact. Candidates are confirmed on the words themselves.
+Two sets with Jaccard similarity t or more share at least one of their ``n - ceil(t n) + 1`` rarest elements
+(the prefix filter: Chaudhuri, Ganti, Kaushik 2006; Bayardo, Ma, Srikant 2007). Rarity is counted in a table
+of hash buckets, which is a fixed order and so keeps the filter exact. What passes must also agree in a
+128-bit sketch: an element that only one set has flips at most one bit. Candidates are confirmed on the words.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pytest_finetune.data.words import jaccard, shingles
+from pytest_finetune.data.corpus import Corpus
+from pytest_finetune.data.words import jaccard
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from pytest_finetune.data.corpus import Hashes, Indices
 
-    Hashes = NDArray[np.uint64]
-    Indices = NDArray[np.int64]
+# Texts of one file that share a rare n-gram are compared with so many neighbours at most: texts made from one
+# template share everything, and comparing all with all is quadratic.
+NEIGHBOURS: Final = 128
 
-# Rows whose grams are in memory at once.
-_CHUNK: Final = 50_000
 _MAX_BUCKETS: Final = 1 << 22
-# Rarity is estimated on so many chunks of a file; the order stays exact whatever it is estimated on.
+# Rarity is estimated on so many chunks of a file; the order is a fixed one whatever it is estimated on.
 _SAMPLED: Final = 4
-# Rows of one file that share a rare shingle are compared with so many neighbours at most, and all pairs are so many at
-# most: texts made from one template share everything, and comparing all with all is quadratic.
-NEIGHBOURS: Final = 64
-MAX_PAIRS: Final = 4_000_000
-
-
-class Vocabulary(dict[str, int]):
-    """Numbers for words, given as they come."""
-
-    def __missing__(self, word: str) -> int:
-        number = self[word] = len(self)
-        return number
-
-
-class Corpus:
-    """Many texts as word numbers: text i is ``ids[starts[i]:starts[i + 1]]``."""
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
-        self._ids = array("i")
-        self._starts = array("q", [0])
-
-    def add(self, words: Sequence[str]) -> None:
-        """Append a text; not after `ids` or `starts` were asked for."""
-        self._ids.extend(map(self._vocabulary.__getitem__, words))
-        self._starts.append(len(self._ids))
-
-    @cached_property
-    def ids(self) -> NDArray[np.int32]:
-        """Return the word numbers of all texts, one after another."""
-        import numpy as np
-
-        return np.frombuffer(self._ids, dtype=np.int32) if self._ids else np.zeros(0, np.int32)
-
-    @cached_property
-    def starts(self) -> Indices:
-        """Return where each text begins in `ids`, and where the last one ends."""
-        import numpy as np
-
-        return np.frombuffer(self._starts, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
+_PAIRS_AT_ONCE: Final = 1 << 20
+# Against rounding in a product such as 0.7 * 10.
+_EPSILON: Final = 1e-9
 
 
 class Similar(NamedTuple):
@@ -86,25 +45,34 @@ class Within(NamedTuple):
     complete: bool
 
 
+class _Sets(NamedTuple):
+    """Each text's set of n-grams: its rarest (hash, text), how many it has, and a sketch of it."""
+
+    rarest: Hashes
+    texts: Indices
+    sizes: Indices
+    sketches: Hashes
+
+
 def similar_within(corpus: Corpus, size: int, threshold: float, skip: Iterable[int] = ()) -> Within:
     """Return, for each text that is similar to an earlier one, that pair; `skip` texts take no part.
 
-    An earlier text that is itself a repetition is not compared with: after the right texts are removed no similar
-    pair is left.
+    An earlier text that is itself a repetition is not compared with: after the right texts are removed no
+    similar pair is left.
     """
     import numpy as np
 
     present = np.ones(len(corpus), dtype=bool)
     present[list(skip)] = False
-    hashes, owners, sizes = _rarest(corpus, size, threshold, _bucket_counts((corpus,), size), present)
-    candidates, complete = _neighbours(hashes, owners, sizes, threshold)
+    sets = _sets(corpus, size, threshold, _bucket_counts((corpus,), size), present)
+    candidates, complete = _neighbours(sets, threshold)
     found: list[Similar] = []
     repeated: set[int] = set()
     for pair in candidates.tolist():
         left, right = pair & 0xFFFFFFFF, pair >> 32
         if left in repeated or right in repeated:
             continue
-        similarity = jaccard(_grams(corpus, left, size), _grams(corpus, right, size))
+        similarity = jaccard(corpus.grams(left, size), corpus.grams(right, size))
         if similarity >= threshold:
             found.append(Similar(left, right, similarity))
             repeated.add(right)
@@ -113,10 +81,14 @@ def similar_within(corpus: Corpus, size: int, threshold: float, skip: Iterable[i
 
 def similar_across(held_out: Corpus, train: Corpus, size: int, threshold: float) -> Iterator[Similar]:
     """Yield every pair (held-out text, training text) of at least that Jaccard similarity."""
-    for left, right in _pairs_across(held_out, train, size, threshold):
-        similarity = jaccard(_grams(held_out, left, size), _grams(train, right, size))
+
+    def can_be(left: _Sets, right: _Sets, pairs: tuple[Indices, Indices]) -> Any:
+        return _agree(left, right, pairs, threshold)
+
+    for one, other in _pairs_across(held_out, train, size, threshold, can_be):
+        similarity = jaccard(held_out.grams(one, size), train.grams(other, size))
         if similarity >= threshold:
-            yield Similar(left, right, similarity)
+            yield Similar(one, other, similarity)
 
 
 def contained_across(held_out: Corpus, train: Corpus, size: int, share: float) -> Iterator[Similar]:
@@ -125,142 +97,185 @@ def contained_across(held_out: Corpus, train: Corpus, size: int, share: float) -
     Held-out texts shorter than one n-gram are too short to be called copied and take no part.
     """
     lengths = held_out.starts[1:] - held_out.starts[:-1]
-    for left, right in _pairs_across(held_out, train, size, share):
-        if lengths[left] < size:
-            continue
-        grams = _grams(held_out, left, size)
-        held = len(grams & _grams(train, right, size)) / len(grams)
+
+    def can_be(left: _Sets, right: _Sets, pairs: tuple[Indices, Indices]) -> Any:
+        missing = _bits(left.sketches[pairs[0]] & ~right.sketches[pairs[1]])
+        long_enough: Any = lengths[pairs[0]] >= size
+        return long_enough & (missing <= (1 - share) * left.sizes[pairs[0]] + _EPSILON)
+
+    for one, other in _pairs_across(held_out, train, size, share, can_be):
+        grams = held_out.grams(one, size)
+        held = len(grams & train.grams(other, size)) / len(grams)
         if held >= share:
-            yield Similar(left, right, held)
+            yield Similar(one, other, held)
 
 
-def _grams(corpus: Corpus, index: int, size: int) -> set[tuple[int, ...]]:
-    ids = corpus.ids[corpus.starts[index] : corpus.starts[index + 1]].tolist()
-    return shingles(ids, size)
-
-
-def _pairs_across(held_out: Corpus, train: Corpus, size: int, share: float) -> Iterator[tuple[int, int]]:
-    """Yield candidates: a training text that holds one of the held-out text's rarest n-grams."""
+def _pairs_across(
+    held_out: Corpus,
+    train: Corpus,
+    size: int,
+    share: float,
+    can_be: Callable[[_Sets, _Sets, tuple[Indices, Indices]], Any],
+) -> Iterator[tuple[int, int]]:
+    """Yield candidates: training texts with one of the held-out text's rarest n-grams, if sketches agree."""
     import numpy as np
 
     counts = _bucket_counts((held_out, train), size)
-    wanted, owners, _ = _rarest(held_out, size, share, counts, np.ones(len(held_out), dtype=bool))
-    order = np.argsort(wanted, kind="stable")
-    wanted, owners = wanted[order], owners[order]
-    # Most n-grams of the training rows are in no held-out row: a bit table tells most of them apart.
+    tested = _sets(held_out, size, share, counts, np.ones(len(held_out), dtype=bool))
+    order = np.argsort(tested.rarest, kind="stable")
+    wanted, owners = tested.rarest[order], tested.texts[order]
+    # Most n-grams of the training texts are in no held-out text: a bit table tells most of them apart.
     mask = np.uint64(_MAX_BUCKETS - 1)
     known = np.zeros(_MAX_BUCKETS, dtype=bool)
     known[wanted & mask] = True
-    for low, high in _chunks(train):
-        hashes, rows = _hashed(train, size, low, high)
+    for low, high in train.chunks():
+        hashes, texts = train.hashes(size, low, high)
         maybe = known[hashes & mask]
-        hashes, rows = hashes[maybe], rows[maybe]
-        first = np.searchsorted(wanted, hashes, side="left")
-        number = np.searchsorted(wanted, hashes, side="right") - first
-        hit = number > 0
-        first, number, rows = first[hit], number[hit], rows[hit]
-        within = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
-        left = owners[np.repeat(first, number) + within]
-        pairs = np.unique(np.repeat(rows, number) << 32 | left)
-        for pair in pairs.tolist():
-            yield pair & 0xFFFFFFFF, pair >> 32
+        first = np.searchsorted(wanted, hashes[maybe], side="left")
+        number = np.searchsorted(wanted, hashes[maybe], side="right") - first
+        if not number.any():
+            continue
+        trained = _described(hashes, texts - low, high - low)
+        packed: list[Any] = []
+        for part in _parts(number):
+            repeated = number[part]
+            within = np.arange(repeated.sum()) - np.repeat(np.cumsum(repeated) - repeated, repeated)
+            left = owners[np.repeat(first[part], repeated) + within]
+            right = np.repeat(texts[maybe][part] - low, repeated)
+            kept = can_be(tested, trained, (left, right))
+            packed.append(np.unique(right[kept] << 32 | left[kept]))
+        for pair in np.unique(np.concatenate(packed)).tolist():
+            yield pair & 0xFFFFFFFF, (pair >> 32) + low
 
 
-def _neighbours(hashes: Hashes, owners: Indices, sizes: Indices, threshold: float) -> tuple[Indices, bool]:
+def _parts(number: Indices) -> Iterator[slice]:
+    """Yield slices of a list of counts whose sums are small enough to be worked on at once."""
+    import numpy as np
+
+    ends = np.cumsum(number)
+    start = 0
+    while start < len(number):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + _PAIRS_AT_ONCE, side="right")))
+        yield slice(start, stop)
+        start = stop
+
+
+def _neighbours(sets: _Sets, threshold: float) -> tuple[Indices, bool]:
     """Return candidate pairs, packed as ``right << 32 | left`` and sorted, and whether these are all."""
     import numpy as np
 
-    order = np.argsort(hashes, kind="stable")
-    hashes, owners = hashes[order], owners[order]
+    order = np.argsort(sets.rarest, kind="stable")
+    hashes, texts = sets.rarest[order], sets.texts[order]
+    _, number = np.unique(hashes, return_counts=True)
+    sharing = np.repeat(number, number)
     packed: list[Any] = [np.zeros(0, dtype=np.int64)]
-    total = 0
-    for distance in range(1, NEIGHBOURS + 2):
-        same = hashes[distance:] == hashes[:-distance]
-        if not same.any():
-            return np.unique(np.concatenate(packed)), True
-        if distance > NEIGHBOURS or total > MAX_PAIRS:
+    complete = False
+    for distance in range(1, NEIGHBOURS + 1):
+        wide = sharing > distance
+        hashes, texts, sharing = hashes[wide], texts[wide], sharing[wide]
+        complete = not len(hashes)
+        if complete:
             break
-        left, right = owners[:-distance][same], owners[distance:][same]
-        small, large = np.minimum(sizes[left], sizes[right]), np.maximum(sizes[left], sizes[right])
-        near = small >= threshold * large - 1e-9
+        same = hashes[distance:] == hashes[:-distance]
+        left, right = texts[:-distance][same], texts[distance:][same]
+        near = _agree(sets, sets, (left, right), threshold)
         packed.append(np.unique(right[near] << 32 | left[near]))
-        total += len(packed[-1])
-    return np.unique(np.concatenate(packed)), False
+    return np.unique(np.concatenate(packed)), complete
 
 
-def _rarest(
-    corpus: Corpus, size: int, share: float, counts: Any, present: Any
-) -> tuple[Hashes, Indices, Indices]:
-    """Return each text's rarest n-grams (hash, text), as many as the prefix filter needs, and its number of n-grams."""
+def _agree(left: _Sets, right: _Sets, pairs: tuple[Indices, Indices], threshold: float) -> Any:
+    """Tell which pairs can have the Jaccard similarity, by their sizes and by how many sketch bits differ.
+
+    With similarity t at most ``(1 - t) / (1 + t)`` of both sizes' sum stands in only one of the sets. Holds
+    as well when the sizes on the right are upper bounds.
+    """
+    one, other = left.sizes[pairs[0]], right.sizes[pairs[1]]
+    alone = (1 - threshold) / (1 + threshold) * (one + other) + _EPSILON
+    fits: Any = other >= threshold * one - _EPSILON
+    return fits & (_bits(left.sketches[pairs[0]] ^ right.sketches[pairs[1]]) <= alone)
+
+
+def _sets(corpus: Corpus, size: int, share: float, counts: Any, present: Any) -> _Sets:
+    """Describe the texts that are `present`, with as many rarest n-grams as the prefix filter needs."""
     import numpy as np
 
-    hashes: list[Any] = [np.zeros(0, dtype=np.uint64)]
+    rarest: list[Any] = [np.zeros(0, dtype=np.uint64)]
     owners: list[Any] = [np.zeros(0, dtype=np.int64)]
     sizes = np.zeros(len(corpus), dtype=np.int64)
-    for low, high in _chunks(corpus):
-        grams, rows = _hashed(corpus, size, low, high)
-        kept = present[rows]
-        grams, rows = grams[kept], rows[kept]
+    sketches = np.zeros((len(corpus), 2), dtype=np.uint64)
+    for low, high in corpus.chunks():
+        grams, texts = corpus.hashes(size, low, high)
+        kept = present[texts]
+        grams, texts = grams[kept], texts[kept] - low
         rarity = counts[grams & np.uint64(len(counts) - 1)].astype(np.uint64)
         order = np.argsort(rarity << np.uint64(40) | grams >> np.uint64(24))
-        order = order[np.argsort((rows[order] - low).astype(np.uint16), kind="stable")]
-        grams, rows = grams[order], rows[order]
-        new = np.ones(len(grams), dtype=bool)
-        new[1:] = (grams[1:] != grams[:-1]) | (rows[1:] != rows[:-1])
-        grams, rows = grams[new], rows[new]
-        number = np.bincount(rows - low, minlength=high - low)
-        sizes[low:high] = number
-        rank = np.arange(len(rows)) - np.repeat(np.cumsum(number) - number, number)
-        needed = number - np.ceil(share * number - 1e-9).astype(np.int64) + 1
-        prefix = rank < needed[rows - low]
-        hashes.append(grams[prefix])
-        owners.append(rows[prefix])
-    return np.concatenate(hashes), np.concatenate(owners), sizes
+        order = order[np.argsort(texts[order].astype(np.uint16), kind="stable")]
+        grams, texts = _once(grams[order], texts[order])
+        described = _described(grams, texts, high - low)
+        sizes[low:high], sketches[low:high] = described.sizes, described.sketches
+        number = described.sizes
+        rank = np.arange(len(texts)) - np.repeat(np.cumsum(number) - number, number)
+        needed = number - np.ceil(share * number - _EPSILON).astype(np.int64) + 1
+        prefix = rank < needed[texts]
+        rarest.append(grams[prefix])
+        owners.append(texts[prefix] + low)
+    return _Sets(np.concatenate(rarest), np.concatenate(owners), sizes, sketches)
+
+
+def _once(grams: Hashes, texts: Indices) -> tuple[Hashes, Indices]:
+    """Leave out repetitions of an n-gram in a text; equal ones stand side by side."""
+    import numpy as np
+
+    new = np.ones(len(grams), dtype=bool)
+    new[1:] = (grams[1:] != grams[:-1]) | (texts[1:] != texts[:-1])
+    return grams[new], texts[new]
+
+
+def _described(grams: Hashes, texts: Indices, number: int) -> _Sets:
+    """Return size and sketch of each of `number` texts; n-grams stand in text order, `texts` counts from 0.
+
+    Repeated n-grams are counted in the size, which makes it an upper bound.
+    """
+    import numpy as np
+
+    sizes = np.bincount(texts, minlength=number)
+    sketches = np.zeros((number, 2), dtype=np.uint64)
+    filled = sizes > 0
+    if len(grams):
+        begins = (np.cumsum(sizes) - sizes)[filled]
+        bit = np.uint64(1) << (grams & np.uint64(63))
+        half = grams & np.uint64(64)
+        sketches[filled, 0] = np.bitwise_or.reduceat(np.where(half == 0, bit, np.uint64(0)), begins)
+        sketches[filled, 1] = np.bitwise_or.reduceat(np.where(half == 0, np.uint64(0), bit), begins)
+    return _Sets(grams, texts, sizes, sketches)
+
+
+def _bits(words: Hashes) -> Any:
+    """Count the bits set in each row."""
+    import numpy as np
+
+    return _bits_of_16()[np.ascontiguousarray(words).view(np.uint16)].sum(axis=1, dtype=np.int64)
+
+
+@cache
+def _bits_of_16() -> Any:
+    import numpy as np
+
+    values = np.arange(1 << 16)
+    return sum(values >> bit & 1 for bit in range(16)).astype(np.uint8)  # type: ignore[union-attr]
 
 
 def _bucket_counts(corpora: Sequence[Corpus], size: int) -> Any:
-    """Return how often the n-grams of each hash bucket occur, at most 2**24 - 1; a power of two of buckets."""
+    """Return how often the n-grams of each hash bucket occur, at most 2**24 - 1; 2**k buckets."""
     import numpy as np
 
-    buckets = min(_MAX_BUCKETS, 1 << (1 + sum(len(corpus.ids) for corpus in corpora).bit_length()))
+    words = sum(len(corpus.ids) for corpus in corpora)
+    buckets = min(_MAX_BUCKETS, 1 << (1 + words.bit_length()))
     counts = np.zeros(buckets, dtype=np.int64)
     for corpus in corpora:
-        chunks = list(_chunks(corpus))
+        chunks = list(corpus.chunks())
         for low, high in chunks[:: max(1, len(chunks) // _SAMPLED)]:
-            grams, _ = _hashed(corpus, size, low, high)
+            grams, _ = corpus.hashes(size, low, high)
             counts += np.bincount((grams & np.uint64(buckets - 1)).astype(np.int64), minlength=buckets)
     return np.minimum(counts, (1 << 24) - 1)
-
-
-def _hashed(corpus: Corpus, size: int, low: int, high: int) -> tuple[Hashes, Indices]:
-    """Return the hashes of all n-grams of texts `low` to `high` and the text of each, in text order."""
-    import numpy as np
-
-    begin, end = corpus.starts[low], corpus.starts[high]
-    ids = corpus.ids[begin:end].astype(np.uint64) + np.uint64(1)
-    lengths = np.diff(corpus.starts[low : high + 1])
-    rows = np.repeat(np.arange(low, high), lengths)
-    left = np.repeat(corpus.starts[low + 1 : high + 1] - begin, lengths) - np.arange(len(ids))
-    hashes = np.zeros(len(ids), dtype=np.uint64)
-    for step in range(min(size, len(ids))):
-        reach = len(ids) - step
-        longer = _mixed(hashes[:reach] * np.uint64(0x9E3779B97F4A7C15) + ids[step:])
-        hashes[:reach] = np.where(left[:reach] > step, longer, hashes[:reach])
-    first = np.zeros(len(ids), dtype=bool)
-    first[(corpus.starts[low:high] - begin)[lengths > 0]] = True
-    whole = (left >= size) | first
-    return hashes[whole], rows[whole]
-
-
-def _mixed(value: Hashes) -> Hashes:
-    """Scatter bits (the finaliser of splitmix64: Steele, Lea, Flood 2014)."""
-    import numpy as np
-
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
-
-
-def _chunks(corpus: Corpus) -> Iterator[tuple[int, int]]:
-    for low in range(0, len(corpus), _CHUNK):
-        yield low, min(low + _CHUNK, len(corpus))

@@ -1,4 +1,4 @@
-"""Parse JSON and keep what a lenient parser would swallow: repeated keys, NaN, 1e999, lone surrogates, bombs."""
+"""Parse JSON and tell what a lenient parser swallows: repeated keys, NaN, 1e999, lone surrogates, bombs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Count tokens of training rows with the model's own tokenizer and template, without torch or transformers.
 
-The rows are tokenised as training does it: the prompt as it will be asked, and prompt, answer and stop token as one
-text. Only ``tokenizer.json`` (a fast tokenizer) can be read this way.
+The rows are tokenised as training does it: the prompt as it will be asked, and prompt, answer and stop token
+as one text. Only ``tokenizer.json`` (a fast tokenizer) can be read this way.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class NoTokenizer(ValueError):  # noqa: N818 (not an error of the user: counting
 class TokenCount(NamedTuple):
     """One row in tokens.
 
-    `prompt` counts the first tokens that the row shares with its prompt asked alone; `kept` says that these are all of
-    the prompt's tokens, `stops` that a stop token follows in the answer, `chat` that a chat template made the text.
+    `prompt` counts the first tokens that the row shares with its prompt asked alone; `kept` says that these
+    are all of the prompt's tokens, `stops` that a stop token follows in the answer, `chat` that a chat
+    template made the text.
     """
 
     length: int
@@ -63,8 +64,8 @@ class Tokenization:
 def tokenization(folder: Path, prompt: Prompt, max_length: int) -> Tokenization:
     """Return how a model folder tokenises rows; NoTokenizer when that needs transformers.
 
-    Text pairs get the stop token after the answer, as training adds it; message pairs are rendered with the folder's
-    chat template, which has to bring its own.
+    Text pairs get the stop token after the answer, as training adds it; message pairs are rendered with the
+    folder's chat template, which has to bring its own.
     """
     from tokenizers import Tokenizer
 

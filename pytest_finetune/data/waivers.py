@@ -12,7 +12,7 @@ from pytest_finetune.data.findings import Finding, Findings, Waiver
 def apply_waivers(
     found: Sequence[Finding], waivers: Sequence[Waiver], today: date, contract_file: str | None
 ) -> Findings:
-    """Take the waived findings out of the list; expired waivers accept nothing and, like unused ones, are told."""
+    """Take the waived findings out of the list; expired waivers accept nothing, unused ones are told."""
     valid = [waiver for waiver in waivers if not _expired(waiver, today)]
     kept: list[Finding] = []
     waived: list[tuple[Finding, Waiver]] = []

@@ -1,4 +1,4 @@
-"""Texts as sequences of words, so that case, punctuation, spacing and Unicode form do not tell two texts apart."""
+"""Texts as words, so that case, punctuation, spacing and Unicode form do not tell two texts apart."""
 
 from __future__ import annotations
 

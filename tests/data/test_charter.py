@@ -69,7 +69,7 @@ def test_one_behaviour_in_one_sentence_is_accepted(behaviour: str) -> None:
     ],
 )
 def test_each_doubt_is_one_finding_that_says_what_to_do(change: dict[str, str | None], rule: str) -> None:
-    (found,) = Charter(replace(SOUND, **change)).findings()  # type: ignore[arg-type]
+    (found,) = Charter(replace(SOUND, **change)).findings()
     assert found.rule == rule
     assert found.read
     assert found.why.endswith(".")

@@ -265,7 +265,7 @@ PIECES = st.sampled_from(
         GOOD,
         b"\n",
         b"\r\n",
-        b"\0",
+        b"\x00",
         b"\xff",
         b"\xef\xbb\xbf",
         b"{",
@@ -276,12 +276,10 @@ PIECES = st.sampled_from(
         b"1e999",
         b":",
         b",",
-    ]
-    + [
         b'{"instruction": "i", "output": "x"}',
         b'{"messages": [{"role": "user"}]}',
         b"\x1f\x8b",
-        b"\x28\xb5\x2f\xfd",
+        b"(\xb5/\xfd",
     ]
 )
 

@@ -1,4 +1,4 @@
-"""The built-in checks, one file for each concern; each takes the contract and both files and yields findings."""
+"""The built-in checks, a file for each concern: the contract and both files in, findings out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks on labels and tags: the closed set, enough of each, none that dominates, the same mixture in both splits."""
+"""Checks on labels and tags: closed set, enough of each, none that dominates, one mixture in both splits."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def as_label(value: Any) -> str | None:
 
 
 def drift_p_values(train: Mapping[str, int], held_out: Mapping[str, int]) -> dict[str, float]:
-    """Return, for each label, the two-sided p-value of Fisher's exact test that its share is equal in both splits.
+    """Return each label's two-sided p-value of Fisher's exact test for equal shares in both splits.
 
-    The values are adjusted for the number of labels (Holm 1979), so each may be compared with the level as it is.
+    The values are adjusted for the number of labels (Holm 1979): each is compared with the level as it is.
     """
     total, drawn = sum(train.values()) + sum(held_out.values()), sum(held_out.values())
     labels = sorted({*train, *held_out})
@@ -91,7 +91,7 @@ def drift_p_values(train: Mapping[str, int], held_out: Mapping[str, int]) -> dic
 
 
 def hypergeometric_p(seen: int, drawn: int, marked: int, total: int) -> float:
-    """Return the two-sided p-value of `seen` marked items among `drawn`, out of `total` of which `marked` are marked.
+    """Return the two-sided p-value of `seen` marked items among `drawn`, when `marked` of `total` are marked.
 
     All outcomes at most as likely as the one seen are summed (Fisher's two-sided test).
 
@@ -125,13 +125,15 @@ def _row_findings(row: Row, label: str | None, rules: LabelRules) -> Iterator[Fi
 def _table_findings(rows: Rows, table: Counter[str], rules: LabelRules) -> Iterator[Finding]:
     for label in _known(rules) or sorted(table):
         if table[label] < rules.min_per_label:
-            read = f"{table[label]} rows with the label {quoted(label, 40)} (the contract asks for {rules.min_per_label})"
+            wanted = f"(the contract asks for {rules.min_per_label})"
+            read = f"{table[label]} rows with the label {quoted(label, 40)} {wanted}"
             yield finding("labels/too-few", read, file=rows.path)
     total = table.total()
     if total and rules.max_share < 1:
         label, number = table.most_common(1)[0]
         if number > rules.max_share * total:
-            read = f"{quoted(label, 40)} has {number} of {total} rows, {number / total:.0%} (the contract allows {rules.max_share:.0%})"
+            allowed = f"(the contract allows {rules.max_share:.0%})"
+            read = f"{quoted(label, 40)} has {number} of {total} rows, {number / total:.0%} {allowed}"
             yield finding("labels/share", read, file=rows.path)
 
 
@@ -141,7 +143,8 @@ def _drift(train: Counter[str], held_out: Counter[str], rows: Rows, level: float
     for label, p_value in drift_p_values(train, held_out).items():
         if p_value < level:
             here, there = held_out[label] / held_out.total(), train[label] / train.total()
-            read = f"{quoted(label, 40)} is {there:.1%} of training and {here:.1%} of held-out rows (exact p = {p_value:.2g})"
+            shares = f"{there:.1%} of training and {here:.1%} of held-out rows"
+            read = f"{quoted(label, 40)} is {shares} (exact p = {p_value:.2g})"
             yield finding("labels/drift", read, file=rows.path)
 
 

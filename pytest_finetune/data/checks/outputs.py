@@ -1,4 +1,4 @@
-"""Checks on the answers: one JSON value that keeps the schema and its key order, or a text that keeps the pattern."""
+"""Checks on the answers: one JSON value that keeps schema and key order, or a text that keeps the pattern."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def _json_answers(contract: Contract, train: Rows, held_out: Rows) -> Iterator[F
 def schema_errors(schema: Mapping[str, Any] | bool) -> Callable[[Any], list[str]]:
     """Return a function that lists how a value breaks the schema, in jsonschema's words.
 
-    A compiled validator screens first; where it says valid it is believed only for schemas on which both engines are
-    known to agree, and whatever it rejects is judged by jsonschema.
+    A compiled validator screens first, for schemas on which both engines are known to agree; whatever it
+    rejects is judged by jsonschema.
     """
     from jsonschema import Draft202012Validator
 
@@ -129,8 +129,8 @@ _SAME_IN_BOTH: Final = frozenset(
 def engines_agree(schema: Any) -> bool:
     """Tell whether the schema uses only words on which jsonschema and jsonschema-rs say the same.
 
-    Regular expressions differ in dialect, formats in strictness, references in how they are resolved, and multipleOf
-    in its arithmetic.
+    Regular expressions differ in dialect, formats in strictness, references in how they are resolved, and
+    multipleOf in its arithmetic.
     """
     if isinstance(schema, bool):
         return True
@@ -157,7 +157,7 @@ def _faults(row: Row, parsed: Parsed) -> Iterator[Finding]:
 
 
 def _json_inside(text: str) -> str | None:
-    """Return the text before or after a JSON object or list that stands in `text`, None when there is none."""
+    """Return the text around a JSON object or list that stands in `text`, None when there is none."""
     for start in (position for position in (text.find("{"), text.find("[")) if position >= 0):
         try:
             _, end = json.JSONDecoder().raw_decode(text, start)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.data.catalogue import finding
-from pytest_finetune.data.detectors import SECRETS, scan
+from pytest_finetune.data.detectors import SECRETS, Hit, scan
 from pytest_finetune.data.redaction import short_hash
+from pytest_finetune.data.strict_json import strings_in
 
 if TYPE_CHECKING:
     from pytest_finetune.data.contract import Contract
@@ -45,22 +47,41 @@ def check_privacy(contract: Contract, train: Rows, held_out: Rows) -> Iterator[F
             yield from _deep(rows)
 
 
-def _hits(rows: Sequence[Row]) -> Iterator[tuple[Row, str, Any]]:
+def _hits(rows: Sequence[Row]) -> Iterator[tuple[Row, str, Hit]]:
+    """Yield (row, text, hit in the text); a value that stands twice in a row is told once."""
     rest = iter(rows)
-    instructions: dict[str, bool] = {}
+    told: set[tuple[int, str]] = set()
+    clean: dict[str, bool] = {}
     while batch := list(islice(rest, _BATCH)):
         owners: list[Row] = []
         texts: list[str] = []
         for row in batch:
             # The instruction is mostly one text for all rows: look once whether there is anything to find.
-            known = instructions.get(row.instruction)
-            if known is None:
-                known = instructions[row.instruction] = any(True for _ in scan([row.instruction]))
-            own = [row.instruction, row.input, row.output] if known else [row.input, row.output]
+            if row.instruction not in clean:
+                clean[row.instruction] = not any(True for _ in scan([row.instruction]))
+            own = (
+                [row.input, row.output]
+                if clean[row.instruction]
+                else [row.instruction, row.input, row.output]
+            )
+            if "\\" in row.output:
+                own.append(_unescaped(row.output))
             texts += own
             owners += [row] * len(own)
         for index, hit in scan(texts):
-            yield owners[index], texts[index], hit
+            row, text = owners[index], texts[index]
+            value = (row.offset, text[hit.start : hit.end])
+            if value not in told:
+                told.add(value)
+                yield row, text, hit
+
+
+def _unescaped(answer: str) -> str:
+    """Return the texts in a JSON answer as they are meant: escapes hide a value from expressions."""
+    try:
+        return "\n".join(strings_in(json.loads(answer)))
+    except (ValueError, RecursionError):
+        return ""
 
 
 def _deep(rows: Rows) -> Iterator[Finding]:
@@ -77,5 +98,6 @@ def _deep(rows: Rows) -> Iterator[Finding]:
             for entity in analyzer.analyze(
                 text=text, language="en", entities=list(_ENTITIES), score_threshold=0.6
             ):
-                read = f"{entity.entity_type} ({entity.score:.2f}), #{short_hash(text[entity.start : entity.end])}"
+                value = text[entity.start : entity.end]
+                read = f"{entity.entity_type} ({entity.score:.2f}), #{short_hash(value)}"
                 yield finding("privacy/entity", read, file=row.file, line=row.line, digest=row.digest)

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.data.catalogue import finding
+from pytest_finetune.data.corpus import Corpus, Vocabulary
 from pytest_finetune.data.similarity import (
-    Corpus,
     Similar,
-    Vocabulary,
     contained_across,
     similar_across,
     similar_within,
@@ -55,11 +54,6 @@ def check_groups(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Fi
             yield _at(row, "leak/group", read)
 
 
-def question_words(row: Row) -> list[str]:
-    """Return the words that tell one row's question from another's: the input, or the instruction without one."""
-    return words_of(row.input) or words_of(row.instruction)
-
-
 class _Questions:
     """The rows of one file by their normalised question."""
 
@@ -67,13 +61,13 @@ class _Questions:
         self.rows = rows
         self.corpus = Corpus(vocabulary)
         self._instructions: dict[str, list[str]] = {}
-        # A hash for each row instead of its text: a million rows take 100 MB less. Equal hashes are confirmed.
+        # A hash for each row instead of its text, for memory; equal hashes are confirmed.
         self._first: dict[int, int] = {}
         self._others: dict[int, list[int]] = {}
         for number, row in enumerate(rows):
             words = words_of(row.input)
             instruction = self._instruction(row)
-            self.corpus.add(words or instruction)
+            self.corpus.add(words if row.input.strip() else instruction)
             key = hash(_key(row, instruction, words))
             if self._first.setdefault(key, number) != number:
                 self._others.setdefault(key, []).append(number)

@@ -1,4 +1,4 @@
-"""Checks on the text of a row: blank, not in NFC, control characters, the instruction, what is out of scope."""
+"""Checks on the text of a row: blank, not in NFC, control characters, the instruction, out of scope."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that need the tokenizer: rows that are cut, answers of which nothing is learned, missing stop tokens."""
+"""Checks that need the tokenizer: rows that are cut, answers that teach nothing, missing stop tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_tokens(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
-    """Yield training rows that lose tokens, when the contract has a tokenizer at hand (`Contract.with_tokens`)."""
+    """Yield training rows that lose tokens, when a tokenizer is at hand (`Contract.with_tokens`)."""
     tokenization = contract.tokenization
     if tokenization is None:
         return
