@@ -88,16 +88,16 @@ def after_discard(primary: Contests, contests: Mapping[str, Contests]) -> NextCh
 
 
 def after_iterate(
-    answers_differ: bool | None,
+    changed: bool,
     primary: Contests,
     verdicts: Sequence[RuleVerdict],
     contests: Mapping[str, Contests],
     needed: Needed,
 ) -> NextChange:
     """Name a change that follows from the numbers alone; a diagnosis from more evidence goes before it."""
-    if not answers_differ:
-        change = "check that the adapter is trained and loaded"
-        return NextChange(change, "every tuned answer equals the base model's")
+    if not changed:
+        change = "check that the adapter is trained, saved and loaded"
+        return NextChange(change, "the tuned model is the base model: no answer or no weight differs")
     if needed.rows is not None:
         change = f"judge on a fresh held-out file of about {needed.rows:,} rows"
         return NextChange(change, needed.sentences[0], primary[BASE].comparison.broken)

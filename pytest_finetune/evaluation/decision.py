@@ -13,7 +13,8 @@ from pytest_finetune.evaluation.comparison import BASE, TUNED, Comparison, Conte
 from pytest_finetune.evaluation.evidence import NextChange
 from pytest_finetune.evaluation.rules import RuleSpec, Scores, Table, missing, rules_sha256, tabulate
 from pytest_finetune.evaluation.statistics.levels import holm
-from pytest_finetune.evaluation.statistics.power import discordance_after, plan
+from pytest_finetune.evaluation.statistics.plan import Plan
+from pytest_finetune.evaluation.statistics.power import discordance_after
 from pytest_finetune.evaluation.thresholds import RuleVerdict, judge_rule
 
 if TYPE_CHECKING:
@@ -142,6 +143,15 @@ def decide(case: Case) -> Decision:
     return _decided(case, contests, verdicts, undecided)
 
 
+def judge(case: Case, name: str) -> RuleVerdict:
+    """Hold one rule of the case against its own thresholds, without deciding about the adapter."""
+    rule = next(rule for rule in case.rules if rule.name == name)
+    lacking = tuple(_missing(case, rule))
+    tables = {} if lacking else {name: tabulate(rule, case.scores[name])}
+    contests = {name: _contests(case, table) for name, table in tables.items()}
+    return _rule_verdict(case, rule, lacking, tables, contests)
+
+
 def _decided(
     case: Case, contests: Mapping[str, Contests], verdicts: Sequence[RuleVerdict], so_far: Decision
 ) -> Decision:
@@ -151,11 +161,14 @@ def _decided(
     short = tuple(_keep_lacks(case, primary, verdicts))
     # The two exclude each other by their mathematics; were they ever to meet, neither could be trusted.
     assert not (against and not short), f"keep and discard at once: {against}"
-    rows, discordance = int(base.gain.claim.effective), discordance_after(base.gain.claim)
+    sample = base.gain.claim
+    plan = Plan(
+        int(sample.effective), base.margin, base.levels, case.defaults.power, discordance_after(sample)
+    )
     decided = dataclasses.replace(
         so_far,
         undecided=False,
-        plan_line=plan(rows, base.margin, base.levels, case.defaults.power, discordance).line,
+        plan_line=plan.line,
         risks=tuple(risks(case.scores, contests, case.delta_nonzero)),
     )
     if against:
@@ -164,8 +177,9 @@ def _decided(
     if not short:
         return dataclasses.replace(decided, verdict="keep", reasons=tuple(_keep_reasons(primary, verdicts)))
     needed = rows_needed(primary, case.defaults.power)
+    changed = bool(case.answers_differ) and case.delta_nonzero is not False
     iterated = dataclasses.replace(decided, reasons=(*short, *needed.sentences), examples_needed=needed.rows)
-    return iterated.advised(after_iterate(case.answers_differ, primary, verdicts, contests, needed))
+    return iterated.advised(after_iterate(changed, primary, verdicts, contests, needed))
 
 
 def _discard_reasons(primary: Contests, contests: Mapping[str, Contests]) -> Iterator[str]:

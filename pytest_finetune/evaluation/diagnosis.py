@@ -86,7 +86,8 @@ def prompting_is_enough(evidence: DiagnosisEvidence) -> NextChange | None:
         if rate is not None and rate > 1 - evidence.min_gain:
             because = (
                 f"{wording.arm(arm)} already scores {wording.percent(rate)} on {evidence.primary}: at most "
-                f"{wording.margin(1 - rate)} can be gained, {wording.margin(evidence.min_gain)} are asked for"
+                f"{100 * (1 - rate):.1f} points can be gained, "
+                f"{wording.margin(evidence.min_gain)} are asked for"
             )
             return NextChange(f"serve {serve} and train nothing: prompting is enough", because)
     return None

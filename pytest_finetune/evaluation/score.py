@@ -126,8 +126,8 @@ class Score:
         apart = sorted(set(self.rows) ^ set(other.rows))
         return Claim(
             False,
-            f"{self.arm} and {other.arm} cannot be compared on {self.rule}: {wording.rows(len(apart))} "
-            f"were answered by one of them only ({wording.listed(apart)})",
+            f"{self.arm} and {other.arm} cannot be compared on {self.rule}: "
+            f"{wording.rows(len(apart))} apart ({wording.listed(apart)})",
         )
 
     def _p_and_gain(self, gain: PairedGain) -> str:

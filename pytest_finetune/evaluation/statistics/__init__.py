@@ -6,5 +6,6 @@
 - `paired`: one arm against another: beats, worse, excluded, holds
 - `clusters`: rows that share a group: effective number of rows, sign-flip test
 - `levels`: alpha for claims and for brakes, spending over looks, Holm
-- `power`: how many held-out rows a gain needs, and the smallest gain that a file can show
+- `power`: chances to beat and to exclude, how many rows settle a question, the smallest gain that shows
+- `plan`: the plan line of a held-out file
 """

@@ -8,15 +8,13 @@ should be planned like this.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from math import ceil, cos, floor, inf, log, pi, sin, sqrt
 from typing import Final
 
 from pytest_finetune.evaluation.statistics.dirichlet import atoms, mean_cdf, mean_quantile
 from pytest_finetune.evaluation.statistics.exact import binomial_pmf, binomial_tail, fewest_fixed
-from pytest_finetune.evaluation.statistics.levels import Levels
 from pytest_finetune.evaluation.statistics.roots import increasing_root
 from pytest_finetune.evaluation.statistics.sample import Sample, needed_passes
 
@@ -25,35 +23,42 @@ _SETTLED_FOR = 50
 TOO_CLOSE: Final = 0.02
 _DEVIATIONS = 4.5
 _EXACT_RANGE = 20
-_NODES = 8
+_NODES = 6
 
 
 def chance_to_beat(rows: int, gain: float, discordance: float, margin: float, alpha: float) -> float:
     """Return P(a gain above zero is demonstrated, and the observed gain is at least `margin`)."""
     needed = fewest_fixed(alpha, _table_size(rows))
     lead = needed_passes(margin, rows)
-    share = _fixed_share(gain, discordance)
-    chance, goal, tail = 0.0, None, 0.0
-    for differing in _likely(rows, discordance):
-        before, goal = goal, max(needed[differing], (lead + differing + 1) // 2)
-        if before is None:
-            tail = binomial_tail(goal, differing, share)
-        else:  # one differing row more, then a goal that has moved up by at most a few
-            tail += share * binomial_pmf(before - 1, differing - 1, share)
-            tail -= sum(binomial_pmf(k, differing, share) for k in range(before, goal))
-        chance += binomial_pmf(differing, rows, discordance) * max(tail, 0.0)
-    return chance
+    likely = _likely(rows, discordance)
+    goals = (max(needed[differing], (lead + differing + 1) // 2) for differing in likely)
+    return sum(chance * reached for chance, reached in _chances(rows, gain, discordance, likely, goals))
 
 
 def chance_to_exclude(rows: int, gain: float, discordance: float, margin: float, alpha: float) -> float:
     """Return P(a gain of `margin` is excluded); above zero that includes being demonstrably worse."""
-    share = _fixed_share(gain, discordance)
     likely = _likely(rows, discordance)
-    chance = 0.0
-    for differing, most in zip(likely, _most_fixed(rows, likely, margin, alpha), strict=True):
-        at_most = 1.0 - binomial_tail(most + 1, differing, share)
-        chance += binomial_pmf(differing, rows, discordance) * at_most
-    return chance
+    goals = (most + 1 for most in _most_fixed(rows, likely, margin, alpha))
+    return sum(chance * (1 - reached) for chance, reached in _chances(rows, gain, discordance, likely, goals))
+
+
+def _chances(
+    rows: int, gain: float, discordance: float, likely: range, goals: Iterable[int]
+) -> Iterator[tuple[float, float]]:
+    """Yield the chance of each number of differing rows, and the chance that `goal` of them are fixed.
+
+    Goals never fall from one number of differing rows to the next.
+    """
+    share = min(1.0, max(0.0, (discordance + gain) / (2 * discordance)))
+    before, tail = -1, 0.0
+    for differing, goal in zip(likely, goals, strict=True):
+        if before < 0:
+            tail = binomial_tail(goal, differing, share)
+        else:  # one differing row more, then a goal that has moved up by a few at most
+            tail += share * binomial_pmf(before - 1, differing - 1, share)
+            tail -= sum(binomial_pmf(k, differing, share) for k in range(before, goal))
+        before = goal
+        yield binomial_pmf(differing, rows, discordance), min(1.0, max(0.0, tail))
 
 
 def _most_fixed(rows: int, likely: range, margin: float, alpha: float) -> Iterator[int]:
@@ -72,7 +77,9 @@ def _most_fixed(rows: int, likely: range, margin: float, alpha: float) -> Iterat
             yield most
         return
     nodes = [(first + last + (last - first) * cos(pi * (i + 0.5) / _NODES)) / 2 for i in range(_NODES)]
-    borders = [_border(rows, node, margin, alpha) for node in nodes]
+    borders: list[float] = []
+    for node in nodes:  # the border is nearly a line: each one starts from the last two
+        borders.append(_border(rows, node, margin, alpha, _extended(node, nodes, borders)))
     for differing in likely:
         yield min(differing, floor(_interpolated(differing, nodes, borders)))
 
@@ -83,7 +90,14 @@ def _tail(rows: int, differing: float, fixed: float, margin: float) -> float:
     return mean_cdf(atoms([(-1.0, fixed + 1), (1.0, broken), (0.0, same)]), -margin)
 
 
-def _border(rows: int, differing: float, margin: float, alpha: float) -> float:
+def _extended(node: float, nodes: Sequence[float], borders: Sequence[float]) -> float | None:
+    if len(borders) < 2:
+        return None
+    (x, before), (y, last) = ((nodes[i], borders[i]) for i in (len(borders) - 2, len(borders) - 1))
+    return last + (last - before) * (node - y) / (y - x)
+
+
+def _border(rows: int, differing: float, margin: float, alpha: float, near: float | None = None) -> float:
     """Return the (fractional) number of fixed rows at which the margin just stops being excluded."""
     goal = sqrt(-2 * log(alpha))
 
@@ -91,8 +105,10 @@ def _border(rows: int, differing: float, margin: float, alpha: float) -> float:
         tail = _tail(rows, differing, fixed, margin)
         return goal - sqrt(-2 * log(tail)) if tail > 0 else -inf
 
+    if near is not None:
+        return increasing_root(excess, near, 0.1, -1.0, differing, close=1e-5)
     start = (differing + margin * rows - goal * sqrt(differing + 1)) / 2
-    return increasing_root(excess, start, sqrt(differing + 1) / 4 + 0.5, -1.0, differing, close=1e-6)
+    return increasing_root(excess, start, sqrt(differing + 1) / 4 + 0.5, -1.0, differing, close=1e-5)
 
 
 def _interpolated(x: float, nodes: Sequence[float], values: Sequence[float]) -> float:
@@ -124,7 +140,7 @@ def rows_to_settle(
     def enough(rows: int) -> bool:
         return chance(rows, gain, discordance, margin, alpha) >= power
 
-    short, long = 0, 8
+    short, long = 0, _first_guess(gain - margin, discordance)
     while not enough(long):
         if long >= MOST_ROWS:
             return None
@@ -142,6 +158,11 @@ def rows_to_settle(
         if not enough(rows):
             candidate = rows + 1
     return candidate if candidate <= MOST_ROWS else None
+
+
+def _first_guess(distance: float, discordance: float) -> int:
+    """Return a size that is probably too small, from the normal approximation."""
+    return min(MOST_ROWS, max(4, int(6 * discordance / distance**2)))
 
 
 def smallest_gain(
@@ -182,94 +203,6 @@ def discordance_after(observed: Sample) -> float:
     same = observed.n - differing
     bound = -mean_quantile(atoms([(-1.0, differing + 1.0), (0.0, same)]), 0.2)
     return min(1.0, max(abs(observed.mean), bound))
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a held-out file of this size can show."""
-
-    rows: int
-    levels: Levels
-    min_gain: float
-    power: float
-    smallest: float | None
-    discordance: float
-    chance: float
-    enough_rows: int | None
-
-    @property
-    def possible(self) -> bool:
-        """Whether any result could lead to keep."""
-        return self.rows >= self.levels.fewest_rows
-
-    @property
-    def opens(self) -> bool:
-        """Whether a true gain of `min_gain` would probably be demonstrated."""
-        return self.smallest is not None and self.smallest <= max(self.min_gain, 1e-9)
-
-    @property
-    def line(self) -> str:
-        """One sentence for the record and the terminal."""
-        look = f"look {self.levels.look}, alpha {self.levels.claim:.2g}"
-        if not self.possible:
-            needed = self.levels.fewest_rows
-            return (
-                f"keep impossible: {_rows(self.rows)} cannot demonstrate any gain ({look}); "
-                f"at least {needed} are needed, even if every one is fixed"
-            )
-        if self.smallest is None:
-            return (
-                f"{_rows(self.rows)} show no gain in {self.power:.0%} of runs ({look}), however large it is: "
-                f"write more held-out rows"
-            )
-        differing = f"{self.discordance:.0%} of rows differing"
-        return (
-            f"{_rows(self.rows)} show a gain of {100 * self.smallest:.1f} points or more "
-            f"in {self.power:.0%} of runs ({look}, {differing})"
-        )
-
-    @property
-    def warning(self) -> str | None:
-        """Say that a gain of `min_gain` would probably not be shown, and what would help; else None."""
-        if self.opens or not self.possible:
-            return None if self.opens else self.line
-        rows = f"about {self.enough_rows:,} rows" if self.enough_rows else f"more than {MOST_ROWS:,} rows"
-        return (
-            f"{self.line}; min_gain is {100 * self.min_gain:.1f} points, and a true gain of that size "
-            f"would be demonstrated in {self.chance:.0%} of runs: write held-out rows ({rows} for {self.power:.0%}) "
-            f"or ask for a larger gain"
-        )
-
-
-def plan(
-    rows: int,
-    min_gain: float,
-    levels: Levels | None = None,
-    power: float = 0.8,
-    discordance: float | None = None,
-    base_rate: float | None = None,
-) -> Plan:
-    """Plan an evaluation; without an observed `discordance` it follows from the base's rate."""
-    levels = levels or Levels()
-
-    def differing(gain: float) -> float:
-        return max(gain, discordance) if discordance is not None else discordance_before(gain, base_rate)
-
-    smallest = smallest_gain(rows, differing, levels.claim, power)
-    target = max(min_gain, 0.0)
-    chance = chance_to_beat(rows, target, differing(target), 0.0, levels.claim) if rows else 0.0
-    opens = smallest is not None and smallest <= min_gain
-    enough = None if opens else rows_to_settle(target, differing(target), 0.0, levels.claim, power)
-    at = differing(smallest if smallest is not None else 1.0)
-    return Plan(rows, levels, min_gain, power, smallest, at, chance, enough)
-
-
-def _rows(n: int) -> str:
-    return "1 held-out row" if n == 1 else f"{n:,} held-out rows"
-
-
-def _fixed_share(gain: float, discordance: float) -> float:
-    return min(1.0, max(0.0, (discordance + gain) / (2 * discordance)))
 
 
 def _likely(rows: int, discordance: float) -> range:
