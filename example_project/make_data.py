@@ -1,8 +1,8 @@
 """Write data/train.jsonl and eval/check.jsonl: `python make_data.py` gives the same bytes every time.
 
-Both files hold tickets worded from `phrases/` and judged by the rubric. They speak in different words: of every seven
-lines of a phrase list, training rows use four and held-out rows four others, with one in common. The held-out file also
-holds every row of eval/handwritten.jsonl, which people wrote and of which only the rubric's three answers were typed.
+Both files hold tickets worded from `phrases/` and judged by the rubric. They speak in different words: of every
+seven lines of a phrase list, training rows use four and held-out rows four, with one in common. The held-out
+file also holds every ticket of eval/handwritten.jsonl, where the rubric's three answers stand, not the priority.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def handwritten_rows(source: Path) -> list[dict[str, Any]]:
     for line in source.read_text(encoding="utf-8").splitlines():
         ticket = json.loads(line)
         label = priority(ticket["who"], ticket["harm"], ticket["way_around"])
-        rows.append(_row(ticket["input"], "expected", label, ticket["reason"], ["handwritten", *ticket["tags"]]))
+        tags = ["handwritten", *ticket["tags"]]
+        rows.append(_row(ticket["input"], "expected", label, ticket["reason"], tags))
     return rows
 
 
@@ -46,7 +47,7 @@ def worded_rows(
 ) -> list[dict[str, Any]]:
     """Word `wanted` tickets for each priority, none too close to a row that is already there."""
     words = Vocabulary.load(lambda line: line % 7 in lines)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for label in PRIORITIES:
         while sum(json.loads(row[output])["priority"] == label for row in rows) < wanted[label]:
             ticket = write_ticket(rng, words, rng.choice(INCIDENTS[label]))
@@ -57,7 +58,7 @@ def worded_rows(
 
 
 class Shingles:
-    """The texts so far, as word trigrams and whole texts; `add` refuses one that is too close to an earlier one."""
+    """The texts so far, as sets of word trigrams; `add` refuses one that is too close to an earlier one."""
 
     def __init__(self, texts: Sequence[str] = ()) -> None:
         self._seen: list[frozenset[str]] = []

@@ -1,14 +1,14 @@
 """Support tickets from phrase lists: one incident is chosen, then worded, and the rubric gives its priority.
 
-The lists stand in `phrases/`, one phrase a line. A `Vocabulary` is a choice of their lines, so that training rows,
-held-out rows and the base model's corpus can speak in different words.
+The lists stand in `phrases/`, one phrase a line. A `Vocabulary` is a choice of their lines, so that training
+rows, held-out rows and the base model's corpus can speak in different words.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,8 +17,23 @@ from rubric import Harm, Who, priority
 
 PHRASES: Final = Path(__file__).parent / "phrases"
 _LISTS: Final = (
-    "blocked", "degraded", "cosmetic", "way_around", "no_way_around", "openers", "alarm", "closers",
-)  # fmt: skip
+    "blocked",
+    "degraded",
+    "cosmetic",
+    "way_around",
+    "no_way_around",
+    "openers",
+    "alarm",
+    "closers",
+)
+_REPORTERS: Final = ("a caller says: ", "one customer reports: ", "a colleague tells us: ")
+_PERSONS: Final = {
+    "i": ("am", "I", "my"),
+    "w": ("are", "we", "our"),
+    "p": ("are", "they", "their"),
+    "s": ("is", "they", "their"),
+}
+_VERBS: Final = ("try", "get", "see", "ask", "find", "want")
 
 
 class Action(NamedTuple):
@@ -30,7 +45,7 @@ class Action(NamedTuple):
 
 
 class People(NamedTuple):
-    """Who is affected, as a subject; `number` is p, s, i (I) or w (we); `short` is how a reason names them."""
+    """Who is affected, as a subject; `number` is p, s, i (I) or w (we); `short` names them in a reason."""
 
     who: Who
     subject: str
@@ -57,13 +72,37 @@ class Vocabulary:
     phrases: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def load(cls, keep: Callable[[int], bool] = lambda line: True) -> Vocabulary:
+    def load(cls, keep: Callable[[int], bool], folder: Path = PHRASES) -> Vocabulary:
         """Read the lists; `keep` chooses lines by their number (0-based, comments not counted)."""
-        actions = tuple(Action(*fields) for fields in _table("actions", keep))
-        people = tuple(People(*fields) for fields in _table("who", keep))  # type: ignore[arg-type]
-        notes = tuple((who, text) for who, text in _table("scope_notes", keep))
-        slots = {name: tuple(values.split("; ")) for name, values in _table("slots", lambda line: True)}
-        return cls(actions, people, notes, slots, {name: _lines(name, keep) for name in _LISTS})
+        actions = tuple(Action(*fields) for fields in _table(folder / "actions.txt", keep))
+        people = tuple(People(*fields) for fields in _table(folder / "who.txt", keep))  # type: ignore[arg-type]
+        notes = tuple((who, text) for who, text in _table(folder / "scope_notes.txt", keep))
+        slots = _slots(PHRASES / "slots.txt")
+        phrases = {name: _lines(folder / f"{name}.txt", keep) for name in _LISTS}
+        return cls(actions, people, notes, slots, phrases)
+
+    def __or__(self, other: Vocabulary) -> Vocabulary:
+        """Join two vocabularies."""
+        phrases = {name: lines + other.phrases[name] for name, lines in self.phrases.items()}
+        return Vocabulary(
+            self.actions + other.actions,
+            self.people + other.people,
+            self.scope_notes + other.scope_notes,
+            {**self.slots, **other.slots},
+            phrases,
+        )
+
+    def with_compositions(self, folder: Path, times: int) -> Vocabulary:
+        """Add lines whose nouns are slots, such as "the {domain} {tool}", each as often as `times` lines."""
+        actions = tuple(Action(*fields) for fields in _table(folder / "actions.txt", lambda line: True))
+        people = tuple(People(*fields) for fields in _table(folder / "who.txt", lambda line: True))  # type: ignore[arg-type]
+        return Vocabulary(
+            self.actions + actions * times,
+            self.people + people * times,
+            self.scope_notes,
+            {**self.slots, **_slots(folder / "slots.txt")},
+            self.phrases,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,42 +147,63 @@ INCIDENTS: Final[Mapping[str, tuple[Incident, ...]]] = {
 
 
 def write_ticket(rng: random.Random, words: Vocabulary, incident: Incident) -> Ticket:
-    """Word one incident: who, what, perhaps a way around, perhaps noise in front and behind."""
-    action = rng.choice(words.actions)
-    people = rng.choice([people for people in words.people if people.who == incident.who])
+    """Word one incident: what happened to whom, perhaps a way around, perhaps noise in front and behind."""
+    action = Action(*_settled(rng, words.slots, rng.choice(words.actions)))
+    somebody = rng.choice([people for people in words.people if people.who == incident.who])
+    people = People(*_settled(rng, words.slots, somebody))  # type: ignore[arg-type]
     template = rng.choice(
         [line for line in words.phrases[incident.harm] if ">" not in line or line.startswith(incident.who)]
     )
-    named = ">" not in template
     fill = _Filler(rng, words.slots, action, people)
     sentences = [fill(template.split(">")[-1])]
     tags = set()
-    if named and incident.who == "everyone" and rng.random() < 0.1:
+    if ">" not in template and incident.who == "everyone" and rng.random() < 0.1:
         tags.add("borderline")
-        sentences[0] = rng.choice(("a caller says: ", "one customer reports: ", "a colleague tells us: ")) + sentences[0]
-    notes = [text for who, text in words.scope_notes if who == incident.who]
-    if notes and incident.harm != "cosmetic" and rng.random() < 0.25:
-        sentences.insert(rng.randint(0, 1) if incident.who == "one" else 1, rng.choice(notes))
-    if incident.harm != "cosmetic":
-        detour = _detour(rng, words, incident.way_around)
-        if detour:
-            sentences.insert(0 if rng.random() < 0.1 else len(sentences), fill(detour))
-        if "{alt}" in detour and not incident.way_around:
-            tags.add("borderline")
+        sentences[0] = rng.choice(_REPORTERS) + sentences[0]
+    if incident.harm == "cosmetic":
+        tags |= {"negative"} if incident.who != "one" else set()
+    else:
+        tags |= _add_hints(rng, words, incident, fill, sentences)
     if rng.random() < 0.12:
         sentences.insert(0, rng.choice(words.phrases["alarm"]))
-        if priority(*incident) in ("medium", "low"):
-            tags.add("negative")
-    if incident.harm == "cosmetic" and incident.who != "one":
-        tags.add("negative")
+        tags |= {"negative"} if priority(*incident) in ("medium", "low") else set()
     if rng.random() < 0.15:
         sentences.insert(0, rng.choice(words.phrases["openers"]))
     if rng.random() < 0.25:
         sentences.append(fill(rng.choice(words.phrases["closers"])))
-    short = people.short if named and "{who" in template else "everyone"
-    return Ticket(
-        _as_typed(rng, sentences), incident, action, short, _reason(incident, action, short), tuple(sorted(tags))
-    )
+    short = people.short if "{who" in template else "everyone"
+    reason = _reason(incident, action, short)
+    return Ticket(_as_typed(rng, sentences), incident, action, short, reason, tuple(sorted(tags)))
+
+
+def _settled(rng: random.Random, slots: Mapping[str, tuple[str, ...]], fields: Sequence[str]) -> list[str]:
+    """Fill the {slots} of a line's fields, the same word wherever a slot stands again."""
+    words = {
+        name: rng.choice(slots[name]) for name in dict.fromkeys(re.findall(r"\{(\w+)\}", " ".join(fields)))
+    }
+    return [_plural(field.format(**words)) for field in fields]
+
+
+def _plural(text: str) -> str:
+    """Mend plurals that were made by adding an s.
+
+    >>> _plural("all librarys, two boxs and one branchs")
+    'all libraries, two boxes and one branches'
+    """
+    return re.sub(r"(x|ch|sh)s\b", r"\1es", re.sub(r"([^aeiou])ys\b", r"\1ies", text))
+
+
+def _add_hints(
+    rng: random.Random, words: Vocabulary, incident: Incident, fill: _Filler, sentences: list[str]
+) -> set[str]:
+    """Add a second hint at who is affected and what is known of a way around; return tags."""
+    notes = [text for who, text in words.scope_notes if who == incident.who]
+    if rng.random() < 0.25:
+        sentences.insert(rng.randint(0, 1) if incident.who == "one" else 1, rng.choice(notes))
+    detour = _detour(rng, words, incident.way_around)
+    if detour:
+        sentences.insert(0 if rng.random() < 0.1 else len(sentences), fill(detour))
+    return {"borderline"} if "{alt}" in detour and not incident.way_around else set()
 
 
 def _detour(rng: random.Random, words: Vocabulary, way_around: bool) -> str:
@@ -155,7 +215,8 @@ def _detour(rng: random.Random, words: Vocabulary, way_around: bool) -> str:
 def _reason(incident: Incident, action: Action, short: str) -> str:
     if incident.harm == "cosmetic":
         return f"cosmetic issue in {action.area}, nobody is blocked"
-    return f"{action.area} {incident.harm} for {short}, {'workaround exists' if incident.way_around else 'no workaround'}"
+    way = "workaround exists" if incident.way_around else "no workaround"
+    return f"{action.area} {incident.harm} for {short}, {way}"
 
 
 class _Filler:
@@ -166,30 +227,25 @@ class _Filler:
     ) -> None:
         self._rng = rng
         self._slots = slots
-        subject = self._filled(people.subject)
-        first = {"i": ("I", "am", "I"), "w": ("we", "are", "we"), "p": ("", "are", "they"), "s": ("", "is", "they")}
-        _, be, pronoun = first[people.number]
+        be, pronoun, possessive = _PERSONS[people.number]
         third = people.number == "s"
-        self._known = {
-            "who": subject,
-            "whom": re.sub(r"^we\b", "us", re.sub(r"^I$", "me", subject)),
+        self._known: dict[str, str] = {
+            "who": people.subject,
+            "whom": re.sub(r"^we\b", "us", re.sub(r"^I$", "me", people.subject)),
             "they": pronoun,
             "are": be,
             "have": "has" if third else "have",
-            "vp": action.verb if people.number not in "iw" else action.verb.replace("their", "our" if people.number == "w" else "my"),
+            "vp": action.verb.replace("their", possessive),
             "thing": action.thing,
-            **{verb: _third(verb) if third else verb for verb in ("try", "get", "see", "ask", "find", "want")},
+            "area": action.area,
+            **{verb: _third(verb) if third else verb for verb in _VERBS},
         }
 
     def __call__(self, phrase: str) -> str:
-        return self._filled(phrase)
-
-    def _filled(self, phrase: str) -> str:
         return re.sub(r"\{(\w+)\}", lambda slot: self._word(slot[1]), phrase)
 
     def _word(self, name: str) -> str:
-        known: dict[str, str] = getattr(self, "_known", {})
-        return known[name] if name in known else self._rng.choice(self._slots[name])
+        return self._known[name] if name in self._known else self._rng.choice(self._slots[name])
 
 
 def _third(verb: str) -> str:
@@ -212,11 +268,15 @@ def _as_typed(rng: random.Random, sentences: list[str]) -> str:
     return text
 
 
-def _lines(name: str, keep: Callable[[int], bool]) -> tuple[str, ...]:
-    text = (PHRASES / f"{name}.txt").read_text(encoding="utf-8")
+def _lines(path: Path, keep: Callable[[int], bool]) -> tuple[str, ...]:
+    text = path.read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     return tuple(line for number, line in enumerate(lines) if keep(number))
 
 
-def _table(name: str, keep: Callable[[int], bool]) -> list[list[str]]:
-    return [line.split(" | ") for line in _lines(name, keep)]
+def _table(path: Path, keep: Callable[[int], bool]) -> list[list[str]]:
+    return [line.split(" | ") for line in _lines(path, keep)]
+
+
+def _slots(path: Path) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(values.split("; ")) for name, values in _table(path, lambda line: True)}
