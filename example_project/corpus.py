@@ -1,8 +1,9 @@
 """What the base model reads before it sees this project's task: tickets, and questions about them, in prose.
 
-The corpus is worded from the training rows' phrase lists, from lines that the training rows do not use, and from
-the larger lists in `phrases/more`; one line in seven of the project's own lists is left out of it. It never holds
-a ticket of the project, nor any eight words in a row of a held-out one, nor JSON with a priority in it.
+The corpus is worded from the training rows' phrase lists, from lines that the training rows do not use, and
+from larger lists (`phrases/more`, `phrases/composed`); one line in seven of the project's own lists is left
+out of it. It never holds a ticket of the project, nor eight words in a row of a held-out one, nor JSON with
+a priority in it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rubric import PRIORITIES
-from ticket_language import INCIDENTS, PHRASES, Ticket, Vocabulary, write_ticket
+from ticket_language import INCIDENTS, PHRASES, Ticket, Vocabulary, every_line, phrase_lines, write_ticket
 
 HERE: Final = Path(__file__).parent
 TEMPLATE: Final = "Instruction: {instruction}\nInput: {input}\nAnswer:"
@@ -67,13 +69,6 @@ _WAY: Final = {
     False: ("there is no way around", "there is no workaround", "they have no other way"),
 }
 _FIELDS: Final = ("area", "thing", "people", "who", "harm", "way", "level")
-_KEYS: Final = (
-    "about", "affected", "answer", "area", "box", "case", "cell", "class", "code", "column", "data", "detail",
-    "effect", "entry", "extent", "fact", "field", "finding", "first", "from", "grade", "group", "hint", "impact",
-    "info", "item", "key", "kind", "label", "line", "mark", "name", "note", "object", "outcome", "part", "point",
-    "rank", "reach", "result", "row", "scope", "second", "sign", "slot", "sort", "state", "subject", "tag", "text",
-    "thing", "third", "title", "topic", "type", "unit", "value", "word", "x", "y", "z", "A", "B", "C",
-)  # fmt: skip
 _FORM_QUESTIONS: Final = (
     "Fill in the form for this ticket.",
     "Read the ticket and return the fields.",
@@ -100,7 +95,7 @@ class Corpus:
 
     def __init__(self, seed: int, held_out: Sequence[str], training: Sequence[str]) -> None:
         own = Vocabulary.load(lambda line: line % 7 != _LEFT_OUT)
-        more = Vocabulary.load(lambda line: True, PHRASES / "more")
+        more = Vocabulary.load(every_line, PHRASES / "more")
         self._words = (own | more).with_compositions(PHRASES / "composed", times=6)
         self._rng = random.Random(seed)
         self._forbidden = {passage for text in held_out for passage in _passages(text)}
@@ -226,10 +221,10 @@ _OTHER_QUESTIONS: Final[Sequence[tuple[Sequence[str], Answer]]] = (
 
 
 def _form(rng: random.Random) -> Answer:
-    """Choose a form: one to three fields, what they are called and how they are laid out; no level in JSON."""
+    """Choose a form: one to three fields, their names and their layout; a JSON form never has the level."""
     layout = rng.choice(("json", "json", "lines", "pairs", "bars", "words"))
     fields = rng.sample([name for name in _FIELDS if layout != "json" or name != "level"], rng.randint(1, 3))
-    names = rng.sample(_KEYS, len(fields))
+    names = rng.sample(_keys(), len(fields))
 
     def fill(rng: random.Random, ticket: Ticket) -> str:
         values = [_value(field, ticket) for field in fields]
@@ -244,6 +239,11 @@ def _form(rng: random.Random) -> Answer:
         return end.join(f"{name}{mark}{value}" for name, value in named)
 
     return fill
+
+
+@cache
+def _keys() -> tuple[str, ...]:
+    return phrase_lines(PHRASES / "more" / "form_keys.txt")
 
 
 def _value(field: str, ticket: Ticket) -> str:

@@ -1,8 +1,9 @@
 """Write data/train.jsonl and eval/check.jsonl: `python make_data.py` gives the same bytes every time.
 
-Both files hold tickets worded from `phrases/` and judged by the rubric. They speak in different words: of every
-seven lines of a phrase list, training rows use four and held-out rows four, with one in common. The held-out
-file also holds every ticket of eval/handwritten.jsonl, where the rubric's three answers stand, not the priority.
+Both files hold tickets worded from `phrases/` and judged by the rubric. They speak in different words: of
+every seven lines of a phrase list, training rows use four and held-out rows four, with one in common. The
+held-out file also holds every ticket of eval/handwritten.jsonl, where the rubric's three answers stand
+instead of the priority.
 """
 
 from __future__ import annotations

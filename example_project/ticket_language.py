@@ -1,7 +1,7 @@
 """Support tickets from phrase lists: one incident is chosen, then worded, and the rubric gives its priority.
 
-The lists stand in `phrases/`, one phrase a line. A `Vocabulary` is a choice of their lines, so that training
-rows, held-out rows and the base model's corpus can speak in different words.
+The lists stand in `phrases/`, one phrase a line. A `Vocabulary` is a choice of their lines, so that
+training rows, held-out rows and the base model's corpus can speak in different words.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ class Vocabulary:
     def load(cls, keep: Callable[[int], bool], folder: Path = PHRASES) -> Vocabulary:
         """Read the lists; `keep` chooses lines by their number (0-based, comments not counted)."""
         actions = tuple(Action(*fields) for fields in _table(folder / "actions.txt", keep))
-        people = tuple(People(*fields) for fields in _table(folder / "who.txt", keep))  # type: ignore[arg-type]
+        people = tuple(map(_people, _table(folder / "who.txt", keep)))
         notes = tuple((who, text) for who, text in _table(folder / "scope_notes.txt", keep))
         slots = _slots(PHRASES / "slots.txt")
-        phrases = {name: _lines(folder / f"{name}.txt", keep) for name in _LISTS}
+        phrases = {name: phrase_lines(folder / f"{name}.txt", keep) for name in _LISTS}
         return cls(actions, people, notes, slots, phrases)
 
     def __or__(self, other: Vocabulary) -> Vocabulary:
@@ -94,8 +94,8 @@ class Vocabulary:
 
     def with_compositions(self, folder: Path, times: int) -> Vocabulary:
         """Add lines whose nouns are slots, such as "the {domain} {tool}", each as often as `times` lines."""
-        actions = tuple(Action(*fields) for fields in _table(folder / "actions.txt", lambda line: True))
-        people = tuple(People(*fields) for fields in _table(folder / "who.txt", lambda line: True))  # type: ignore[arg-type]
+        actions = tuple(Action(*fields) for fields in _table(folder / "actions.txt", every_line))
+        people = tuple(map(_people, _table(folder / "who.txt", every_line)))
         return Vocabulary(
             self.actions + actions * times,
             self.people + people * times,
@@ -150,7 +150,7 @@ def write_ticket(rng: random.Random, words: Vocabulary, incident: Incident) -> T
     """Word one incident: what happened to whom, perhaps a way around, perhaps noise in front and behind."""
     action = Action(*_settled(rng, words.slots, rng.choice(words.actions)))
     somebody = rng.choice([people for people in words.people if people.who == incident.who])
-    people = People(*_settled(rng, words.slots, somebody))  # type: ignore[arg-type]
+    people = _people(_settled(rng, words.slots, somebody))
     template = rng.choice(
         [line for line in words.phrases[incident.harm] if ">" not in line or line.startswith(incident.who)]
     )
@@ -268,15 +268,28 @@ def _as_typed(rng: random.Random, sentences: list[str]) -> str:
     return text
 
 
-def _lines(path: Path, keep: Callable[[int], bool]) -> tuple[str, ...]:
+def every_line(number: int) -> bool:
+    """Keep all lines."""
+    return True
+
+
+def phrase_lines(path: Path, keep: Callable[[int], bool] = every_line) -> tuple[str, ...]:
+    """Return the lines of a phrase list; `keep` chooses by number, 0-based, comments not counted."""
     text = path.read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     return tuple(line for number, line in enumerate(lines) if keep(number))
 
 
+def _people(fields: Sequence[str]) -> People:
+    who, subject, number, short = fields
+    if who not in ("everyone", "group", "one"):
+        raise ValueError(f"who.txt: {who!r} is none of everyone, group, one")
+    return People(who, subject, number, short)  # type: ignore[arg-type]
+
+
 def _table(path: Path, keep: Callable[[int], bool]) -> list[list[str]]:
-    return [line.split(" | ") for line in _lines(path, keep)]
+    return [line.split(" | ") for line in phrase_lines(path, keep)]
 
 
 def _slots(path: Path) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(values.split("; ")) for name, values in _table(path, lambda line: True)}
+    return {name: tuple(values.split("; ")) for name, values in _table(path, every_line)}
