@@ -138,6 +138,8 @@ def _rule_risks(name: str, base: Contest, scores: Scores) -> Iterator[str]:
         yield f"{name} differs between runs of the same base on {wording.rows(sum(base.table.noisy))}"
     if sample.clusters is not None and sample.units < _ENOUGH_GROUPS:
         yield f"{name} rests on {sample.units} groups; {_ENOUGH_GROUPS} are recommended"
+    if sample.clusters is not None and base.demonstrated and sample.lower(base.levels.claim) < 0:
+        yield f"{name} gained in most groups, but a few groups that lose much are not excluded"
     if sample.clusters is None and _share_groups(scores.groups):
         yield f"{name} counts rows of one group as independent: write cluster='group' in its eval_rule"
     unseen = -sample.lower(base.levels.brake)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -51,40 +52,31 @@ def test_the_chances_are_those_of_every_possible_outcome(
     assert chance_to_exclude(n, gain, discordance, margin, ALPHA) == pytest.approx(exclude, abs=2e-5)
 
 
-TABLE = {
-    (0.0, 0.3, 0.0): ["1/99/1", "1/97/1", "2/97/2", "2/96/2", "2/96/2"],
-    (0.0, 0.3, 0.1): ["1/93/7", "1/81/18", "2/60/38", "1/30/69", "0/5/95"],
-    (0.05, 0.3, 0.1): ["2/95/3", "6/88/6", "10/78/11", "11/67/22", "4/55/42"],
-    (0.1, 0.2, 0.1): ["3/96/0", "24/74/1", "51/48/2", "53/45/2", "52/46/2"],
-    (0.2, 0.3, 0.1): ["20/80/0", "70/30/0", "96/4/0", "100/0/0", "100/0/0"],
-}
+DOCUMENTED = (Path(__file__).parents[2] / "docs" / "decision.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("gain", "discordance", "margin"), TABLE)
-def test_keep_iterate_and_discard_come_as_often_as_documented(
-    gain: float, discordance: float, margin: float
-) -> None:
+def documented(heading: str) -> list[list[str]]:
+    """Return the cells of the table in docs/decision.md that has this heading."""
+    lines = DOCUMENTED[DOCUMENTED.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.mark.parametrize("row", documented("true gain, differing, min_gain"), ids=lambda row: row[0])
+def test_keep_iterate_and_discard_come_as_often_as_documented(row: list[str]) -> None:
+    gain, discordance, margin = map(float, row[0].split(","))
     found = []
     for n in (20, 50, 100, 200, 400):
         keep = 100 * chance_to_beat(n, gain, discordance, margin, ALPHA)
         discard = 100 * chance_to_exclude(n, gain, discordance, margin, ALPHA)
         found.append(f"{keep:.0f}/{100 - keep - discard:.0f}/{discard:.0f}")
-    assert found == TABLE[gain, discordance, margin]
+    assert found == row[1:]
 
 
 @pytest.mark.parametrize(
-    ("gain", "discordance", "first"),
-    [
-        (0.1, 0.1, 78),
-        (0.1, 0.2, 168),
-        (0.1, 0.3, 249),
-        (0.1, 0.5, 408),
-        (0.2, 0.2, 39),
-        (0.2, 0.3, 61),
-        (0.2, 0.5, 103),
-    ],
+    "row", documented("true gain | rows differing | first n with power 0.8"), ids="-".join
 )
-def test_the_first_size_with_power_is_as_documented(gain: float, discordance: float, first: int) -> None:
+def test_the_first_size_with_power_is_as_documented(row: list[str]) -> None:
+    gain, discordance, first = float(row[0]), float(row[1]), int(row[2])
     chances = [chance_to_beat(n, gain, discordance, 0.0, ALPHA) for n in range(1, first + 1)]
     assert chances[-1] >= 0.8
     assert max(chances[:-1]) < 0.8
