@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -120,6 +121,20 @@ class Contract:
         from pytest_finetune.data.checks.labels import label_in
 
         return label_in(self, output)
+
+    def problems_of(self, answer: str) -> list[str]:
+        """Return how an answer breaks the contract, in words; empty when it keeps it. For rules::
+
+        def test_strict_json(response, contract):
+            assert contract.problems_of(response.text) == []
+        """
+        from pytest_finetune.data.checks.outputs import answer_problems
+
+        return answer_problems(self, answer)
+
+    def out_of_scope(self, text: str) -> bool:
+        """Tell whether a text matches an out-of-scope pattern."""
+        return any(re.search(pattern, text) for pattern in self.scope_patterns)
 
     def with_checks(self, *checks: DataCheck) -> Contract:
         """Return the contract with further checks, which take the training and the held-out rows."""

@@ -58,7 +58,7 @@ class StrictParser:
             return Parsed(None, tuple(faults))
         if "\\u" in text and any(not _encodes(part) for part in strings_in(value)):
             faults.append(Fault("lone-surrogate", "half of a surrogate pair"))
-        return Parsed(value, tuple(dict.fromkeys(faults)))
+        return Parsed(value, tuple(dict.fromkeys(faults)) if faults else ())
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)

@@ -116,14 +116,14 @@ def _row_findings(row: Row, label: str | None, rules: LabelRules) -> Iterator[Fi
     if label is None:
         place = f"no label at {rules.field!r}" if rules.field else "no label"
         yield finding("labels/missing", place, file=row.file, line=row.line, digest=row.digest)
-    elif rules.values and label not in _known(rules):
-        allowed = ", ".join(_known(rules))
+    elif rules.values and label not in known_labels(rules):
+        allowed = ", ".join(known_labels(rules))
         read = f"{quoted(label, 40)}, allowed: {allowed}"
         yield finding("labels/unknown", read, file=row.file, line=row.line, digest=row.digest)
 
 
 def _table_findings(rows: Rows, table: Counter[str], rules: LabelRules) -> Iterator[Finding]:
-    for label in _known(rules) or sorted(table):
+    for label in known_labels(rules) or sorted(table):
         if table[label] < rules.min_per_label:
             wanted = f"(the contract asks for {rules.min_per_label})"
             read = f"{table[label]} rows with the label {quoted(label, 40)} {wanted}"
@@ -148,5 +148,6 @@ def _drift(train: Counter[str], held_out: Counter[str], rows: Rows, level: float
             yield finding("labels/drift", read, file=rows.path)
 
 
-def _known(rules: LabelRules) -> tuple[str, ...]:
+def known_labels(rules: LabelRules) -> tuple[str, ...]:
+    """Return the closed set as labels, empty when it is open."""
     return tuple(label for label in map(as_label, rules.values) if label is not None)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_finetune.data.catalogue import finding, quoted
+from pytest_finetune.data.checks.labels import known_labels, label_in
 from pytest_finetune.data.strict_json import Parsed, StrictParser
 
 if TYPE_CHECKING:
@@ -49,6 +51,29 @@ def _json_answers(contract: Contract, train: Rows, held_out: Rows) -> Iterator[F
             if contract.stable_keys and type(parsed.value) is dict:
                 orders.setdefault(tuple(parsed.value), []).append(row)
     yield from _key_orders(orders)
+
+
+def answer_problems(contract: Contract, answer: str) -> list[str]:
+    """Return how one answer breaks the contract; see `Contract.problems_of`."""
+    problems: list[str] = []
+    if contract.output_format == "json":
+        parsed = StrictParser().parse(answer)
+        if parsed.faults:
+            return [fault.read for fault in parsed.faults]
+        if contract.schema is not None:
+            problems += _errors_of(json.dumps(contract.schema))(parsed.value)
+    elif contract.pattern is not None and re.fullmatch(contract.pattern, answer) is None:
+        problems.append(f"does not match {contract.pattern!r}")
+    if contract.labels is not None and contract.labels.values:
+        label, known = label_in(contract, answer), known_labels(contract.labels)
+        if label not in known or (contract.labels.field is None and answer != label):
+            problems.append(f"the label is none of {', '.join(known)}")
+    return problems
+
+
+@lru_cache(maxsize=16)
+def _errors_of(schema: str) -> Callable[[Any], list[str]]:
+    return schema_errors(json.loads(schema))
 
 
 def schema_errors(schema: Mapping[str, Any] | bool) -> Callable[[Any], list[str]]:
