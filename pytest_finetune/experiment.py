@@ -184,7 +184,9 @@ def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
     for word in assignments:
         key, equals, value = word.partition("=")
         if not equals or not key.strip():
-            raise ExperimentError(f"--finetune-set {word!r}: write KEY=VALUE, as in training.learning_rate=1e-4")
+            raise ExperimentError(
+                f"--finetune-set {word!r}: write KEY=VALUE, as in training.learning_rate=1e-4"
+            )
         try:
             overrides[key.strip()] = parse_scalar(value)
         except YamlError as error:
@@ -235,9 +237,16 @@ def _overridden(file: YamlFile, overrides: Mapping[str, Any]) -> Any:
 
 def _mistakes(file: YamlFile, tree: Any, overrides: Mapping[str, Any]) -> Iterator[Problem]:
     if tree is None or not isinstance(tree, dict):
-        yield Problem(1, "", "an experiment is a mapping of keys; this file holds " + ("nothing" if tree is None else type(tree).__name__))
+        yield Problem(
+            1,
+            "",
+            "an experiment is a mapping of keys; this file holds "
+            + ("nothing" if tree is None else type(tree).__name__),
+        )
         return
-    yield from sorted(schema_problems(tree, schema(), file.line_of), key=lambda found: (found.line or 0, found.key))
+    yield from sorted(
+        schema_problems(tree, schema(), file.line_of), key=lambda found: (found.line or 0, found.key)
+    )
 
 
 def _located(problem: Problem, label: str, overrides: Mapping[str, Any]) -> str:
@@ -297,7 +306,10 @@ def _contradictions(file: YamlFile, tree: Mapping[str, Any], experiment: Experim
             f"{quantization!r} contradicts peft_method: qlora, which stores the base in nf4: leave it out or write nf4",
         )
     if method == "lora" and quantization == "nf4":
-        yield problem(("quantization",), "'nf4' contradicts peft_method: lora: write peft_method: qlora, or quantization: none")
+        yield problem(
+            ("quantization",),
+            "'nf4' contradicts peft_method: lora: write peft_method: qlora, or quantization: none",
+        )
     prompt = experiment.prompt
     if prompt.template != "chat" and "{input}" not in prompt.template:
         yield problem(
@@ -314,7 +326,10 @@ def _contradictions(file: YamlFile, tree: Mapping[str, Any], experiment: Experim
 
 def _path_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
     paths = experiment.paths
-    files: dict[KeyPath, str] = {("paths", "train_file"): paths.train_file, ("paths", "eval_file"): paths.eval_file}
+    files: dict[KeyPath, str] = {
+        ("paths", "train_file"): paths.train_file,
+        ("paths", "eval_file"): paths.eval_file,
+    }
     if paths.contract_file is not None:
         files["paths", "contract_file"] = paths.contract_file
     for name, suite in paths.suites.items():

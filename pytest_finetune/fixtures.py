@@ -9,16 +9,18 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_finetune.evaluation.arm import Arm
     from pytest_finetune.data.charter import Charter
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Row, Rows
+    from pytest_finetune.evaluation.arm import Arm
     from pytest_finetune.evaluation.decision import Decision
+    from pytest_finetune.evaluation.response import Response
     from pytest_finetune.experiment import Experiment
     from pytest_finetune.memory.hardware import Budget
     from pytest_finetune.memory.plan import MemoryPlan
-    from pytest_finetune.evaluation.response import Response
-    from pytest_finetune.suite.run import Adapter, BaseModel, ExperimentRun
+    from pytest_finetune.suite.answering import BaseModel
+    from pytest_finetune.suite.run import ExperimentRun
+    from pytest_finetune.suite.training_step import Adapter
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +125,7 @@ def runtime_match(_finetune_experiment: ExperimentRun) -> tuple[Any, ...]:
 
 @pytest.fixture
 def response(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest) -> Response:
-    """This arm's answer to this row, inside an ``eval_rule`` only: ``.text``, ``.json()``, ``.tokens``, ``.seconds``."""
+    """This arm's answer to this row, in an ``eval_rule`` only: ``.text``, ``.json()``, ``.tokens``, ``.seconds``."""
     return _finetune_experiment.per_row(request, "response")  # type: ignore[return-value]
 
 
@@ -136,4 +138,4 @@ def example(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest)
 @pytest.fixture
 def score(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest) -> Callable[[float], None]:
     """Grade this answer, inside an ``eval_rule`` only: ``score(0.5)``, between 0 and 1, instead of pass or fail."""
-    return _finetune_experiment.per_row(request, "score")  # type: ignore[return-value]
+    return _finetune_experiment.per_row(request, "score")

@@ -1,4 +1,4 @@
-"""The extension points. Write any of these in a ``conftest.py`` or a plugin; the built-in Hugging Face path is one too."""
+"""The extension points, for a ``conftest.py`` or a plugin; the built-in Hugging Face path is one too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @pytest.hookspec(firstresult=True)
-def pytest_finetune_train(request: TrainingRequest) -> TrainingResult | None:  # type: ignore[empty-body]
+def pytest_finetune_train(request: TrainingRequest) -> TrainingResult | None:
     """Train the adapter of a request and return what came out; return None to leave it to the next trainer.
 
     The adapter (``adapter_model.safetensors`` and ``adapter_config.json``) goes into ``request.folder``. What is
@@ -33,9 +33,7 @@ def pytest_finetune_train(request: TrainingRequest) -> TrainingResult | None:  #
 
 
 @pytest.hookspec(firstresult=True)
-def pytest_finetune_runtime(  # type: ignore[empty-body]
-    name: str, experiment: Experiment, base: str, device: str
-) -> Runtime | None:
+def pytest_finetune_runtime(name: str, experiment: Experiment, base: str, device: str) -> Runtime | None:
     """Return the runtime of that name for a base model, or None when the name is not yours.
 
     A runtime loads the base model and answers prompts with and without an adapter; see
@@ -48,26 +46,26 @@ def pytest_finetune_runtime(  # type: ignore[empty-body]
 
 
 @pytest.hookspec
-def pytest_finetune_data_checks(  # type: ignore[empty-body]
+def pytest_finetune_data_checks(
     experiment: Experiment, train_rows: Rows, eval_rows: Rows
 ) -> Iterable[Finding]:
     """Return further findings about the rows; each appears and closes the gate like a built-in one::
 
-        def pytest_finetune_data_checks(experiment, train_rows, eval_rows):
-            for row in train_rows:
-                if "lorem ipsum" in row.input.lower():
-                    yield Finding(rule="acme/filler", severity="error", read="filler text", why="nothing to learn",
-                                  fix="delete the row", file=row.file, line=row.line)
+    def pytest_finetune_data_checks(experiment, train_rows, eval_rows):
+        for row in train_rows:
+            if "lorem ipsum" in row.input.lower():
+                yield Finding(rule="acme/filler", severity="error", read="filler text", why="nothing to learn",
+                              fix="delete the row", file=row.file, line=row.line)
     """
 
 
 @pytest.hookspec
-def pytest_finetune_diagnose(evidence: DiagnosisEvidence) -> NextChange | None:  # type: ignore[empty-body]
+def pytest_finetune_diagnose(evidence: DiagnosisEvidence) -> NextChange | None:
     """Name the one next change that the evidence points to, or None; asked after the built-in diagnoses::
 
-        def pytest_finetune_diagnose(evidence):
-            if evidence.final_loss is not None and evidence.final_loss > 3:
-                return NextChange(change="use our house tokenizer", because=f"loss {evidence.final_loss:.1f}", rows=())
+    def pytest_finetune_diagnose(evidence):
+        if evidence.final_loss is not None and evidence.final_loss > 3:
+            return NextChange(change="use our house tokenizer", because=f"loss {evidence.final_loss:.1f}", rows=())
     """
 
 
@@ -75,6 +73,6 @@ def pytest_finetune_diagnose(evidence: DiagnosisEvidence) -> NextChange | None: 
 def pytest_finetune_record(record: Mapping[str, Any], directory: Path) -> None:
     """Receive the finished record (the content of ``record.json``) and the folder in which it lies::
 
-        def pytest_finetune_record(record, directory):
-            tracker.log(record["experiments"][0]["decision"]["verdict"], artifact=directory)
+    def pytest_finetune_record(record, directory):
+        tracker.log(record["experiments"][0]["decision"]["verdict"], artifact=directory)
     """

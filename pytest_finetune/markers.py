@@ -126,7 +126,17 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return pairs
 
 
-_KNOWN: Final = ("primary", "min_rate", "min_rate_bound", "min_gain", "max_loss", "confidence", "suite", "cluster", "name")
+_KNOWN: Final = (
+    "primary",
+    "min_rate",
+    "min_rate_bound",
+    "min_gain",
+    "max_loss",
+    "confidence",
+    "suite",
+    "cluster",
+    "name",
+)
 _SHARES: Final = ("min_rate", "min_rate_bound", "min_gain", "max_loss", "confidence")
 
 
@@ -136,14 +146,18 @@ def rule_mark(mark: pytest.Mark, default_name: str, parameters: str = "") -> Rul
     `parameters` is the ``[id]`` of a parametrised rule; it is part of its name.
     """
     if mark.args:
-        raise MarkerMistake(f"eval_rule takes keyword arguments only, found {mark.args[0]!r}; known: {', '.join(_KNOWN)}")
+        raise MarkerMistake(
+            f"eval_rule takes keyword arguments only, found {mark.args[0]!r}; known: {', '.join(_KNOWN)}"
+        )
     for key, value in mark.kwargs.items():
         if key not in _KNOWN:
             from pytest_finetune.yamlfile import unknown_key
 
             raise MarkerMistake(f"eval_rule({key}=...): {unknown_key(key, _KNOWN)}")
         if key in _SHARES and value is not None and not _is_share(value):
-            raise MarkerMistake(f"eval_rule({key}={value!r}): write a share between 0 and 1, as in {key}=0.95")
+            raise MarkerMistake(
+                f"eval_rule({key}={value!r}): write a share between 0 and 1, as in {key}=0.95"
+            )
     arguments = dict(mark.kwargs)
     if not isinstance(arguments.get("primary", False), bool):
         raise MarkerMistake(f"eval_rule(primary={arguments['primary']!r}): write True or False")
@@ -151,9 +165,13 @@ def rule_mark(mark: pytest.Mark, default_name: str, parameters: str = "") -> Rul
         if arguments.get(key) is not None and not (isinstance(arguments[key], str) and arguments[key]):
             raise MarkerMistake(f"eval_rule({key}={arguments[key]!r}): write a name")
     if arguments.get("cluster") not in {None, "group"}:
-        raise MarkerMistake(f"eval_rule(cluster={arguments['cluster']!r}): rows are clustered by 'group' only")
+        raise MarkerMistake(
+            f"eval_rule(cluster={arguments['cluster']!r}): rows are clustered by 'group' only"
+        )
     if arguments.get("primary") and arguments.get("suite") is not None:
-        raise MarkerMistake("eval_rule(primary=True, suite=...): the primary rule is judged on eval_file; suites hold guards")
+        raise MarkerMistake(
+            "eval_rule(primary=True, suite=...): the primary rule is judged on eval_file; suites hold guards"
+        )
     given = arguments.pop("name", None)
     name = f"{given}{parameters}" if given else default_name
     return RuleMark(name=name, arguments=dict(mark.kwargs), **arguments)
@@ -185,7 +203,9 @@ def our_fixtures(item: pytest.Item) -> frozenset[str]:
     if info is None:
         return frozenset()
     return frozenset(
-        name for name, definitions in info.name2fixturedefs.items() if definitions and is_ours(definitions[-1])
+        name
+        for name, definitions in info.name2fixturedefs.items()
+        if definitions and is_ours(definitions[-1])
     )
 
 

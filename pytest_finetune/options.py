@@ -67,12 +67,20 @@ def add_options(parser: pytest.Parser) -> None:
         default=[],
         help="override one key of the experiment (repeatable): training.learning_rate=1e-4",
     )
-    group.addoption("--finetune-store", metavar="DIR", help=f"where adapters and answers are kept (default: {DEFAULT_STORE})")
-    group.addoption("--finetune-record", metavar="DIR", help=f"where the record is written (default: {DEFAULT_RECORD})")
+    group.addoption(
+        "--finetune-store",
+        metavar="DIR",
+        help=f"where adapters and answers are kept (default: {DEFAULT_STORE})",
+    )
+    group.addoption(
+        "--finetune-record", metavar="DIR", help=f"where the record is written (default: {DEFAULT_RECORD})"
+    )
     group.addoption("--finetune-retrain", action="store_true", help="do not reuse a stored adapter")
     group.addoption("--finetune-device", metavar="DEVICE", help=f"{_DEVICES} (default: auto)")
     group.addoption(
-        "--finetune-require-gpu", action="store_true", help="no accelerator is a usage error, not a slow CPU run"
+        "--finetune-require-gpu",
+        action="store_true",
+        help="no accelerator is a usage error, not a slow CPU run",
     )
     _add_ini(parser)
 
@@ -95,13 +103,19 @@ def read_settings(config: pytest.Config) -> Settings:
     option = config.option
     promote = _promote(option.finetune_promote, config.invocation_params.args)
     device = option.finetune_device or config.getini("finetune_device") or "auto"
-    if not (device in {"auto", "cpu", "cuda", "mps"} or (device.startswith("cuda:") and device[5:].isdigit())):
+    if not (
+        device in {"auto", "cpu", "cuda", "mps"} or (device.startswith("cuda:") and device[5:].isdigit())
+    ):
         raise pytest.UsageError(f"--finetune-device={device!r} is no device: write {_DEVICES}")
     if promote is not None and not option.finetune:
-        raise pytest.UsageError("--finetune-promote needs --finetune: a bundle is written only after a judged run")
+        raise pytest.UsageError(
+            "--finetune-promote needs --finetune: a bundle is written only after a judged run"
+        )
     store = option.finetune_store or config.getini("finetune_store") or DEFAULT_STORE
     if "://" in store:
-        raise pytest.UsageError(f"--finetune-store={store!r}: a store on a URL is not supported yet; name a folder")
+        raise pytest.UsageError(
+            f"--finetune-store={store!r}: a store on a URL is not supported yet; name a folder"
+        )
     return Settings(
         finetune=option.finetune,
         experiments=_experiments(config),
@@ -109,7 +123,8 @@ def read_settings(config: pytest.Config) -> Settings:
         promote=promote,
         budget=option.finetune_budget or config.getini("finetune_budget") or None,
         store=store,
-        record=config.rootpath / (option.finetune_record or config.getini("finetune_record") or DEFAULT_RECORD),
+        record=config.rootpath
+        / (option.finetune_record or config.getini("finetune_record") or DEFAULT_RECORD),
         retrain=option.finetune_retrain,
         device=device,
         require_gpu=option.finetune_require_gpu,
@@ -118,8 +133,17 @@ def read_settings(config: pytest.Config) -> Settings:
 
 
 def _asked(option: Any) -> bool:
-    names = ("finetune", "finetune_promote", "finetune_budget", "finetune_set", "finetune_store", "finetune_record",
-             "finetune_retrain", "finetune_device", "finetune_require_gpu")
+    names = (
+        "finetune",
+        "finetune_promote",
+        "finetune_budget",
+        "finetune_set",
+        "finetune_store",
+        "finetune_record",
+        "finetune_retrain",
+        "finetune_device",
+        "finetune_require_gpu",
+    )
     return any(getattr(option, name) for name in names)
 
 

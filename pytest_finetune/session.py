@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -45,6 +45,7 @@ class FinetuneSession:
         self.config = config
         self.settings = settings
         self.refs: Sequence[ExperimentRef] = [ExperimentRef(file) for file in settings.experiments]
+        self.given: Sequence[str] = tuple(map(str, config.args))
         self.gate = Gate()
         self.outbox = Outbox()
         self.evidence = Evidence()
@@ -96,10 +97,20 @@ class FinetuneSession:
             self._runs[ref] = ExperimentRun(self, ref, experiment)
         return self._runs[ref]
 
+    def run_named(self, name: str, tree: Mapping[str, Any]) -> ExperimentRun:
+        """Return the run of that name; on an xdist controller, which ran nothing, one made from its facts."""
+        for run in self._runs.values():
+            if run.experiment.name == name:
+                return run
+        overrides = tuple(sorted(tree["overrides"].items(), key=lambda pair: pair[0]))
+        return self.run(ExperimentRef(tree["config_file"], overrides))
+
     def _hint(self, ref: ExperimentRef) -> str:
         if (self.config.rootpath / ref.file).exists():
             return ""
-        return "\nname the experiment file in the ini option finetune_experiments, or mark the test finetune('file.yaml')"
+        return (
+            "\nname the file in the ini option finetune_experiments, or mark the test finetune('file.yaml')"
+        )
 
     def check_early(self) -> None:
         """Parse what flags and ini name, before collection, so that a mistake is a usage error (exit 4).
@@ -135,7 +146,11 @@ class FinetuneSession:
                 raise pytest.UsageError(f"--finetune-budget={self.settings.budget!r}: {error}") from None
         wants_gpu = self.settings.require_gpu or self.settings.device.startswith(("cuda", "mps"))
         if wants_gpu and self.settings.asked and accelerator() == "cpu":
-            why = "--finetune-require-gpu" if self.settings.require_gpu else f"--finetune-device={self.settings.device}"
+            why = (
+                "--finetune-require-gpu"
+                if self.settings.require_gpu
+                else f"--finetune-device={self.settings.device}"
+            )
             raise pytest.UsageError(f"{why}: there is no accelerator here, or this torch build cannot use it")
 
     def before_test(self, item: pytest.Item) -> None:
@@ -192,12 +207,11 @@ class FinetuneSession:
 
     def explain(self, op: str, left: object, right: object) -> list[str] | None:
         """Explain a failed assertion about one of our objects; the whole text goes into a report section."""
-        lines = explain.compare(op, left, right)
-        if lines is None:
+        found = explain.compare(op, left, right)
+        if found is None:
             return None
-        title = "data findings" if op == "==" else "memory plan"
-        explain.section(self.item, title, lines)
-        return explain.shortened(lines, title)
+        explain.section(self.item, found.title, found.whole)
+        return list(found.brief)
 
     def store_warnings(self) -> list[str]:
         """Return what the store set aside or passed over; asks no store that was not used."""
@@ -205,7 +219,7 @@ class FinetuneSession:
 
     def narrowed(self) -> list[str]:
         """Return what narrows this run, as it was written."""
-        return collection.narrowing(self.config)
+        return collection.narrowing(self.config, self.given)
 
 
 def _skip_without_gpu(item: pytest.Item) -> None:
@@ -222,7 +236,9 @@ def _skip_without_gpu(item: pytest.Item) -> None:
 
     budget = detect(accelerator(), item.config.rootpath)
     if budget.total_bytes < wanted * GiB:
-        pytest.skip(f"needs an accelerator of {wanted} GiB; {budget.name} has {budget.total_bytes / GiB:.1f} GiB")
+        pytest.skip(
+            f"needs an accelerator of {wanted} GiB; {budget.name} has {budget.total_bytes / GiB:.1f} GiB"
+        )
 
 
 __all__ = ["FinetuneSession", "Stage", "begin", "of"]

@@ -175,7 +175,10 @@ def _key_lines(root: yaml.Node, label: str) -> Iterator[tuple[KeyPath, int]]:
                 name = _key_name(key, label)
                 line = key.start_mark.line + 1
                 if name in keys:
-                    raise YamlError(f"{label}:{line}: {_dotted((*path, name))}: the key stands here again; first on line {keys[name]}")
+                    again = _dotted((*path, name))
+                    raise YamlError(
+                        f"{label}:{line}: {again}: the key stands here again, first on line {keys[name]}"
+                    )
                 keys[name] = line
                 yield (*path, name), line
                 todo.append(((*path, name), value))
@@ -187,7 +190,9 @@ def _key_name(node: yaml.Node, label: str) -> str:
     if not isinstance(node, yaml.ScalarNode):
         raise YamlError(f"{label}:{node.start_mark.line + 1}: a key must be a plain word")
     if node.tag == "tag:yaml.org,2002:merge":
-        raise YamlError(f"{label}:{node.start_mark.line + 1}: merge keys (<<) are not supported: write the keys out")
+        raise YamlError(
+            f"{label}:{node.start_mark.line + 1}: merge keys (<<) are not supported: write the keys out"
+        )
     if node.tag != "tag:yaml.org,2002:str":
         raise YamlError(
             f"{label}:{node.start_mark.line + 1}: the key {node.value} is not text: put it in quotes"
@@ -203,7 +208,9 @@ def _dotted(path: KeyPath) -> str:
 
 
 def _explain(error: ValidationError, path: KeyPath, line_of: Any) -> Iterator[Problem]:
-    key, found = _dotted(path), error.instance
+    key = _dotted(path)
+    found: Any = error.instance
+    demanded: Any = error.validator_value
     match error.validator:
         case "additionalProperties" if isinstance(error.schema, Mapping):
             known = list(error.schema.get("properties", {}))
@@ -212,17 +219,19 @@ def _explain(error: ValidationError, path: KeyPath, line_of: Any) -> Iterator[Pr
                     inner = (*path, name)
                     yield Problem(line_of(inner), _dotted(inner), unknown_key(str(name), known))
         case "required":
-            missing = [name for name in error.validator_value if name not in found]
+            missing = [name for name in demanded if name not in found]
             for name in missing:
                 if repr(name) in error.message:
                     yield Problem(line_of(path), _dotted((*path, name)), "missing; it has no default")
         case "type":
-            wanted = error.validator_value
+            wanted = demanded
             names = wanted if isinstance(wanted, str) else " or ".join(wanted)
-            yield Problem(line_of(path), key, f"found {_shown(found)}, allowed: {_TYPE_WORDS.get(names, names)}")
+            yield Problem(
+                line_of(path), key, f"found {_shown(found)}, allowed: {_TYPE_WORDS.get(names, names)}"
+            )
         case "enum":
-            allowed = ", ".join(map(str, error.validator_value))
-            guess = nearest(str(found), [str(value) for value in error.validator_value])
+            allowed = ", ".join(map(str, demanded))
+            guess = nearest(str(found), [str(value) for value in demanded])
             hint = f"; did you mean {guess!r}?" if guess else ""
             yield Problem(line_of(path), key, f"found {_shown(found)}, allowed: {allowed}{hint}")
         case "anyOf" | "oneOf":
@@ -230,10 +239,14 @@ def _explain(error: ValidationError, path: KeyPath, line_of: Any) -> Iterator[Pr
             yield Problem(line_of(path), key, f"found {_shown(found)}, allowed: {described or error.message}")
         case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum":
             words = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most"}
-            bound = f"{words.get(str(error.validator), 'less than')} {error.validator_value}"
+            bound = f"{words.get(str(error.validator), 'less than')} {demanded}"
             yield Problem(line_of(path), key, f"found {_shown(found)}, allowed: {bound}")
         case "minLength" | "minItems" | "minProperties":
-            yield Problem(line_of(path), key, f"found {_shown(found)}, which is too short (at least {error.validator_value})")
+            yield Problem(
+                line_of(path),
+                key,
+                f"found {_shown(found)}, which is too short (at least {demanded})",
+            )
         case _:
             yield Problem(line_of(path), key, error.message)
 

@@ -48,7 +48,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise NotJson(f"not strict JSON: the key {next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
+        raise NotJson(
+            f"not strict JSON: the key {next(k for k in keys if keys.count(k) > 1)!r} stands there twice"
+        )
     return found
 
 

@@ -36,7 +36,7 @@ _EMPTY: Final[Mapping[str, Any]] = {
     "runtime_match": [],
     "decision": None,
 }
-_PRIVATE: Final = frozenset({"looks"})
+_PRIVATE: Final = frozenset({"looks", "measured_peak_bytes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class RunHeader:
     exit_status: int
     project: str
     plugin_version: str
+    finetune: bool = True
     notes: Sequence[str] = ()
 
 
@@ -60,6 +61,7 @@ def assemble(
         "created": header.created,
         "project": header.project,
         "command": header.command,
+        "finetune": header.finetune,
         "exit_status": header.exit_status,
         "plugin_version": header.plugin_version,
         "notes": list(header.notes),
@@ -75,6 +77,8 @@ def experiment_record(
     record: dict[str, Any] = {"name": name, **_EMPTY}
     record |= {key: value for key, value in tree.items() if key not in _PRIVATE}
     record["data"] = {**_EMPTY["data"], **record["data"]}
+    if record["memory"] is not None:
+        record["memory"] = {**record["memory"], "measured_peak_bytes": tree.get("measured_peak_bytes")}
     record["arms"] = {
         arm: {**facts, "rules": facts.get("rules", {}), "outputs": outputs_path(name, arm, several)}
         for arm, facts in record["arms"].items()

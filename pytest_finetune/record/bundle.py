@@ -64,7 +64,9 @@ def _refuse_other(target: Path, adapter_sha256: str) -> None:
     try:
         found = json.loads((target / MANIFEST).read_text(encoding="utf-8"))["adapter_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise BundleError(f"{target} holds something that is no bundle: name another folder, or empty it") from None
+        raise BundleError(
+            f"{target} holds something that is no bundle: name another folder, or empty it"
+        ) from None
     if found != adapter_sha256:
         raise BundleError(
             f"{target} holds a bundle of another adapter ({found[:12]}, this one is {adapter_sha256[:12]}): "
@@ -74,8 +76,8 @@ def _refuse_other(target: Path, adapter_sha256: str) -> None:
 
 def _fill(part: Path, source: BundleSource) -> None:
     experiment = source.experiment
-    for name in sorted(source.adapter.glob("*.safetensors")):
-        shutil.copyfile(name, part / name.name)
+    for weights in sorted(source.adapter.glob("*.safetensors")):
+        shutil.copyfile(weights, part / weights.name)
     config = json.loads((source.adapter / "adapter_config.json").read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = experiment["config"]["base_model"]
     config["revision"] = experiment["config"]["revision"]
@@ -101,7 +103,9 @@ def _manifest(part: Path, source: BundleSource, adapter_sha256: str) -> bytes:
         "base_model": source.experiment["config"]["base_model"],
         "revision": source.experiment["config"]["revision"],
         "dataset_sha256": {
-            split: found["sha256"] for split, found in source.experiment["checksums"].items() if "sha256" in found
+            split: found["sha256"]
+            for split, found in source.experiment["checksums"].items()
+            if "sha256" in found
         },
         "files": {
             path.relative_to(part).as_posix(): {
@@ -117,7 +121,11 @@ def _manifest(part: Path, source: BundleSource, adapter_sha256: str) -> bytes:
 def _card(experiment: Mapping[str, Any]) -> str:
     """Return a short model card; the evidence stands in decision.md and record.json beside it."""
     config, charter, decision = experiment["config"], experiment["charter"], experiment["decision"]
-    header = {"base_model": config["base_model"], "library_name": "peft", "license": charter.get("base_license") or "other"}
+    header = {
+        "base_model": config["base_model"],
+        "library_name": "peft",
+        "license": charter.get("base_license") or "other",
+    }
     front = "\n".join(f"{key}: {json.dumps(value)}" for key, value in header.items())
     lines = [
         f"---\n{front}\n---",

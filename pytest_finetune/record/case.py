@@ -48,7 +48,10 @@ def scores_of(tree: Mapping[str, Any], name: str) -> Scores:
         return Scores(name, rows, errors=tuple(facts["reasons"]) or ("it ended as an error",))
     if "scores" not in facts:
         return Scores(name, rows, executed=False)
-    arms = {arm: tuple(None if value is None else float(value) for value in given) for arm, given in facts["scores"].items()}
+    arms = {
+        arm: tuple(None if value is None else float(value) for value in given)
+        for arm, given in facts["scores"].items()
+    }
     return Scores(name, rows, tuple(facts.get("groups") or ()), arms)
 
 
@@ -111,7 +114,9 @@ def judged_rule(tree: Mapping[str, Any], name: str) -> RuleVerdict:
     return decide(alone).rules[0]
 
 
-def labels_of(tree: Mapping[str, Any], field: str | None, answers: Sequence[Mapping[str, Any]]) -> list[str | None]:
+def labels_of(
+    tree: Mapping[str, Any], field: str | None, answers: Sequence[Mapping[str, Any]]
+) -> list[str | None]:
     """Return the label in each answer; None where it has none."""
     import json
 

@@ -55,7 +55,7 @@ def runtime_for(run: ExperimentRun) -> Runtime:
     )
     if found is None:
         raise AnsweringError(
-            f"runtimes: {name!r} is not known: built in is 'transformers'; a plugin adds one with pytest_finetune_runtime"
+            f"runtimes: {name!r} is not known: 'transformers' is built in; pytest_finetune_runtime adds another"
         )
     return found  # type: ignore[no-any-return]
 
@@ -139,7 +139,12 @@ def _key(run: ExperimentRun, prompts: Sequence[Prompted], adapter: Path | None) 
 
 
 def _ask(
-    run: ExperimentRun, arm: str, suite: str | None, prompts: Sequence[Prompted], key: Any, adapter: Path | None
+    run: ExperimentRun,
+    arm: str,
+    suite: str | None,
+    prompts: Sequence[Prompted],
+    key: Any,
+    adapter: Path | None,
 ) -> Entry:
     from pytest_finetune.evaluation.answers import write_answers
 
@@ -153,7 +158,12 @@ def _ask(
     with store.lock("outputs", key, line.say):
         entry = store.read("outputs", key)
         if entry is None:
-            about = {"arm": arm, "suite": suite, "task": run.experiment.task, "runtime": run.experiment.runtimes[0]}
+            about = {
+                "arm": arm,
+                "suite": suite,
+                "task": run.experiment.task,
+                "runtime": run.experiment.runtimes[0],
+            }
             entry = store.commit("outputs", key, write, about)
     return entry
 
@@ -168,7 +178,13 @@ def _read(entry: Entry, prompts: Sequence[Prompted]) -> Mapping[str, Answer]:
 
 
 def _arm_facts(
-    run: ExperimentRun, arm: str, suite: str | None, entry: Entry, answers: Mapping[str, Answer], *, reused: bool
+    run: ExperimentRun,
+    arm: str,
+    suite: str | None,
+    entry: Entry,
+    answers: Mapping[str, Answer],
+    *,
+    reused: bool,
 ) -> dict[str, Any]:
     from importlib import metadata
 

@@ -41,8 +41,10 @@ class Closing:
         if self.state.evidence.tests:
             self._record(int(exitstatus))
         else:
-            self.page.drop()
+            self.page.divert()
         result = yield
+        if self.record is None:
+            self.page.drop()
         if self.record is not None and self.state.settings.finetune:
             self.page.copy()
             self._promote(session)

@@ -19,7 +19,7 @@ from pytest_finetune.markers import (
 )
 
 if TYPE_CHECKING:
-    from pytest_finetune.session import FinetuneSession
+    pass
 
 PARAM: Final = "_finetune_experiment"
 _KEY: Final = pytest.StashKey["Place | None"]()
@@ -85,7 +85,9 @@ def needs_rules(items: Iterable[pytest.Item]) -> set[ExperimentRef]:
     """Return the experiments of which a comparison or decision test is among the items."""
     places = filter(None, map(place_of, items))
     return {
-        place.experiment for place in places if place.experiment and place.stage in {Stage.COMPARISON, Stage.DECISION}
+        place.experiment
+        for place in places
+        if place.experiment and place.stage in {Stage.COMPARISON, Stage.DECISION}
     }
 
 
@@ -127,12 +129,15 @@ def _under(path: Path, names: Sequence[str], wanted: Path, parts: Sequence[str])
     return all(name == part or name.startswith(f"{part}[") for name, part in zip(names, parts, strict=False))
 
 
-def narrowing(config: pytest.Config) -> list[str]:
-    """Return the options by which this run leaves tests out, as they were written; empty when none."""
+def narrowing(config: pytest.Config, given: Sequence[str]) -> list[str]:
+    """Return the options by which this run leaves tests out, as they were written; empty when none.
+
+    `given` are the paths and node ids of the command line.
+    """
     option = config.option
     found = []
-    if config.args_source is pytest.Config.ArgsSource.ARGS and _narrows(config):
-        found.append(" ".join(_own_args(config)))
+    if config.args_source is pytest.Config.ArgsSource.ARGS and _narrows(config, given):
+        found.append(" ".join(given))
     for name, flag in (("keyword", "-k"), ("markexpr", "-m")):
         value = getattr(option, name, "")
         if value:
@@ -145,16 +150,13 @@ def narrowing(config: pytest.Config) -> list[str]:
     return found
 
 
-def _own_args(config: pytest.Config) -> list[str]:
-    return [str(arg) for arg in config.args]
-
-
-def _narrows(config: pytest.Config) -> bool:
+def _narrows(config: pytest.Config, given: Sequence[str]) -> bool:
     """Tell whether the paths given leave out something that a bare run would collect."""
-    root = config.invocation_params.dir
-    given = [_split(arg, root) for arg in _own_args(config)]
+    named = [_split(arg, config.invocation_params.dir) for arg in given]
     whole = [config.rootpath / path for path in config.getini("testpaths")] or [config.rootpath]
-    return not all(any(not names and (path == part or path in part.parents) for path, names in given) for part in whole)
+    return not all(
+        any(not names and (path == part or path in part.parents) for path, names in named) for part in whole
+    )
 
 
 def per_row_misuse(item: pytest.Item) -> str | None:
@@ -166,13 +168,15 @@ def per_row_misuse(item: pytest.Item) -> str | None:
         if not asked:
             return None
         return (
-            f"{', '.join(sorted(asked))}: exists inside a rule only: mark the test with @pytest.mark.eval_rule, or take "
+            f"{', '.join(sorted(asked))}: lives inside a rule only: mark the test with @pytest.mark.eval_rule, or take "
             "an arm (baseline, prompted, tuned), whose .responses are all answers"
         )
     import inspect
 
     function = getattr(item, "function", None)
-    if function is not None and (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+    if function is not None and (
+        inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    ):
         return "an eval_rule is a plain function: it is called once for every row and arm; write def, not async def"
     if "subtests" in own:
         return "an eval_rule cannot use subtests: each row already is its own result"

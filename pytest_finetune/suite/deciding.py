@@ -2,23 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.record.case import case_of, rule_specs
+from pytest_finetune.suite.answering import ANSWERS_FILE
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row
-    from pytest_finetune.evaluation.decision import Decision
+    from pytest_finetune.evaluation.answers import Answer
+    from pytest_finetune.evaluation.decision import Case, Decision
+    from pytest_finetune.evaluation.diagnosis import DiagnosisEvidence, NextChange
     from pytest_finetune.session import FinetuneSession
     from pytest_finetune.store import Look
+    from pytest_finetune.suite.run import ExperimentRun
 
 
-def decided(state: FinetuneSession, tree: Mapping[str, Any]) -> Decision:
+def decided(run: ExperimentRun, tree: Mapping[str, Any]) -> Decision:
     """Judge, and name the one next change that the evidence points to."""
     from pytest_finetune.evaluation.decision import decide
+    from pytest_finetune.evaluation.diagnosis import diagnose
 
-    return decide(case_of(tree))
+    case = case_of(tree)
+    decision = decide(case)
+    if decision.keep or decision.undecided:
+        return decision
+    evidence = _evidence(run, tree, case, decision.verdict)
+    return decision.advised(diagnose(evidence, [_plugin_diagnosis(run)]))
+
+
+def _plugin_diagnosis(run: ExperimentRun) -> Callable[[DiagnosisEvidence], NextChange | None]:
+    def ask(evidence: DiagnosisEvidence) -> NextChange | None:
+        found = run.session.config.hook.pytest_finetune_diagnose(evidence=evidence)
+        return next((change for change in found if change is not None), None)
+
+    return ask
+
+
+def _evidence(run: ExperimentRun, tree: Mapping[str, Any], case: Case, verdict: str) -> DiagnosisEvidence:
+    from pytest_finetune.evaluation.diagnosis import DiagnosisEvidence
+
+    primary = case.primaries[0]
+    rows = tuple(run.eval_rows)
+    answers = {arm: stored_answers(run.session, tree, arm) for arm in case.arms}
+    texts = {arm: tuple(found[row.id].response for row in rows) for arm, found in answers.items() if found}
+    label = run.contract.label_of
+    training = tree.get("training") or {}
+    tuned = answers.get("tuned", {})
+    return DiagnosisEvidence(
+        verdict=verdict,
+        primary=primary.name,
+        min_gain=case.defaults.min_gain if primary.min_gain is None else primary.min_gain,
+        rows=tuple(row.id for row in rows),
+        scores=case.scores,
+        labels={arm: tuple(label(text) for text in said) for arm, said in texts.items()},
+        expected_labels=tuple(label(row.output) for row in rows),
+        texts=texts,
+        stopped=tuple(tuned[row.id].stopped for row in rows) if tuned else (),
+        max_new_tokens=run.experiment.generation.max_new_tokens,
+        log=tuple(training.get("log", ())),
+        steps=training.get("steps"),
+        training=run.experiment.training,
+        training_rows=len(run.train_rows),
+        training_outputs=tuple(row.output for row in run.train_rows),
+        truncated=_truncated(run),
+        longest_tokens=training.get("tokens", {}).get("max"),
+    )
+
+
+def _truncated(run: ExperimentRun) -> tuple[str, ...]:
+    tokenization = run.contract.tokenization
+    if tokenization is None:
+        return ()
+    counts = tokenization.counts(run.train_rows)
+    limit = tokenization.max_length
+    return tuple(row.place for row, count in zip(run.train_rows, counts, strict=True) if count.length > limit)
+
+
+def stored_answers(state: FinetuneSession, tree: Mapping[str, Any], arm: str) -> dict[str, Answer]:
+    """Return an arm's answers by row id, as the store holds them; empty when the arm did not answer."""
+    from pytest_finetune.evaluation.answers import read_answers
+
+    facts = tree.get("arms", {}).get(arm, {})
+    entry = state.store.read("outputs", facts["outputs_key"]) if "outputs_key" in facts else None
+    return {} if entry is None else {answer.id: answer for answer in read_answers(entry.path / ANSWERS_FILE)}
 
 
 def look_of(tree: Mapping[str, Any], rows: Iterable[Row]) -> Look:

@@ -21,8 +21,16 @@ class Fact(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Return the fact's identity: a later fact of the same id replaces the earlier."""
+        """Return the fact's identity: a later fact of the same id adds to the earlier, key by key."""
         return "/".join((self.experiment, *self.part))
+
+
+def remember(facts: dict[str, Fact], fact: Fact) -> None:
+    """Add a fact to those that are known; mappings of the same part are merged, anything else is replaced."""
+    known = facts.get(fact.id)
+    if known is not None and isinstance(known.value, Mapping) and isinstance(fact.value, Mapping):
+        fact = fact._replace(value={**known.value, **fact.value})
+    facts[fact.id] = fact
 
 
 @dataclass(slots=True)
@@ -81,8 +89,7 @@ class Evidence:
             return
         content = json.loads(letter)
         for experiment, part, value in content["facts"]:
-            fact = Fact(experiment, tuple(part), value)
-            self.facts[fact.id] = fact
+            remember(self.facts, Fact(experiment, tuple(part), value))
         test = self.tests.setdefault(
             report.nodeid, TestOutcome(report.nodeid, content["stage"], content["experiment"])
         )
@@ -127,11 +134,16 @@ def _update(test: TestOutcome, report: pytest.TestReport) -> None:
 
 
 def first_line(report: pytest.TestReport) -> str:
-    """Return the first line of why a report failed."""
+    """Return in one line why a report failed; a failed assertion is told with the first line of its explanation."""
     crash = getattr(getattr(report.longrepr, "reprcrash", None), "message", None)
     text = crash or (str(report.longrepr) if report.longrepr is not None else "")
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[0][:500] if lines else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    told = lines[0].removeprefix("AssertionError: ").removeprefix("assert ")
+    if lines[0].startswith("assert ") and len(lines) > 1:
+        told = f"{told}; {lines[1]}"
+    return told[:500]
 
 
 def _skip_reason(report: pytest.TestReport) -> str:

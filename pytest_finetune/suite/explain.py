@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     import pytest
@@ -13,19 +13,26 @@ MAX_LINES: Final = 6
 MAX_CHARS: Final = 600
 
 
-def compare(op: str, left: object, right: object) -> list[str] | None:
-    """Explain ``findings == []`` and ``memory_plan <= budget``; None for anything else."""
-    explain = _explainer(op, left, right)
-    return None if explain is None else list(explain)
+class Explanation(NamedTuple):
+    """A failed assertion in a few lines, and the whole of it."""
+
+    title: str
+    brief: Sequence[str]
+    whole: Sequence[str]
 
 
-def _explainer(op: str, left: object, right: object) -> Sequence[str] | None:
-    kind = type(left).__name__
-    home = type(left).__module__
-    if op == "==" and kind == "Findings" and home.startswith("pytest_finetune.") and right == []:
-        return left.explain()  # type: ignore[attr-defined,no-any-return]
-    if op == "<=" and kind == "MemoryPlan" and home.startswith("pytest_finetune."):
-        return left.explain(right)  # type: ignore[attr-defined,no-any-return]
+def compare(op: str, left: object, right: object) -> Explanation | None:
+    """Explain ``findings == []`` and ``memory_plan <= budget``; None for anything else.
+
+    Told by name, so that a failed assertion elsewhere imports nothing of ours.
+    """
+    kind = f"{type(left).__module__}.{type(left).__name__}"
+    found: Any = left
+    if op == "==" and kind == "pytest_finetune.data.findings.Findings" and right == []:
+        return Explanation("data findings", found.brief(MAX_LINES, MAX_CHARS), found.explain())
+    if op == "<=" and kind == "pytest_finetune.memory.plan.MemoryPlan":
+        lines = found.explain(right)
+        return Explanation("memory plan", shortened(lines, "memory plan"), lines)
     return None
 
 
@@ -34,7 +41,7 @@ def shortened(lines: Sequence[str], where: str) -> list[str]:
     kept: list[str] = []
     used = 0
     for line in lines:
-        if len(kept) == MAX_LINES - 1 and len(lines) > MAX_LINES or used + len(line) > MAX_CHARS:
+        if (len(kept) == MAX_LINES - 1 and len(lines) > MAX_LINES) or used + len(line) > MAX_CHARS:
             kept.append(f"... all {len(lines)} lines: section {where!r} below")
             break
         kept.append(line)

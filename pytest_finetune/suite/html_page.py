@@ -1,8 +1,9 @@
-"""The page: pytest-html writes it; we say where, drop it when nothing of ours ran, and copy it when the user has one."""
+"""The page that pytest-html writes: where it goes, when it is dropped, and when the user's own is copied."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,12 @@ REPORT = "report.html"
 
 def set_default(config: pytest.Config, record: Path) -> bool:
     """Ask pytest-html for a self-contained page beside the record, unless the user named one; True when we did."""
-    if xdist.is_worker(config) or not available(config) or config.option.collectonly or config.option.htmlpath:
+    if (
+        xdist.is_worker(config)
+        or not available(config)
+        or config.option.collectonly
+        or config.option.htmlpath
+    ):
         return False
     config.option.htmlpath = str(record / REPORT)
     config.option.self_contained_html = True
@@ -55,17 +61,29 @@ class Page:
         for report in self.titles:
             report.title = page_title(record)
 
+    def divert(self) -> None:
+        """Nothing of ours ran: let the page that only we asked for be written nowhere."""
+        for plugin in self._writers():
+            plugin._report_path = Path(os.devnull)
+
     def drop(self) -> None:
-        """Nothing of ours ran: leave no file and no folder that only we asked for."""
-        if not self._ours:
-            return
-        manager = self._config.pluginmanager
-        for plugin in list(manager.get_plugins()):
-            if type(plugin).__module__.startswith("pytest_html.") and hasattr(plugin, "_report_path"):
-                manager.unregister(plugin)
-        if not self._there:
+        """Leave no trace of a page that was diverted: no line in the terminal, no empty folder."""
+        for plugin in self._writers():
+            self._config.pluginmanager.unregister(plugin)
+        if self._ours and not self._there:
             with contextlib.suppress(OSError):
                 self._record.rmdir()
+
+    def _writers(self) -> list[Any]:
+        """Return pytest-html's page writers, when the page is ours to decide about."""
+        if not self._ours:
+            return []
+        plugins = self._config.pluginmanager.get_plugins()
+        return [
+            plugin
+            for plugin in plugins
+            if type(plugin).__module__.startswith("pytest_html.") and hasattr(plugin, "_report_path")
+        ]
 
     def copy(self) -> None:
         """Put a copy of the user's own page beside the record."""

@@ -23,7 +23,7 @@ def bring_rule_files(state: FinetuneSession) -> None:
     config = state.config
     if not state.settings.finetune or config.args_source is not pytest.Config.ArgsSource.ARGS:
         return
-    if config.option.pyargs or config.option.lf or getattr(config.option, "stepwise", False):
+    if config.option.pyargs or _stateful(config):
         return
     asked = collection.asked_for(config.args, config.invocation_params.dir)
     state.asked_for = asked
@@ -49,12 +49,15 @@ def settle(state: FinetuneSession, items: list[pytest.Item], collected: list[pyt
     if state.asked_for is not None:
         kept = [item for item in items if state.asked_for(item)]
         collected = [item for item in collected if item in set(kept) or _is_rule(item)]
-    if not (config.option.lf or getattr(config.option, "stepwise", False)):
+    if not _stateful(config):
         restored = collection.missing_rules(kept, collected)
         restored = [item for item in restored if not _named(item, config.option.deselect)]
         state.brought |= {item.nodeid for item in restored}
         _undeselect(config, restored)
         kept += restored
+    dropped = [item for item in items if item not in set(kept)]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
     items[:] = collection.ordered(kept, state.refs)
 
 
@@ -84,3 +87,8 @@ def _undeselect(config: pytest.Config, items: list[pytest.Item]) -> None:
     reporter.stats["deselected"] = [item for item in reporter.stats.get("deselected", []) if item not in back]
     if not reporter.stats["deselected"]:
         del reporter.stats["deselected"]
+
+
+def _stateful(config: pytest.Config) -> bool:
+    """Tell whether ``--lf`` or ``--sw`` chooses the tests: what they leave out is not ours to bring back."""
+    return bool(getattr(config.option, "lf", False) or getattr(config.option, "stepwise", False))

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pytest_finetune.suite.answering import ANSWERS_FILE
-from pytest_finetune.suite.deciding import decided, look_of
+from pytest_finetune.suite.deciding import decided, look_of, stored_answers
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row
     from pytest_finetune.session import FinetuneSession
+    from pytest_finetune.suite.run import ExperimentRun
 
 Answers = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 
@@ -21,66 +21,61 @@ def build_record(
 ) -> tuple[dict[str, Any], Answers]:
     """Return the record of everything that the reports brought, and the raw answers that it refers to."""
     from pytest_finetune import __version__
-    from pytest_finetune.record.assemble import RunHeader, assemble, experiment_record
+    from pytest_finetune.record.assemble import RunHeader, assemble
     from pytest_finetune.suite.closing import now
 
-    trees = {name: state.evidence.tree(name) for name in state.evidence.experiments()}
-    answers = {name: _answers(state, tree) for name, tree in trees.items()}
-    experiments = [
-        experiment_record(
-            name,
-            tree,
-            _held_out(state, tree) if answers[name] else (),
-            decided(state, tree) if state.settings.finetune else None,
-            several=len(trees) > 1,
-        )
-        for name, tree in trees.items()
+    names = state.evidence.experiments()
+    answers: dict[str, Mapping[str, Any]] = {}
+    experiments = []
+    for name in names:
+        tree = state.evidence.tree(name)
+        arms = {arm: stored_answers(state, tree, arm) for arm in tree.get("arms", {})}
+        answers[name] = {arm: [asdict(answer) for answer in found.values()] for arm, found in arms.items()}
+        experiments.append(_experiment(state, name, tree, several=len(names) > 1))
+    finetune, project = state.settings.finetune, state.config.rootpath.name
+    header = RunHeader(now(), command, exitstatus, project, __version__, finetune, notes)
+    tests = (test.as_json() for test in state.evidence.tests.values())
+    return assemble(header, experiments, tests), answers
+
+
+def _experiment(
+    state: FinetuneSession, name: str, tree: Mapping[str, Any], *, several: bool
+) -> dict[str, Any]:
+    from pytest_finetune.record.assemble import experiment_record
+
+    if not state.settings.finetune:
+        return experiment_record(name, tree, (), None, several=several)
+    run = state.run_named(name, tree)
+    return experiment_record(name, tree, _held_out(run, tree), decided(run, tree), several=several)
+
+
+def _held_out(run: ExperimentRun, tree: Mapping[str, Any]) -> list[Row]:
+    suites = {facts.get("suite") for facts in tree.get("arms", {}).values()}
+    return [
+        row
+        for suite in sorted(suites, key=lambda name: (name is not None, name))
+        for row in run.rows_of(suite)
     ]
-    header = RunHeader(now(), command, exitstatus, state.config.rootpath.name, __version__, notes)
-    return assemble(header, experiments, (test.as_json() for test in state.evidence.tests.values())), answers
 
 
-def keep(state: FinetuneSession, record: Mapping[str, Any], answers: Answers) -> None:
+def keep(state: FinetuneSession, record: dict[str, Any], answers: Answers) -> None:
     """Write the record's folder, count the looks, and hand the record to whoever asked for it."""
-    from pytest_finetune.record.validate import validate
+    from pytest_finetune.record.validate import RecordError, validate
     from pytest_finetune.record.write import write_record
 
-    validate(record)
+    try:
+        validate(record)
+    except RecordError as error:  # a fault of ours must not cost the user the record of a long run
+        record["notes"].append(f"this record breaks its own schema, please report it: {error}")
     write_record(state.settings.record, record, answers)
+    files: set[str] = set()
     for name in state.evidence.experiments():
         tree = state.evidence.tree(name)
+        rules = tree.get("rules", {})
+        files |= {facts["nodeid"].split("::")[0] for facts in rules.values()}
         if "looks" in tree:
-            rules = {rule: facts["sha256"] for rule, facts in tree["rules"].items()}
-            state.store.looks.register(look_of(tree, _held_out(state, tree)), rules)
-    _remember_rule_files(state)
-    state.config.hook.pytest_finetune_record(record=record, directory=state.settings.record)
-
-
-def _answers(state: FinetuneSession, tree: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    from pytest_finetune.evaluation.answers import read_answers
-
-    found = {}
-    for arm, facts in tree.get("arms", {}).items():
-        entry = state.store.read("outputs", facts["outputs_key"]) if "outputs_key" in facts else None
-        if entry is not None:
-            found[arm] = [asdict(answer) for answer in read_answers(entry.path / ANSWERS_FILE)]
-    return found
-
-
-def _held_out(state: FinetuneSession, tree: Mapping[str, Any]) -> list[Row]:
-    """Read the held-out rows again; the record holds them as data beside the answers."""
-    from pytest_finetune.data.rows import read_rows
-
-    paths = tree["config"]["paths"]
-    root = state.config.rootpath
-    files = {"eval": paths["eval_file"], **paths["suites"]}
-    asked = {facts.get("suite") or "eval" for facts in tree.get("arms", {}).values()}
-    return [row for split, relative in files.items() if split in asked for row in read_rows(root, relative, split)]
-
-
-def _remember_rule_files(state: FinetuneSession) -> None:
-    rules = (facts for name in state.evidence.experiments() for facts in state.evidence.tree(name).get("rules", {}).values())
-    files = sorted({facts["nodeid"].split("::")[0] for facts in rules})
+            texts = {rule: facts["sha256"] for rule, facts in rules.items()}
+            state.store.looks.register(look_of(tree, state.run_named(name, tree).eval_rows), texts)
     if files:
-        state.store.remember("rule-files", {"files": files})
-
+        state.store.remember("rule-files", {"files": sorted(files)})
+    state.config.hook.pytest_finetune_record(record=record, directory=state.settings.record)

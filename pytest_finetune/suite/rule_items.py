@@ -110,13 +110,17 @@ def _caller(item: pytest.Function) -> Callable[[Response, Row], float]:
         own = {"response": response, "example": row, "score": score}
         returned = function(**{name: own.get(name, values[name]) for name in names})
         if returned is not None:
-            raise RuleBroken(f"it returned {returned!r}: a rule asserts, or calls score(x); it returns nothing")
+            raise RuleBroken(
+                f"it returned {returned!r}: a rule asserts, or calls score(x); it returns nothing"
+            )
         return 1.0 if score.value is None else score.value
 
     return call
 
 
-def _arm_scores(call: Callable[[Response, Row], float], rows: Rows, answers: Mapping[str, Response]) -> ArmScores:
+def _arm_scores(
+    call: Callable[[Response, Row], float], rows: Rows, answers: Mapping[str, Response]
+) -> ArmScores:
     found = ArmScores()
     for row in rows:
         value, message, cause = _one(call, answers[row.id], row)
@@ -213,7 +217,12 @@ def _judge(run: ExperimentRun, rule: RuleMark, facts: dict[str, Any]) -> None:
         for arm in facts["scores"]:
             score = score_of(tree, rule.name, arm)
             part = ("arms", arm if rule.suite is None else f"{arm}@{rule.suite}", "rules", rule.name)
-            rate = {"passed": score.passed, "total": score.total, "rate": score.rate, "interval": list(score.interval)}
+            rate = {
+                "passed": score.passed,
+                "total": score.total,
+                "rate": score.rate,
+                "interval": list(score.interval),
+            }
             run.note(part, rate)
     facts["outcome"] = verdict.outcome
     run.note(("rules", rule.name), {**facts, "reasons": list(verdict.reasons)})

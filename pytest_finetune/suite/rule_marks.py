@@ -7,7 +7,7 @@ import inspect
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -81,6 +81,7 @@ def rule_facts(rule: RuleMark, item: pytest.Item) -> dict[str, Any]:
         "suite": rule.suite,
         "cluster": rule.cluster,
         "sha256": rule_digest(rule, item),
+        "changed_after_look": False,
         "outcome": "not run",
         "reasons": [],
     }
@@ -93,9 +94,11 @@ def rule_digest(rule: RuleMark, item: pytest.Item) -> str:
     """
     from pytest_finetune.fingerprint import digest
 
-    function = inspect.unwrap(getattr(item, "function", item.obj))  # type: ignore[attr-defined]
+    function: Any = inspect.unwrap(cast("pytest.Function", item).function)
     parameters = {
-        key: repr(value) for key, value in getattr(getattr(item, "callspec", None), "params", {}).items() if key != PARAM
+        key: repr(value)
+        for key, value in getattr(getattr(item, "callspec", None), "params", {}).items()
+        if key != PARAM
     }
     said = {
         "arguments": {key: repr(value) for key, value in rule.arguments.items()},
@@ -117,7 +120,10 @@ def _codes(function: FunctionType, home: Any, depth: int, seen: set[int] | None 
             value = function.__globals__.get(name)
             if inspect.isfunction(value) and "site-packages" not in value.__code__.co_filename:
                 codes += _codes(value, home, depth - 1, seen)
-            elif isinstance(value, (str, int, float, bool, tuple, frozenset, list, dict, set)) and name.isupper():
+            elif (
+                isinstance(value, (str, int, float, bool, tuple, frozenset, list, dict, set))
+                and name.isupper()
+            ):
                 codes.append(f"{name}={_stable(value)}")
     return codes
 

@@ -10,12 +10,13 @@ import pytest
 from pytest_finetune.evaluation.response import Response
 from pytest_finetune.markers import ExperimentRef, Stage
 from pytest_finetune.suite import answering, header, tokens, training_step
-from pytest_finetune.suite.evidence import Fact, grow
+from pytest_finetune.suite.evidence import Fact, grow, remember
 from pytest_finetune.suite.per_row import PerRow
 
 if TYPE_CHECKING:
     from pytest_finetune.data.charter import Charter
     from pytest_finetune.data.contract import Contract
+    from pytest_finetune.data.findings import Findings
     from pytest_finetune.data.rows import Rows
     from pytest_finetune.evaluation.answers import Answer
     from pytest_finetune.evaluation.arm import Arm
@@ -73,7 +74,7 @@ class ExperimentRun:
     def note(self, part: Sequence[str], value: object) -> None:
         """Establish a fact of this experiment's record."""
         fact = Fact(self.experiment.name, tuple(part), value)
-        self.facts[fact.id] = fact
+        remember(self.facts, fact)
         self.session.outbox.put(fact)
 
     def tree(self) -> dict[str, Any]:
@@ -114,13 +115,18 @@ class ExperimentRun:
     def contract(self) -> Contract:
         """The data contract, with the checks that plugins add."""
         from pytest_finetune.data.contract import Contract
+        from pytest_finetune.suite.contract import SessionContract
 
         file = self.experiment.paths.contract_file
         contract = Contract.load(self.experiment.root, file) if file else Contract.default()
         tokenization = tokens.tokenization_of(self.experiment)
         if tokenization is not None:
             contract = contract.with_tokens(tokenization)
-        return contract.with_checks(self._plugin_checks)
+        return SessionContract.of(contract.with_checks(self._plugin_checks), self._note_findings)
+
+    def _note_findings(self, findings: Findings) -> None:
+        self.note(("data", "findings"), [finding.as_json() for finding in findings])
+        self.note(("data", "waived"), [{**f.as_json(), "waiver": w.as_json()} for f, w in findings.waived])
 
     def _plugin_checks(self, train: Rows, held_out: Rows) -> list[Any]:
         found = self.session.config.hook.pytest_finetune_data_checks(
@@ -145,7 +151,9 @@ class ExperimentRun:
         suites = self.experiment.paths.suites
         if suite not in suites:
             known = ", ".join(suites) or "none"
-            pytest.fail(f"eval_rule(suite={suite!r}): no such suite under paths.suites; known: {known}", pytrace=False)
+            pytest.fail(
+                f"eval_rule(suite={suite!r}): no such suite under paths.suites; known: {known}", pytrace=False
+            )
         return self.once(f"suite {suite}", lambda: self._read(suites[suite], suite))
 
     def _read(self, relative: str, split: str) -> Rows:
@@ -161,8 +169,6 @@ class ExperimentRun:
     def checked_data(self) -> bool:
         """The built-in contract check: it runs before anything is trained or asked, whatever tests were selected."""
         findings = self.contract.findings(self.train_rows, self.eval_rows)
-        self.note(("data", "findings"), [finding.as_json() for finding in findings])
-        self.note(("data", "waived"), [{**f.as_json(), "waiver": w.as_json()} for f, w in findings.waived])
         if findings.errors:
             self.close_gate(Stage.DATA, "the built-in contract check", findings.headline())
             lines = findings.explain(limit=MALFORMED_SHOWN)
@@ -231,14 +237,18 @@ class ExperimentRun:
         """Which look at these held-out rows this is; settled once all arms have answered."""
         from pytest_finetune.suite.deciding import look_of
 
-        for arm in sorted(self.arms, reverse=True):  # the tuned arm first: its model answers for the others too
+        for arm in sorted(
+            self.arms, reverse=True
+        ):  # the tuned arm first: its model answers for the others too
             self.answers(arm)
         tree = self.tree()
         look = look_of(tree, self.eval_rows)
         book = self.session.store.looks
         k = book.earlier(look)
         self.note(("looks",), {"k": k, "rules_sha256": look.rules_sha256})
-        for name in book.changed_after_look({rule: facts["sha256"] for rule, facts in tree["rules"].items()}, look.rows):
+        for name in book.changed_after_look(
+            {rule: facts["sha256"] for rule, facts in tree["rules"].items()}, look.rows
+        ):
             self.note(("rules", name, "changed_after_look"), True)
         return k
 
@@ -259,7 +269,11 @@ class ExperimentRun:
             known = ", ".join(rules) or "none"
             pytest.fail(f"{arm}[{rule!r}]: there is no rule of that name; known: {known}", pytrace=False)
         if rules[rule].get("outcome") in {None, "not run", "error"}:
-            state = "ended as an error" if rules[rule].get("outcome") == "error" else "was not run in this session"
+            state = (
+                "ended as an error"
+                if rules[rule].get("outcome") == "error"
+                else "was not run in this session"
+            )
             pytest.fail(f"{arm}[{rule!r}]: the rule {state}, so it has no score", pytrace=False)
         return score_of(self.tree(), rule, arm)
 
@@ -267,7 +281,7 @@ class ExperimentRun:
         """Return the decision over everything that is known by now."""
         from pytest_finetune.suite.deciding import decided
 
-        return decided(self.session, self.tree())
+        return decided(self, self.tree())
 
     def runtime_match(self) -> tuple[Any, ...]:
         """Return the agreement between runtimes; an experiment that names one runtime has none."""
@@ -276,7 +290,9 @@ class ExperimentRun:
     def per_row(self, request: pytest.FixtureRequest, name: str) -> PerRow:
         """Return the stand-in that a rule's set-up sees; the loop puts each row's own in its place."""
         if request.node.get_closest_marker("eval_rule") is None:
-            pytest.fail(f"{name}: exists inside a rule only: mark the test with @pytest.mark.eval_rule", pytrace=False)
+            pytest.fail(
+                f"{name}: exists inside a rule only: mark the test with @pytest.mark.eval_rule", pytrace=False
+            )
         return PerRow(name)
 
 
@@ -291,7 +307,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
     from pytest_finetune.experiment import ExperimentError
     from pytest_finetune.fingerprint import BaseModelError
-    from pytest_finetune.memory.plan import PlanError
+    from pytest_finetune.memory.figures import PlanError
     from pytest_finetune.store import StoreError
     from pytest_finetune.training.request import TrainingError
 

@@ -104,17 +104,10 @@ def _train(run: ExperimentRun, key: Key) -> tuple[Entry, bool]:
             if entry is not None:
                 return entry, True
             _release(run)
-            if run.session.settings.retrain:
-                return _retrain(run, key, about, line), False
-            return store.commit("adapters", key, lambda folder: _fill(run, key, folder, about, line), about), False
+            keep = store.replace if run.session.settings.retrain else store.commit
+            return keep("adapters", key, lambda folder: _fill(run, key, folder, about, line), about), False
     finally:
         line.close()
-
-
-def _retrain(run: ExperimentRun, key: Key, about: dict[str, Any], line: ProgressLine) -> Entry:
-    """Train although the store may have the adapter; the entry is replaced when the new one is whole."""
-    store = run.session.store
-    return store.replace("adapters", key, lambda folder: _fill(run, key, folder, about, line), about)
 
 
 def _fill(run: ExperimentRun, key: Key, folder: Path, about: dict[str, Any], line: ProgressLine) -> None:
@@ -179,7 +172,7 @@ def _adapter(run: ExperimentRun, entry: Entry, *, reused: bool) -> Adapter:
             else str(entry.path),
         },
     )
-    run.note(("memory", "measured_peak_bytes"), about["peak_bytes"])
+    run.note(("measured_peak_bytes",), about["peak_bytes"])
     return Adapter(
         path=entry.path,
         key=entry.key,

@@ -30,7 +30,11 @@ def is_worker(config: pytest.Config) -> bool:
 
 def is_distributed(config: pytest.Config) -> bool:
     """Tell whether this process is the controller of an xdist run."""
-    return not is_worker(config) and getattr(config.option, "dist", "no") != "no" and bool(getattr(config.option, "tx", None))
+    return (
+        not is_worker(config)
+        and getattr(config.option, "dist", "no") != "no"
+        and bool(getattr(config.option, "tx", None))
+    )
 
 
 def refuse_unsupported(config: pytest.Config) -> None:
@@ -41,7 +45,9 @@ def refuse_unsupported(config: pytest.Config) -> None:
         raise pytest.UsageError("--dist=each would train every adapter once for each worker: use --dist=load")
     remote = [spec for spec in config.option.tx if "popen" not in str(spec)]
     if remote:
-        raise pytest.UsageError(f"--tx {remote[0]}: experiments run on this machine only: use -n N, or --tx popen")
+        raise pytest.UsageError(
+            f"--tx {remote[0]}: experiments run on this machine only: use -n N, or --tx popen"
+        )
 
 
 def write_map(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
@@ -78,7 +84,7 @@ class Grouping:
 
         grouping = self
 
-        class ExperimentScheduling(LoadScopeScheduling):
+        class ExperimentScheduling(LoadScopeScheduling):  # type: ignore[misc]
             def _split_scope(self, nodeid: str) -> str:
                 return grouping.scope(nodeid, config.option.dist)
 

@@ -1,0 +1,305 @@
+"""A whole session, from the experiment file to the record, with a table in place of the model."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .conftest import Project
+
+
+def test_a_better_adapter_is_kept(project: Project) -> None:
+    result = project.run("--finetune")
+    result.assert_outcomes(passed=4)
+    assert result.ret == 0
+    experiment = project.experiment()
+    assert experiment["decision"]["verdict"] == "keep"
+    assert experiment["arms"]["tuned"]["rules"]["label"]["passed"] == 72
+    assert experiment["arms"]["baseline"]["rules"]["label"]["passed"] == 0
+
+
+def test_the_record_lies_whole_beside_its_views(project: Project) -> None:
+    project.run("--finetune")
+    folder = project.path / "finetune-record"
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert names == [
+        "decision.md",
+        "outputs/baseline.jsonl",
+        "outputs/tuned.jsonl",
+        "record.json",
+        "report.html",
+    ]
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "KEEP" in page
+    assert page.index("KEEP") < page.index("e000")
+    answers = [json.loads(line) for line in (folder / "outputs" / "tuned.jsonl").read_text().splitlines()]
+    assert len(answers) == 80
+    assert set(answers[0]) >= {"id", "line", "prompt", "response", "tokens", "seconds"}
+
+
+def test_the_terminal_ends_with_verdict_reason_change_and_place(project: Project) -> None:
+    lines = project.run("--finetune").outlines
+    start = next(number for number, line in enumerate(lines) if "= finetune =" in line)
+    section = lines[start:-1]
+    assert len(section) <= 25
+    assert section[-1] == "record: finetune-record/report.html"
+    assert any(line.startswith("next change:") for line in section[-4:])
+    assert any(line.startswith("KEEP") for line in section)
+
+
+def test_without_the_flag_the_cheap_stages_run_and_the_rest_says_why_not(project: Project) -> None:
+    result = project.run("-rs")
+    result.assert_outcomes(passed=1, skipped=3)
+    result.stdout.fnmatch_lines(["*needs a model: run pytest --finetune*"])
+    assert project.calls() == []
+    assert not (project.path / "finetune-record").exists()
+    assert not (project.path / ".finetune").exists()
+
+
+def test_a_second_run_reuses_adapter_and_answers_and_decides_alike(project: Project) -> None:
+    project.run("--finetune")
+    first = project.experiment()
+    assert project.calls() == ["train", "answer tuned", "answer baseline"]
+    project.run("--finetune")
+    second = project.experiment()
+    assert project.calls() == []
+    assert second["training"]["reused"]
+    assert second["decision"] == first["decision"]
+    assert second["decision"]["looks"] == 1
+
+
+def test_a_second_run_imports_no_heavy_package(project: Project) -> None:
+    project.run("--finetune")
+    project.write(
+        {
+            "conftest.py": (project.path / "conftest.py").read_text()
+            + "\ndef pytest_unconfigure():\n    import sys\n"
+            + "    heavy = {'torch', 'transformers', 'peft', 'trl', 'datasets', 'scipy.stats'} & set(sys.modules)\n"
+            + "    print('HEAVY', sorted(heavy))\n"
+        }
+    )
+    # The trainer's file is part of the adapter's key, so this run trains again; the next one reuses.
+    project.run("--finetune", subprocess=True)
+    result = project.run("--finetune", "-s", subprocess=True)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*HEAVY ?]*"])
+
+
+def test_editing_a_rule_neither_trains_nor_asks_again_and_is_marked(project: Project) -> None:
+    project.run("--finetune")
+    project.calls()
+    rules = (project.path / "test_rules.py").read_text()
+    project.write(
+        {"test_rules.py": rules.replace("json.loads(response.text)", "assert json.loads(response.text)")}
+    )
+    project.run("--finetune")
+    assert project.calls() == []
+    experiment = project.experiment()
+    assert experiment["rules"]["strict_json"]["changed_after_look"]
+    assert not experiment["rules"]["label"]["changed_after_look"]
+    assert experiment["decision"]["looks"] == 2
+    project.write({"test_rules.py": rules})
+    project.run("--finetune")
+    assert project.calls() == []
+    assert project.experiment()["decision"]["looks"] == 1
+
+
+def test_a_comment_in_a_rule_is_no_new_look(project: Project) -> None:
+    project.run("--finetune")
+    rules = (project.path / "test_rules.py").read_text()
+    project.write({"test_rules.py": rules.replace("    json.loads", "    # strict\n    json.loads")})
+    project.run("--finetune")
+    assert project.experiment()["decision"]["looks"] == 1
+
+
+def test_another_learning_rate_trains_anew_and_the_record_says_why(project: Project) -> None:
+    project.run("--finetune")
+    project.calls()
+    project.run("--finetune", "--finetune-set", "training.learning_rate=1e-3")
+    assert project.calls()[0] == "train"
+    assert project.experiment()["key_changed"] == {"training.learning_rate": [0.0002, 0.001]}
+    project.run("--finetune")
+    assert project.calls() == []
+
+
+def test_an_adapter_that_answers_like_its_base_is_never_kept(project: Project) -> None:
+    project.says("baseline", 72)
+    project.says("tuned", 72)
+    result = project.run("--finetune")
+    assert result.ret == 1
+    assert project.experiment()["decision"]["verdict"] != "keep"
+
+
+def test_an_adapter_of_zeros_is_never_kept(project: Project) -> None:
+    project.answers["delta"] = 0.0
+    project.save()
+    result = project.run("--finetune")
+    assert result.ret == 1
+    decision = project.experiment()["decision"]
+    assert decision["verdict"] != "keep"
+    assert any("zero" in reason for reason in decision["reasons"])
+
+
+def test_a_prompt_that_does_as_well_forbids_a_keep(pytester: pytest.Pytester) -> None:
+    from .conftest import make_project
+
+    project = make_project(pytester, few_shot=4)
+    project.says("prompted", 72)
+    result = project.run("--finetune")
+    assert result.ret == 1
+    assert sorted(project.calls()) == ["answer baseline", "answer prompted", "answer tuned", "train"]
+    experiment = project.experiment()
+    assert experiment["decision"]["verdict"] == "discard"
+    assert {comparison["against"] for comparison in experiment["comparisons"]} == {"baseline", "prompted"}
+
+
+def test_few_held_out_rows_are_not_enough_and_the_number_needed_is_named(pytester: pytest.Pytester) -> None:
+    from .conftest import make_project
+
+    project = make_project(pytester, rows=3)
+    project.says("tuned", 3)
+    result = project.run("--finetune")
+    assert result.ret == 1
+    decision = project.experiment()["decision"]
+    assert decision["verdict"] == "iterate"
+    assert decision["examples_needed"] > 3
+
+
+def test_without_a_decision_test_the_record_still_decides(project: Project) -> None:
+    (project.path / "test_decision.py").unlink()
+    result = project.run("--finetune")
+    result.assert_outcomes(passed=3)
+    assert project.experiment()["decision"]["verdict"] == "keep"
+
+
+def test_a_test_can_compare_arms_itself(project: Project) -> None:
+    project.write(
+        {
+            "test_compare.py": "def test_gain(tuned, baseline):\n"
+            "    assert tuned['label'].beats(baseline['label'], by=0.5)\n"
+            "    assert len(tuned.responses) == 80\n"
+            "def test_never(tuned, baseline):\n"
+            "    assert baseline['label'].beats(tuned['label'])\n"
+        }
+    )
+    result = project.run("--finetune")
+    result.assert_outcomes(passed=5, failed=1)
+    result.stdout.fnmatch_lines(["*baseline does not beat tuned on label*"])
+
+
+def test_a_retraining_replaces_the_adapter(project: Project) -> None:
+    project.run("--finetune")
+    project.calls()
+    project.answers["delta"] = 2.0
+    project.save()
+    project.run("--finetune", "--finetune-retrain")
+    assert project.calls()[0] == "train"
+    assert not project.experiment()["training"]["reused"]
+    project.run("--finetune")
+    assert project.calls() == []
+
+
+def test_a_damaged_adapter_is_set_aside_and_trained_again(project: Project) -> None:
+    project.run("--finetune")
+    project.calls()
+    (weights,) = project.path.glob(".finetune/adapters/*/adapter_model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    result = project.run("--finetune")
+    assert "train" in project.calls()
+    assert result.ret == 0
+    assert any("set aside" in note for note in project.record()["notes"])
+
+
+def test_nothing_is_printed_or_written_when_no_test_of_ours_runs(project: Project) -> None:
+    project.write({"test_other.py": "def test_plain(): pass\n"})
+    for args in (
+        ["--finetune", "--collect-only"],
+        ["--finetune", "-k", "nothing_like_this"],
+        ["--finetune", "test_other.py"],
+    ):
+        result = project.run(*args)
+        assert "finetune =" not in result.stdout.str(), args
+        assert not (project.path / "finetune-record").exists(), args
+
+
+def test_the_user_may_name_the_page_and_a_copy_lies_beside_the_record(project: Project) -> None:
+    project.run("--finetune", "--html=mine/page.html", "--self-contained-html")
+    mine = (project.path / "mine" / "page.html").read_text(encoding="utf-8")
+    assert mine == (project.path / "finetune-record" / "report.html").read_text(encoding="utf-8")
+    assert "KEEP" in mine
+
+
+def test_without_pytest_html_the_record_says_so(project: Project) -> None:
+    result = project.run("--finetune", "-p", "no:html")
+    assert result.ret == 0
+    assert not (project.path / "finetune-record" / "report.html").exists()
+    assert any("no report.html" in note for note in project.record()["notes"])
+
+
+def test_several_experiments_share_a_session(project: Project) -> None:
+    text = (project.path / "finetune.yaml").read_text()
+    project.write(
+        {
+            "other.yaml": text.replace("r: 4", "r: 8").replace("task: priority", "task: other"),
+            "pytest.ini": "[pytest]\nfinetune_experiments = finetune.yaml other.yaml\n",
+        }
+    )
+    result = project.run("--finetune", "-v")
+    result.assert_outcomes(passed=8)
+    result.stdout.fnmatch_lines(
+        ["*test_contract?finetune?*", "*test_contract?other?*", "*test_keep?finetune?*", "*test_keep?other?*"]
+    )
+    assert [experiment["name"] for experiment in project.record()["experiments"]] == ["finetune", "other"]
+    assert project.calls().count("train") == 2
+    assert (project.path / "finetune-record" / "outputs" / "other" / "tuned.jsonl").exists()
+
+
+def test_a_test_may_be_pinned_to_an_experiment_with_overrides(project: Project) -> None:
+    project.write(
+        {
+            "test_pinned.py": "import pytest\n"
+            "@pytest.mark.finetune('finetune.yaml', training={'learning_rate': 0.5})\n"
+            "def test_rate(experiment):\n    assert experiment.training.learning_rate == 0.5\n"
+        }
+    )
+    result = project.run("test_pinned.py")
+    result.assert_outcomes(passed=1)
+
+
+def test_the_base_model_can_be_asked_directly(project: Project) -> None:
+    project.write(
+        {"test_base.py": "def test_asked(base_model):\n    assert base_model.generate is not None\n"}
+    )
+    project.run("--finetune", "test_base.py").assert_outcomes(passed=1)
+
+
+def test_a_plugin_receives_the_finished_record(project: Project) -> None:
+    project.write(
+        {
+            "conftest.py": (project.path / "conftest.py").read_text()
+            + "\ndef pytest_finetune_record(record, directory):\n"
+            + "    verdict = record['experiments'][0]['decision']['verdict']\n"
+            + "    (directory / 'tracker.txt').write_text(verdict)\n"
+        }
+    )
+    project.run("--finetune")
+    assert (project.path / "finetune-record" / "tracker.txt").read_text() == "keep"
+
+
+def test_a_plugins_data_check_closes_the_gate_like_ours(project: Project) -> None:
+    project.write(
+        {
+            "conftest.py": (project.path / "conftest.py").read_text()
+            + "\nfrom pytest_finetune.data.findings import Finding\n"
+            + "def pytest_finetune_data_checks(experiment, train_rows, eval_rows):\n"
+            + "    row = train_rows[2]\n"
+            + "    return [Finding('acme/house-rule', 'error', 'a word we avoid', 'style', 'reword it', row.file, row.line)]\n"
+        }
+    )
+    result = project.run("--finetune")
+    result.assert_outcomes(failed=1, errors=3)
+    result.stdout.fnmatch_lines(["*acme/house-rule*train.jsonl:3*"])
+    assert project.calls() == []

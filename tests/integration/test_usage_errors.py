@@ -1,0 +1,131 @@
+"""Mistakes on the command line and in files: exit code 4, one paragraph, no traceback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .conftest import Project
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--finetune-set", "training.learning_rat=1"], "did you mean 'learning_rate'?"),
+        (["--finetune-set", "training.learning_rate"], "write KEY=VALUE"),
+        (["--finetune-set", "training.learning_rate=fast"], "found 'fast' (text), allowed: a number"),
+        (["--finetune-device=tpu"], "is no device"),
+        (["--finetune-promote=out"], "needs --finetune"),
+        (["--finetune", "--finetune-promote", "test_data.py"], "is named with an equals sign"),
+        (["--finetune-store=s3://bucket"], "is not supported yet"),
+        (["--finetune-budget=12parsecs"], "12parsecs"),
+        (["--finetune-budget=rtx-9999"], "rtx-9999"),
+        (["--finetune", "--finetune-require-gpu"], "there is no accelerator here"),
+        (["--finetune", "-n", "2", "--dist", "each"], "--dist=each"),
+    ],
+)
+def test_a_flag_that_cannot_be_meant_is_a_usage_error(
+    project: Project, args: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pytest_finetune.memory import hardware
+
+    monkeypatch.setattr(hardware, "accelerator", lambda: "cpu")
+    result = project.run(*args)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    text = result.stderr.str() + result.stdout.str()
+    assert said in text
+    assert "Traceback" not in text
+    assert project.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "replacement", "said"),
+    [
+        ("lora: {r: 4}", "lora: {rank: 4}", "finetune.yaml:4: lora.rank: unknown key"),
+        (
+            "lora: {r: 4}",
+            "lora: {r: four}",
+            "finetune.yaml:4: lora.r: found 'four' (text), allowed: a whole number",
+        ),
+        (
+            "peft_method: lora",
+            "peft_method: loro",
+            "found 'loro' (text), allowed: lora, qlora, dora; did you mean 'lora'?",
+        ),
+        ("base_model: base\n", "", "base_model: missing"),
+        ("train_file: train.jsonl", "train_file: nowhere.jsonl", "there is no such file"),
+        ("train_file: train.jsonl", "train_file: ../train.jsonl", "leads outside the project"),
+        ("train_file: train.jsonl", "train_file: eval.jsonl", "must never be trained on"),
+        ("peft_method: lora", "peft_method: lora\nquantization: nf4", "contradicts peft_method: lora"),
+        ("task: priority", "task: [priority", "unreadable YAML"),
+        ("task: priority", "task: priority\ntask: again", "the key stands here again, first on line 1"),
+        ('prompt: {template: "{input} ->"', 'prompt: {template: "hello"', "shows no {input}"),
+    ],
+)
+def test_a_mistake_in_the_experiment_file_is_a_usage_error(
+    project: Project, line: str, replacement: str, said: str
+) -> None:
+    text = (project.path / "finetune.yaml").read_text()
+    assert line in text
+    project.write({"finetune.yaml": text.replace(line, replacement)})
+    result = project.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert said in result.stderr.str()
+    assert "Traceback" not in result.stderr.str()
+
+
+def test_a_named_file_that_is_missing_is_a_usage_error(project: Project) -> None:
+    project.write({"pytest.ini": "[pytest]\nfinetune_experiments = nowhere.yaml\n"})
+    result = project.run("--finetune")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "nowhere.yaml: no such experiment file" in result.stderr.str()
+
+
+def test_a_string_where_the_ini_wants_a_list_is_one_element(project: Project) -> None:
+    (project.path / "finetune.yaml").rename(project.path / "mine.yaml")
+    project.write({"pyproject.toml": '[tool.pytest]\nfinetune_experiments = "mine.yaml"\n'})
+    project.run("test_data.py").assert_outcomes(passed=1)
+
+
+def test_the_same_mistake_is_the_same_error_under_xdist(project: Project) -> None:
+    result = project.run("--finetune", "-n", "2", "--finetune-set", "lora.rank=3", subprocess=True)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "lora.rank" in result.stderr.str()
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"config.json": "{}"}, "has no weights"),
+        ({"config.json": "{}", "pytorch_model.bin": "x"}, "has pickle weights only"),
+        (
+            {"config.json": '{"auto_map": {"AutoModel": "mine.Model"}}', "model.safetensors": None},
+            "import code",
+        ),
+    ],
+)
+def test_a_base_that_cannot_be_used_is_refused_by_name(
+    project: Project, files: dict[str, str | None], said: str
+) -> None:
+    good = (project.path / "base" / "model.safetensors").read_bytes()
+    for path in (project.path / "base").iterdir():
+        path.unlink()
+    for name, text in files.items():
+        (project.path / "base" / name).write_bytes(good if text is None else text.encode())
+    result = project.run("--finetune")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines([f"*{said}*"])
+    assert project.calls() == []
+
+
+def test_many_malformed_rows_are_all_counted_and_the_first_twenty_shown(project: Project) -> None:
+    (project.path / "test_data.py").unlink()
+    project.write({"train.jsonl": "not json\n" * 30})
+    result = project.run("--finetune")
+    text = result.stdout.str()
+    assert "train.jsonl:1:" in text
+    assert "train.jsonl:20:" in text
+    assert "and 10 more" in text
+    assert project.calls() == []
