@@ -1,0 +1,163 @@
+"""Tokens are counted as training counts them, from the model folder alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from pytest_finetune.data.chat_template import TemplateError, renderer
+from pytest_finetune.data.formatting import format_pair
+from pytest_finetune.data.tokens import NoTokenizer, TokenCount, token_table, tokenization
+from pytest_finetune.experiment import Prompt
+
+TEMPLATE = Prompt("Q: {input}\nA:")
+CHAT = Prompt("chat")
+JINJA = (
+    "{{ bos_token }}{% for m in messages %}\n"
+    "    {% if m['role'] == 'assistant' %}\n"
+    "<|a|>{% generation %}{{ m['content'] | trim }}{{ eos_token }}{% endgeneration %}\n"
+    "    {% else %}\n"
+    "<|{{ m.role[0] }}|>{{ m['content'] | tojson }}\n"
+    "    {% endif %}\n"
+    "{% endfor %}\n"
+    "{% if add_generation_prompt %}<|a|>{% endif %}"
+)
+
+
+def save_tokenizer(folder: Path, template: str | None = None) -> Path:
+    """A byte-level tokenizer without merges: every byte is a token, specials are one each."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    specials = ["<s>", "</s>", "<|a|>", "<|u|>"]
+    vocabulary = {token: number for number, token in enumerate([*specials, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.add_special_tokens(specials)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "bos_token": "<s>",
+        "eos_token": {"__type": "AddedToken", "content": "</s>"},
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+def test_a_row_is_prompt_answer_and_stop_token(project: Any, make_row: Any) -> None:
+    folder = save_tokenizer(project.root / "model")
+    counts = tokenization(folder, TEMPLATE, 64).counts(project.train([make_row("abc", "low")]))
+    # <s>, "Q: abc\nA:" and then " low", </s>
+    assert counts == [TokenCount(length=1 + 9 + 4 + 1, prompt=10, kept=True, stops=True)]
+    assert counts[0].supervised(64) == 5
+    assert counts[0].supervised(12) == 2
+    assert counts[0].supervised(5) == 0
+
+
+def test_a_stop_token_that_the_row_brings_is_not_added_twice(project: Any, make_row: Any) -> None:
+    folder = save_tokenizer(project.root / "model")
+    (count,) = tokenization(folder, TEMPLATE, 64).counts(project.train([make_row("abc", "low</s>")]))
+    assert count.length == 15
+
+
+def test_truncated_and_unsupervised_rows_are_named(project: Any, make_row: Any) -> None:
+    folder = save_tokenizer(project.root / "model")
+    rows = [make_row("ok"), make_row("x" * 30), make_row("y" * 80)]
+    train, held_out = project.train(rows), project.held_out([make_row("zebra", key="expected")])
+    contract = project.contract("{}").with_tokens(tokenization(folder, TEMPLATE, 39))
+    found = contract.findings(train, held_out)
+    assert [(one.rule, one.line, one.read) for one in found] == [
+        ("tokens/truncated", 2, "42 tokens, cut at 39"),
+        ("tokens/truncated", 3, "92 tokens, cut at 39"),
+        ("tokens/unsupervised", 3, "the prompt has 87 tokens, the row 92, and 39 are kept"),
+    ]
+    lenient = project.contract("tokens: {max_truncated: 2}").with_tokens(tokenization(folder, TEMPLATE, 39))
+    assert [one.rule for one in lenient.findings(train, held_out)] == ["tokens/unsupervised"]
+
+
+def test_the_table_has_nearest_rank_percentiles_and_all_supervised_tokens() -> None:
+    counts = [TokenCount(length, 5, True, True) for length in range(10, 30)]
+    assert token_table(counts, 20) == {
+        "p50": 19, "p95": 28, "max": 29, "truncated": 9, "supervised": sum(min(n, 20) - 5 for n in range(10, 30)),
+    }  # fmt: skip
+    assert token_table([], 20) == {"p50": 0, "p95": 0, "max": 0, "truncated": 0, "supervised": 0}
+
+
+def test_chat_rows_are_rendered_with_the_folders_template(project: Any, make_row: Any) -> None:
+    folder = save_tokenizer(project.root / "model", JINJA)
+    (count,) = tokenization(folder, CHAT, 64).counts(project.train([make_row("abc", "low")]))
+    prompt_text = '"Classify the ticket.\\n\\nabc"\n'
+    assert count.prompt == 1 + 1 + len(prompt_text) + 1
+    assert count.length == count.prompt + len("low") + 1 + 0
+    assert (count.kept, count.stops, count.chat) == (True, True, True)
+
+
+def test_a_chat_template_that_never_stops_is_found(project: Any, make_row: Any) -> None:
+    folder = save_tokenizer(project.root / "model", JINJA.replace("{{ eos_token }}", ""))
+    contract = project.contract("{}").with_tokens(tokenization(folder, CHAT, 64))
+    found = contract.findings(
+        project.train([make_row("abc")]), project.held_out([make_row("z", key="expected")])
+    )
+    assert [one.rule for one in found] == ["tokens/no-eos"]
+
+
+def test_text_and_chat_are_tokenised_as_transformers_does_it(project: Any, make_row: Any) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    folder = save_tokenizer(project.root / "model", JINJA)
+    theirs = PreTrainedTokenizerFast.from_pretrained(folder)
+    rows = project.train([make_row("abc d\u00e9f <b>", ' {"a": "b"} '), make_row("g", "high")])
+    for prompt in (TEMPLATE, CHAT):
+        ours = tokenization(folder, prompt, 512).counts(rows)
+        for row, count in zip(rows, ours, strict=True):
+            pair: Any = format_pair(row, prompt)
+            if prompt is CHAT:
+                messages = [*pair.prompt, *pair.completion]
+                whole = theirs.apply_chat_template(messages, return_dict=True)["input_ids"]
+                opened = theirs.apply_chat_template(pair.prompt, add_generation_prompt=True, return_dict=True)
+                asked = opened["input_ids"]
+            else:
+                whole = theirs(pair.prompt + pair.completion + theirs.eos_token)["input_ids"]
+                asked = theirs(pair.prompt)["input_ids"]
+            assert (count.length, count.prompt) == (len(whole), len(asked))
+
+
+def test_a_prompt_whose_end_changes_is_found(project: Any, make_row: Any) -> None:
+    contract = project.contract("{}")
+    train = project.train([make_row("abc")])
+    from pytest_finetune.data.checks.tokens import token_findings
+
+    (found,) = token_findings(contract, train, [TokenCount(20, 9, False, True)], 64)
+    assert found.rule == "tokens/prompt"
+    assert list(token_findings(contract, train, [TokenCount(20, 9, False, True, chat=True)], 64)) == []
+
+
+@pytest.mark.parametrize("missing", ["tokenizer.json", "eos", "template"])
+def test_what_cannot_be_counted_here_is_said(project: Any, make_row: Any, missing: str) -> None:
+    folder = save_tokenizer(project.root / "model")
+    rows = project.train([make_row("abc")])
+    if missing == "tokenizer.json":
+        (folder / "tokenizer.json").unlink()
+    if missing == "eos":
+        (folder / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(
+        NoTokenizer, match={"eos": "no eos_token"}.get(missing, "tokenizer.json|no chat template")
+    ):
+        tokenization(folder, CHAT if missing == "template" else TEMPLATE, 64).counts(rows)
+
+
+def test_a_template_cannot_leave_its_sandbox_and_its_refusals_are_told() -> None:
+    render = renderer("{{ messages.__class__.__mro__ }}", {})
+    with pytest.raises(TemplateError, match="unsafe"):
+        render([{"role": "user", "content": "x"}], True)
+    refuse = renderer("{{ raise_exception('system comes first') }}", {})
+    with pytest.raises(TemplateError, match="system comes first"):
+        refuse([], True)
+    with pytest.raises(TemplateError, match="does not compile"):
+        renderer("{% if %}", {})
