@@ -54,12 +54,41 @@ def _pattern_mistakes(file: YamlFile, path: KeyPath, pattern: str) -> Iterator[P
 
 def _schema_mistakes(file: YamlFile, answer_schema: Any) -> Iterator[Problem]:
     from jsonschema import Draft202012Validator, SchemaError
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
 
     try:
         Draft202012Validator.check_schema(answer_schema)
     except SchemaError as error:
         path = ("output", "schema", *error.absolute_path)
         yield _problem(file, path, f"is no JSON Schema (2020-12): {error.message}")
+        return
+    # A registry of our own: the default one would fetch references from the network.
+    resolver = Registry[Any]().with_resource("", DRAFT202012.create_resource(answer_schema)).resolver()
+    for path, reference in _references(answer_schema, ("output", "schema")):
+        try:
+            resolver.lookup(reference)
+        except Unresolvable:
+            text = f"found {reference!r}, which is not in this schema: write the definition into its $defs"
+            yield _problem(file, path, text)
+            return
+    try:
+        Draft202012Validator(answer_schema, registry=Registry[Any]()).is_valid(None)
+    except RecursionError:
+        yield _problem(file, ("output", "schema"), "refers to itself without end")
+
+
+def _references(part: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key in ("$ref", "$dynamicRef") and isinstance(value, str):
+                yield (*path, key), value
+            else:
+                yield from _references(value, (*path, key))
+    elif isinstance(part, list):
+        for number, value in enumerate(part):
+            yield from _references(value, (*path, number))
 
 
 def _waiver_mistakes(file: YamlFile, path: KeyPath, waiver: dict[str, Any]) -> Iterator[Problem]:

@@ -67,15 +67,17 @@ _TYPES_OF_WORD: Final = {
 }
 
 
-class UnsupportedSchema(ValueError):  # noqa: N818 (what it is, is in the name)
+class UnsupportedSchema(ValueError):
     """The schema uses a word that no strategy is known for."""
 
 
 def values(schema: Mapping[str, Any] | bool) -> SearchStrategy[Any]:
     """Return JSON values that keep the schema; UnsupportedSchema names a word that is not known here."""
     from jsonschema import Draft202012Validator
+    from referencing import Registry
 
-    is_valid = Draft202012Validator(schema if isinstance(schema, bool) else dict(schema)).is_valid
+    plain = schema if isinstance(schema, bool) else dict(schema)
+    is_valid = Draft202012Validator(plain, registry=Registry[Any]()).is_valid
     return _Builder(schema).build(schema).filter(is_valid)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_finetune.experiment import Prompt
 
 
-class NoTokenizer(ValueError):  # noqa: N818 (not an error of the user: counting is left out)
+class NoTokenizer(ValueError):
     """The folder holds no tokenizer that can be read without transformers."""
 
 

@@ -105,6 +105,9 @@ def test_the_default_contract_forbids_secrets_and_leaves_personal_data_to_the_ow
         ),
         ("out_of_scope_patterns:\n  - ok\n  - '['\n", 3, "which is no regular expression"),
         ("output:\n  schema:\n    type: objekt\n", 3, "is no JSON Schema (2020-12)"),
+        ("output:\n  schema:\n    $ref: https://example.com/a.json\n", 3, "which is not in this schema"),
+        ("output:\n  schema: {items: {$ref: '#/$defs/none'}}\n", 2, "found '#/$defs/none'"),
+        ("output:\n  schema: {$ref: '#'}\n", 2, "refers to itself without end"),
         ("output: {format: json}\nlabels: {max_share: 0.5}\n", 2, "labels.field: missing"),
         ("labels: {field: priority}\n", 1, "labels.field: is for format: json"),
         (

@@ -83,8 +83,9 @@ def schema_errors(schema: Mapping[str, Any] | bool) -> Callable[[Any], list[str]
     rejects is judged by jsonschema.
     """
     from jsonschema import Draft202012Validator
+    from referencing import Registry
 
-    reference = Draft202012Validator(cast("Any", schema))
+    reference = Draft202012Validator(cast("Any", schema), registry=Registry[Any]())
     screen = _screen(schema)
 
     def errors(value: Any) -> list[str]:
