@@ -46,16 +46,18 @@ def pytest_finetune_runtime(name: str, experiment: Experiment, base: str, device
 
 
 @pytest.hookspec
-def pytest_finetune_data_checks(
+def pytest_finetune_data_checks(  # type: ignore[empty-body]
     experiment: Experiment, train_rows: Rows, eval_rows: Rows
 ) -> Iterable[Finding]:
-    """Return further findings about the rows; each appears and closes the gate like a built-in one::
+    """Return further findings about the rows.
 
-    def pytest_finetune_data_checks(experiment, train_rows, eval_rows):
-        for row in train_rows:
-            if "lorem ipsum" in row.input.lower():
-                yield Finding(rule="acme/filler", severity="error", read="filler text", why="nothing to learn",
-                              fix="delete the row", file=row.file, line=row.line)
+    Each appears, and closes the gate, like a built-in one::
+
+        def pytest_finetune_data_checks(experiment, train_rows, eval_rows):
+            for row in train_rows:
+                if "lorem ipsum" in row.input.lower():
+                    yield Finding(rule="acme/filler", severity="error", read="filler text",
+                                  why="nothing to learn", fix="delete the row", file=row.file, line=row.line)
     """
 
 

@@ -105,13 +105,9 @@ def score_of(tree: Mapping[str, Any], rule: str, arm: str) -> Score:
 
 def judged_rule(tree: Mapping[str, Any], name: str) -> RuleVerdict:
     """Judge one rule by its own thresholds."""
-    import dataclasses
+    from pytest_finetune.evaluation.decision import judge
 
-    from pytest_finetune.evaluation.decision import decide
-
-    case = case_of(tree)
-    alone = dataclasses.replace(case, rules=tuple(rule for rule in case.rules if rule.name == name))
-    return decide(alone).rules[0]
+    return judge(case_of(tree), name)
 
 
 def labels_of(

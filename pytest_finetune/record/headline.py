@@ -24,6 +24,7 @@ class Headline(NamedTuple):
     change: str = ""
     because: str = ""
     further: tuple[str, ...] = ()
+    risks: tuple[str, ...] = ()
 
     @property
     def next(self) -> str:
@@ -47,6 +48,7 @@ def headline(experiment: Json, record: Json) -> Headline:
         change=_without_stop(reading.text(change, "change")),
         because=one_line(reading.text(change, "because")),
         further=tuple(reasons[1:]),
+        risks=tuple(one_line(risk) for risk in reading.listed(decision, "risks")),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
@@ -67,10 +67,19 @@ def _where(record: Json, record_dir: str | PurePath) -> str:
 
 
 def _ending(said: Headline, columns: int) -> list[Line]:
-    """The verdict with its reason in at most three lines, the next change in at most three."""
+    """The verdict with its reason in at most three lines, the first risk in two, the next change in three."""
     verdict = _wrapped(f"{said.word}: {said.reason}", columns, 3)
     change = _wrapped(f"next change: {said.next or 'none'}", columns, 3)
-    return [*(Line(text, COLOURS[said.tone]) for text in verdict), *(Line(text) for text in change)]
+    # What is kept will be served: its risk stands beside the verdict. Other verdicts end with the change alone.
+    kept = said.tone == "good" and said.risks
+    risks = _wrapped(f"risk: {said.risks[0]}", columns, 2) if kept else []
+    if risks and len(said.risks) > 1:
+        risks[-1:] = [_fit(f"{risks[-1]} (and {counted(len(said.risks) - 1, 'further risk')})", columns)]
+    return [
+        *(Line(text, COLOURS[said.tone]) for text in verdict),
+        *(Line(text, "yellow") for text in risks),
+        *(Line(text) for text in change),
+    ]
 
 
 def _one(experiment: Json, columns: int) -> list[Line]:
@@ -103,11 +112,18 @@ def _data(experiment: Json) -> str:
     if not data:
         return "  data      not read"
     train, held = (counted(reading.number(reading.part(data, s), "rows"), "row") for s in ("train", "eval"))
-    found = reading.findings(experiment)
+    found = _counts(reading.parts(data, "findings")) or "no findings"
+    charter = _counts(reading.parts(reading.part(experiment, "charter"), "findings"))
+    return f"  data      {train} to train on, {held} held out; {found}" + (
+        f"; charter: {charter}" if charter else ""
+    )
+
+
+def _counts(found: Sequence[Json]) -> str:
     errors = sum(one.get("severity") == "error" for one in found)
     warnings = len(found) - errors
     said = [counted(errors, "error")] * bool(errors) + [counted(warnings, "warning")] * bool(warnings)
-    return f"  data      {train} to train on, {held} held out; {', '.join(said) or 'no findings'}"
+    return ", ".join(said)
 
 
 def _memory(experiment: Json) -> str:

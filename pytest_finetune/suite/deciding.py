@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 def decided(run: ExperimentRun, tree: Mapping[str, Any]) -> Decision:
     """Judge, and name the one next change that the evidence points to."""
     from pytest_finetune.evaluation.decision import decide
-    from pytest_finetune.evaluation.diagnosis import diagnose
+    from pytest_finetune.evaluation.diagnosis import collapsed_label, diagnose
 
     case = case_of(tree)
     decision = decide(case)
-    if decision.keep or decision.undecided:
+    if decision.undecided:
         return decision
     evidence = _evidence(run, tree, case, decision.verdict)
+    collapse = collapsed_label(evidence)
+    if collapse is not None:
+        decision = decision.warned([collapse.sentence])
     return decision.advised(diagnose(evidence, [_plugin_diagnosis(run)]))
 
 

@@ -40,6 +40,7 @@ def banner(experiment: Json, record: Json, anchor: str) -> Html:
         head,
         element("p", said.reason, class_="ft-reason"),
         _further(said),
+        _risks(said),
         _change(said),
         element("p", _about(experiment, record), class_="ft-about"),
         class_=f"ft-banner ft-{said.tone}",
@@ -57,6 +58,11 @@ def _change(said: Headline) -> Html | None:
 def _further(said: Headline) -> Html | None:
     reasons = [element("li", reason) for reason in said.further]
     return element("ul", *reasons, class_="ft-reasons") if reasons else None
+
+
+def _risks(said: Headline) -> Html | None:
+    lines = [element("p", element("strong", "Risk: "), risk, class_="ft-change") for risk in said.risks]
+    return join(lines) if lines else None
 
 
 def _about(experiment: Json, record: Json) -> Html:
