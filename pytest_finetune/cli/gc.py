@@ -1,0 +1,90 @@
+"""``pytest-finetune gc``: remove from the store what was not used for long, or what is too much."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_finetune.cli import arguments
+from pytest_finetune.cli.answer import Answer, CommandError, columns
+from pytest_finetune.cli.project import existing_store_of, store_of
+from pytest_finetune.record.wording import counted, size
+
+if TYPE_CHECKING:
+    from pytest_finetune.store import Store
+
+HELP: Final = "remove old entries from the store, never what is promoted, locked or in use"
+DESCRIPTION: Final = (
+    "Remove entries that were not used for --max-age, then the least recently used until --max-size remains. "
+    "Leftovers of killed writers (a day old) and what was set aside (a month old) go in any case; with neither "
+    "option nothing else does."
+)
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    arguments.add_store(command)
+    command.add_argument(
+        "--max-age", type=arguments.age_s, metavar="AGE", help="remove what was not used for longer: 30d, 12h"
+    )
+    command.add_argument(
+        "--max-size",
+        type=arguments.size_bytes,
+        metavar="SIZE",
+        help="then the least recently used down to: 5GiB",
+    )
+    command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    arguments.add_json(command)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    """Collect; an empty or missing store is no mistake."""
+    from pytest_finetune.store import collect
+
+    store = existing_store_of(args)
+    if store is None:
+        root = str(store_of(args).root)
+        tree: dict[str, Any] = {"store": root, "dry_run": args.dry_run, "removed": [], "kept": []}
+        return Answer([f"no store at {root}: nothing to remove"], {**tree, "freed_bytes": 0, "left_bytes": 0})
+    _refuse_a_foreign_folder(store)
+    done = collect(store, max_age_s=args.max_age, max_bytes=args.max_size, dry_run=args.dry_run)
+    tree = {
+        "store": str(store.root),
+        "dry_run": args.dry_run,
+        "removed": [{"place": r.place, "bytes": r.size_bytes, "why": r.why} for r in done.removed],
+        "kept": [{"place": place, "why": why} for place, why in done.kept],
+        "freed_bytes": done.freed_bytes,
+        "left_bytes": done.left_bytes,
+    }
+    return Answer(list(_lines(tree)), tree, warnings=list(store.warnings))
+
+
+def _refuse_a_foreign_folder(store: Store) -> None:
+    """Refuse a folder that no store has written to: its ``plans/`` may be somebody's plans."""
+    mark = store.root / ".gitignore"
+    if any(store.root.iterdir()) and not (mark.is_file() and mark.read_bytes() == b"*\n"):
+        raise CommandError(
+            f"{store.root} is not a store: it lacks the .gitignore that a store has (one line, a star). "
+            "Nothing was removed"
+        )
+
+
+def _lines(tree: Mapping[str, Any]) -> Iterator[str]:
+    removed, kept = tree["removed"], tree["kept"]
+    verb = "would remove" if tree["dry_run"] else "removed"
+    if removed:
+        rows = [(item["place"], size(item["bytes"]), item["why"]) for item in removed]
+        yield from columns((verb, "size", "because it is"), rows, right=(1,), indent=0)
+        yield ""
+    if kept:
+        yield from columns(
+            ("kept", "because it is"), [(item["place"], item["why"]) for item in kept], indent=0
+        )
+        yield ""
+    entries = (
+        f"{verb} {counted(len(removed), 'thing')}, {size(tree['freed_bytes'])}"
+        if removed
+        else f"{verb} nothing"
+    )
+    yield f"{entries}; {size(tree['left_bytes'])} {'would stay' if tree['dry_run'] else 'stay'} in {tree['store']}"

@@ -1,0 +1,87 @@
+"""``pytest-finetune history``: every adapter in the store."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_finetune.cli import arguments
+from pytest_finetune.cli.answer import Answer, columns
+from pytest_finetune.cli.project import existing_store_of, store_of
+from pytest_finetune.record.wording import counted, duration, figure, size
+
+if TYPE_CHECKING:
+    from pytest_finetune.store import Entry, Store
+
+HELP: Final = "all adapters in the store, one table"
+DESCRIPTION: Final = (
+    "List the adapters of the store, the newest first. Verdicts are not kept in the store: "
+    "they stand in the record of each run."
+)
+_TOLD: Final = ("task", "experiment", "steps", "final_loss", "seconds")
+_KEY_SHOWN: Final = 12
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    arguments.add_store(command)
+    forms = command.add_mutually_exclusive_group()
+    arguments.add_json(forms)
+    forms.add_argument("--csv", action="store_true", help="print the table as CSV")
+
+
+def run(args: argparse.Namespace) -> Answer:
+    """List what is there."""
+    store = existing_store_of(args)
+    adapters = [] if store is None else [_adapter(store, entry) for entry in store.entries("adapters")]
+    root = store_of(args).root
+    tree = {"store": str(root), "adapters": adapters}
+    warnings = [] if store is None else list(store.warnings)
+    return Answer(list(_lines(root, adapters)), tree, warnings=warnings, rows=adapters)
+
+
+def _adapter(store: Store, entry: Entry) -> dict[str, Any]:
+    """Return one adapter; what its writer did not say is None."""
+    return {
+        "created": entry.created,
+        **{name: entry.about.get(name) for name in _TOLD},
+        "bytes": entry.size_bytes,
+        "kept": store.notes.pinned("adapters", entry.key),
+        "key": entry.key,
+    }
+
+
+def _lines(root: Path, adapters: list[dict[str, Any]]) -> Iterator[str]:
+    if not adapters:
+        yield f"no adapter in {root}: `pytest --finetune` trains one"
+        return
+    head = ("created", "experiment", "task", "steps", "final loss", "time", "size", "kept", "key")
+    yield from columns(head, [_row(adapter) for adapter in adapters], right=(3, 4, 5, 6), indent=0)
+    total = sum(adapter["bytes"] for adapter in adapters)
+    yield ""
+    yield f"{counted(len(adapters), 'adapter')}, {size(total)}, in {root}"
+
+
+def _row(adapter: Mapping[str, Any]) -> tuple[object, ...]:
+    loss, seconds = _number(adapter["final_loss"]), _number(adapter["seconds"])
+    return (
+        adapter["created"],
+        _text(adapter["experiment"]),
+        _text(adapter["task"]),
+        _text(adapter["steps"]),
+        "-" if loss is None else figure(loss),
+        "-" if seconds is None else duration(seconds),
+        size(adapter["bytes"]),
+        adapter["kept"] or "",
+        adapter["key"][:_KEY_SHOWN],
+    )
+
+
+def _text(value: object) -> object:
+    return "-" if value is None else value
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

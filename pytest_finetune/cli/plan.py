@@ -1,0 +1,121 @@
+"""``pytest-finetune plan``: what the training of an experiment needs, against a card."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from math import ceil
+from typing import Any, Final
+
+from pytest_finetune.cli import arguments
+from pytest_finetune.cli.answer import Answer, columns
+from pytest_finetune.cli.project import Project
+from pytest_finetune.record.wording import size
+
+HELP: Final = "the memory plan of an experiment on a card"
+DESCRIPTION: Final = (
+    "Predict the peak memory of the training from the model's config.json alone: no weights, no GPU. "
+    "Without --budget the card that is here is asked; where there is none, the plan is printed and not judged."
+)
+_DOES_NOT_FIT: Final = "does not fit"
+_GiB: Final = 1024**3
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    arguments.add_experiment(command)
+    command.add_argument(
+        "--budget",
+        type=arguments.budget,
+        metavar="CARD",
+        help="a known card (rtx-4090) or a size (8GiB); default: the card that is here",
+    )
+
+
+def run(args: argparse.Namespace) -> Answer:
+    """Plan, and answer with no when it does not fit."""
+    from pytest_finetune.memory.hardware import detect
+    from pytest_finetune.memory.plan import plan_memory
+
+    project = Project.of(args)
+    train = project.rows(project.experiment.paths.train_file, "train")
+    counted = project.tokens(train) or {}
+    plan = plan_memory(project.experiment, counted.get("max"), project.store)
+    budget = args.budget or detect("auto", project.store.root)
+    tree = {
+        **project.heading(),
+        "base_model": project.experiment.base_model,
+        "peft_method": project.experiment.peft_method,
+        **plan.as_json(budget if budget.comparable else None),
+        "budget": budget.as_json() if budget.comparable else None,
+        "crowded": budget.crowded() if budget.comparable else None,
+        "not_compared": budget.incomparable_because,
+    }
+    warnings = list(project.store.warnings)
+    return Answer(list(_lines(tree)), tree, yes=tree["fits"] != _DOES_NOT_FIT, warnings=warnings)
+
+
+def _lines(tree: Mapping[str, Any]) -> Iterator[str]:
+    yield _verdict(tree)
+    at = f"{tree['phase']}, layer {tree['layer']}" if tree["layer"] is not None else tree["phase"]
+    yield (
+        f"  {tree['task']} ({tree['experiment']}): {tree['peft_method']} on {tree['base_model']}, "
+        f"batch {tree['batch']}, {tree['tokens']} tokens; peak in {at}"
+    )
+    yield from (f"  {note}" for note in tree["notes"])
+    if tree["crowded"]:
+        yield f"  {tree['crowded']}"
+    yield ""
+    yield from _parts(tree)
+    yield ""
+    yield f"tightest constraint: {tree['tightest']}"
+    if tree["fits"] == _DOES_NOT_FIT:
+        yield ""
+        yield from _remedies(tree)
+
+
+def _verdict(tree: Mapping[str, Any]) -> str:
+    peak, needed = size(tree["predicted_peak_bytes"]), size(tree["needed_bytes"])
+    if tree["budget"] is None:
+        because = tree["not_compared"].replace("--finetune-", "--")
+        return f"predicted peak {peak}, at least {needed}; not judged: {because}"
+    budget = tree["budget"]
+    usable = f"{size(budget['usable_bytes'])} are usable ({budget['name']}, {budget['headroom']:.0%} headroom kept)"
+    if tree["fits"] == "fits":
+        return f"fits: predicted peak {peak}, {usable}"
+    if tree["fits"] == "tight":
+        return f"tight: runs in {needed} while the allocator keeps giving memory back (peak {peak}), {usable}"
+    return f"does not fit: needs at least {needed} (predicted), {usable}"
+
+
+def _parts(tree: Mapping[str, Any]) -> Iterator[str]:
+    peak = tree["predicted_peak_bytes"]
+    parts = sorted(tree["breakdown"].items(), key=lambda part: -part[1])
+    rows = [(name, size(count), f"{count / peak:.0%}") for name, count in parts if count]
+    yield from columns(
+        ("part of the peak", "size", "share"), [*rows, ("peak", size(peak), "100%")], right=(1, 2)
+    )
+
+
+def _remedies(tree: Mapping[str, Any]) -> Iterator[str]:
+    remedies = tree["remedies"]
+    if remedies:
+        alone = [remedy for remedy in remedies if remedy["enough"] and " and " not in remedy["change"]]
+        yield "one change at a time, each planned anew" + ("" if alone else "; none is enough alone") + ":"
+        rows = [
+            (
+                remedy["change"],
+                size(remedy["needed_bytes"]),
+                "yes" if remedy["enough"] else "no",
+                remedy["note"],
+            )
+            for remedy in remedies
+        ]
+        yield from columns(("change", "needs", "fits", ""), rows, right=(1,))
+    yield f"to judge another card: --budget={_enough_gib(tree)}GiB"
+
+
+def _enough_gib(tree: Mapping[str, Any]) -> int:
+    """Return the smallest multiple of 8 GiB in which the training runs with the same headroom."""
+    total: float = tree["needed_bytes"] / (1 - tree["budget"]["headroom"])
+    return ceil(total / (8 * _GiB)) * 8

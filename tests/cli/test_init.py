@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import pytest_finetune
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .conftest import Ran
+
+FILES = {
+    "finetune.yaml",
+    "pytest.ini",
+    "data/contract.yaml",
+    "data/train.jsonl",
+    "eval/check.jsonl",
+    "tests/test_data.py",
+    "tests/test_fit.py",
+    "tests/test_rules.py",
+    "tests/test_decision.py",
+}
+
+
+def written(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_whole_project_is_written_and_every_file_is_named(run: Callable[..., Ran], tmp_path: Path) -> None:
+    ran = run("init", tmp_path / "new")
+    assert ran.code == 0
+    assert written(tmp_path / "new") == FILES
+    assert {line.split()[1] for line in ran.out.splitlines() if line.startswith("wrote")} == FILES
+
+
+def test_what_exists_is_left_as_it_is_and_named(run: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_text("mine\n")
+    (tmp_path / "finetune.yaml").symlink_to("nowhere.yaml")
+    ran = run("init", tmp_path)
+    assert ran.code == 0
+    assert (tmp_path / "data" / "train.jsonl").read_text() == "mine\n"
+    assert not (tmp_path / "nowhere.yaml").exists()
+    assert {line.split()[1] for line in ran.out.splitlines() if line.startswith("exists")} == {
+        "data/train.jsonl",
+        "finetune.yaml",
+    }
+
+
+def test_a_second_time_writes_nothing(run: Callable[..., Ran], tmp_path: Path) -> None:
+    run("init", tmp_path)
+    before = {name: (tmp_path / name).stat().st_mtime_ns for name in written(tmp_path)}
+    ran = run("init", tmp_path)
+    assert "wrote" not in ran.out
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in written(tmp_path)} == before
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "tox.ini", "setup.cfg", "pytest.toml"])
+def test_settings_of_pytest_that_stand_elsewhere_are_not_shadowed(
+    run: Callable[..., Ran], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("")
+    ran = run("init", tmp_path)
+    assert not (tmp_path / "pytest.ini").exists()
+    assert f"exists  {name}" in ran.out
+
+
+def test_a_file_in_place_of_the_folder_is_a_mistake(run: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    ran = run("init", tmp_path / "taken")
+    assert (ran.code, ran.out) == (2, "")
+    assert "cannot write" in ran.err
+
+
+def test_the_new_project_is_collected_and_only_its_open_questions_fail(
+    run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    run("init", tmp_path)
+    collected = pytest_in(tmp_path, "--collect-only", "-q")
+    assert collected.returncode == 0, collected.stdout
+    assert "7 tests collected" in collected.stdout
+    done = pytest_in(tmp_path, "tests/test_data.py")
+    assert done.returncode == 1
+    assert "1 failed, 1 passed" in done.stdout
+    assert "charter/owner: owner is not stated" in " ".join(done.stdout.split())
+
+
+def test_with_its_questions_answered_the_new_project_passes(run: Callable[..., Ran], tmp_path: Path) -> None:
+    run("init", tmp_path)
+    file = tmp_path / "finetune.yaml"
+    text = file.read_text()
+    answers = {
+        "prompt_tried:": "Half of the answers carry a sentence before the JSON.",
+        "owner:": "shop-support",
+        "data_license:": "internal",
+        "retire_when:": "The shop's three queues are merged.",
+    }
+    for key, answer in answers.items():
+        assert f"  {key} " in text
+        text = text.replace(f"  {key} ", f"  {key} {answer} ", 1)
+    file.write_text(text)
+    done = pytest_in(tmp_path, "tests/test_data.py")
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
+def pytest_in(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    package = str(Path(pytest_finetune.__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": package, "HF_HUB_CACHE": str(folder / "no-cache"), "COLUMNS": "200"},
+    )

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_finetune.memory.hardware import Budget
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import World
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all tests here: a plan is traced once."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(autouse=True)
+def _no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever machine runs this test has no accelerator."""
+    cpu = Budget("a CPU", "cpu", 1 << 34, 1 << 34)
+    monkeypatch.setattr("pytest_finetune.memory.hardware.detect", lambda device, store: cpu)
+
+
+def test_a_training_that_fits_is_yes_and_one_that_does_not_is_no_with_remedies_that_hold(
+    world: World, stored: Path
+) -> None:
+    fits = world.run("plan", "--store", stored, "--budget", "8GiB")
+    assert fits.code == 0
+    assert fits.out.startswith("fits: predicted peak ")
+    needed = world.run("plan", "--store", stored, "--budget", "8GiB", "--json").tree["needed_bytes"]
+    card = f"{int((needed - 1) / 0.92)}B"  # a byte too small, once the headroom is kept
+
+    ran = world.run("plan", "--store", stored, "--budget", card, "--json")
+    assert ran.code == 1
+    tree = ran.tree
+    assert (tree["fits"], tree["task"], tree["experiment"]) == ("does not fit", "priority", "finetune.yaml")
+    assert sum(tree["breakdown"].values()) == tree["predicted_peak_bytes"]
+    remedy = next(found for found in tree["remedies"] if "training.gradient_checkpointing" in found["keys"])
+    again = world.run("plan", "--budget", "8GiB", "--json", "--set", "training.gradient_checkpointing=true")
+    assert again.tree["needed_bytes"] == remedy["needed_bytes"]
+
+    table = world.run("plan", "--store", stored, "--budget", card)
+    assert table.code == 1
+    lines = table.out.splitlines()
+    assert lines[0].startswith("does not fit: needs at least ")
+    assert f"tightest constraint: {tree['tightest']}" in lines
+    for found in tree["remedies"]:
+        assert any(line.startswith(f"  {found['change']} ") for line in lines)
+    assert lines[-1] == "to judge another card: --budget=8GiB"
+
+
+def test_a_stored_plan_is_read_back_without_a_trace_and_without_torch(
+    world: World, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = world.run("plan", "--store", stored, "--budget", "rtx-4090", "--json")
+    monkeypatch.setattr("pytest_finetune.memory.planner.trace_elsewhere", _must_not_run)
+    assert world.run("plan", "--store", stored, "--budget", "rtx-4090", "--json") == first
+
+
+def _must_not_run(workloads: object) -> None:
+    raise AssertionError("a stored plan was traced again")
+
+
+def test_without_a_card_the_plan_is_printed_and_not_judged(world: World, stored: Path) -> None:
+    ran = world.run("plan", "--store", stored)
+    assert ran.code == 0
+    assert "not judged: this machine has no accelerator: name the card with --budget=rtx-4090" in ran.out
+    tree = world.run("plan", "--store", stored, "--json").tree
+    assert (tree["fits"], tree["budget"], tree["remedies"]) == (None, None, [])
+    assert tree["not_compared"]
+
+
+def test_rows_whose_length_is_unknown_are_planned_at_the_limit(world: World, stored: Path) -> None:
+    tree = world.run("plan", "--store", stored, "--json").tree
+    assert tree["tokens"] == 128
+    world.write("model/tokenizer.json", "version https://git-lfs.github.com/spec/v1\n")
+    assert world.run("plan", "--store", stored, "--json").tree["tokens"] == 128
+
+
+def test_a_model_without_a_configuration_is_a_mistake(world: World, stored: Path) -> None:
+    (world.root / "model" / "config.json").unlink()
+    ran = world.run("plan", "--store", stored)
+    assert (ran.code, ran.out) == (2, "")
+    assert "config.json" in ran.err
