@@ -3,8 +3,9 @@
 Source: c10/cuda/CUDACachingAllocator.cpp. Sizes are rounded to 512 B. Up to 1 MiB comes from 2 MiB
 segments, up to 10 MiB from 20 MiB segments, more from segments of its own rounded to 2 MiB. The smallest
 free block that is large enough is taken and split, unless the rest is under 512 B (small pool) or at most 1
-MiB (large pool). Neighbours are merged when freed. When the card is full, segments that are wholly free are
-given back, and what still does not fit is an out-of-memory error.
+MiB (large pool). Neighbours are merged when freed. The driver maps each new segment below the last one, so
+of equal blocks the youngest is taken. When the card is full, segments that are wholly free are given back,
+and what still does not fit is an out-of-memory error.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_finetune.memory.events import Born, Died, Event
+from pytest_finetune.memory.events import Born, Died, Emptied, Event
 from pytest_finetune.memory.sizes import MiB
 
 BLOCK: Final = 512
@@ -64,7 +65,7 @@ class CachingAllocator:
         self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         self._at: dict[int, _Block] = {}
         self._owner: dict[int, _Block] = {}
-        self._next_address = 0
+        self._next_address = 1 << 62
         self._tail: dict[bool, _Block | None] = {True: None, False: None}
 
     def allocate(self, storage: int, size: int) -> None:
@@ -124,7 +125,7 @@ class CachingAllocator:
             size = LARGE_SEGMENT if need < OWN_SEGMENT else -(-need // SEGMENT_STEP) * SEGMENT_STEP
         self._reserve(size)
         block = _Block(self._next_address, size, small, self._next_address)
-        self._next_address += _APART
+        self._next_address -= _APART
         self._at[block.address] = block
         return block
 
@@ -154,7 +155,7 @@ class CachingAllocator:
             return reuse
         base = self._next_address if tail is None else tail.address + tail.size
         if tail is None:
-            self._next_address += _APART
+            self._next_address -= _APART
         block = _Block(base, size, small, base if tail is None else tail.segment, before=tail)
         if tail is not None:
             tail.after = block
@@ -228,16 +229,20 @@ def replay(events: Iterable[Event], capacity: int | None = None, *, expandable: 
             allocator.allocate(event.storage, event.bytes)
         elif isinstance(event, Died):
             allocator.free(event.storage)
+        elif isinstance(event, Emptied):
+            allocator.empty_cache()
     return Replay(allocator.peak_allocated, allocator.peak_reserved, allocator.flushes)
 
 
-def smallest_budget(events: Iterable[Event], *, expandable: bool = False, within: int = 4 * MiB) -> int:
+def smallest_budget(
+    events: Iterable[Event], free: Replay | None = None, *, expandable: bool = False, within: int = 4 * MiB
+) -> int:
     """Return the smallest capacity that the replay survives, to `within` bytes (never too small).
 
-    Found by bisection between the peak of live bytes and the reserved bytes without pressure.
+    Found by bisection between the peak of live bytes and `free`, the replay without pressure.
     """
-    timeline = tuple(events)
-    free = replay(timeline, expandable=expandable)
+    timeline = [event for event in events if isinstance(event, Born | Died | Emptied)]
+    free = free or replay(timeline, expandable=expandable)
     low, high = free.allocated - LARGE_SEGMENT, free.reserved
     while high - low > within:
         middle = (low + high) // 2

@@ -21,6 +21,12 @@ PARTS: Final = (
 )
 
 CUBLAS: Final = "cublas workspace"
+WARM_UP: Final = "warm-up"
+READ: Final = "read"
+READ_WIDE: Final = "read in 16 bits"
+UPCAST: Final = "upcast"
+ADAPTER: Final = "adapter"
+LOADED: Final = frozenset({READ, UPCAST, ADAPTER})
 
 
 class Born(NamedTuple):
@@ -55,7 +61,11 @@ class Entered(NamedTuple):
     layer: int | None
 
 
-Event = Born | Died | Became | Entered
+class Emptied(NamedTuple):
+    """The cache is given back on purpose, as ``torch.cuda.empty_cache()`` does."""
+
+
+Event = Born | Died | Became | Entered | Emptied
 Timeline = Sequence[Event]
 
 
@@ -105,11 +115,3 @@ def live_peak(events: Iterable[Event], *, rounding: int = 512) -> Peak:
 def _rises(timeline: Timeline, position: int) -> bool:
     """Tell whether the next event is a birth as well, so that this moment cannot be the peak."""
     return position + 1 < len(timeline) and isinstance(timeline[position + 1], Born)
-
-
-def with_workspaces(events: Timeline, size: int) -> list[Event]:
-    """Return the timeline with cuBLAS workspaces of `size` bytes."""
-    return [
-        event._replace(bytes=size) if isinstance(event, Born) and event.op == CUBLAS else event
-        for event in events
-    ]

@@ -7,14 +7,14 @@ operator whose memory differs, what the CUDA implementation allocates. Sources a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from pytest_finetune.memory.events import CUBLAS
-from pytest_finetune.memory.recorder import Recorder, Workspace
+from pytest_finetune.memory.recorder import Kernels, Recorder
 
 Tensor = torch.Tensor
 ATTENTION: Final = {"flash": "planned_fused", "efficient": "planned_efficient", "masked": "planned_masked"}
@@ -192,19 +192,32 @@ class CublasWorkspaces:
 
     def __call__(self, recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
         """Take the workspace of the running thread, once and for good."""
+        self.take(recorder)
+        return ()
+
+    def take(self, recorder: Recorder) -> None:
+        """Take the workspace of the running thread unless it has one."""
         if self.thread not in self._threads:
             self._threads.add(self.thread)
             recorder.held(0, CUBLAS)
-        return ()
+
+
+def softmax_backward(recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
+    """Form ``grad * output`` in the output's dtype before the kernel runs (aten/native/cuda/SoftMax.cu)."""
+    output = args[1]
+    yield recorder.held(output.numel() * output.element_size(), "softmax_bwd", "temporaries")
 
 
 PRODUCTS: Final = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 
 
-def cuda_workspaces(cublas: CublasWorkspaces) -> Mapping[str, Workspace]:
+def cuda_kernels(cublas: CublasWorkspaces) -> Kernels:
     """Return what the CUDA kernels take beside their results, by operator."""
-    return {
-        **dict.fromkeys(PRODUCTS, cublas),
-        "aten::_scaled_dot_product_flash_attention_backward": flash_backward,
-        "bitsandbytes::gemm_4bit": gemm_4bit,
-    }
+    return Kernels(
+        before={"bitsandbytes::gemm_4bit": gemm_4bit},
+        after={
+            **dict.fromkeys(PRODUCTS, cublas),
+            "aten::_softmax_backward_data": softmax_backward,
+            "aten::_scaled_dot_product_flash_attention_backward": flash_backward,
+        },
+    )

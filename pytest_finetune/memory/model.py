@@ -7,8 +7,9 @@ replaced afterwards.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 
@@ -17,12 +18,14 @@ from pytest_finetune.memory.kernels import ATTENTION
 from pytest_finetune.memory.workload import Adapter, Workload, layer_count, text_config
 
 Tensor = torch.Tensor
-HEAD = ("lm_head", "embed_out", "output")
+HEAD: Final = ("lm_head", "embed_out", "output")
+_LAYER: Final = re.compile(r"\.(\d+)\.")
 
 
 class Resident(NamedTuple):
-    """A tensor that is there before the first step, and its part of the breakdown."""
+    """A tensor that is there before the first step: its parameter's name and its part of the breakdown."""
 
+    name: str
     tensor: Tensor
     part: str
 
@@ -181,6 +184,8 @@ def _nf4_weight(module: Any, shape: tuple[int, ...], double: bool, dtype: torch.
 def _int8_weight(module: Any, shape: tuple[int, ...], device: str) -> None:
     """Give a Linear8bitLt its int8 weight and the float32 scale of each row."""
     weight = torch.nn.Parameter(torch.empty(shape, dtype=torch.int8, device=device), requires_grad=False)
+    for name in ("CB", "SCB"):
+        setattr(weight, name, None)
     module.weight = weight
     module.state.CB = weight.data
     module.state.SCB = torch.empty(shape[0], dtype=torch.float32, device=device)
@@ -226,7 +231,7 @@ def residents(model: Any) -> Iterator[Resident]:
         for held in (tensor, *_quant_tensors(model, name, tensor)):
             if held.untyped_storage()._cdata not in seen:
                 seen.add(held.untyped_storage()._cdata)
-                yield Resident(held, part)
+                yield Resident(name, held, part)
 
 
 def _quant_tensors(model: Any, name: str, tensor: Tensor) -> Iterator[Tensor]:
@@ -259,3 +264,13 @@ def is_uniform(workload: Workload) -> bool:
     """Tell whether all layers of the configuration are of one kind, so that few of them speak for all."""
     kinds = text_config(workload.config).get("layer_types")
     return layer_count(workload.config) > 0 and (not kinds or len(set(kinds)) == 1)
+
+
+def layer_of(name: str) -> int | None:
+    """Return the layer that a parameter's name places it in, None outside the layers.
+
+    >>> layer_of("model.layers.11.self_attn.q_proj.weight"), layer_of("lm_head.weight")
+    (11, None)
+    """
+    found = _LAYER.search(name)
+    return int(found[1]) if found else None

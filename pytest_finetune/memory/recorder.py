@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -12,23 +12,36 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pytest_finetune.memory.events import Became, Born, Died, Entered, Event
 
 Tensor = torch.Tensor
-Workspace = Callable[["Recorder", tuple[Any, ...]], Iterable[int]]
+Scratch = Callable[["Recorder", tuple[Any, ...]], Iterable[int]]
+
+
+# What ``torch.tensor(0.0)`` makes lies in host memory, as an optimizer's step counters do.
+_ON_HOST: Final = ("aten::lift_fresh",)
+
+
+class Kernels(NamedTuple):
+    """What CUDA kernels take beside their results, by operator: before the results are made, or after.
+
+    Each function logs bytes with `Recorder.held` and returns the numbers of those that end with the operator.
+    """
+
+    before: Mapping[str, Scratch]
+    after: Mapping[str, Scratch]
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A dispatch mode that logs storages; `workspaces` adds what a CUDA kernel takes beside its results.
+    """A dispatch mode that logs storages and, with `kernels`, what CUDA takes beside them.
 
-    A workspace logs bytes with `held` before the operator runs and returns the numbers of those that the
-    kernel gives back when it is done. `vocabulary` holds the last dimensions that mark a tensor as logits.
-    A storage lives until Python's last reference is gone, which is when the allocator gets the block back.
+    `vocabulary` holds the last dimensions that mark a tensor as logits. A storage lives until Python's last
+    reference is gone, which is when the allocator gets the block back.
     """
 
-    def __init__(self, *, vocabulary: frozenset[int], workspaces: Mapping[str, Workspace]) -> None:
+    def __init__(self, *, vocabulary: frozenset[int], kernels: Kernels) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.events: list[Event] = []
         self.part = "temporaries"
         self._vocabulary: Final = vocabulary
-        self._workspaces: Final = workspaces
+        self._kernels: Final = kernels
         self._known: dict[int, tuple[int, weakref.ref[Any]]] = {}
         self._count = 0
 
@@ -71,15 +84,19 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name = func._schema.name
-        take = self._workspaces.get(name)
-        taken = tuple(take(self, args)) if take is not None else ()
+        taken = self._take(self._kernels.before, name, args)
         result = func(*args, **(kwargs or {}))
-        for tensor in _tensors(result):
+        for tensor in () if name in _ON_HOST else _tensors(result):
             logits = tensor.dim() >= 2 and tensor.shape[-1] in self._vocabulary
             self.add(tensor, "logits and loss" if logits else self.part, name)
+        taken += self._take(self._kernels.after, name, args)
         for number in taken:
             self.release(number)
         return result
+
+    def _take(self, kernels: Mapping[str, Scratch], name: str, args: tuple[Any, ...]) -> list[int]:
+        scratch = kernels.get(name)
+        return list(scratch(self, args)) if scratch is not None else []
 
     def _next(self) -> int:
         self._count += 1

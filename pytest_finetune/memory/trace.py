@@ -9,6 +9,7 @@ should not carry, and because what it patches must not leak.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -21,95 +22,165 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pytest_finetune.memory import kernels
 from pytest_finetune.memory import model as models
 from pytest_finetune.memory.allocator import replay, smallest_budget
-from pytest_finetune.memory.events import Born, Event, live_peak, with_workspaces
+from pytest_finetune.memory.events import LOADED, Born, Event, live_peak
+from pytest_finetune.memory.extend import (
+    EDGE,
+    OPTIMIZER,
+    SHALLOW,
+    ZERO,
+    NotRepeatedError,
+    OptimizerTrace,
+    extend,
+)
 from pytest_finetune.memory.figures import Figures, Held, PlanError
-from pytest_finetune.memory.optimizers import clip_gradients, make_optimizer
-from pytest_finetune.memory.recorder import Recorder
-from pytest_finetune.memory.steps import Step, load_step
+from pytest_finetune.memory.loading import load
+from pytest_finetune.memory.optimizers import Optimizer, clip_gradients, make_optimizer
+from pytest_finetune.memory.recorder import Kernels, Recorder
+from pytest_finetune.memory.steps import load_step
+from pytest_finetune.memory.variants import variants
 from pytest_finetune.memory.workload import Workload, text_config
 
 STEPS = 2
 
 
 class Traced(NamedTuple):
-    """The timeline of a workload, and how many parameters it has and trains."""
+    """The timeline of a workload, how many parameters it has and trains.
+
+    And how deep a model was really run.
+    """
 
     events: list[Event]
     parameters: int
     trainable: int
+    layers: int
 
 
 def trace(workload: Workload, *, fake: bool = True) -> Traced:
-    """Build the model, run two optimizer steps, return what lived when.
+    """Return what lives when during two optimizer steps; few layers are run and extended when all are alike.
 
-    With ``fake=False`` the same step runs on real CPU tensors, which is how the trace itself is checked.
+    With ``fake=False`` the step runs in full on real CPU tensors, which is how the trace itself is checked.
     """
-    step = load_step(workload.step)
-    cublas = kernels.CublasWorkspaces()
-    recorder = Recorder(vocabulary=_vocabulary(workload), workspaces=kernels.cuda_workspaces(cublas))
-    kernels.register_attention(lambda: recorder)
-    model = models.build(workload)
-    with contextlib.ExitStack() as stack:
-        if fake:
-            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.enter_context(step.session())
-        models.materialise(model)
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        for tensor, part in models.residents(model):
-            recorder.add(tensor, part, "load")
-        stack.enter_context(_hooks(model, recorder))
-        with recorder, kernels.CudaSemantics():
-            _run(workload, step, model, parameters, recorder, cublas)
-        counted = sum(_logical(parameter) for parameter in model.parameters())
-        events = list(recorder.events)
-    return Traced(events, counted, sum(parameter.numel() for parameter in parameters))
+    depth = workload.depth
+    if fake and depth > SHALLOW and models.is_uniform(workload):
+        with contextlib.suppress(NotRepeatedError):
+            return _extended(workload, depth)
+    run = _Run(workload, fake=fake)
+    return Traced(run.recorder.events, run.parameters, run.trainable, depth)
 
 
-def _run(
-    workload: Workload,
-    step: Step,
-    model: Any,
-    parameters: list[torch.nn.Parameter],
-    recorder: Recorder,
-    cublas: kernels.CublasWorkspaces,
-) -> None:
-    optimizer = make_optimizer(workload.optimizer, parameters)
-    recorder.part = "inputs"
-    batch = step.batch(workload)
-    for _ in range(STEPS):
-        held: object = None
-        for _ in range(min(workload.accumulation, 2)):
-            held = _forward_backward(workload, step, model, batch, recorder, cublas)
-        recorder.enter("optimizer")
-        recorder.part, cublas.thread = "optimizer", "forward"
-        if workload.max_grad_norm > 0:
-            clip_gradients(parameters, workload.max_grad_norm)
-        optimizer.step(recorder)
+def _extended(workload: Workload, depth: int) -> Traced:
+    run = _Run(workload.changed(layers=SHALLOW), fake=True)
+    optimizer = run.optimizer_over(depth)
+    events = extend(run.recorder.events, SHALLOW, depth, optimizer)
+    more = depth - SHALLOW
+    parameters = run.parameters + more * run.inner_parameters
+    return Traced(events, parameters, run.trainable + more * run.inner_trainable, SHALLOW)
+
+
+class _Run:
+    """One run of the step; what it recorded stands in `recorder` afterwards."""
+
+    def __init__(self, workload: Workload, *, fake: bool) -> None:
+        self._workload = workload
+        self._step = load_step(workload.step)
+        self._cublas = kernels.CublasWorkspaces()
+        self.recorder = Recorder(vocabulary=_vocabulary(workload), kernels=kernels.cuda_kernels(self._cublas))
+        self._gradients: list[list[int]] = []
+        kernels.register_attention(lambda: self.recorder)
+        model = models.build(workload)
+        with contextlib.ExitStack() as stack:
+            if fake:
+                stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+            stack.enter_context(self._step.session())
+            models.materialise(model)
+            self._named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+            load(workload, model, self.recorder)
+            stack.enter_context(_hooks(model, self.recorder))
+            with self.recorder, kernels.CudaSemantics():
+                self._steps(model)
+            self.recorder.events = list(self.recorder.events)
+            self._count(model)
+
+    def _count(self, model: Any) -> None:
+        sizes = [
+            (models.layer_of(name), _logical(p), p.requires_grad) for name, p in model.named_parameters()
+        ]
+        self.parameters = sum(size for _, size, _ in sizes)
+        self.trainable = sum(size for _, size, trains in sizes if trains)
+        self.inner_parameters = sum(size for layer, size, _ in sizes if layer == EDGE)
+        self.inner_trainable = sum(size for layer, size, trains in sizes if layer == EDGE and trains)
+
+    def _steps(self, model: Any) -> None:
+        parameters = [parameter for _, parameter in self._named]
+        self._optimizer = optimizer = make_optimizer(self._workload.optimizer, parameters)
+        self.recorder.enter("inputs")
+        self.recorder.part = "inputs"
+        batch = self._step.batch(self._workload)
+        for _ in range(STEPS):
+            held: object = None
+            for _ in range(min(self._workload.accumulation, 2)):
+                held = self._forward_backward(model, batch)
+            self._gradients.append([self.recorder.number_of(p.grad) or 0 for p in parameters])
+            self.recorder.enter(OPTIMIZER)
+            self.recorder.part, self._cublas.thread = "optimizer", "forward"
+            _update(self._workload, optimizer, parameters, self.recorder)
+            self.recorder.enter("release")
+            del held
+            self.recorder.enter(ZERO)
+            for parameter in parameters:
+                parameter.grad = None
+        self.recorder.enter("end")
+
+    def _forward_backward(self, model: Any, batch: dict[str, torch.Tensor]) -> object:
+        """Run one micro-batch; return what the caller's step keeps."""
+        self.recorder.enter("forward")
+        self.recorder.part, self._cublas.thread = "activations", "forward"
+        if self._workload.rotary_product:
+            self._cublas.take(self.recorder)
+        with _autocast(self._workload):
+            loss, held = self._step.loss(model, batch)
+        kept = held if self._workload.keeps_output else None
         del held
-        for parameter in parameters:
-            parameter.grad = None
-    recorder.enter("end")
+        self.recorder.enter("backward")
+        self.recorder.part, self._cublas.thread = "temporaries", "backward"
+        loss.backward()  # type: ignore[no-untyped-call]
+        return kept
+
+    def optimizer_over(self, depth: int) -> OptimizerTrace:
+        """Trace one step of the optimizer alone, over the parameters of a model of `depth` layers."""
+        layers = [models.layer_of(name) for name, _ in self._named]
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            parameters = [_like(shape) for shape in self._in_order(layers, depth)]
+            for parameter in parameters:
+                parameter.grad = torch.empty_like(parameter)
+            recorder = Recorder(vocabulary=frozenset(), kernels=Kernels({}, {}))
+            recorder.part = "optimizer"
+            optimizer = make_optimizer(self._workload.optimizer, parameters)
+            with recorder:
+                _update(self._workload, optimizer, parameters, recorder)
+            events = list(recorder.events)
+        return OptimizerTrace(events, self._gradients, layers)
+
+    def _in_order(self, layers: list[int | None], depth: int) -> Iterator[torch.Tensor]:
+        """Yield the trainable parameters of the deeper model, those of the inner layer once a layer."""
+        grouped = itertools.groupby(zip(layers, self._named, strict=True), key=lambda pair: pair[0])
+        for layer, pairs in grouped:
+            group = [parameter for _, (_, parameter) in pairs]
+            copies = depth - 2 * EDGE if layer == EDGE else 0 if layer == EDGE + 1 else 1
+            yield from group * copies
 
 
-def _forward_backward(
-    workload: Workload,
-    step: Step,
-    model: Any,
-    batch: dict[str, torch.Tensor],
-    recorder: Recorder,
-    cublas: kernels.CublasWorkspaces,
-) -> object:
-    """Run one micro-batch; return what the caller's step keeps."""
-    recorder.enter("forward")
-    recorder.part, cublas.thread = "activations", "forward"
-    with _autocast(workload):
-        loss, held = step.loss(model, batch)
-    kept = held if workload.keeps_output else None
-    del held
-    recorder.enter("backward")
-    recorder.part, cublas.thread = "temporaries", "backward"
-    loss.backward()  # type: ignore[no-untyped-call]
-    return kept
+def _like(parameter: torch.Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype))
+
+
+def _update(
+    workload: Workload, optimizer: Optimizer, parameters: list[torch.nn.Parameter], recorder: Recorder
+) -> None:
+    """Clip and step, as the trainer does between the backward and the next batch."""
+    if workload.max_grad_norm > 0:
+        clip_gradients(parameters, workload.max_grad_norm)
+    optimizer.step(recorder)
 
 
 def _autocast(workload: Workload) -> contextlib.AbstractContextManager[Any]:
@@ -122,16 +193,15 @@ def _autocast(workload: Workload) -> contextlib.AbstractContextManager[Any]:
 def _hooks(model: Any, recorder: Recorder) -> Iterator[None]:
     """Mark the layers as they are entered, forward and backward, and name gradients as what they are."""
     handles = []
-    for index, layer in enumerate(models.repeated_layers(model)):
+    layers = models.repeated_layers(model)
+    for index, layer in enumerate(layers):
 
         def entered(module: Any, args: Any, index: int = index) -> None:
             recorder.enter("backward" if recorder.part == "temporaries" else "forward", index)
 
         def left(module: Any, args: Any, output: Any, index: int = index) -> None:
             tensor = output[0] if isinstance(output, tuple) else output
-            if recorder.part == "temporaries":
-                recorder.enter("backward", index)
-            else:
+            if recorder.part != "temporaries" and index == len(layers) - 1:
                 recorder.enter("forward", None)
             if tensor.requires_grad:
                 tensor.register_hook(lambda grad, index=index: recorder.enter("backward", index))
@@ -166,14 +236,9 @@ def _logical(parameter: torch.nn.Parameter) -> int:
 def figures(workload: Workload, workspaces: Sequence[int]) -> Figures:
     """Trace a workload and replay its timeline, once for each size of a cuBLAS workspace."""
     traced = trace(workload)
-    held = {}
-    for size in workspaces:
-        events = with_workspaces(traced.events, size)
-        unpressed = replay(events, expandable=workload.expandable_segments)
-        smallest = smallest_budget(events, expandable=workload.expandable_segments)
-        held[size] = Held(unpressed.allocated, unpressed.reserved, smallest)
-    peak = live_peak(with_workspaces(traced.events, max(workspaces)))
-    resident = sum(event.bytes for event in traced.events if isinstance(event, Born) and event.op == "load")
+    held = {size: _held(workload, traced.events, size) for size in workspaces}
+    peak = live_peak(variants(traced.events, workload.loading, max(workspaces))[0])
+    resident = sum(event.bytes for event in traced.events if isinstance(event, Born) and event.op in LOADED)
     return Figures(
         held=held,
         parts=peak.parts,
@@ -183,8 +248,23 @@ def figures(workload: Workload, workspaces: Sequence[int]) -> Figures:
         parameters=traced.parameters,
         trainable=traced.trainable,
         resident=resident,
-        traced_layers=workload.depth,
+        traced_layers=traced.layers,
         layers=workload.depth,
+    )
+
+
+def _held(workload: Workload, events: Sequence[Event], workspace: int) -> Held:
+    """Replay the variants of a timeline; of several the largest figures count."""
+    expandable = workload.expandable_segments
+    timelines = variants(events, workload.loading, workspace)
+    replays = [replay(timeline, expandable=expandable) for timeline in timelines]
+    return Held(
+        max(held.allocated for held in replays),
+        max(held.reserved for held in replays),
+        max(
+            smallest_budget(timeline, free, expandable=expandable)
+            for timeline, free in zip(timelines, replays, strict=True)
+        ),
     )
 
 

@@ -29,12 +29,17 @@ class Adapter:
 class Workload:
     """One optimizer step as the accelerator will run it.
 
-    `config` is the model's ``config.json``; `tokens` the padded length of the longest batch; `autocast` the
-    compute dtype under autocast, or None. `attention` is ``flash``, ``efficient`` or ``eager``; `masked`
-    says that the batch is padded, which costs an additive mask and rules flash out. `step` names the class
-    that runs the trainer's step (``module:Class``, see `pytest_finetune.memory.steps`). `keeps_output` says
-    that the caller's step holds the model's output until the step ends. `layers` cuts the model to so many
-    layers.
+    `config` is the model's ``config.json``; `layers` cuts the model to so many layers. `tokens` is the
+    padded length of the longest batch; `autocast` the compute dtype under autocast, or None.
+
+    `attention` is ``flash``, ``efficient`` or ``eager``; `masked` says that the batch is padded, which
+    costs an additive mask and rules flash out. `step` names the class that runs the trainer's step
+    (``module:Class``, see `pytest_finetune.memory.steps`); `keeps_output` says that it holds the model's
+    output until the step ends.
+
+    `loading` is how the weights get to the card (see `pytest_finetune.memory.loading`); `kbit_upcast` that
+    `prepare_model_for_kbit_training` ran; `rotary_product` that the model's first product is that of its
+    rotary embedding, as in older transformers, so that the cuBLAS workspace lies before the first layer.
     """
 
     config: Mapping[str, Any] = field(hash=False)
@@ -52,8 +57,9 @@ class Workload:
     optimizer: str = "adamw_torch"
     max_grad_norm: float = 1.0
     kbit_upcast: bool = False
+    loading: str = "streamed"
+    rotary_product: bool = False
     keeps_output: bool = False
-    repeats_kv: bool = False
     step: str = TRL_STEP
     layers: int | None = None
     trust_remote_code: bool = False

@@ -24,9 +24,7 @@ def timelines(draw: st.DrawFn) -> list[Event]:
     ):
         events.append(born(storage, size))
         alive.append(storage)
-        for death in deaths:
-            if alive:
-                events.append(Died(alive.pop(death % len(alive))))
+        events.extend(Died(alive.pop(death % len(alive))) for death in deaths if alive)
     return events
 
 
