@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import pytest_finetune
 from pytest_finetune.memory.hardware import Budget
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .conftest import World
 
 
@@ -53,12 +56,31 @@ def test_a_training_that_fits_is_yes_and_one_that_does_not_is_no_with_remedies_t
     assert lines[-1] == "to judge another card: --budget=8GiB"
 
 
-def test_a_stored_plan_is_read_back_without_a_trace_and_without_torch(
+def test_a_stored_plan_is_read_back_without_a_trace(
     world: World, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = world.run("plan", "--store", stored, "--budget", "rtx-4090", "--json")
     monkeypatch.setattr("pytest_finetune.memory.planner.trace_elsewhere", _must_not_run)
     assert world.run("plan", "--store", stored, "--budget", "rtx-4090", "--json") == first
+
+
+def test_a_stored_plan_imports_no_torch(world: World, stored: Path) -> None:
+    words = ["plan", "--store", str(stored), "--budget", "8GiB"]
+    assert world.run(*words).code == 0
+    script = (
+        "import sys; from pytest_finetune.cli import main; code = main(sys.argv[1:]); "
+        "print(code, sorted({'torch', 'transformers'} & set(sys.modules)), file=sys.stderr)"
+    )
+    package = str(Path(pytest_finetune.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words],
+        capture_output=True,
+        text=True,
+        cwd=world.root,
+        env={**os.environ, "PYTHONPATH": package},
+        timeout=120,
+    )
+    assert done.stderr.splitlines()[-1] == "0 []"
 
 
 def _must_not_run(workloads: object) -> None:
