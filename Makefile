@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
+# The models of the example and of the tests are so small that a second thread mostly waits for the first.
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: example test lint types clean
 
@@ -20,7 +22,7 @@ example: $(VENV)/ready
 	cd example_project && ../$(BIN)/python -m pytest --finetune $(ARGS)
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
