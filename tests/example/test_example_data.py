@@ -142,7 +142,8 @@ def test_the_corpus_holds_no_ticket_of_the_project_and_no_json_with_a_priority()
             assert held_out.isdisjoint(passages(ticket))
             assert ticket not in training
             if line.startswith('Answer: {"'):
-                assert not any(level in line for level in levels) and "priority" not in line
+                assert not any(level in line for level in levels)
+                assert "priority" not in line
 
 
 def test_the_base_model_is_small_and_holds_safetensors_only() -> None:

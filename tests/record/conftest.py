@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """Realistic records of every way a session can end, built from a fixed seed."""
 
 from __future__ import annotations

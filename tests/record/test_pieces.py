@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """The small parts of the views: words for numbers, marked differences, axes."""
 
 from __future__ import annotations
