@@ -68,7 +68,7 @@ def traced(tokens: int) -> tuple[float, float, dict[str, Any]]:
         adapter=Adapter(rank=16, dtype="bfloat16"),
         checkpointing=True,
     )
-    request = {"workloads": [workload.as_json()], "workspaces": WORKSPACES}
+    request = {"ladders": [[workload.as_json()]], "limit": None, "workspaces": WORKSPACES}
     begun = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest_finetune.memory.trace"],
@@ -81,7 +81,7 @@ def traced(tokens: int) -> tuple[float, float, dict[str, Any]]:
     assert process.stdout is not None
     process.stdin.write(json.dumps(request).encode())
     process.stdin.close()
-    answer = json.loads(process.stdout.read())
+    ((answer,),) = [json.loads(line) for line in process.stdout]
     _, _, usage = os.wait4(process.pid, 0)
     process.returncode = 0
     return time.perf_counter() - begun, usage.ru_maxrss / 1024**2, answer["figures"]

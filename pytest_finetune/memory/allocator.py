@@ -235,16 +235,23 @@ def replay(events: Iterable[Event], capacity: int | None = None, *, expandable: 
 
 
 def smallest_budget(
-    events: Iterable[Event], free: Replay | None = None, *, expandable: bool = False, within: int = 4 * MiB
+    events: Iterable[Event],
+    free: Replay | None = None,
+    *,
+    expandable: bool = False,
+    within: int | None = None,
 ) -> int:
-    """Return the smallest capacity that the replay survives, to `within` bytes (never too small).
+    """Return the smallest capacity that the replay survives, to `within` bytes (never too small.
+
+    Default 0.05%).
 
     Found by bisection between the peak of live bytes and `free`, the replay without pressure.
     """
     timeline = [event for event in events if isinstance(event, Born | Died | Emptied)]
     free = free or replay(timeline, expandable=expandable)
     low, high = free.allocated - LARGE_SEGMENT, free.reserved
-    while high - low > within:
+    step = max(MiB, free.reserved // 2048) if within is None else within
+    while high - low > step:
         middle = (low + high) // 2
         try:
             replay(timeline, middle, expandable=expandable)

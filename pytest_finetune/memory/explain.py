@@ -5,6 +5,7 @@ The verdict with numbers, the breakdown, what to change, how to ask about anothe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,10 +52,14 @@ def explain(plan: MemoryPlan, budget: Budget | int) -> list[str]:
         lines.append(f"  {crowd}")
     if verdict == "does not fit":
         lines += _changes(judged, plan.remedies(budget))
-        lines.append(
-            f"  to judge another card: --finetune-budget={-(-judged.needed_bytes // (8 * GiB)) * 8}GiB"
-        )
+        headroom = budget.headroom if isinstance(budget, Budget) else 0.0
+        lines.append(f"  to judge another card: --finetune-budget={_roomy(judged.needed_bytes, headroom)}GiB")
     return lines
+
+
+def _roomy(needed: int, headroom: float) -> int:
+    """Return the size of a card, in steps of 8 GiB, in which `needed` bytes fit with the headroom kept."""
+    return math.ceil(needed / (1 - headroom) / (8 * GiB)) * 8
 
 
 def _headline(plan: MemoryPlan, budget: Budget | int, verdict: str) -> str:
@@ -120,5 +125,6 @@ def as_json(plan: MemoryPlan, budget: Budget | int | None) -> dict[str, Any]:
         "fits": verdict,
         "remedies": [remedy.as_json() for remedy in found],
         "measured_peak_bytes": None,
+        "disk": judged.disk.as_json() if judged.disk is not None else None,
         "notes": list(plan.notes),
     }

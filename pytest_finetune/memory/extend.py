@@ -4,7 +4,8 @@ Layers of one kind do the same, so the blocks of two inner layers of a shallow t
 every storage is named by where it was born: the block (phase and layer), and its place among that block's
 births. Then a deeper model's timeline is the shallow one with the inner block repeated. Whatever does not
 follow that rule raises `NotRepeatedError`, and the model is traced in full. What the optimizer does is not
-guessed: it is traced on the full list of parameters and put in whole.
+guessed: it is traced on the full list of parameters and put in whole. A later step does what the first one
+did, but for what that one took for good.
 """
 
 from __future__ import annotations
@@ -63,19 +64,20 @@ class Block:
 
 
 class OptimizerTrace(NamedTuple):
-    """The first step of the optimizer over all parameters, and the gradients that each step frees.
+    """One step of the optimizer over all parameters, and the gradients that it frees.
 
     What the first step makes and keeps is the state; a later step does the same without making it.
-    `gradients` holds, for each step, one storage a parameter of the shallow model, and `layers` the layer
-    of each of those parameters.
+    `gradients` holds the storage of each of the shallow model's gradients, `layers` the layer of each.
     """
 
     first: Timeline
-    gradients: Sequence[Sequence[int]]
+    gradients: Sequence[int]
     layers: Sequence[int | None]
 
 
-def extend(shallow: Timeline, traced: int, depth: int, optimizer: OptimizerTrace) -> list[Event]:
+def extend(
+    shallow: Timeline, traced: int, depth: int, optimizer: OptimizerTrace, *, steps: int
+) -> list[Event]:
     """Return the timeline of `depth` layers from one of `traced` layers.
 
     NotRepeatedError when that cannot be done.
@@ -83,19 +85,23 @@ def extend(shallow: Timeline, traced: int, depth: int, optimizer: OptimizerTrace
     blocks = list(_blocks(shallow))
     names = dict(_names(blocks))
     _check(blocks, names, traced)
-    writer = _Writer(names, traced, depth)
-    step = 0
-    for run in _runs(blocks):
-        if run[0].phase == OPTIMIZER:
-            writer.optimizer(optimizer, step)
-        elif run[0].phase == ZERO:
-            writer.zero(optimizer, step)
-            step += 1
-        elif run[0].layer is None:
-            writer.outside(run[0])
-        else:
-            writer.layers(run)
+    runs = list(_runs(blocks))
+    first = next(index for index, run in enumerate(runs) if run[0].phase == "forward")
+    writer = _Writer(names, traced, depth, frozenset(_kept(shallow)))
+    for run in runs[:first]:
+        writer.run(run, optimizer)
+    for _ in range(steps):
+        for run in runs[first:-1]:
+            writer.run(run, optimizer)
+        writer.later = True
+    writer.run(runs[-1], optimizer)
     return writer.events
+
+
+def _kept(timeline: Timeline) -> set[int]:
+    """Return the storages that never die: weights, and what the first step takes for good."""
+    born = {event.storage for event in timeline if isinstance(event, Born)}
+    return born - {event.storage for event in timeline if isinstance(event, Died)}
 
 
 def _blocks(timeline: Timeline) -> Iterator[Block]:
@@ -174,13 +180,26 @@ def _check(blocks: Sequence[Block], names: Mapping[int, Name], traced: int) -> N
 class _Writer:
     """Write the deeper timeline, renumbering storages as they are born."""
 
-    def __init__(self, names: Mapping[int, Name], traced: int, depth: int) -> None:
+    def __init__(self, names: Mapping[int, Name], traced: int, depth: int, kept: frozenset[int]) -> None:
         self.events: list[Event] = []
+        self.later = False
+        self._kept = kept
         self._names = names
         self._traced = traced
         self._depth = depth
         self._numbers: dict[Name, int] = {}
         self._count = 0
+
+    def run(self, run: Sequence[Block], optimizer: OptimizerTrace) -> None:
+        """Write one pass over the layers, or one block outside them."""
+        if run[0].phase == OPTIMIZER:
+            self.optimizer(optimizer)
+        elif run[0].phase == ZERO:
+            self.zero(optimizer)
+        elif run[0].layer is None:
+            self.outside(run[0])
+        else:
+            self.layers(run)
 
     def layers(self, run: Sequence[Block]) -> None:
         """Write one pass, the inner block repeated."""
@@ -205,23 +224,23 @@ class _Writer:
             else:
                 self.events.append(event)
 
-    def optimizer(self, traced: OptimizerTrace, step: int) -> None:
-        """Put the optimizer's own timeline in."""
+    def optimizer(self, traced: OptimizerTrace) -> None:
+        """Put the optimizer's own timeline in; its state is made in the first step only."""
         self.events.append(Entered(OPTIMIZER, None))
         passing = {event.storage for event in traced.first if isinstance(event, Died)}
         numbers = {}
         for event in traced.first:
-            if isinstance(event, Born) and (step == 0 or event.storage in passing):
+            if isinstance(event, Born) and (not self.later or event.storage in passing):
                 self._count += 1
                 numbers[event.storage] = self._count
                 self.events.append(event._replace(storage=self._count))
             elif isinstance(event, Died):
                 self.events.append(Died(numbers[event.storage]))
 
-    def zero(self, traced: OptimizerTrace, step: int) -> None:
+    def zero(self, traced: OptimizerTrace) -> None:
         """Free the gradients of all layers."""
         self.events.append(Entered(ZERO, None))
-        for number, layer in zip(traced.gradients[step], traced.layers, strict=True):
+        for number, layer in zip(traced.gradients, traced.layers, strict=True):
             name = self._names[number]
             for copy in self._copies(name, layer):
                 self.events.append(Died(self._numbers.pop(copy)))
@@ -247,6 +266,8 @@ class _Writer:
                 self.events.append(event)
 
     def _born(self, event: Born, name: Name) -> None:
+        if self.later and event.storage in self._kept:
+            return
         self._count += 1
         self._numbers[name] = self._count
         self.events.append(event._replace(storage=self._count))

@@ -5,6 +5,7 @@ What the training needs, against a budget, and what to change when it is too muc
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.fingerprint import BaseModelError, base_folder
 from pytest_finetune.memory.cards import UNKNOWN, Family
+from pytest_finetune.memory.disk import DiskPlan, plan_disk
 from pytest_finetune.memory.figures import Figures, PlanError
 from pytest_finetune.memory.hardware import Budget
 from pytest_finetune.memory.planner import Planner
@@ -43,6 +45,7 @@ class MemoryPlan:
     planner: Planner = field(repr=False)
     family: Family = UNKNOWN
     notes: tuple[str, ...] = ()
+    disk: DiskPlan | None = None
 
     @property
     def peak_bytes(self) -> int:
@@ -110,7 +113,7 @@ class MemoryPlan:
         figures = self.figures
         if workload != self.workload:
             figures = self.planner.one(workload)
-        return MemoryPlan(workload, figures, self.longest_row, self.planner, family, self.notes)
+        return dataclasses.replace(self, workload=workload, figures=figures, family=family)
 
     def verdict(self, budget: Budget | int) -> str:
         """Return ``fits``, ``tight`` (it runs.
@@ -170,7 +173,10 @@ def plan_memory(
     """
     planner = Planner(store)
     workload, notes = workload_of(experiment, longest_tokens, step=step)
-    return MemoryPlan(workload, planner.one(workload), longest_tokens, planner, notes=notes)
+    figures = planner.one(workload)
+    kept = experiment.training.save_total_limit
+    disk = plan_disk(workload, figures.trainable, kept, experiment.local_base())
+    return MemoryPlan(workload, figures, longest_tokens, planner, notes=notes, disk=disk)
 
 
 def workload_of(

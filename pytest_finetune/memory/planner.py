@@ -9,9 +9,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.fingerprint import Key, package_versions
 from pytest_finetune.memory.cards import FAMILIES
@@ -28,6 +28,19 @@ TIMEOUT_S: Final = 600
 _FILE: Final = "figures.json"
 
 
+class Limit(NamedTuple):
+    """What a ladder of changes is climbed for.
+
+    The step must survive in `bytes` with workspaces of that size.
+    """
+
+    workspace: int
+    bytes: int
+
+
+Answer = Figures | PlanError | None
+
+
 class Planner:
     """Figures for workloads, each traced once; without a store they are kept for this process only."""
 
@@ -35,40 +48,39 @@ class Planner:
         self._store = store
         self._known: dict[str, Figures] = {}
 
-    def figures(self, workloads: Sequence[Workload]) -> list[Figures | PlanError]:
-        """Return figures in the order asked for; a workload that cannot be planned gives its PlanError.
+    def climb(self, ladders: Sequence[Sequence[Workload]], limit: Limit | None = None) -> list[list[Answer]]:
+        """Return the figures of each ladder's rungs, from the mildest change to the strongest.
 
-        Whatever is not known is traced together in one process, since its imports cost more than a trace.
+        With a limit, a rung that need not be traced to find the mildest that is enough may be None. What
+        cannot be planned is a PlanError. Everything is traced in one process, since its imports cost more
+        than a trace.
         """
-        keys = [plan_key(workload) for workload in workloads]
-        missing: dict[str, tuple[Key, Workload]] = {}
-        for key, workload in zip(keys, workloads, strict=True):
-            if key.value not in self._known and not self._recall(key):
-                missing[key.value] = (key, workload)
-        errors: dict[str, PlanError] = {}
-        if missing:
-            answers = trace_elsewhere([workload for _, workload in missing.values()])
-            for (key, _), answer in zip(missing.values(), answers, strict=True):
-                if isinstance(answer, PlanError):
-                    errors[key.value] = answer
-                else:
-                    self._keep(key, answer)
-        return [errors.get(key.value) or self._known[key.value] for key in keys]
+        keys = [[plan_key(workload) for workload in ladder] for ladder in ladders]
+        answers: list[list[Answer]] = [[self._recall(key) for key in row] for row in keys]
+        open_rows = [index for index, row in enumerate(answers) if not _settled(row, limit)]
+        if open_rows:
+            traced = trace_elsewhere([ladders[index] for index in open_rows], limit)
+            for index, row in zip(open_rows, traced, strict=True):
+                for rung, answer in enumerate(row):
+                    if isinstance(answer, Figures):
+                        self._keep(keys[index][rung], answer)
+                    answers[index][rung] = answer if answer is not None else answers[index][rung]
+        return answers
 
     def one(self, workload: Workload) -> Figures:
         """Return the figures of one workload; raises its PlanError."""
-        (answer,) = self.figures([workload])
-        if isinstance(answer, PlanError):
-            raise answer
-        return answer
+        ((answer,),) = self.climb([[workload]])
+        if isinstance(answer, Figures):
+            return answer
+        raise answer or PlanError("the memory trace gave no answer")
 
-    def _recall(self, key: Key) -> bool:
-        entry = self._store.read("plans", key) if self._store is not None else None
-        if entry is None:
-            return False
-        tree = json.loads((entry.path / _FILE).read_text(encoding="utf-8"))
-        self._known[key.value] = Figures.from_json(tree)
-        return True
+    def _recall(self, key: Key) -> Figures | None:
+        if key.value not in self._known and self._store is not None:
+            entry = self._store.read("plans", key)
+            if entry is not None:
+                tree = json.loads((entry.path / _FILE).read_text(encoding="utf-8"))
+                self._known[key.value] = Figures.from_json(tree)
+        return self._known.get(key.value)
 
     def _keep(self, key: Key, figures: Figures) -> None:
         self._known[key.value] = figures
@@ -79,6 +91,22 @@ class Planner:
                 (folder / _FILE).write_text(text, encoding="utf-8")
 
             self._store.commit("plans", key, write)
+
+
+def _settled(row: Sequence[Answer], limit: Limit | None) -> bool:
+    """Tell whether what is known answers the ladder: all of it, or enough of it for the limit."""
+    if None not in row:
+        return True
+    if limit is None or not isinstance(row[-1], Figures):
+        return False
+    if row[-1].with_workspace(limit.workspace).smallest > limit.bytes:
+        return True
+    for answer in row:
+        if answer is None:
+            return False
+        if isinstance(answer, Figures) and answer.with_workspace(limit.workspace).smallest <= limit.bytes:
+            return True
+    return True
 
 
 def plan_key(workload: Workload) -> Key:
@@ -96,9 +124,10 @@ def plan_key(workload: Workload) -> Key:
     )
 
 
-def trace_elsewhere(workloads: Sequence[Workload]) -> list[Figures | PlanError]:
+def trace_elsewhere(ladders: Sequence[Sequence[Workload]], limit: Limit | None) -> list[list[Answer]]:
     """Trace in a process of its own; PlanError when that process fails as a whole."""
-    request = {"workloads": [workload.as_json() for workload in workloads], "workspaces": WORKSPACES}
+    trees = [[workload.as_json() for workload in ladder] for ladder in ladders]
+    request = {"ladders": trees, "limit": limit, "workspaces": WORKSPACES}
     quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     package_root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
@@ -117,11 +146,12 @@ def trace_elsewhere(workloads: Sequence[Workload]) -> list[Figures | PlanError]:
         raise PlanError(f"the memory trace did not end within {TIMEOUT_S} s") from None
     if done.returncode != 0:
         raise PlanError(f"the memory trace failed: {_last_words(done.stderr)}")
-    return [_read(line) for line in done.stdout.splitlines()]
+    return [[_read(tree) for tree in json.loads(line)] for line in done.stdout.splitlines()]
 
 
-def _read(line: str) -> Figures | PlanError:
-    tree = json.loads(line)
+def _read(tree: Mapping[str, Any] | None) -> Answer:
+    if tree is None:
+        return None
     return PlanError(tree["error"]) if "error" in tree else Figures.from_json(tree["figures"])
 
 

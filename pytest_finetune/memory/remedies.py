@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from pytest_finetune.memory.cards import Family
-from pytest_finetune.memory.figures import Figures, PlanError
-from pytest_finetune.memory.planner import Planner
+from pytest_finetune.memory.figures import Figures
+from pytest_finetune.memory.planner import Limit, Planner
 from pytest_finetune.memory.workload import Workload, layer_count
 
 SHORTEST: Final = 64
@@ -77,20 +77,10 @@ def find_remedies(
 ) -> Remedies:
     """Plan every change; of one kind the mildest that is enough is kept, else the strongest."""
     ladders = [ladder for ladder in changes(workload, longest_row) if ladder]
-    planned = _plan([change for ladder in ladders for change in ladder], usable, family, planner)
-    singles, chosen = [], []
-    for ladder in ladders:
-        steps = [(change, planned[id(change)]) for change in ladder if id(change) in planned]
-        if not steps:
-            continue
-        change, remedy = next((step for step in steps if step[1].enough), steps[-1])
-        singles.append(remedy)
-        chosen.append(change)
+    singles = list(_plan(ladders, usable, family, planner))
     pair = None
-    if chosen and not any(remedy.enough for remedy in singles):
-        pair = _smallest_pair(
-            [ladder[-1] for ladder in ladders], workload, longest_row, usable, family, planner
-        )
+    if singles and not any(remedy.enough for remedy in singles):
+        pair = _smallest_pair(ladders, longest_row, usable, family, planner)
     return Remedies(tuple(singles), pair)
 
 
@@ -177,13 +167,20 @@ def _smaller_base(workload: Workload) -> Iterator[Change]:
             )
 
 
-def _plan(wanted: Sequence[Change], usable: int, family: Family, planner: Planner) -> dict[int, Remedy]:
-    answers = planner.figures([change.workload for change in wanted])
-    return {
-        id(change): _remedy(change, answer, usable, family)
-        for change, answer in zip(wanted, answers, strict=True)
-        if not isinstance(answer, PlanError)
-    }
+def _plan(
+    ladders: Sequence[Sequence[Change]], usable: int, family: Family, planner: Planner
+) -> Iterator[Remedy]:
+    """Yield one remedy a ladder: the mildest rung that is enough, else the strongest that was planned."""
+    limit = Limit(family.cublas_bytes, usable - family.context_bytes)
+    answers = planner.climb([[change.workload for change in ladder] for ladder in ladders], limit)
+    for ladder, row in zip(ladders, answers, strict=True):
+        remedies = [
+            _remedy(change, answer, usable, family)
+            for change, answer in zip(ladder, row, strict=True)
+            if isinstance(answer, Figures)
+        ]
+        if remedies:
+            yield next((remedy for remedy in remedies if remedy.enough), remedies[-1])
 
 
 def _remedy(change: Change, figures: Figures, usable: int, family: Family) -> Remedy:
@@ -194,28 +191,27 @@ def _remedy(change: Change, figures: Figures, usable: int, family: Family) -> Re
 
 
 def _smallest_pair(
-    strongest: Sequence[Change],
-    workload: Workload,
+    ladders: Sequence[Sequence[Change]],
     longest_row: int | None,
     usable: int,
     family: Family,
     planner: Planner,
 ) -> Remedy | None:
-    """Return the pair of changes of two kinds that needs least."""
+    """Return the pair of changes of two kinds that needs least.
+
+    Of a kind its strongest change takes part, but of length and base the mildest: a pair should not cut the
+    rows or the model down to nothing.
+    """
+    chosen = [ladder[0] if ladder[0].kind in ("length", "base") else ladder[-1] for ladder in ladders]
     pairs = []
-    for first, second in itertools.combinations(strongest, 2):
-        for ladder in changes(first.workload, longest_row):
-            same = [change for change in ladder if change.words == second.words]
-            pairs += [_both(first, change) for change in same]
-    if not pairs:
-        return None
-    return min(
-        _plan(pairs, usable, family, planner).values(), key=lambda remedy: remedy.needed_bytes, default=None
-    )
+    for first, second in itertools.combinations(chosen, 2):
+        later = (change for ladder in changes(first.workload, longest_row) for change in ladder)
+        pairs += [_both(first, change) for change in later if change.words == second.words]
+    planned = list(_plan([[pair] for pair in pairs], usable, family, planner))
+    return min(planned, key=lambda remedy: remedy.needed_bytes, default=None)
 
 
 def _both(first: Change, second: Change) -> Change:
     note = "; ".join(filter(None, (first.note, second.note)))
-    return Change(
-        "pair", f"{first.words} and {second.words}", {**first.keys, **second.keys}, second.workload, note
-    )
+    words = f"{first.words} and {second.words}"
+    return Change("pair", words, {**first.keys, **second.keys}, second.workload, note)

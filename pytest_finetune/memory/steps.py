@@ -106,11 +106,9 @@ class TrlStep:
         output = base.base_model(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
         )
-        hidden = output.last_hidden_state[:, :-1]
-        labels = batch["labels"][:, 1:]
+        hidden, labels = output.last_hidden_state[:, :-1], batch["labels"][:, 1:]
         mask = labels != -100
         head = base.get_output_embeddings()
-        text = base.config.get_text_config()
         scores = ChunkedLogProbFunction.apply(
             _supervised(hidden),
             head.weight,
@@ -118,7 +116,7 @@ class TrlStep:
             _supervised(labels),
             1.0,
             self.width,
-            getattr(text, "final_logit_softcapping", None),
+            getattr(base.config.get_text_config(), "final_logit_softcapping", None),
             1.0,
             self.outputs,
         )
@@ -141,9 +139,9 @@ def _supervised(tensor: Tensor) -> Tensor:
 
     The index itself is two int64 a position.
     """
-    flat = tensor.reshape(-1, *tensor.shape[2:]) if tensor.dim() > 2 else tensor.reshape(-1)
-    index = torch.zeros(flat.shape[0], dtype=torch.int64)
-    return flat.index_select(0, index)
+    rows = torch.arange(tensor.shape[0])[:, None].expand(tensor.shape[:2]).reshape(-1)
+    columns = torch.arange(tensor.shape[1])[None].expand(tensor.shape[:2]).reshape(-1)
+    return tensor[rows, columns]
 
 
 @contextlib.contextmanager

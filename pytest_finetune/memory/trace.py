@@ -9,6 +9,7 @@ should not carry, and because what it patches must not leak.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -55,23 +56,31 @@ class Traced(NamedTuple):
     layers: int
 
 
-def trace(workload: Workload, *, fake: bool = True) -> Traced:
-    """Return what lives when during two optimizer steps; few layers are run and extended when all are alike.
+def trace(workload: Workload) -> Traced:
+    """Return what lives when during two optimizer steps.
 
-    With ``fake=False`` the step runs in full on real CPU tensors, which is how the trace itself is checked.
+    Few layers are run and extended when all are alike.
     """
     depth = workload.depth
-    if fake and depth > SHALLOW and models.is_uniform(workload):
+    if depth > SHALLOW and models.is_uniform(workload):
         with contextlib.suppress(NotRepeatedError):
             return _extended(workload, depth)
-    run = _Run(workload, fake=fake)
-    return Traced(run.recorder.events, run.parameters, run.trainable, depth)
+    return trace_fully(workload)
+
+
+def trace_fully(workload: Workload, *, fake: bool = True, cuda: bool = True) -> Traced:
+    """Run the two steps on all layers.
+
+    With ``fake=False`` on real tensors, and with ``cuda=False`` without what CUDA's kernels would take: so
+    the trace itself is checked.
+    """
+    run = _Run(workload, fake=fake, cuda=cuda)
+    return Traced(run.recorder.events, run.parameters, run.trainable, workload.depth)
 
 
 def _extended(workload: Workload, depth: int) -> Traced:
-    run = _Run(workload.changed(layers=SHALLOW), fake=True)
-    optimizer = run.optimizer_over(depth)
-    events = extend(run.recorder.events, SHALLOW, depth, optimizer)
+    run = _Run(workload.changed(layers=SHALLOW), steps=1)
+    events = extend(run.recorder.events, SHALLOW, depth, run.optimizer_over(depth), steps=STEPS)
     more = depth - SHALLOW
     parameters = run.parameters + more * run.inner_parameters
     return Traced(events, parameters, run.trainable + more * run.inner_trainable, SHALLOW)
@@ -80,12 +89,16 @@ def _extended(workload: Workload, depth: int) -> Traced:
 class _Run:
     """One run of the step; what it recorded stands in `recorder` afterwards."""
 
-    def __init__(self, workload: Workload, *, fake: bool) -> None:
+    def __init__(
+        self, workload: Workload, *, steps: int = STEPS, fake: bool = True, cuda: bool = True
+    ) -> None:
         self._workload = workload
+        self._number_of_steps = steps
         self._step = load_step(workload.step)
         self._cublas = kernels.CublasWorkspaces()
-        self.recorder = Recorder(vocabulary=_vocabulary(workload), kernels=kernels.cuda_kernels(self._cublas))
-        self._gradients: list[list[int]] = []
+        taken = kernels.cuda_kernels(self._cublas) if cuda else Kernels({}, {})
+        self.recorder = Recorder(vocabulary=_vocabulary(workload), kernels=taken)
+        self._gradients: list[int] = []
         kernels.register_attention(lambda: self.recorder)
         model = models.build(workload)
         with contextlib.ExitStack() as stack:
@@ -96,7 +109,7 @@ class _Run:
             self._named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
             load(workload, model, self.recorder)
             stack.enter_context(_hooks(model, self.recorder))
-            with self.recorder, kernels.CudaSemantics():
+            with self.recorder, kernels.CudaSemantics() if cuda else contextlib.nullcontext():
                 self._steps(model)
             self.recorder.events = list(self.recorder.events)
             self._count(model)
@@ -115,15 +128,15 @@ class _Run:
         self._optimizer = optimizer = make_optimizer(self._workload.optimizer, parameters)
         self.recorder.enter("inputs")
         self.recorder.part = "inputs"
-        batch = self._step.batch(self._workload)
-        for _ in range(STEPS):
+        self._batch = batch = self._step.batch(self._workload)
+        for _ in range(self._number_of_steps):
             held: object = None
             for _ in range(min(self._workload.accumulation, 2)):
                 held = self._forward_backward(model, batch)
-            self._gradients.append([self.recorder.number_of(p.grad) or 0 for p in parameters])
+            self._gradients = [self.recorder.number_of(p.grad) or 0 for p in parameters]
             self.recorder.enter(OPTIMIZER)
             self.recorder.part, self._cublas.thread = "optimizer", "forward"
-            _update(self._workload, optimizer, parameters, self.recorder)
+            _update(self._workload.max_grad_norm, optimizer, parameters, self.recorder)
             self.recorder.enter("release")
             del held
             self.recorder.enter(ZERO)
@@ -149,17 +162,9 @@ class _Run:
     def optimizer_over(self, depth: int) -> OptimizerTrace:
         """Trace one step of the optimizer alone, over the parameters of a model of `depth` layers."""
         layers = [models.layer_of(name) for name, _ in self._named]
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            parameters = [_like(shape) for shape in self._in_order(layers, depth)]
-            for parameter in parameters:
-                parameter.grad = torch.empty_like(parameter)
-            recorder = Recorder(vocabulary=frozenset(), kernels=Kernels({}, {}))
-            recorder.part = "optimizer"
-            optimizer = make_optimizer(self._workload.optimizer, parameters)
-            with recorder:
-                _update(self._workload, optimizer, parameters, recorder)
-            events = list(recorder.events)
-        return OptimizerTrace(events, self._gradients, layers)
+        shapes = tuple((tuple(p.shape), p.dtype) for p in self._in_order(layers, depth))
+        first = _first_update(self._workload.optimizer, self._workload.max_grad_norm, shapes)
+        return OptimizerTrace(first, self._gradients, layers)
 
     def _in_order(self, layers: list[int | None], depth: int) -> Iterator[torch.Tensor]:
         """Yield the trainable parameters of the deeper model, those of the inner layer once a layer."""
@@ -170,16 +175,28 @@ class _Run:
             yield from group * copies
 
 
-def _like(parameter: torch.Tensor) -> torch.nn.Parameter:
-    return torch.nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype))
+@functools.lru_cache(maxsize=4)
+def _first_update(
+    name: str, max_grad_norm: float, shapes: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+) -> list[Event]:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        parameters = [torch.nn.Parameter(torch.empty(shape, dtype=dtype)) for shape, dtype in shapes]
+        for parameter in parameters:
+            parameter.grad = torch.empty_like(parameter)
+        recorder = Recorder(vocabulary=frozenset(), kernels=Kernels({}, {}))
+        recorder.part = "optimizer"
+        optimizer = make_optimizer(name, parameters)
+        with recorder:
+            _update(max_grad_norm, optimizer, parameters, recorder)
+        return list(recorder.events)
 
 
 def _update(
-    workload: Workload, optimizer: Optimizer, parameters: list[torch.nn.Parameter], recorder: Recorder
+    max_grad_norm: float, optimizer: Optimizer, parameters: list[torch.nn.Parameter], recorder: Recorder
 ) -> None:
     """Clip and step, as the trainer does between the backward and the next batch."""
-    if workload.max_grad_norm > 0:
-        clip_gradients(parameters, workload.max_grad_norm)
+    if max_grad_norm > 0:
+        clip_gradients(parameters, max_grad_norm)
     optimizer.step(recorder)
 
 
@@ -269,23 +286,44 @@ def _held(workload: Workload, events: Sequence[Event], workspace: int) -> Held:
 
 
 def main() -> int:
-    """Read ``{"workloads": [...], "workspaces": [...]}`` from standard input, write one answer for each.
+    """Read ladders of workloads from standard input, write one line of answers for each.
 
-    Whatever the libraries print goes to standard error, so that standard output holds the answers alone.
+    A ladder is a list from the mildest to the strongest change; with a limit it is climbed only as far as
+    needed, and what was not traced is null. Whatever the libraries print goes to standard error.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     request = json.load(sys.stdin)
-    workloads = [Workload.from_json(tree) for tree in request["workloads"]]
-    if not any(needs_bitsandbytes(workload) for workload in workloads):
-        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # PEFT imports it whenever it is there: a second
-    for workload in workloads:
-        try:
-            answer: dict[str, Any] = {"figures": figures(workload, request["workspaces"]).as_json()}
-        except PlanError as error:
-            answer = {"error": str(error)}
-        print(json.dumps(answer), file=answers, flush=True)
+    ladders = [[Workload.from_json(tree) for tree in ladder] for ladder in request["ladders"]]
+    if not any(needs_bitsandbytes(workload) for ladder in ladders for workload in ladder):
+        # PEFT imports it whenever it is there, which takes a second.
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
+    for ladder in ladders:
+        print(json.dumps(_climb(ladder, request["workspaces"], request["limit"])), file=answers, flush=True)
     return 0
+
+
+def _climb(
+    ladder: Sequence[Workload], workspaces: Sequence[int], limit: Sequence[int] | None
+) -> list[dict[str, Any] | None]:
+    """Trace the strongest change; if it is enough, look for the mildest that is.
+
+    `limit` is (workspace, bytes).
+    """
+    found: list[dict[str, Any] | None] = [None] * len(ladder)
+    order = range(len(ladder)) if limit is None else [len(ladder) - 1, *range(len(ladder) - 1)]
+    for index in order:
+        try:
+            traced = figures(ladder[index], workspaces)
+            found[index] = {"figures": traced.as_json()}
+            enough = limit is not None and traced.with_workspace(limit[0]).smallest <= limit[1]
+        except PlanError as error:
+            found[index] = {"error": str(error)}
+            enough = False
+        strongest = index == len(ladder) - 1
+        if limit is not None and enough != strongest:
+            break
+    return found
 
 
 def needs_bitsandbytes(workload: Workload) -> bool:

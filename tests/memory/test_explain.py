@@ -1,0 +1,193 @@
+"""The message of a failed assertion, and the remedies behind it.
+
+Planned by a planner that knows the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pytest_finetune.memory.cards import UNKNOWN
+from pytest_finetune.memory.explain import grouped, tightest
+from pytest_finetune.memory.figures import Figures, Held
+from pytest_finetune.memory.hardware import Budget, Process, parse_budget
+from pytest_finetune.memory.plan import MemoryPlan
+from pytest_finetune.memory.planner import Answer, Limit, Planner
+from pytest_finetune.memory.remedies import changes, find_remedies
+from pytest_finetune.memory.sizes import GiB
+from pytest_finetune.memory.workload import Workload
+
+
+class Formula(Planner):
+    """A planner that computes instead of tracing.
+
+    Activations by tokens and batch, weights by layers and bits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.asked: list[Workload] = []
+
+    def climb(self, ladders: Sequence[Sequence[Workload]], limit: Limit | None = None) -> list[list[Answer]]:
+        return [[self.answer(workload) for workload in ladder] for ladder in ladders]
+
+    def answer(self, workload: Workload) -> Figures:
+        self.asked.append(workload)
+        weights = workload.depth * GiB // (4 if workload.quantization == "nf4" else 1)
+        activations = workload.tokens * workload.batch * GiB // 256
+        if workload.checkpointing:
+            activations //= 4
+        optimizer = 0 if "8bit" in workload.optimizer else GiB // 2
+        total = weights + activations + optimizer
+        return Figures(
+            held={UNKNOWN.cublas_bytes: Held(total, total, total), 8320 * 1024: Held(total, total, total)},
+            parts={"frozen weights": weights, "activations": activations, "optimizer": optimizer},
+            phase="backward",
+            layer=1,
+            phases={},
+            parameters=1,
+            trainable=1,
+            resident=weights,
+            traced_layers=4,
+            layers=4,
+        )
+
+
+def planned(config: Mapping[str, Any], *, longest: int | None = 411, **changed: Any) -> MemoryPlan:
+    """Return a plan of 4 GiB of weights and 16 of activations, unless changed."""
+    planner = Formula()
+    workload = Workload(config=config, tokens=512, batch=8).changed(**changed)
+    return MemoryPlan(workload, planner.one(workload), longest, planner)
+
+
+def test_the_message_has_verdict_breakdown_changes_and_the_other_card(tiny_config: Mapping[str, Any]) -> None:
+    assert planned(tiny_config).explain(parse_budget("14GiB")) == [
+        "adapter does not fit: needs 21.1 GiB, the budget is 12.9 GiB (a card with 14GiB, 8% headroom kept)",
+        "  activations 16.0 | weights 4.0 | context 0.6 | adapter and optimizer 0.5"
+        "        (predicted; batch 8, 512 tokens)",
+        "  one change that is enough:  max_seq_length 128 -> 9.1 GiB   (it cuts rows: your longest has 411 tokens)",
+        "                              per_device_train_batch_size 2 -> 9.1 GiB"
+        "   (with gradient_accumulation_steps 4: the same effective batch)",
+        "                              gradient_checkpointing true -> 9.1 GiB",
+        "  to judge another card: --finetune-budget=24GiB",
+    ]
+
+
+def test_the_card_that_the_message_names_is_large_enough(tiny_config: Mapping[str, Any]) -> None:
+    plan = planned(tiny_config)
+    named = plan.explain(parse_budget("14GiB"))[-1].rpartition("=")[2]
+    assert plan <= parse_budget(named)
+
+
+def test_a_plan_that_fits_says_so_and_seeks_no_remedy(tiny_config: Mapping[str, Any]) -> None:
+    plan = planned(tiny_config)
+    lines = plan.explain(parse_budget("80GiB"))
+    assert lines[0].startswith("adapter fits: needs 21.1 GiB, the budget is 73.6 GiB")
+    assert len(lines) == 2
+
+
+def test_changes_come_in_the_fixed_order(tiny_config: Mapping[str, Any]) -> None:
+    plan = planned(tiny_config)
+    kinds = [ladder[0].kind for ladder in changes(plan.workload, 411) if ladder]
+    assert kinds == ["length", "batch", "checkpointing", "optimizer", "quantization", "base"]
+
+
+def test_the_rank_is_never_offered(tiny_config: Mapping[str, Any]) -> None:
+    plan = planned(tiny_config)
+    for ladder in changes(plan.workload, None):
+        for change in ladder:
+            assert change.workload.adapter is not None
+            assert change.workload.adapter.rank == plan.workload.adapter.rank  # type: ignore[union-attr]
+
+
+def test_a_sequence_length_is_cut_to_the_rows_first(tiny_config: Mapping[str, Any]) -> None:
+    first = next(iter(changes(planned(tiny_config).workload, 411)))[0]
+    assert (first.words, first.note) == ("max_seq_length 411", "your longest row has 411 tokens")
+
+
+def test_a_smaller_batch_keeps_the_effective_batch(tiny_config: Mapping[str, Any]) -> None:
+    plan = planned(tiny_config, accumulation=4)
+    for ladder in changes(plan.workload, None):
+        for change in ladder:
+            if change.kind == "batch":
+                assert change.workload.batch * change.workload.accumulation == 32
+
+
+@pytest.mark.parametrize(
+    "already",
+    [{"checkpointing": True}, {"batch": 1}, {"quantization": "nf4"}, {"optimizer": "paged_adamw_8bit"}],
+)
+def test_what_is_already_so_is_not_offered(already: dict[str, Any], tiny_config: Mapping[str, Any]) -> None:
+    kind = {
+        "checkpointing": "checkpointing",
+        "batch": "batch",
+        "quantization": "quantization",
+        "optimizer": "optimizer",
+    }
+    plan = planned(tiny_config, **already)
+    offered = {ladder[0].kind for ladder in changes(plan.workload, None) if ladder}
+    assert kind[next(iter(already))] not in offered
+
+
+def test_a_pair_is_sought_only_when_no_single_change_is_enough(tiny_config: Mapping[str, Any]) -> None:
+    plan = planned(tiny_config)
+    assert plan.remedies(14 * GiB).pair is None
+    tight = plan.remedies(3 * GiB + GiB // 2)
+    assert not tight.enough
+    assert tight.pair is not None
+    singles = [remedy.needed_bytes for remedy in tight.singles]
+    assert tight.pair.needed_bytes < min(singles)
+
+
+def test_remedies_agree_with_planning_again_by_hand(tiny_config: Mapping[str, Any]) -> None:
+    plan = planned(tiny_config)
+    remedies = find_remedies(plan.workload, 411, 14 * GiB, UNKNOWN, plan.planner)
+    checkpointing = next(
+        remedy for remedy in remedies.singles if remedy.change == "gradient_checkpointing true"
+    )
+    again = planned(tiny_config, checkpointing=True)
+    assert (checkpointing.needed_bytes, checkpointing.peak_bytes) == (again.needed_bytes, again.peak_bytes)
+
+
+def test_the_tightest_constraint_is_the_largest_group(tiny_config: Mapping[str, Any]) -> None:
+    assert tightest(planned(tiny_config)) == "activations"
+    assert tightest(planned(tiny_config, tokens=16)) == "weights"
+
+
+def test_the_groups_hold_the_whole_peak(tiny_config: Mapping[str, Any]) -> None:
+    plan = planned(tiny_config)
+    assert sum(grouped(plan).values()) == plan.peak_bytes
+
+
+def test_a_crowded_card_is_reported(tiny_config: Mapping[str, Any]) -> None:
+    budget = Budget("NVIDIA L4", "cuda", 22 * GiB, 6 * GiB, processes=(Process(42, "python3", 16 * GiB),))
+    lines = planned(tiny_config).explain(budget)
+    assert lines[2] == "  16.0 GiB of 22.0 GiB are taken by others: python3 (pid 42) 16.0 GiB"
+
+
+def test_the_record_holds_verdict_numbers_and_remedies(tiny_config: Mapping[str, Any]) -> None:
+    tree = planned(tiny_config).as_json(parse_budget("14GiB"))
+    assert tree["fits"] == "does not fit"
+    assert tree["predicted_peak_bytes"] == sum(tree["breakdown"].values())
+    assert [remedy["enough"] for remedy in tree["remedies"]] == [True, True, True, False, False, False]
+    unjudged = planned(tiny_config).as_json(None)
+    assert (unjudged["fits"], unjudged["budget_bytes"], unjudged["remedies"]) == (None, None, [])
+
+
+def test_bytes_are_judged_without_headroom(tiny_config: Mapping[str, Any]) -> None:
+    assert planned(tiny_config).explain(1 * GiB)[0].endswith("the budget is 1.0 GiB (given in bytes)")
+
+
+def test_a_card_without_bfloat16_and_flash_is_planned_for_what_it_can(tiny_config: Mapping[str, Any]) -> None:
+    plan = planned(tiny_config)
+    judged = plan.on(parse_budget("t4").family)
+    assert (judged.workload.dtype, judged.workload.autocast, judged.workload.attention) == (
+        "float16",
+        "float16",
+        "efficient",
+    )
+    assert replace(judged, family=UNKNOWN).workload is judged.workload

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_finetune.memory.cards import family_of
+from pytest_finetune.memory.figures import Figures, Held
+from pytest_finetune.memory.hardware import accelerator, parse_budget
+from pytest_finetune.memory.measure import (
+    Measured,
+    TooLargeError,
+    _restored,
+    measure_longest,
+    refuse_unless_fits,
+)
+from pytest_finetune.memory.plan import MemoryPlan, for_family
+from pytest_finetune.memory.planner import Planner
+from pytest_finetune.memory.sizes import GiB, MiB
+from pytest_finetune.memory.steps import TrlStep
+from pytest_finetune.memory.workload import Adapter, Workload
+
+SMOLLM2 = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "intermediate_size": 1536,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 8192,
+}
+
+needs_cuda = pytest.mark.skipif(
+    accelerator() != "cuda", reason="measures a CUDA card, and there is none here"
+)
+
+
+def noisy_step(parameter: torch.nn.Parameter) -> None:
+    """Train a little, and draw from every source of randomness."""
+    (parameter * torch.rand_like(parameter)).sum().backward()  # type: ignore[no-untyped-call]
+    assert parameter.grad is not None
+    with torch.no_grad():
+        parameter.sub_(parameter.grad, alpha=0.1)
+    random.random()
+
+
+def test_measuring_leaves_weights_gradients_and_random_states_alone() -> None:
+    torch.manual_seed(1)
+    random.seed(1)
+    parameter = torch.nn.Parameter(torch.rand(8))
+    before, drawn, state = parameter.detach().clone(), torch.get_rng_state(), random.getstate()
+    with _restored([parameter], torch.device("cpu")):
+        noisy_step(parameter)
+        assert not torch.equal(parameter, before)
+    torch.testing.assert_close(parameter.detach(), before, rtol=0, atol=0)
+    assert parameter.grad is None
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert random.getstate() == state
+
+
+def test_the_state_is_restored_when_the_step_runs_out_of_memory() -> None:
+    parameter = torch.nn.Parameter(torch.ones(4))
+    with pytest.raises(MemoryError), _restored([parameter], torch.device("cpu")):
+        noisy_step(parameter)
+        raise MemoryError
+    assert torch.equal(parameter.detach(), torch.ones(4))
+
+
+@pytest.fixture
+def plan(tiny_config: Mapping[str, Any]) -> MemoryPlan:
+    held = Held(9 * GiB, 10 * GiB, 9 * GiB)
+    figures = Figures(
+        held={8320 * 1024: held},
+        parts={"activations": 9 * GiB},
+        phase="backward",
+        layer=None,
+        phases={},
+        parameters=1,
+        trainable=1,
+        resident=0,
+        traced_layers=4,
+        layers=4,
+    )
+    return MemoryPlan(Workload(config=tiny_config, tokens=64), figures, 64, Planner(None))
+
+
+def test_prediction_and_measurement_stand_side_by_side(plan: MemoryPlan) -> None:
+    measured = Measured(allocated=9 * GiB, reserved=10 * GiB, process=10 * GiB + 300 * MiB)
+    tree = measured.as_json(plan)
+    assert tree["predicted_peak_bytes"] == 10 * GiB + 600 * MiB
+    assert tree["measured_peak_bytes"] == measured.process
+    assert tree["error"] == pytest.approx(0.0284, abs=1e-4)
+
+
+def test_a_measured_batch_that_fits_is_not_refused(plan: MemoryPlan) -> None:
+    refuse_unless_fits(Measured(9 * GiB, 30 * GiB, 31 * GiB), plan, parse_budget("12GiB"))
+
+
+def test_a_measured_batch_over_the_budget_is_refused_with_both_numbers(plan: MemoryPlan) -> None:
+    with pytest.raises(TooLargeError, match=r"it took 10\.3 GiB \(measured\), the budget is 9\.2 GiB"):
+        refuse_unless_fits(Measured(10 * GiB, 11 * GiB, 11 * GiB + 300 * MiB), plan, parse_budget("10GiB"))
+
+
+@needs_cuda
+def test_a_real_step_is_measured_on_the_card() -> None:
+    parameter = torch.nn.Parameter(torch.ones(1 << 20, device="cuda"))
+    measured = measure_longest(lambda: noisy_step(parameter), [parameter], "cuda")
+    assert isinstance(measured, Measured)
+    assert 2 * parameter.nbytes <= measured.allocated <= measured.reserved <= measured.process
+    assert torch.equal(parameter.detach().cpu(), torch.ones(1 << 20))
+
+
+@needs_cuda
+def test_the_plan_meets_the_card_within_five_percent() -> None:
+    """The traced step against the same step on the card: TRL's own head, PEFT, AdamW, bfloat16 autocast."""
+    family = family_of(torch.cuda.get_device_capability())
+    workload = for_family(Workload(config=SMOLLM2, tokens=1024, adapter=Adapter(rank=16)), family)
+    predicted = Planner(None).one(workload).with_workspace(family.cublas_bytes)
+    assert predicted.allocated == pytest.approx(step_on_the_card(workload).allocated, rel=0.05)
+
+
+def step_on_the_card(workload: Workload) -> Measured:
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from trl.trainer.utils import add_fused_lm_head
+
+    assert workload.adapter is not None
+    config = LlamaConfig(**{name: value for name, value in workload.config.items() if name != "model_type"})
+    model = LlamaForCausalLM(config).to("cuda", getattr(torch, workload.dtype))
+    add_fused_lm_head(model, outputs=TrlStep.outputs)
+    lora = LoraConfig(r=workload.adapter.rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    wrapped = get_peft_model(model, lora).train()
+    trained = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+    ids = torch.zeros(workload.batch, workload.tokens, dtype=torch.int64, device="cuda")
+
+    def step() -> None:
+        with torch.autocast("cuda", dtype=getattr(torch, workload.dtype)):
+            loss = wrapped(
+                input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, fused_lm_head=True
+            ).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return measure_longest(step, trained, "cuda")

@@ -1,0 +1,168 @@
+"""The trace against real tensors: the allocator's own events of the same step on a CPU, and TRL's own loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pytest_finetune.memory.allocator import replay, smallest_budget
+from pytest_finetune.memory.events import Born, Died, Entered, Event, live_peak
+from pytest_finetune.memory.figures import PlanError
+from pytest_finetune.memory.trace import STEPS, trace, trace_fully
+from pytest_finetune.memory.variants import variants
+from pytest_finetune.memory.workload import PLAIN_STEP, Adapter, Workload
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+EXAMPLE: Mapping[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 192,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "intermediate_size": 512,
+    "vocab_size": 4096,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 1024,
+}
+
+
+def measured_peak(workload: Workload) -> int:
+    """Run the step on real CPU tensors and return the peak of what torch's CPU allocator really handed out."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        trace_fully(workload, fake=False, cuda=False)
+    live = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    return peak
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("batch", "tokens"), [(1, 128), (4, 256)])
+def test_traced_bytes_are_the_bytes_of_a_real_step(batch: int, tokens: int, checkpointing: bool) -> None:
+    workload = Workload(
+        config=EXAMPLE,
+        tokens=tokens,
+        batch=batch,
+        dtype="float32",
+        autocast="bfloat16",
+        attention="eager",
+        checkpointing=checkpointing,
+        step=PLAIN_STEP,
+    )
+    predicted = live_peak(trace_fully(workload, cuda=False).events, rounding=1).bytes
+    assert predicted == pytest.approx(measured_peak(workload), rel=0.005)
+
+
+def figures(workload: Workload) -> tuple[int, int]:
+    """Return allocated bytes and the smallest budget."""
+    timeline = variants(trace(workload).events, workload.loading, 8320 * 1024)[0]
+    return replay(timeline).allocated, live_peak(timeline).bytes
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    batch=st.integers(1, 4),
+    tokens=st.integers(16, 160),
+    rank=st.sampled_from([2, 8, 32]),
+    more=st.sampled_from(["batch", "tokens", "rank", "checkpointing", "quantization"]),
+    checkpointing=st.booleans(),
+)
+def test_more_of_anything_and_fewer_savings_never_need_less(
+    tiny_config: Mapping[str, Any], batch: int, tokens: int, rank: int, more: str, checkpointing: bool
+) -> None:
+    small = Workload(
+        config=tiny_config,
+        batch=batch,
+        tokens=tokens,
+        adapter=Adapter(rank=rank),
+        checkpointing=checkpointing,
+    )
+    larger: Mapping[str, dict[str, Any]] = {
+        "batch": {"batch": batch + 2},
+        "tokens": {"tokens": tokens * 2},
+        "rank": {"adapter": Adapter(rank=rank * 2)},
+        "checkpointing": {"checkpointing": False},
+        "quantization": {"quantization": "none"},
+    }
+    large = small.changed(**larger[more])
+    if more == "checkpointing":
+        small = small.changed(checkpointing=True)
+    if more == "quantization":
+        small = small.changed(quantization="nf4", adapter=Adapter(rank=rank, dtype="bfloat16"))
+    assert figures(small)[1] <= figures(large)[1]
+
+
+def test_two_steps_are_traced_and_the_second_holds_the_optimizers_state(
+    tiny_config: Mapping[str, Any],
+) -> None:
+    events = trace(Workload(config=tiny_config, tokens=32)).events
+    assert sum(event == Entered("optimizer", None) for event in events) == STEPS
+    peaks = [live_peak(part).bytes for part in (events, up_to(events, "optimizer"))]
+    assert peaks[0] > peaks[1]
+
+
+def up_to(events: list[Event], phase: str) -> list[Event]:
+    return events[: events.index(Entered(phase, None))]
+
+
+def test_every_death_follows_its_birth(tiny_config: Mapping[str, Any]) -> None:
+    alive: set[int] = set()
+    for event in trace(Workload(config={**tiny_config, "num_hidden_layers": 9}, tokens=32)).events:
+        if isinstance(event, Born):
+            assert event.storage not in alive
+            alive.add(event.storage)
+        elif isinstance(event, Died):
+            alive.remove(event.storage)
+
+
+def test_trl_scores_the_supervised_positions_as_its_own_fused_head_does() -> None:
+    """The step's glue, run on real tensors, gives TRL's own loss and gradients."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from trl.trainer.utils import add_fused_lm_head
+
+    from pytest_finetune.memory.steps import TrlStep
+
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**{**EXAMPLE, "num_hidden_layers": 1}))
+    ids = torch.randint(0, 4096, (2, 9))
+    batch = {"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)}
+    ours = TrlStep().loss(model, batch).loss
+    add_fused_lm_head(model, outputs=TrlStep.outputs)
+    theirs = model(**batch, fused_lm_head=True).loss
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"optimizer": "adamw_torhc"}, "did you mean 'adamw_torch'"),
+        ({"adapter": Adapter(targets=("nope",))}, "the adapter does not fit the model"),
+        ({"step": "nowhere:Step"}, "the training step 'nowhere:Step' cannot be loaded"),
+    ],
+)
+def test_what_cannot_be_traced_says_why(
+    changes: dict[str, Any], says: str, tiny_config: Mapping[str, Any]
+) -> None:
+    with pytest.raises(PlanError, match=says):
+        trace(Workload(config=tiny_config, tokens=16).changed(**changes))
+
+
+def test_a_step_from_elsewhere_is_traced(tiny_config: Mapping[str, Any]) -> None:
+    plain = Workload(config=tiny_config, tokens=64, step=PLAIN_STEP)
+    assert live_peak(trace(plain).events).parts["logits and loss"] > 64 * 512 * 4
+
+
+def test_the_smallest_budget_lies_between_live_and_reserved(tiny_config: Mapping[str, Any]) -> None:
+    timeline = variants(trace(Workload(config=tiny_config, tokens=64)).events, "streamed", 8320 * 1024)[0]
+    held = replay(timeline)
+    assert live_peak(timeline).bytes <= smallest_budget(timeline) <= held.reserved
