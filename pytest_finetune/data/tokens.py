@@ -72,7 +72,10 @@ def tokenization(folder: Path, prompt: Prompt, max_length: int) -> Tokenization:
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise NoTokenizer(f"{file}: no such file")
-    tokenizer: Any = Tokenizer.from_file(str(file))
+    try:
+        tokenizer: Any = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises a bare Exception for a file that is no tokenizer
+        raise NoTokenizer(f"{file}: {error}") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     config = _json(folder / "tokenizer_config.json")

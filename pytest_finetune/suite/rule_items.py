@@ -68,7 +68,7 @@ def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
         scores = _scores(run, item, rule, rows)
         facts |= _score_facts(rows, scores)
         run.note(("rules", rule.name), facts)
-        _judge(run, rule, facts)
+        _judge(run, rule, rows, facts)
     except (RuleBroken, pytest.fail.Exception) as stop:
         if isinstance(stop, RuleBroken):
             run.note(("rules", rule.name), {**facts, "outcome": "error", "reasons": [str(stop)]})
@@ -206,7 +206,7 @@ def _number(value: float | None) -> float | int | None:
     return int(value) if value is not None and value in {0.0, 1.0} else value
 
 
-def _judge(run: ExperimentRun, rule: RuleMark, facts: dict[str, Any]) -> None:
+def _judge(run: ExperimentRun, rule: RuleMark, rows: Rows, facts: dict[str, Any]) -> None:
     """Judge the rule by its thresholds; raise when it fails or cannot be judged."""
     from pytest_finetune.record.case import judged_rule, score_of
 
@@ -228,14 +228,16 @@ def _judge(run: ExperimentRun, rule: RuleMark, facts: dict[str, Any]) -> None:
     run.note(("rules", rule.name), {**facts, "reasons": list(verdict.reasons)})
     if verdict.outcome != "passed":
         word = "does not hold" if verdict.outcome == "failed" else "cannot be judged"
-        _fail(f"rule {rule.name!r} {word}", verdict.reasons, _shown_rows(facts))
+        _fail(f"rule {rule.name!r} {word}", verdict.reasons, _shown_rows(rows, facts))
 
 
-def _shown_rows(facts: Mapping[str, Any]) -> list[str]:
+def _shown_rows(rows: Rows, facts: Mapping[str, Any]) -> list[str]:
+    """Name the first failed rows of the tuned arm by file and line."""
     messages = facts.get("messages", {}).get("tuned", {})
-    shown = [f"  {row}: {text.splitlines()[0] if text else ''}" for row, text in list(messages.items())[:3]]
-    if shown and len(messages) > len(shown):
-        shown.append(f"  ... {len(messages)} failed rows in the tuned arm; all of them are in the record")
+    failed = [row for row in rows if row.id in messages]
+    shown = [f"  {row.place}: {(messages[row.id].splitlines() or [''])[0]}" for row in failed[:3]]
+    if len(failed) > len(shown):
+        shown.append(f"  ... {len(failed)} failed rows in the tuned arm; all of them are in the record")
     return shown
 
 

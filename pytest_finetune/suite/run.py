@@ -181,7 +181,7 @@ class ExperimentRun:
         from pytest_finetune.memory.plan import plan_memory
 
         counted = self.contract.tokenization.table(self.train_rows) if self.contract.tokenization else {}
-        plan = plan_memory(self.experiment, counted.get("max"), self.session.store)
+        plan = plan_memory(self.experiment, counted.get("max") or None, self.session.store)
         self.note(("memory",), plan.as_json(self.budget if self.budget.comparable else None))
         return plan
 

@@ -10,11 +10,15 @@ if TYPE_CHECKING:
 
 
 def tokenization_of(experiment: Experiment) -> Tokenization | None:
-    """Return how rows become tokens; None when the base, or a fast tokenizer of it, is not here."""
+    """Return how rows become tokens; None when the base is not here, or only transformers can tokenise for it."""
+    from pytest_finetune.data.rows import Row
     from pytest_finetune.data.tokens import NoTokenizer, tokenization
     from pytest_finetune.fingerprint import BaseModelError, base_folder
 
+    sample = Row("sample", 1, 0, "instruction", "Say", "this", "that", None, (), None, {})
     try:
-        return tokenization(base_folder(experiment), experiment.prompt, experiment.training.max_seq_length)
+        found = tokenization(base_folder(experiment), experiment.prompt, experiment.training.max_seq_length)
+        found.counts([sample])  # a chat template that needs more than messages shows it here
     except (BaseModelError, NoTokenizer):
         return None
+    return found

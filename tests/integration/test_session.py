@@ -303,3 +303,20 @@ def test_a_plugins_data_check_closes_the_gate_like_ours(project: Project) -> Non
     result.assert_outcomes(failed=1, errors=3)
     result.stdout.fnmatch_lines(["*acme/house-rule*train.jsonl:3*"])
     assert project.calls() == []
+
+
+def test_a_tokenizer_that_cannot_be_read_costs_only_the_token_counts(project: Project) -> None:
+    project.write(
+        {
+            "base/tokenizer.json": "version https://git-lfs.github.com/spec/v1",
+            "base/tokenizer_config.json": "{}",
+        }
+    )
+    assert project.run("--finetune").ret == 0
+    assert project.experiment()["data"]["train"]["tokens"] is None
+
+
+def test_a_failed_rule_names_its_rows_by_file_and_line(project: Project) -> None:
+    project.says("tuned", 20)
+    result = project.run("--finetune")
+    result.stdout.fnmatch_lines(["*eval.jsonl:21: JSONDecodeError: Expecting value*"])
