@@ -95,6 +95,12 @@ class Evidence:
         )
         _update(test, report)
 
+    def take(self, outbox: Outbox) -> None:
+        """Take what was never sent: an interrupted test makes no report."""
+        for fact in outbox.facts:
+            remember(self.facts, fact)
+        outbox.facts = []
+
     def experiments(self) -> list[str]:
         """Return the names of the experiments, in the order in which they were met."""
         return list(dict.fromkeys(fact.experiment for fact in self.facts.values()))

@@ -48,7 +48,7 @@ class ProgressLine:
         self._config = config
         self._worker = xdist.is_worker(config)
         self._reporter = config.pluginmanager.get_plugin("terminalreporter")
-        self._live = not self._worker and self._reporter is not None and self._reporter._tw._file.isatty()
+        self._live = not self._worker and self._reporter is not None and self._reporter.isatty
         self._last_s = float("-inf")
         self._open = False
 

@@ -216,7 +216,7 @@ class ExperimentRun:
         try:
             return self.once("the training", lambda: training_step.adapter_of(self))
         except BaseException as error:
-            if isinstance(error, Exception | pytest.fail.Exception):
+            if isinstance(error, Exception | pytest.fail.Exception | KeyboardInterrupt):
                 first = (str(error) or type(error).__name__).splitlines()[0]
                 by = self.session.item.nodeid if self.session.item else "the training"
                 self.close_gate(Stage.TRAINING, by, first)

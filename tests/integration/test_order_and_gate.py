@@ -145,4 +145,6 @@ def test_an_interrupted_training_leaves_a_record(project: Project) -> None:
     result = project.run("--finetune", subprocess=True)
     assert result.ret == 2
     assert project.record()["exit_status"] == 2
-    assert project.experiment()["decision"]["undecided"]
+    decision = project.experiment()["decision"]
+    assert decision["undecided"]
+    assert decision["reasons"][0].startswith("the training stage failed in test_rules.py::test_strict_json")
