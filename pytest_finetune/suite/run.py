@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MALFORMED_SHOWN: Final = 20
+OVERLAP_ROWS: Final = 100_000
 
 
 class step(Generic[T]):  # noqa: N801 (reads as `cached_property`)
@@ -169,11 +170,18 @@ class ExperimentRun:
     def checked_data(self) -> bool:
         """The built-in contract check: it runs before anything is trained or asked, whatever tests were selected."""
         findings = self.contract.findings(self.train_rows, self.eval_rows)
+        self._note_overlap()
         if findings.errors:
             self.close_gate(Stage.DATA, "the built-in contract check", findings.headline())
             lines = findings.explain(limit=MALFORMED_SHOWN)
             pytest.fail("nothing is trained: the rows break the contract\n" + "\n".join(lines), pytrace=False)
         return True
+
+    def _note_overlap(self) -> None:
+        from pytest_finetune.data.profile import overlap
+
+        if len(self.train_rows) <= OVERLAP_ROWS:  # it holds every n-gram of the training rows
+            self.note(("data", "overlap"), overlap(self.train_rows, self.eval_rows))
 
     @step
     def memory_plan(self) -> MemoryPlan:

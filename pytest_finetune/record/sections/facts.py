@@ -15,6 +15,13 @@ from pytest_finetune.record.wording import counted, duration, size
 
 _TOKENS: Final = {"p50": "median", "p95": "95th percentile", "max": "longest", "truncated": "truncated"}
 
+_PROFILE: Final = {
+    "characters asked, median": ("lengths", "input", "p50"),
+    "characters asked, longest": ("lengths", "input", "max"),
+    "characters answered, median": ("lengths", "output", "p50"),
+    "different questions": ("distinct_questions",),
+    "different answers": ("distinct_answers",),
+}
 _CHARTER: Final = ("behaviour", "facts_change", "prompt_tried", "owner", "base_license", "data_license")
 
 
@@ -31,6 +38,11 @@ def data(experiment: Json) -> Html:
         for key, title in _TOKENS.items()
         if any(reading.part(known, split, "tokens") for split in splits)
     ]
+    rows += [
+        [title, *(_count(reading.part(known, split, *path[:-1]), path[-1]) for split in splits)]
+        for title, path in _PROFILE.items()
+        if any(reading.part(known, split, *path[:-1]).get(path[-1]) is not None for split in splits)
+    ]
     for kind in ("label", "tag"):
         shares = {split: _shares(reading.part(known, split), f"{kind}s") for split in splits}
         names = {name for share in shares.values() for name in share}
@@ -41,7 +53,22 @@ def data(experiment: Json) -> Html:
             )
         ]
     head = ["", *({"train": "training", "eval": "held out"}.get(split, split) for split in splits)]
-    return join([table(head, rows, "Profile of the rows"), _findings(experiment), _waived(known)])
+    return join(
+        [table(head, rows, "Profile of the rows"), _overlap(known), _findings(experiment), _waived(known)]
+    )
+
+
+def _overlap(known: Json) -> Html | None:
+    """Say how much of the held-out questions training has already seen, word by word."""
+    overlap = reading.part(known, "overlap")
+    touched, rows = reading.whole(overlap, "touched"), reading.whole(overlap, "held_out_rows")
+    words = reading.whole(overlap, "ngram_words")
+    if touched is None or rows is None or words is None:
+        return None
+    said = (
+        f"{touched:,} of {rows:,} held-out questions share {words} words in a row with a training question."
+    )
+    return element("p", said, class_="ft-muted")
 
 
 def _count(of: Json, key: str) -> str:
