@@ -25,6 +25,7 @@ LARGE_SEGMENT: Final = 20 * MiB
 OWN_SEGMENT: Final = 10 * MiB
 SEGMENT_STEP: Final = 2 * MiB
 _APART: Final = 1 << 44
+_NEAR: Final = 64 * MiB
 
 
 class DoesNotFitError(MemoryError):
@@ -240,22 +241,29 @@ def smallest_budget(
     *,
     expandable: bool = False,
     within: int | None = None,
+    near: int | None = None,
 ) -> int:
-    """Return the smallest capacity that the replay survives, to `within` bytes (never too small.
+    """Return the smallest capacity that the replay survives, to `within` bytes (never too small; default 0.05%).
 
-    Default 0.05%).
-
-    Found by bisection between the peak of live bytes and `free`, the replay without pressure.
+    Found by bisection between the peak of live bytes and `free`, the replay without pressure; `near` is a guess that
+    shortens the search.
     """
     timeline = [event for event in events if isinstance(event, Born | Died | Emptied)]
     free = free or replay(timeline, expandable=expandable)
+
+    def survives(capacity: int) -> bool:
+        try:
+            replay(timeline, capacity, expandable=expandable)
+        except DoesNotFitError:
+            return False
+        return True
+
     low, high = free.allocated - LARGE_SEGMENT, free.reserved
     step = max(MiB, free.reserved // 2048) if within is None else within
+    for bound in (near - _NEAR, near + _NEAR) if near is not None else ():
+        if low < bound < high:
+            low, high = (low, bound) if survives(bound) else (bound, high)
     while high - low > step:
         middle = (low + high) // 2
-        try:
-            replay(timeline, middle, expandable=expandable)
-            high = middle
-        except DoesNotFitError:
-            low = middle
+        low, high = (low, middle) if survives(middle) else (middle, high)
     return high

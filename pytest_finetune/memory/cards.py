@@ -46,7 +46,7 @@ ADA: Final = Family("Ada", (8, 9))
 HOPPER: Final = Family("Hopper", (9, 0), cublas_bytes=32 * MiB)
 BLACKWELL: Final = Family("Blackwell", (10, 0), cublas_bytes=32 * MiB)
 BLACKWELL_CONSUMER: Final = Family("Blackwell (consumer)", (12, 0), cublas_bytes=32 * MiB)
-CDNA: Final = Family("CDNA", (9, 4), cublas_bytes=76 * MiB, vendor="amd")
+CDNA: Final = Family("CDNA", (9, 4), cublas_bytes=32 * MiB, vendor="amd")
 UNKNOWN: Final = Family("unknown accelerator", (8, 0), cublas_bytes=32 * MiB)
 
 FAMILIES: Final = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import torch
 
@@ -104,9 +104,13 @@ def make_optimizer(name: str, parameters: Iterable[torch.nn.Parameter]) -> Optim
     raise PlanError(f"the optimizer {name!r} cannot be planned{guess} Known are {', '.join(KNOWN)}")
 
 
-def clip_gradients(parameters: Iterable[torch.nn.Parameter], max_norm: float) -> Any:
-    """Clip as the Trainer does before it steps.
+def clip_gradients(parameters: Iterable[torch.nn.Parameter], max_norm: float) -> None:
+    """Clip as the Trainer does before it steps: a norm for each gradient, then one factor for all, in place.
 
-    A norm for each gradient, then one factor for all, in place.
+    The operators are those of `torch.nn.utils.clip_grad_norm_` on CUDA, which refuses to run them on meta tensors.
     """
-    return torch.nn.utils.clip_grad_norm_(list(parameters), max_norm, foreach=True)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = torch._foreach_norm(gradients, 2.0)
+    total = torch.linalg.vector_norm(torch.stack(norms), 2.0)
+    factor = torch.clamp(max_norm / (total + 1e-6), max=1.0)
+    torch._foreach_mul_(gradients, factor)

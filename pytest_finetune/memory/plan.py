@@ -184,21 +184,12 @@ def workload_of(
 ) -> tuple[Workload, tuple[str, ...]]:
     """Return the step that training will run on an accelerator, and notes about what was assumed."""
     training = experiment.training
-    notes = []
-    if training.packing:
-        tokens = training.max_seq_length
-        notes.append(f"rows are packed: every sequence has max_seq_length {tokens} tokens")
-    elif longest_tokens is None:
-        tokens = training.max_seq_length
-        notes.append(f"the rows' lengths are not known: planned for max_seq_length {tokens}")
-    else:
-        tokens = max(2, min(longest_tokens, training.max_seq_length))
-        notes.append(f"planned for the longest row that training sees, {tokens} tokens")
+    tokens, batch, note = _shape(experiment, longest_tokens)
     quantized = experiment.quantization != "none"
     workload = Workload(
         config=read_config(experiment),
         tokens=tokens,
-        batch=training.per_device_train_batch_size,
+        batch=batch,
         accumulation=training.gradient_accumulation_steps,
         quantization=experiment.quantization,
         adapter=Adapter(
@@ -209,12 +200,28 @@ def workload_of(
             dtype="bfloat16" if quantized else "float32",
         ),
         checkpointing=training.gradient_checkpointing,
-        masked=training.per_device_train_batch_size > 1 and not training.packing,
+        masked=batch > 1 or training.packing,
         optimizer=training.optim,
         max_grad_norm=float(training.sft.get("max_grad_norm", 1.0)),
         step=step,
     )
-    return workload, tuple(notes)
+    return workload, (note,)
+
+
+def _shape(experiment: Experiment, longest_tokens: int | None) -> tuple[int, int, str]:
+    """Return tokens and rows of the largest batch, and what was assumed.
+
+    Packed rows travel as one sequence without padding, whose mask keeps the rows apart.
+    """
+    training = experiment.training
+    limit, batch = training.max_seq_length, training.per_device_train_batch_size
+    if training.packing:
+        tokens = batch * limit
+        return tokens, 1, f"rows are packed: {batch} x {limit} tokens are one sequence of {tokens}"
+    if longest_tokens is None:
+        return limit, batch, f"the rows' lengths are not known: planned for max_seq_length {limit}"
+    tokens = max(2, min(longest_tokens, limit))
+    return tokens, batch, f"planned for the longest row that training sees, {tokens} tokens"
 
 
 def for_family(workload: Workload, family: Family) -> Workload:

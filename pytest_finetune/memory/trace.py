@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import itertools
 import json
 import os
@@ -179,7 +180,9 @@ class _Run:
 def _first_update(
     name: str, max_grad_norm: float, shapes: tuple[tuple[tuple[int, ...], torch.dtype], ...]
 ) -> list[Event]:
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    # Meta tensors are several times faster than fake ones, but the fused optimizers refuse them.
+    fused = FakeTensorMode(allow_non_fake_inputs=True) if "fused" in name else torch.device("meta")
+    with fused:
         parameters = [torch.nn.Parameter(torch.empty(shape, dtype=dtype)) for shape, dtype in shapes]
         for parameter in parameters:
             parameter.grad = torch.empty_like(parameter)
@@ -253,7 +256,10 @@ def _logical(parameter: torch.nn.Parameter) -> int:
 def figures(workload: Workload, workspaces: Sequence[int]) -> Figures:
     """Trace a workload and replay its timeline, once for each size of a cuBLAS workspace."""
     traced = trace(workload)
-    held = {size: _held(workload, traced.events, size) for size in workspaces}
+    held: dict[int, Held] = {}
+    for size in workspaces:
+        near = next(iter(held.values())).smallest if held else None
+        held[size] = _held(workload, traced.events, size, near)
     peak = live_peak(variants(traced.events, workload.loading, max(workspaces))[0])
     resident = sum(event.bytes for event in traced.events if isinstance(event, Born) and event.op in LOADED)
     return Figures(
@@ -270,7 +276,7 @@ def figures(workload: Workload, workspaces: Sequence[int]) -> Figures:
     )
 
 
-def _held(workload: Workload, events: Sequence[Event], workspace: int) -> Held:
+def _held(workload: Workload, events: Sequence[Event], workspace: int, near: int | None) -> Held:
     """Replay the variants of a timeline; of several the largest figures count."""
     expandable = workload.expandable_segments
     timelines = variants(events, workload.loading, workspace)
@@ -279,7 +285,7 @@ def _held(workload: Workload, events: Sequence[Event], workspace: int) -> Held:
         max(held.allocated for held in replays),
         max(held.reserved for held in replays),
         max(
-            smallest_budget(timeline, free, expandable=expandable)
+            smallest_budget(timeline, free, expandable=expandable, near=near)
             for timeline, free in zip(timelines, replays, strict=True)
         ),
     )
@@ -291,6 +297,7 @@ def main() -> int:
     A ladder is a list from the mildest to the strongest change; with a limit it is climbed only as far as
     needed, and what was not traced is null. Whatever the libraries print goes to standard error.
     """
+    gc.disable()  # between the traces is early enough, and storages then die by reference count alone
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     request = json.load(sys.stdin)
@@ -320,6 +327,11 @@ def _climb(
         except PlanError as error:
             found[index] = {"error": str(error)}
             enough = False
+        except Exception as error:
+            # One workload must not take the others with it; what the library said is the answer.
+            found[index] = {"error": f"the step could not be traced: {type(error).__name__}: {error}"}
+            enough = False
+        gc.collect()
         strongest = index == len(ladder) - 1
         if limit is not None and enough != strongest:
             break
@@ -332,4 +344,6 @@ def needs_bitsandbytes(workload: Workload) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # taking the libraries down in good order would take another second

@@ -120,3 +120,10 @@ def test_everything_freed_leaves_an_allocator_that_can_give_all_back(
     assert allocator.allocated == 0
     allocator.empty_cache()
     assert allocator.reserved == 0
+
+
+@given(timelines(), st.integers(0, 400 * MiB))
+def test_a_guess_shortens_the_search_and_changes_nothing(events: list[Event], near: int) -> None:
+    plain, guessed = smallest_budget(events, within=MiB), smallest_budget(events, within=MiB, near=near)
+    assert abs(plain - guessed) <= MiB
+    replay(events, capacity=guessed)

@@ -16,16 +16,14 @@ BF16 = Adapter(dtype="bfloat16")
 VARIANTS: Mapping[str, dict[str, Any]] = {
     "lora": {},
     "checkpointing": {"checkpointing": True},
-    "dropout": {"adapter": Adapter(dropout=0.1)},
     "padded batch": {"masked": True},
     "eager attention": {"attention": "eager"},
-    "accumulation": {"accumulation": 4},
+    "accumulation and dropout": {"accumulation": 4, "adapter": Adapter(dropout=0.1)},
     "dora": {"adapter": Adapter(dora=True)},
     "nf4": {"quantization": "nf4", "adapter": BF16},
     "int8": {"quantization": "int8", "adapter": BF16},
     "full fine-tuning": {"adapter": None},
-    "transformers step": {"step": PLAIN_STEP},
-    "8-bit optimizer": {"optimizer": "adamw_8bit"},
+    "transformers step, 8-bit optimizer": {"step": PLAIN_STEP, "optimizer": "adamw_8bit"},
     "fused optimizer": {"optimizer": "adamw_torch_fused"},
     "kbit training": {
         "quantization": "nf4",

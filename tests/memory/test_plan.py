@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from pytest_finetune.experiment import Experiment, load_experiment
 from pytest_finetune.memory.figures import Figures, Held, PlanError
 from pytest_finetune.memory.hardware import detect, parse_budget
-from pytest_finetune.memory.plan import MemoryPlan, plan_memory
+from pytest_finetune.memory.plan import MemoryPlan, plan_memory, workload_of
 from pytest_finetune.memory.planner import Planner
 from pytest_finetune.memory.sizes import GiB, MiB
 from pytest_finetune.memory.workload import Workload
@@ -129,3 +130,38 @@ def test_an_unknown_architecture_is_named(tmp_path: Path, experiment: Experiment
 
 def test_a_plan_prints_in_one_line(plan: MemoryPlan) -> None:
     assert repr(plan) == "predicted peak 12.6 GiB (batch 8, 512 tokens)"
+
+
+def test_packed_rows_are_one_long_sequence_with_a_mask(experiment: Experiment) -> None:
+    packed = dataclasses.replace(experiment, training=dataclasses.replace(experiment.training, packing=True))
+    workload, (note,) = workload_of(packed, 20)
+    assert (workload.tokens, workload.batch, workload.masked) == (128, 1, True)
+    assert note == "rows are packed: 2 x 64 tokens are one sequence of 128"
+
+
+@pytest.mark.parametrize(
+    ("longest", "tokens", "note"),
+    [
+        (48, 48, "planned for the longest row that training sees, 48 tokens"),
+        (999, 64, "planned for the longest row that training sees, 64 tokens"),
+        (None, 64, "the rows' lengths are not known: planned for max_seq_length 64"),
+    ],
+)
+def test_the_traced_length_is_what_training_sees(
+    longest: int | None, tokens: int, note: str, experiment: Experiment
+) -> None:
+    workload, notes = workload_of(experiment, longest)
+    assert (workload.tokens, notes) == (tokens, (note,))
+
+
+def test_a_quantised_base_keeps_narrow_adapters(tmp_path: Path, experiment: Experiment) -> None:
+    workload, _ = workload_of(dataclasses.replace(experiment, peft_method="qlora", quantization="nf4"), 48)
+    assert workload.adapter is not None
+    assert (workload.quantization, workload.adapter.dtype) == ("nf4", "bfloat16")
+
+
+def test_the_disk_is_planned_with_the_memory(experiment: Experiment, tmp_path: Path) -> None:
+    plan = plan_memory(experiment, 48, Store(tmp_path / "store"))
+    assert plan.disk is not None
+    assert plan.disk <= detect("cpu", tmp_path)
+    assert plan.disk.kept == 2
