@@ -121,6 +121,8 @@ class MemoryPlan:
         But only while the allocator keeps giving memory back) or ``does not fit``.
         """
         usable, family = _usable(budget, self.family)
+        if isinstance(budget, Budget):
+            _check_device(self.workload, budget)
         plan = self.on(family)
         if plan.peak_bytes <= usable:
             return FITS
@@ -258,6 +260,14 @@ def _config(file: Path) -> Mapping[str, Any]:
     if not isinstance(tree, dict) or "model_type" not in tree:
         raise PlanError(f"base model: {str(file)!r} names no model_type, so its architecture is unknown")
     return tree
+
+
+def _check_device(workload: Workload, budget: Budget) -> None:
+    if budget.device == "mps" and workload.quantization != "none":
+        raise PlanError(
+            f"quantization {workload.quantization!r} needs bitsandbytes' kernels, which {budget.name} cannot run; "
+            "they run on NVIDIA and AMD cards. Here: quantization: none"
+        )
 
 
 def _usable(budget: Budget | int, family: Family) -> tuple[int, Family]:

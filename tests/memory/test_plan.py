@@ -10,7 +10,7 @@ import pytest
 
 from pytest_finetune.experiment import Experiment, load_experiment
 from pytest_finetune.memory.figures import Figures, Held, PlanError
-from pytest_finetune.memory.hardware import detect, parse_budget
+from pytest_finetune.memory.hardware import Budget, detect, parse_budget
 from pytest_finetune.memory.plan import MemoryPlan, plan_memory, workload_of
 from pytest_finetune.memory.planner import Planner
 from pytest_finetune.memory.sizes import GiB, MiB
@@ -165,3 +165,10 @@ def test_the_disk_is_planned_with_the_memory(experiment: Experiment, tmp_path: P
     assert plan.disk is not None
     assert plan.disk <= detect("cpu", tmp_path)
     assert plan.disk.kept == 2
+
+
+def test_a_quantisation_that_the_device_cannot_run_is_named(plan: MemoryPlan) -> None:
+    apple = Budget("Apple GPU", "mps", 64 * GiB, 64 * GiB)
+    assert plan <= apple
+    with pytest.raises(PlanError, match=r"quantization 'nf4' needs .* Apple GPU cannot run"):
+        dataclasses.replace(plan, workload=plan.workload.changed(quantization="nf4")).verdict(apple)
