@@ -39,8 +39,8 @@ MARKERS: Final = {
     "eval_rule": (
         Stage.RULES,
         "eval_rule(*, primary=False, min_rate=None, min_rate_bound=None, min_gain=None, max_loss=None, "
-        "confidence=None, suite=None, cluster=None, name=None): one rule of the evaluation, run on every held-out "
-        "row and every arm; takes `response`",
+        "confidence=None, suite=None, cluster=None, slice=None, protected=None, name=None): one rule of the "
+        "evaluation, run on every held-out row and every arm; takes `response`",
     ),
     "decision_rule": (Stage.DECISION, "decision_rule: judges the adapter by `decision`, after all rules"),
     "finetune": (None, "finetune(file, **overrides): the experiment that this test is about"),
@@ -98,6 +98,8 @@ class RuleMark:
     confidence: float | None = None
     suite: str | None = None
     cluster: str | None = None
+    slice: str | None = None
+    protected: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -126,59 +128,25 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return pairs
 
 
-_KNOWN: Final = (
-    "primary",
-    "min_rate",
-    "min_rate_bound",
-    "min_gain",
-    "max_loss",
-    "confidence",
-    "suite",
-    "cluster",
-    "name",
-)
-_SHARES: Final = ("min_rate", "min_rate_bound", "min_gain", "max_loss", "confidence")
-
-
 def rule_mark(mark: pytest.Mark, default_name: str, parameters: str = "") -> RuleMark:
     """Check the arguments of an `eval_rule` marker; raise MarkerMistake naming the argument and what is allowed.
 
     `parameters` is the ``[id]`` of a parametrised rule; it is part of its name.
     """
-    if mark.args:
-        raise MarkerMistake(
-            f"eval_rule takes keyword arguments only, found {mark.args[0]!r}; known: {', '.join(_KNOWN)}"
-        )
-    for key, value in mark.kwargs.items():
-        if key not in _KNOWN:
-            from pytest_finetune.yamlfile import unknown_key
+    from pytest_finetune.suite.rule_arguments import KNOWN, mistakes
 
-            raise MarkerMistake(f"eval_rule({key}=...): {unknown_key(key, _KNOWN)}")
-        if key in _SHARES and value is not None and not _is_share(value):
-            raise MarkerMistake(
-                f"eval_rule({key}={value!r}): write a share between 0 and 1, as in {key}=0.95"
-            )
-    arguments = dict(mark.kwargs)
-    if not isinstance(arguments.get("primary", False), bool):
-        raise MarkerMistake(f"eval_rule(primary={arguments['primary']!r}): write True or False")
-    for key in ("suite", "cluster", "name"):
-        if arguments.get(key) is not None and not (isinstance(arguments[key], str) and arguments[key]):
-            raise MarkerMistake(f"eval_rule({key}={arguments[key]!r}): write a name")
-    if arguments.get("cluster") not in {None, "group"}:
-        raise MarkerMistake(
-            f"eval_rule(cluster={arguments['cluster']!r}): rows are clustered by 'group' only"
-        )
-    if arguments.get("primary") and arguments.get("suite") is not None:
-        raise MarkerMistake(
-            "eval_rule(primary=True, suite=...): the primary rule is judged on eval_file; suites hold guards"
-        )
+    if mark.args:
+        known = ", ".join(KNOWN)
+        raise MarkerMistake(f"eval_rule takes keyword arguments only, found {mark.args[0]!r}; known: {known}")
+    for mistake in mistakes(mark.kwargs):
+        raise MarkerMistake(mistake)
+    arguments: dict[str, Any] = {}
+    for key, value in mark.kwargs.items():
+        if value is not None:
+            arguments[key] = tuple(value) if isinstance(value, list) else value
     given = arguments.pop("name", None)
     name = f"{given}{parameters}" if given else default_name
     return RuleMark(name=name, arguments=dict(mark.kwargs), **arguments)
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def mark_of(item: pytest.Item, name: str) -> pytest.Mark | None:

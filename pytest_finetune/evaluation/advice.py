@@ -9,7 +9,9 @@ from typing import NamedTuple
 from pytest_finetune.evaluation import wording
 from pytest_finetune.evaluation.comparison import BASE, TUNED, Contest, Contests
 from pytest_finetune.evaluation.evidence import NextChange
+from pytest_finetune.evaluation.guards import lost_guards
 from pytest_finetune.evaluation.rules import Scores
+from pytest_finetune.evaluation.slices import protected_slices
 from pytest_finetune.evaluation.statistics.power import (
     MOST_ROWS,
     TOO_CLOSE,
@@ -80,11 +82,9 @@ def after_discard(primary: Contests, contests: Mapping[str, Contests]) -> NextCh
     if prompts:
         change = f"serve the base model with the prompt of arm {prompts[0].against!r}: prompting is enough"
         return NextChange(change, prompts[0].comparison.sentence, prompts[0].comparison.broken[:_ROWS_SHOWN])
-    guard = min(
-        (many[BASE] for many in contests.values() if many[BASE].rule.guard), key=lambda one: one.p_worse
-    )
-    change = f"add training rows that show what {guard.rule.name} checks"
-    return NextChange(change, guard.comparison.sentence, guard.comparison.broken[:_ROWS_SHOWN])
+    guard = min(lost_guards(contests), key=lambda one: one.contest.p_worse)
+    change = f"add training rows that show what {guard.name} checks"
+    return NextChange(change, guard.sentence, guard.contest.comparison.broken[:_ROWS_SHOWN])
 
 
 def after_iterate(
@@ -142,6 +142,9 @@ def _rule_risks(name: str, base: Contest, scores: Scores) -> Iterator[str]:
         yield f"{name} gained in most groups, but a few groups that lose much are not excluded"
     if sample.clusters is None and _share_groups(scores.groups):
         yield f"{name} counts rows of one group as independent: write cluster='group' in its eval_rule"
+    for part in protected_slices(base.table, base.levels):
+        if not part.lost and part.unseen_loss >= _LARGE_UNSEEN_LOSS:
+            yield f"{name}, {part.sentence}"
     unseen = -sample.lower(base.levels.brake)
     if base.rule.guard and unseen >= _LARGE_UNSEEN_LOSS:
         loss = f"{100 * unseen:.1f} points"

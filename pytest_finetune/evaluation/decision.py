@@ -11,8 +11,8 @@ from pytest_finetune.evaluation import wording
 from pytest_finetune.evaluation.advice import after_discard, after_iterate, risks, rows_needed
 from pytest_finetune.evaluation.comparison import BASE, TUNED, Comparison, Contest, Contests
 from pytest_finetune.evaluation.evidence import NextChange
+from pytest_finetune.evaluation.guards import lost_guards
 from pytest_finetune.evaluation.rules import RuleSpec, Scores, Table, missing, rules_sha256, tabulate
-from pytest_finetune.evaluation.statistics.levels import holm
 from pytest_finetune.evaluation.statistics.plan import Plan
 from pytest_finetune.evaluation.statistics.power import discordance_after
 from pytest_finetune.evaluation.thresholds import RuleVerdict, judge_rule
@@ -188,11 +188,9 @@ def _discard_reasons(primary: Contests, contests: Mapping[str, Contests]) -> Ite
         against_base = contest.against == BASE
         if contest.many and (contest.excluded or (against_base and contest.worse)):
             yield contest.comparison.sentence
-    guards = [many[BASE] for many in contests.values() if many[BASE].rule.guard and many[BASE].many]
-    lost = holm([guard.p_worse for guard in guards], [guard.levels.brake for guard in guards])
     if not primary[BASE].demonstrated:
-        for guard in (guard for guard, worse in zip(guards, lost, strict=True) if worse):
-            yield f"a guard is lost and {primary[BASE].rule.name} did not gain; {guard.comparison.sentence}"
+        for guard in lost_guards(contests):
+            yield f"a guard is lost and {primary[BASE].rule.name} did not gain; {guard.sentence}"
 
 
 def _keep_lacks(case: Case, primary: Contests, verdicts: Sequence[RuleVerdict]) -> Iterator[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_finetune.evaluation import wording
@@ -33,6 +33,8 @@ class RuleSpec:
     confidence: float | None = None
     suite: str | None = None
     cluster: str | None = None
+    slice: str | None = None
+    protected: tuple[str, ...] = ()
     sha256: str = ""
     changed_after_look: bool = False
 
@@ -78,8 +80,9 @@ class Scores:
     """What one rule gave on every held-out row, per arm.
 
     `arms[name][i]` belongs to `rows[i]`: 1.0 passed, 0.0 failed, a number between for a graded rule,
-    None skipped. `noise` holds further runs of the base on the same rows. `errors` are runtime errors,
-    which decide nothing; an assertion or exception inside the rule is a failed row and not an error.
+    None skipped. `noise` holds further runs of the base on the same rows. `slices` names the rows of each
+    slice, where the rule is sliced. `errors` are runtime errors, which decide nothing; an assertion or
+    exception inside the rule is a failed row and not an error.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Scores:
     errors: tuple[str, ...] = ()
     executed: bool = True
     noise: tuple[tuple[float | None, ...], ...] = ()
+    slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,19 @@ class Table:
     groups: tuple[str | None, ...] | None
     noisy: tuple[bool, ...]
     skipped: tuple[str, ...]
+    slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def part(self, rows: Collection[str]) -> Table:
+        """Return the table of some of its rows."""
+        kept = [i for i, row in enumerate(self.rows) if row in rows]
+        return replace(
+            self,
+            rows=tuple(self.rows[i] for i in kept),
+            arms={name: tuple(scores[i] for i in kept) for name, scores in self.arms.items()},
+            groups=None if self.groups is None else tuple(self.groups[i] for i in kept),
+            noisy=tuple(self.noisy[i] for i in kept),
+            slices={},
+        )
 
     def against(self, opponent: str, ours: str = "tuned") -> PairedGain:
         """Pair an arm with an opponent, row by row."""
@@ -132,7 +149,13 @@ def tabulate(rule: RuleSpec, scores: Scores) -> Table:
         groups=tuple(groups[i] for i in kept) if rule.cluster else None,
         noisy=tuple(bool(scores.noise) and len({run[i] for run in runs}) > 1 for i in kept),
         skipped=tuple(row for row, counts in zip(scores.rows, counted, strict=True) if not counts),
+        slices=_counted_slices(scores, kept),
     )
+
+
+def _counted_slices(scores: Scores, kept: Sequence[int]) -> dict[str, tuple[str, ...]]:
+    rows = {scores.rows[i] for i in kept}
+    return {name: tuple(row for row in given if row in rows) for name, given in scores.slices.items()}
 
 
 def missing(rule: RuleSpec, scores: Scores | None, arms: Sequence[str]) -> Iterator[str]:
@@ -175,6 +198,23 @@ def _unusable_rows(rule: RuleSpec, scores: Scores) -> Iterator[str]:
         yield f"rule {name} gave a score outside 0 to 1: {next(s for s in given if not 0 <= s <= 1)!r}"
     elif rule.guard and not any(given):
         yield f"guard {name} passes on no row in any arm, so it cannot guard anything: it may be broken"
+    elif rule.slice is not None:
+        counted = {
+            row for row, *given in zip(scores.rows, *scores.arms.values(), strict=True) if None not in given
+        }
+        slices = {key: [row for row in rows if row in counted] for key, rows in scores.slices.items()}
+        yield from _slice_problems(rule, slices)
+
+
+def _slice_problems(rule: RuleSpec, slices: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield what forbids a decision: no row is in any slice, or none is in a protected one."""
+    if not any(slices.values()):
+        yield f"rule {rule.name!r} is sliced by {rule.slice!r}, which no counted row has"
+        return
+    known = wording.listed([name for name, rows in sorted(slices.items()) if rows], 8)
+    for wanted in rule.protected:
+        if not slices.get(wanted):
+            yield f"rule {rule.name!r} protects the slice {wanted!r}, which no counted row is in; slices: {known}"
 
 
 def _mixed(given: Sequence[float | None]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from pytest_finetune.evaluation import wording
 from pytest_finetune.evaluation.comparison import Contest
 from pytest_finetune.evaluation.rules import RuleSpec, Table
+from pytest_finetune.evaluation.slices import protected_slices
 from pytest_finetune.evaluation.statistics.dirichlet import atoms, mean_cdf
 from pytest_finetune.evaluation.statistics.levels import Levels
 from pytest_finetune.evaluation.statistics.sample import needed_passes
@@ -69,6 +70,7 @@ def _checks(table: Table, base: Contest, levels: Levels) -> Iterator[Check]:
         yield _loss(base, rule.max_loss, levels)
     if rule.guard:
         yield _guard(rule, base, levels)
+    yield from (Check(not one.lost, one.sentence) for one in protected_slices(table, levels))
 
 
 def _rate(table: Table, wanted: float) -> Check:

@@ -31,6 +31,8 @@ def rule_specs(tree: Mapping[str, Any]) -> tuple[RuleSpec, ...]:
             confidence=facts["confidence"],
             suite=facts["suite"],
             cluster=facts.get("cluster"),
+            slice=facts.get("slice"),
+            protected=tuple(facts.get("protected") or ()),
             sha256=facts["sha256"],
             changed_after_look=facts.get("changed_after_look", False),
         )
@@ -52,7 +54,8 @@ def scores_of(tree: Mapping[str, Any], name: str) -> Scores:
         arm: tuple(None if value is None else float(value) for value in given)
         for arm, given in facts["scores"].items()
     }
-    return Scores(name, rows, tuple(facts.get("groups") or ()), arms)
+    slices = {part: tuple(members) for part, members in (facts.get("slice_rows") or {}).items()}
+    return Scores(name, rows, tuple(facts.get("groups") or ()), arms, slices=slices)
 
 
 def expected_arms(tree: Mapping[str, Any]) -> tuple[str, ...]:
@@ -101,6 +104,19 @@ def score_of(tree: Mapping[str, Any], rule: str, arm: str) -> Score:
     spec = next(spec for spec in rule_specs(tree) if spec.name == rule)
     look = tree.get("looks", {}).get("k", 1)
     return score.score_of(spec, scores_of(tree, rule), arm, defaults_of(tree), look)
+
+
+def slices_of(tree: Mapping[str, Any], rule: str) -> dict[str, dict[str, Any]]:
+    """Return, for each arm, a rule's slices in the record's form; empty where the rule is not sliced."""
+    from pytest_finetune.evaluation.rules import tabulate
+    from pytest_finetune.evaluation.slices import sliced
+
+    spec = next(spec for spec in rule_specs(tree) if spec.name == rule)
+    if spec.slice is None:
+        return {}
+    table = tabulate(spec, scores_of(tree, rule))
+    parts = sliced(table, spec.levels(defaults_of(tree), tree.get("looks", {}).get("k", 1)))
+    return {arm: {part.name: part.facts(arm) for part in parts} for arm in table.arms}
 
 
 def judged_rule(tree: Mapping[str, Any], name: str) -> RuleVerdict:

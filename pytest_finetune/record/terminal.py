@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from pytest_finetune.record import reading
 from pytest_finetune.record.headline import Headline, headline, place
 from pytest_finetune.record.reading import Json
+from pytest_finetune.record.slices import slice_lines
 from pytest_finetune.record.wording import (
     arm_word,
     counted,
@@ -25,6 +26,7 @@ from pytest_finetune.record.wording import (
 
 MAX_LINES: Final = 24  # one more is left for the section's own heading
 MAX_RULES: Final = 6
+SLICE_LINES: Final = 2
 COLOURS: Final = {"good": "green", "warn": "yellow", "bad": "red", "none": "bold"}
 
 
@@ -84,7 +86,12 @@ def _ending(said: Headline, columns: int) -> list[Line]:
 
 def _one(experiment: Json, columns: int) -> list[Line]:
     facts = [_data(experiment), _memory(experiment), _training(experiment)]
-    table = [*_rates(experiment, columns), *_gains(experiment, columns)]
+    slices = [
+        Line(line, colour)
+        for text, colour in slice_lines(experiment)
+        for line in _wrapped(text, columns, SLICE_LINES)
+    ]
+    table = [*_rates(experiment, columns), *_gains(experiment, columns), *slices[:SLICE_LINES]]
     if not table:
         table = [
             Line(_fit(f"  {place(found)}: {one_line(found.get('read'))}", columns), _colour_of(found))

@@ -66,7 +66,7 @@ def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
     facts: dict[str, Any] = {"outcome": "error", "rows": [row.id for row in rows]}
     try:
         scores = _scores(run, item, rule, rows)
-        facts |= _score_facts(rows, scores)
+        facts |= _score_facts(rule, rows, scores)
         run.note(("rules", rule.name), facts)
         _judge(run, rule, rows, facts)
     except (RuleBroken, pytest.fail.Exception) as stop:
@@ -186,11 +186,14 @@ def _where(error: Exception) -> str:
     return f" (line {trace.tb_lineno} of {trace.tb_frame.f_code.co_name})" if trace is not None else ""
 
 
-def _score_facts(rows: Sequence[Row], found: Mapping[str, ArmScores]) -> dict[str, Any]:
+def _score_facts(rule: RuleMark, rows: Sequence[Row], found: Mapping[str, ArmScores]) -> dict[str, Any]:
+    from pytest_finetune.evaluation.slices import members
+
     return {
         "outcome": "undecided",
         "rows": [row.id for row in rows],
         "groups": [row.group for row in rows] if any(row.group for row in rows) else None,
+        "slice_rows": members(rows, rule.slice) if rule.slice else None,
         "skipped": sorted(set(_skipped(rows, found))),
         "scores": {arm: [_number(value) for value in scores.scores] for arm, scores in found.items()},
         "messages": {arm: scores.messages for arm, scores in found.items() if scores.messages},
@@ -208,12 +211,13 @@ def _number(value: float | None) -> float | int | None:
 
 def _judge(run: ExperimentRun, rule: RuleMark, rows: Rows, facts: dict[str, Any]) -> None:
     """Judge the rule by its thresholds; raise when it fails or cannot be judged."""
-    from pytest_finetune.record.case import judged_rule, score_of
+    from pytest_finetune.record.case import judged_rule, score_of, slices_of
 
     _ = run.looks
     tree = run.tree()
     verdict = judged_rule(tree, rule.name)
     if verdict.outcome in {"passed", "failed"}:
+        slices = slices_of(tree, rule.name)
         for arm in facts["scores"]:
             score = score_of(tree, rule.name, arm)
             part = ("arms", arm if rule.suite is None else f"{arm}@{rule.suite}", "rules", rule.name)
@@ -222,6 +226,7 @@ def _judge(run: ExperimentRun, rule: RuleMark, rows: Rows, facts: dict[str, Any]
                 "total": score.total,
                 "rate": score.rate,
                 "interval": list(score.interval),
+                **({"slices": slices[arm]} if slices else {}),
             }
             run.note(part, rate)
     facts["outcome"] = verdict.outcome

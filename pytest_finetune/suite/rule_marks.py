@@ -80,6 +80,8 @@ def rule_facts(rule: RuleMark, item: pytest.Item) -> dict[str, Any]:
         "confidence": rule.confidence,
         "suite": rule.suite,
         "cluster": rule.cluster,
+        "slice": rule.slice,
+        "protected": list(rule.protected),
         "sha256": rule_digest(rule, item),
         "changed_after_look": False,
         "outcome": "not run",

@@ -1,0 +1,70 @@
+"""What the arguments of `eval_rule` may be, each mistake with what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+KNOWN: Final = (
+    "primary",
+    "min_rate",
+    "min_rate_bound",
+    "min_gain",
+    "max_loss",
+    "confidence",
+    "suite",
+    "cluster",
+    "slice",
+    "protected",
+    "name",
+)
+_SHARES: Final = ("min_rate", "min_rate_bound", "min_gain", "max_loss", "confidence")
+_NAMES: Final = ("suite", "cluster", "slice", "name")
+_FLAGS: Final = ("primary",)
+
+
+def mistakes(given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with a marker's keyword arguments, one sentence each; nothing when all can be meant."""
+    for key, value in given.items():
+        if key not in KNOWN:
+            from pytest_finetune.yamlfile import unknown_key
+
+            yield f"eval_rule({key}=...): {unknown_key(key, KNOWN)}"
+        elif value is not None:
+            yield from _value_mistakes(key, value)
+    yield from _contradictions(given)
+
+
+def _value_mistakes(key: str, value: object) -> Iterator[str]:
+    if key in _SHARES and not _is_share(value):
+        yield f"eval_rule({key}={value!r}): write a share between 0 and 1, as in {key}=0.95"
+    elif key == "confidence" and not 0.5 < value < 1:  # type: ignore[operator]
+        yield f"eval_rule(confidence={value!r}): write a share between 0.5 and 1, as in confidence=0.95"
+    if key in _FLAGS and not isinstance(value, bool):
+        yield f"eval_rule({key}={value!r}): write True or False"
+    if key in _NAMES and not _is_name(value):
+        yield f"eval_rule({key}={value!r}): write a name"
+    if key == "cluster" and value != "group":
+        yield f"eval_rule(cluster={value!r}): rows are clustered by 'group' only"
+    if key == "protected" and not (isinstance(value, (list, tuple)) and value and all(map(_is_name, value))):
+        yield f"eval_rule(protected={value!r}): write a list of slices, as in protected=['negative']"
+
+
+def _contradictions(given: Mapping[str, Any]) -> Iterator[str]:
+    if given.get("primary") and given.get("suite") is not None:
+        yield "eval_rule(primary=True, suite=...): the primary rule is judged on eval_file; suites hold guards"
+    if given.get("protected") and given.get("slice") is None:
+        yield "eval_rule(protected=...): say by what rows are sliced, as in slice='tags'"
+    if given.get("slice") == "group" and given.get("cluster") == "group":
+        yield (
+            "eval_rule(slice='group', cluster='group'): every slice would be a single cluster, which shows "
+            "nothing: slice by tags, or leave cluster out"
+        )
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
