@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_finetune.evaluation.decision import Decision
     from pytest_finetune.evaluation.response import Response
     from pytest_finetune.experiment import Experiment
+    from pytest_finetune.memory.disk import DiskBudget
     from pytest_finetune.memory.hardware import Budget
     from pytest_finetune.memory.plan import MemoryPlan
     from pytest_finetune.suite.answering import BaseModel
@@ -73,6 +74,14 @@ def gpu_budget(_finetune_experiment: ExperimentRun) -> Budget:
 def memory_plan(_finetune_experiment: ExperimentRun) -> MemoryPlan:
     """The predicted peak memory of the training, before anything is loaded: ``assert memory_plan <= gpu_budget``."""
     return _finetune_experiment.memory_plan
+
+
+@pytest.fixture(scope="session")
+def disk_budget(_finetune_experiment: ExperimentRun) -> DiskBudget:
+    """What is free on the disk where the store lies: ``assert memory_plan.disk <= disk_budget``."""
+    from pytest_finetune.suite.planning import disk_of
+
+    return disk_of(_finetune_experiment)
 
 
 @pytest.fixture(scope="session")

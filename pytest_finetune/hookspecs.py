@@ -33,6 +33,19 @@ def pytest_finetune_train(request: TrainingRequest) -> TrainingResult | None:
 
 
 @pytest.hookspec(firstresult=True)
+def pytest_finetune_memory_step(experiment: Experiment) -> str | None:
+    """Name the step that your trainer runs, so that the memory plan traces yours; None leaves it to the next trainer.
+
+    The name is ``module:Class`` or ``file.py:Class``; the class does what `pytest_finetune.memory.steps.Step` says, and
+    is loaded in the process that traces, so that this one stays without torch. Subclass ``PlainStep`` (the model's own
+    loss) or ``TrlStep`` there. Keep it in a file of its own: its content is part of the plan's key::
+
+        def pytest_finetune_memory_step(experiment):
+            return "my_trainer.steps:DistillationStep"
+    """
+
+
+@pytest.hookspec(firstresult=True)
 def pytest_finetune_runtime(name: str, experiment: Experiment, base: str, device: str) -> Runtime | None:
     """Return the runtime of that name for a base model, or None when the name is not yours.
 

@@ -21,6 +21,14 @@ def pytest_finetune_train(request: TrainingRequest) -> TrainingResult:
 
 
 @pytest.hookimpl(trylast=True)
+def pytest_finetune_memory_step(experiment: Experiment) -> str:
+    """Name TRL's step, which the trainer above runs."""
+    from pytest_finetune.memory.workload import TRL_STEP
+
+    return TRL_STEP
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_finetune_runtime(name: str, experiment: Experiment, base: str, device: str) -> Runtime | None:
     """Answer with transformers: the adapter on the frozen base, in its training quantisation."""
     if name != "transformers":

@@ -56,6 +56,7 @@ FIXTURE_STAGES: Final[Mapping[str, Stage]] = {
     "eval_rows": Stage.DATA,
     "gpu_budget": Stage.FIT,
     "memory_plan": Stage.FIT,
+    "disk_budget": Stage.FIT,
     "base_model": Stage.BASELINE,
     "trained_adapter": Stage.TRAINING,
     "baseline": Stage.COMPARISON,

@@ -36,6 +36,7 @@ class Settings:
     device: str
     require_gpu: bool
     asked: bool
+    headroom: str | None = None
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -59,6 +60,11 @@ def add_options(parser: pytest.Parser) -> None:
         "--finetune-budget",
         metavar="SIZE",
         help="judge the memory plan against another card: 8GiB, 24GB or a known card such as rtx-4090",
+    )
+    group.addoption(
+        "--finetune-headroom",
+        metavar="SHARE",
+        help="how much of the card the memory plan leaves free: 8%% or 0.08 (default: 8%%)",
     )
     group.addoption(
         "--finetune-set",
@@ -93,6 +99,7 @@ def _add_ini(parser: pytest.Parser) -> None:
         default=[],
     )
     parser.addini("finetune_budget", "default of --finetune-budget", default="")
+    parser.addini("finetune_headroom", "default of --finetune-headroom", default="")
     parser.addini("finetune_store", "default of --finetune-store", default="")
     parser.addini("finetune_record", "default of --finetune-record", default="")
     parser.addini("finetune_device", "default of --finetune-device", default="")
@@ -129,6 +136,7 @@ def read_settings(config: pytest.Config) -> Settings:
         device=device,
         require_gpu=option.finetune_require_gpu,
         asked=_asked(option),
+        headroom=option.finetune_headroom or config.getini("finetune_headroom") or None,
     )
 
 
@@ -137,6 +145,7 @@ def _asked(option: Any) -> bool:
         "finetune",
         "finetune_promote",
         "finetune_budget",
+        "finetune_headroom",
         "finetune_set",
         "finetune_store",
         "finetune_record",

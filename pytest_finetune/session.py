@@ -65,6 +65,14 @@ class FinetuneSession:
         return Store(self.config.rootpath / self.settings.store)
 
     @cached_property
+    def headroom(self) -> float:
+        """The share of the card that stays free; a mistake in it was told before collection."""
+        from pytest_finetune.memory.hardware import HEADROOM
+        from pytest_finetune.memory.sizes import parse_share
+
+        return parse_share(self.settings.headroom) if self.settings.headroom else HEADROOM
+
+    @cached_property
     def device(self) -> str:
         """The device to run on: what was asked for, or the accelerator that is here."""
         if self.settings.device != "auto":
@@ -144,6 +152,10 @@ class FinetuneSession:
                 parse_budget(self.settings.budget)
             except ValueError as error:
                 raise pytest.UsageError(f"--finetune-budget={self.settings.budget!r}: {error}") from None
+        try:
+            _ = self.headroom
+        except ValueError as error:
+            raise pytest.UsageError(f"--finetune-headroom: {error}") from None
         wants_gpu = self.settings.require_gpu or self.settings.device.startswith(("cuda", "mps"))
         if wants_gpu and self.settings.asked and accelerator() == "cpu":
             why = (

@@ -29,6 +29,7 @@ AT_HOME_WITH_TORCH = (
     "training/accelerator.py",
     "training/adapter.py",
     "training/arguments.py",
+    "training/measuring.py",
     "training/model.py",
     "training/trainer.py",
     "memory/kernels.py",

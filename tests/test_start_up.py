@@ -109,6 +109,7 @@ def test_flags_markers_and_fixtures_are_documented(pytester: pytest.Pytester) ->
         "eval_rows",
         "contract",
         "gpu_budget",
+        "disk_budget",
         "memory_plan",
         "base_model",
         "trained_adapter",

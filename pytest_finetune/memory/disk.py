@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_finetune.memory.hardware import Budget
+from pytest_finetune.memory.budget import Budget
 from pytest_finetune.memory.sizes import MiB, size_text
 
 if TYPE_CHECKING:
@@ -37,8 +37,16 @@ _TOKENIZER: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class DiskBudget:
+    """What is free on the disk where the store lies."""
+
+    folder: str
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class DiskPlan:
-    """What one training writes at most, in bytes; compares with a `Budget` or with bytes.
+    """What one training writes at most, in bytes; compares with a `DiskBudget`, a `Budget` or with bytes.
 
     While it trains there are `kept` checkpoints and the one that is being written; the store then keeps the
     adapter, and a bundle holds it once more with the tokenizer.
@@ -67,18 +75,19 @@ class DiskPlan:
         """
         return self.checkpoints_bytes + self.adapter_bytes + self.bundle_bytes
 
-    def __le__(self, budget: Budget | int) -> bool:
+    def __le__(self, budget: DiskBudget | Budget | int) -> bool:
         """Tell whether there is room; a budget without a known disk is a ValueError."""
-        if not isinstance(budget, Budget | int):
+        if not isinstance(budget, DiskBudget | Budget | int):
             return NotImplemented
         return self.peak_bytes <= _free(budget)
 
-    def explain(self, budget: Budget | int) -> list[str]:
+    def explain(self, budget: DiskBudget | Budget | int) -> list[str]:
         """Return the verdict with its parts and what to change."""
         free = _free(budget)
         fits = "fits on the disk" if self.peak_bytes <= free else "does not fit on the disk"
+        where = f" ({budget.folder})" if isinstance(budget, DiskBudget) else ""
         lines = [
-            f"training {fits}: writes {size_text(self.peak_bytes)}, {size_text(free)} are free",
+            f"training {fits}: writes {size_text(self.peak_bytes)}, {size_text(free)} are free{where}",
             f"  {self.kept + 1} checkpoints {size_text(self.checkpoints_bytes)} | adapter "
             f"{size_text(self.adapter_bytes)} | bundle {size_text(self.bundle_bytes)}        (predicted)",
         ]
@@ -114,7 +123,9 @@ def plan_disk(workload: Workload, trainable: int, kept: int, base: Path | None) 
     return DiskPlan(adapter, checkpoint, kept, tokenizer)
 
 
-def _free(budget: Budget | int) -> int:
+def _free(budget: DiskBudget | Budget | int) -> int:
+    if isinstance(budget, DiskBudget):
+        return budget.free_bytes
     if not isinstance(budget, Budget):
         return int(budget)
     if budget.disk_free_bytes is None:

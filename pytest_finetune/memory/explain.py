@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_finetune.memory.hardware import Budget
+from pytest_finetune.memory.budget import Budget
 from pytest_finetune.memory.sizes import GiB, MiB, size_text
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ def as_json(plan: MemoryPlan, budget: Budget | int | None) -> dict[str, Any]:
         "tightest": tightest(judged),
         "budget_bytes": budget.usable_bytes if isinstance(budget, Budget) else budget,
         "budget_name": budget.name if isinstance(budget, Budget) else None,
+        "headroom": budget.headroom if isinstance(budget, Budget) else None,
+        "crowded": budget.crowded() if isinstance(budget, Budget) else None,
         "fits": verdict,
         "remedies": [remedy.as_json() for remedy in found],
         "measured_peak_bytes": None,

@@ -1,6 +1,4 @@
-"""Measure on a GPU what the plan predicted.
-
-Two real steps of the longest batch, before the training starts.
+"""Measure on a GPU what the plan predicted: two real steps of the longest batch, before the training starts.
 
 The steps really run, forward to optimizer, and leave no trace: trained weights and random states are put
 back, and the optimizer that was used is thrown away.
@@ -11,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from pytest_finetune.memory.budget import Budget
 from pytest_finetune.memory.explain import one_line
-from pytest_finetune.memory.hardware import Budget
+from pytest_finetune.memory.hardware import own_bytes
 from pytest_finetune.memory.sizes import size_text
 
 if TYPE_CHECKING:
@@ -25,8 +24,35 @@ if TYPE_CHECKING:
 STEPS: Final = 2
 
 
-class TooLargeError(MemoryError):
+class TooLargeError(Exception):
     """The longest batch was measured, and it does not fit the budget; the message is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a training is measured against: the card, and the plan, None when the model could not be planned."""
+
+    budget: Budget
+    plan: MemoryPlan | None
+
+    @property
+    def judged(self) -> MemoryPlan | None:
+        """Return the plan for the kernels of this card."""
+        if self.plan is None or not self.budget.comparable:
+            return self.plan
+        return self.plan.on(self.budget.family)
+
+    def first_remedy(self, limit: int) -> str | None:
+        """Return the first change that is planned to need at most `limit` bytes, with its number; None without one.
+
+        Each is planned anew, which takes seconds.
+        """
+        plan = self.judged
+        if plan is None:
+            return None
+        remedies = plan.remedies(limit)
+        enough = [*remedies.enough, *((remedies.pair,) if remedies.pair and remedies.pair.enough else ())]
+        return f"{enough[0].change} -> {size_text(enough[0].needed_bytes)} (predicted)" if enough else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,66 +67,93 @@ class Measured:
         """Return how far the plan's peak lies above the measured one, as a signed fraction."""
         return plan.peak_bytes / self.process - 1
 
-    def as_json(self, plan: MemoryPlan) -> dict[str, Any]:
-        """Return prediction, measurement and error as the record keeps them."""
+    def as_json(self) -> dict[str, int]:
+        """Return the measurement as the record keeps it."""
         return {
-            "predicted_peak_bytes": plan.peak_bytes,
             "measured_peak_bytes": self.process,
             "measured_allocated_bytes": self.allocated,
             "measured_reserved_bytes": self.reserved,
-            "error": self.error(plan),
         }
 
 
+class Meter(Protocol):
+    """What counts the memory of a device."""
+
+    def begin(self) -> None:
+        """Give cached memory back and count peaks anew."""
+
+    def read(self) -> Measured:
+        """Return the peaks since `begin`."""
+
+
+class CudaMeter:
+    """The caching allocator's own count, and what the driver says of this process.
+
+    `context_bytes` stand for the CUDA context where the driver does not say.
+    """
+
+    def __init__(self, device: str, context_bytes: int) -> None:
+        self._device, self._context = device, context_bytes
+
+    def begin(self) -> None:
+        """Give cached memory back and count peaks anew."""
+        import torch
+
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(torch.device(self._device))
+
+    def read(self) -> Measured:
+        """Return the peaks since `begin`."""
+        import torch
+
+        place = torch.device(self._device)
+        torch.cuda.synchronize(place)
+        now, own = torch.cuda.memory_reserved(place), own_bytes(self._device)
+        outside = own - now if own is not None and own > now else self._context
+        reserved = torch.cuda.max_memory_reserved(place)
+        return Measured(torch.cuda.max_memory_allocated(place), reserved, reserved + outside)
+
+
 def measure_longest(
-    run_step: Callable[[], None], parameters: Iterable[torch.nn.Parameter], device: str
+    run_step: Callable[[], None], parameters: Iterable[torch.nn.Parameter], device: str, meter: Meter
 ) -> Measured:
-    """Run `run_step` twice and return the peaks.
+    """Run `run_step` twice and return the peaks; weights, gradients and random states are as before afterwards.
 
-    Weights, gradients and random states are as before afterwards.
-
-    `run_step` does one optimizer step on the longest batch with an optimizer of its own; `parameters` are
-    those that it trains. Raises torch.OutOfMemoryError when the card is too small for the batch.
+    `run_step` does one optimizer step on the longest batch with an optimizer of its own; `parameters` are those that it
+    trains. Raises torch.OutOfMemoryError when the card is too small for the batch.
     """
     import torch
 
-    kept = list(parameters)
-    place = torch.device(device)
-    with _restored(kept, place):
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(place)
+    with _restored(list(parameters), torch.device(device)):
+        meter.begin()
         for _ in range(STEPS):
             run_step()
-        torch.cuda.synchronize(place)
-        free, total = torch.cuda.mem_get_info(place)
-        outside = total - free - torch.cuda.memory_reserved(place)
-        reserved = torch.cuda.max_memory_reserved(place)
-        measured = Measured(torch.cuda.max_memory_allocated(place), reserved, reserved + outside)
-    torch.cuda.empty_cache()
+        measured = meter.read()
+    meter.begin()
     return measured
 
 
-def refuse_unless_fits(measured: Measured, plan: MemoryPlan, budget: Budget) -> None:
-    """Raise TooLargeError when the measured peak is over the budget.
+def refuse_unless_fits(measured: Measured, fit: Fit) -> None:
+    """Raise TooLargeError when the measured peak is over the budget, with the first remedy that is planned to fit.
 
-    With the first remedy that is planned to fit.
-
-    The budget is judged by what the allocator needs: what it merely keeps in its cache is given back under
-    pressure.
+    The budget is judged by what the allocator needs: what it merely keeps in its cache is given back under pressure.
     """
+    budget, plan = fit.budget, fit.judged
     needed = measured.process - measured.reserved + measured.allocated
     if needed <= budget.usable_bytes:
         return
     lines = [
-        f"the longest batch does not fit: it took {size_text(needed)} (measured), the budget is "
-        f"{size_text(budget.usable_bytes)} ({budget.name}, {budget.headroom:.0%} headroom kept)",
-        f"  {one_line(plan)}: {measured.error(plan):+.1%} from the measurement",
+        f"not trained: the longest batch took {size_text(needed)} (measured), the budget is "
+        f"{size_text(budget.usable_bytes)} ({budget.name}, {budget.headroom:.0%} headroom kept)"
     ]
-    enough = plan.remedies(budget).enough
-    if enough:
-        lines.append(
-            f"  change one thing:  {enough[0].change} -> {size_text(enough[0].needed_bytes)} (predicted)"
-        )
+    if crowd := budget.crowded():
+        lines.append(f"  {crowd}")
+    if plan is not None:
+        lines.append(f"  {one_line(plan)}: {measured.error(plan):+.1%} from the measurement")
+    if remedy := fit.first_remedy(budget.usable_bytes):
+        lines.append(f"  change one thing:  {remedy}")
+    if needed <= budget.with_headroom(0.0).usable_bytes:
+        lines.append("  it fits when less of the card is kept free: --finetune-headroom=0%")
     raise TooLargeError("\n".join(lines))
 
 

@@ -8,7 +8,7 @@ replaced afterwards.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -30,9 +30,10 @@ class Resident(NamedTuple):
     part: str
 
 
-def build(workload: Workload) -> Any:
-    """Return the model on the meta device, wrapped as training wraps it."""
+def build(workload: Workload, prepare: Callable[[Any], None]) -> Any:
+    """Return the model on the meta device, as training wraps it; `prepare` is what its trainer does to the base."""
     model = _base(workload)
+    prepare(model)
     for parameter in model.parameters():
         parameter.requires_grad_(workload.adapter is None)
     if workload.quantization != "none":

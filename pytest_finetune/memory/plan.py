@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.fingerprint import BaseModelError, base_folder
+from pytest_finetune.memory.budget import Budget
 from pytest_finetune.memory.cards import UNKNOWN, Family
 from pytest_finetune.memory.disk import DiskPlan, plan_disk
 from pytest_finetune.memory.figures import Figures, PlanError
-from pytest_finetune.memory.hardware import Budget
 from pytest_finetune.memory.planner import Planner
 from pytest_finetune.memory.remedies import Remedies, find_remedies
 from pytest_finetune.memory.workload import TRL_STEP, Adapter, Workload
@@ -164,21 +164,27 @@ class MemoryPlan:
 
 
 def plan_memory(
-    experiment: Experiment, longest_tokens: int | None, store: Store | None, *, step: str = TRL_STEP
+    experiment: Experiment,
+    longest_tokens: int | None,
+    store: Store | None,
+    *,
+    step: str = TRL_STEP,
+    notes: Sequence[str] = (),
 ) -> MemoryPlan:
     """Plan the training of an experiment.
 
     A second call with the same store traces nothing and needs no torch.
 
     `longest_tokens` is the longest training row as the tokenizer counts it, None when unknown; `step` names
-    the trainer's step. Raises PlanError when the model's configuration is missing or not understood.
+    the trainer's step, `notes` is what the caller has to say about it. Raises PlanError when the model's configuration
+    is missing or not understood.
     """
     planner = Planner(store)
-    workload, notes = workload_of(experiment, longest_tokens, step=step)
+    workload, assumed = workload_of(experiment, longest_tokens, step=step)
     figures = planner.one(workload)
     kept = experiment.training.save_total_limit
     disk = plan_disk(workload, figures.trainable, kept, experiment.local_base())
-    return MemoryPlan(workload, figures, longest_tokens, planner, notes=notes, disk=disk)
+    return MemoryPlan(workload, figures, longest_tokens, planner, notes=(*assumed, *notes), disk=disk)
 
 
 def workload_of(

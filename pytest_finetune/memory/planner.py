@@ -5,6 +5,8 @@ Torch stays out of this one.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -13,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pytest_finetune.fingerprint import Key, package_versions
+from pytest_finetune.fingerprint import Key, package_versions, sha256_hex
 from pytest_finetune.memory.cards import FAMILIES
 from pytest_finetune.memory.figures import Figures, PlanError
 from pytest_finetune.memory.workload import Workload
@@ -21,7 +23,7 @@ from pytest_finetune.memory.workload import Workload
 if TYPE_CHECKING:
     from pytest_finetune.store import Store
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 PACKAGES: Final = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 WORKSPACES: Final = tuple(sorted({family.cublas_bytes for family in FAMILIES.values()}))
 TIMEOUT_S: Final = 600
@@ -112,16 +114,37 @@ def _settled(row: Sequence[Answer], limit: Limit | None) -> bool:
 def plan_key(workload: Workload) -> Key:
     """Return the key of a plan.
 
-    The workload, the libraries whose code is traced, and the version of the tracer.
+    The workload, the content of a step that is not ours, the libraries whose code is traced, and the version of the
+    tracer.
     """
     return Key.of(
         {
             "schema": SCHEMA,
-            "workload": workload.as_json(),
+            "workload": {**workload.as_json(), "step": _step_name(workload.step)},
+            "step": _step_digest(workload.step),
             "environment": package_versions(PACKAGES),
             "workspaces": list(WORKSPACES),
         }
     )
+
+
+def _step_name(step: str) -> str:
+    """Return a step's name without the folder of its file, which says nothing about it."""
+    place, _, attribute = step.rpartition(":")
+    return f"{Path(place).name}:{attribute}" if place.endswith(".py") else step
+
+
+def _step_digest(step: str) -> str | None:
+    """Return the digest of the file that defines a step; None for our own and for one that is not there."""
+    place = step.rpartition(":")[0]
+    if place.startswith("pytest_finetune."):
+        return None
+    file = Path(place)
+    if not place.endswith(".py"):
+        with contextlib.suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(place)
+            file = Path(spec.origin) if spec and spec.origin else file
+    return sha256_hex(file.read_bytes()) if file.is_file() else None
 
 
 def trace_elsewhere(ladders: Sequence[Sequence[Workload]], limit: Limit | None) -> list[list[Answer]]:
@@ -130,7 +153,10 @@ def trace_elsewhere(ladders: Sequence[Sequence[Workload]], limit: Limit | None) 
     request = {"ladders": trees, "limit": limit, "workspaces": WORKSPACES}
     quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     package_root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
+    ours = all(workload.step.startswith("pytest_finetune.") for ladder in ladders for workload in ladder)
+    # A step of a plugin imports what this process could import, from wherever pytest put it on the path.
+    further = () if ours else sys.path
+    path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"), *further)))
     try:
         done = subprocess.run(
             [sys.executable, "-m", "pytest_finetune.memory.trace"],

@@ -19,6 +19,7 @@ _UNITS: Final = {
     "gb": 1000**3,
     "tb": 1000**4,
 }
+_SHARE: Final = re.compile(r"^\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*$")
 _SIZE: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
 
 
@@ -50,10 +51,27 @@ def parse_size(text: str) -> int:
     factor = _UNITS.get(unit.lower())
     if factor is None:
         raise SizeError(f"{text!r}: {unit!r} is not a unit; known are B, KiB, MiB, GiB, TiB, KB, MB, GB, TB")
+    if len(number.partition(".")[0]) > 18:
+        raise SizeError(f"{text!r}: nothing is that large")
     size = int(float(number) * factor)
     if size <= 0:
         raise SizeError(f"{text!r} leaves nothing to judge against: the size must be larger than zero")
     return size
+
+
+def parse_share(text: str) -> float:
+    """Return the fraction that ``8%`` or ``0.08`` names.
+
+    >>> parse_share("8%"), parse_share("0.08")
+    (0.08, 0.08)
+
+    Raises SizeError for what is no share of a whole: a number of 1 and more without a percent sign, 100% and more.
+    """
+    found = _SHARE.match(text)
+    share = None if found is None else float(found[1]) / (100 if found[2] else 1)
+    if share is None or share >= 1:
+        raise SizeError(f"{text!r} is not a share of the card: write 8% or 0.08 (less than the whole)")
+    return share
 
 
 def size_text(count: float) -> str:

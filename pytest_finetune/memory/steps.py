@@ -1,14 +1,17 @@
 """The trainer's real step, one class a trainer: which batch it makes, which loss it computes, what it keeps.
 
-A plugin's trainer can be planned by naming its own class (``module:Class``) in `Workload.step`.
+A plugin's trainer is planned by naming its own class (``module:Class`` or ``file.py:Class``) in the hook
+`pytest_finetune_memory_step`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
+import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 
@@ -16,6 +19,9 @@ from pytest_finetune.memory.figures import PlanError
 from pytest_finetune.memory.workload import Workload
 
 Tensor = torch.Tensor
+
+
+METHODS: Final = ("prepare", "batch", "loss", "session")
 
 
 class Loss(NamedTuple):
@@ -42,14 +48,33 @@ class Step(Protocol):
 
 
 def load_step(name: str) -> Step:
-    """Return the step that ``module:Class`` names; PlanError when there is none."""
-    module, _, attribute = name.partition(":")
+    """Return the step that ``module:Class`` or ``file.py:Class`` names; PlanError when it is none."""
+    place, _, attribute = name.rpartition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise PlanError(f"the training step {name!r} cannot be loaded: {error}") from None
-    step: Step = found()
-    return step
+        step = getattr(_module(place), attribute)()
+    except Exception as error:
+        raise PlanError(
+            f"the training step {name!r} cannot be loaded: {type(error).__name__}: {error}"
+        ) from None
+    missing = [method for method in METHODS if not callable(getattr(step, method, None))]
+    if missing:
+        raise PlanError(
+            f"the training step {name!r} is no step: it lacks {', '.join(missing)} "
+            "(subclass pytest_finetune.memory.steps.PlainStep)"
+        )
+    return step  # type: ignore[no-any-return]
+
+
+def _module(place: str) -> Any:
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    spec = importlib.util.spec_from_file_location(f"finetune_step_{Path(place).stem}", place)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{place!r} is no module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def token_batch(workload: Workload) -> dict[str, Tensor]:

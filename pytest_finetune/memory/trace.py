@@ -101,7 +101,7 @@ class _Run:
         self.recorder = Recorder(vocabulary=_vocabulary(workload), kernels=taken)
         self._gradients: list[int] = []
         kernels.register_attention(lambda: self.recorder)
-        model = models.build(workload)
+        model = models.build(workload, self._step.prepare)
         with contextlib.ExitStack() as stack:
             if fake:
                 stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))

@@ -36,7 +36,7 @@ _EMPTY: Final[Mapping[str, Any]] = {
     "runtime_match": [],
     "decision": None,
 }
-_PRIVATE: Final = frozenset({"looks", "measured_peak_bytes"})
+_PRIVATE: Final = frozenset({"looks", "measured"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def experiment_record(
     record |= {key: value for key, value in tree.items() if key not in _PRIVATE}
     record["data"] = {**_EMPTY["data"], **record["data"]}
     if record["memory"] is not None:
-        record["memory"] = {**record["memory"], "measured_peak_bytes": tree.get("measured_peak_bytes")}
+        record["memory"] = {**record["memory"], **tree.get("measured", {})}
     record["arms"] = {
         arm: {**facts, "rules": facts.get("rules", {}), "outputs": outputs_path(name, arm, several)}
         for arm, facts in record["arms"].items()

@@ -22,7 +22,7 @@ class Explanation(NamedTuple):
 
 
 def compare(op: str, left: object, right: object) -> Explanation | None:
-    """Explain ``findings == []`` and ``memory_plan <= budget``; None for anything else.
+    """Explain ``findings == []``, ``memory_plan <= gpu_budget`` and the same of its disk; None for anything else.
 
     Told by name, so that a failed assertion elsewhere imports nothing of ours.
     """
@@ -33,6 +33,9 @@ def compare(op: str, left: object, right: object) -> Explanation | None:
     if op == "<=" and kind == "pytest_finetune.memory.plan.MemoryPlan":
         lines = found.explain(right)
         return Explanation("memory plan", shortened(lines, "memory plan"), lines)
+    if op == "<=" and kind == "pytest_finetune.memory.disk.DiskPlan":
+        lines = found.explain(right)
+        return Explanation("disk plan", shortened(lines, "disk plan"), lines)
     return None
 
 

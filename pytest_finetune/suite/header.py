@@ -86,4 +86,4 @@ def _environment() -> dict[str, Any]:
 def _hardware(session: FinetuneSession) -> dict[str, Any]:
     from pytest_finetune.memory.hardware import detect
 
-    return detect(session.device, session.store.root).as_json()
+    return detect(session.device, session.store.root, headroom=session.headroom).as_json()

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_finetune.evaluation.response import Response
 from pytest_finetune.markers import ExperimentRef, Stage
-from pytest_finetune.suite import answering, header, tokens, training_step
+from pytest_finetune.suite import answering, header, planning, tokens, training_step
 from pytest_finetune.suite.evidence import Fact, grow, remember
 from pytest_finetune.suite.per_row import PerRow
 
@@ -97,6 +97,10 @@ class ExperimentRun:
             except Exception as error:
                 self._give_up(name, error)
         return self._made[name]  # type: ignore[no-any-return]
+
+    def made(self, name: str) -> bool:
+        """Tell whether a part is there already."""
+        return name in self._made
 
     def _give_up(self, name: str, error: Exception) -> NoReturn:
         text = str(error) or type(error).__name__
@@ -186,21 +190,12 @@ class ExperimentRun:
     @step
     def memory_plan(self) -> MemoryPlan:
         """The predicted peak of the training."""
-        from pytest_finetune.memory.plan import plan_memory
-
-        counted = self.contract.tokenization.table(self.train_rows) if self.contract.tokenization else {}
-        plan = plan_memory(self.experiment, counted.get("max") or None, self.session.store)
-        self.note(("memory",), plan.as_json(self.budget if self.budget.comparable else None))
-        return plan
+        return planning.plan_of(self)
 
     @step
     def budget(self) -> Budget:
         """What is here, or what ``--finetune-budget`` names."""
-        from pytest_finetune.memory.hardware import detect, parse_budget
-
-        if self.session.settings.budget:
-            return parse_budget(self.session.settings.budget)
-        return detect(self.session.device, self.session.store.root)
+        return planning.budget_of(self)
 
     def budget_or_skip(self) -> Budget:
         """Return the budget; skip, with the plan printed, where there is no card to compare with."""

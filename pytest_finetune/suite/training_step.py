@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.suite.answering import base_name, base_of, device_class, dtype_class
+from pytest_finetune.suite.planning import fit_of
 from pytest_finetune.suite.progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def _fill(run: ExperimentRun, key: Key, folder: Path, about: dict[str, Any], lin
         device=run.session.device,
         progress=line.show,
         max_truncated=run.contract.max_truncated or 0,
+        fit=fit_of(run),
     )
     result = run.session.config.hook.pytest_finetune_train(request=request)
     about.update(
@@ -139,6 +141,7 @@ def _fill(run: ExperimentRun, key: Key, folder: Path, about: dict[str, Any], lin
         parameters=result.parameters,
         tokens=dict(result.tokens),
         notes=list(result.notes),
+        measured=dict(result.measured),
         delta_nonzero=delta_nonzero(folder),
     )
 
@@ -166,13 +169,14 @@ def _adapter(run: ExperimentRun, entry: Entry, *, reused: bool) -> Adapter:
             "parameters": about["parameters"],
             "notes": about["notes"],
             "delta_nonzero": about["delta_nonzero"],
+            "peak_bytes": about["peak_bytes"],
             "adapter_sha256": adapter_digest(entry.path),
             "adapter_path": str(entry.path.relative_to(run.experiment.root))
             if entry.path.is_relative_to(run.experiment.root)
             else str(entry.path),
         },
     )
-    run.note(("measured_peak_bytes",), about["peak_bytes"])
+    run.note(("measured",), about.get("measured", {}))
     return Adapter(
         path=entry.path,
         key=entry.key,

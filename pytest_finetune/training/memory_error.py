@@ -1,11 +1,18 @@
-"""Say what happened when a training runs out of memory, with the numbers and the changes that may help."""
+"""Say what happened when a training runs out of memory: the measured peak, the batch, the change that helps."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import gc
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
+from pytest_finetune.memory.sizes import size_text
 from pytest_finetune.training.request import TrainingError, TrainingRequest
+
+# A plan that was said to fit and did not is no measure: the change must be planned to need a tenth less.
+_MARGIN: Final = 0.9
 
 
 class OutOfMemoryError(TrainingError):
@@ -14,22 +21,53 @@ class OutOfMemoryError(TrainingError):
 
 @contextlib.contextmanager
 def memory_report(request: TrainingRequest) -> Iterator[None]:
-    """Turn an allocator's failure into OutOfMemoryError; every other exception passes as it is."""
+    """Turn an allocator's failure into OutOfMemoryError; every other exception passes as it is.
+
+    What the failed training held is let go, so that the next experiment finds the memory free.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
+        _let_go(error, request.device)
         raise OutOfMemoryError(_report(request, error)) from error
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+@contextlib.contextmanager
+def naming_the_batch(places: Callable[[], Sequence[str]], tokens: int) -> Iterator[None]:
+    """Note on an allocator's failure which rows were trained on, and to how many tokens they were padded."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            rows = places()
+            shown = ", ".join(rows[:4]) + (f" and {len(rows) - 4} more" if len(rows) > 4 else "")
+            error.add_note(f"the batch: {len(rows)} x {tokens} tokens ({shown})")
+        raise
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an exception is an allocator's failure, and nothing else."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # The CPU allocator raises a plain RuntimeError; this is its whole wording.
-    return "DefaultCPUAllocator: can't allocate memory" in str(error)
+    # The CPU allocator raises a plain RuntimeError, the driver one of its own; these are their whole wordings.
+    text = str(error)
+    return "DefaultCPUAllocator: can't allocate memory" in text or text.startswith(
+        "CUDA error: out of memory"
+    )
+
+
+def _let_go(error: BaseException, device: str) -> None:
+    """Drop what the frames of the failed training still hold: its model, its batch, its optimizer."""
+    traceback.clear_frames(error.__traceback__)
+    gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
 
 
 def _report(request: TrainingRequest, error: BaseException) -> str:
@@ -39,16 +77,33 @@ def _report(request: TrainingRequest, error: BaseException) -> str:
     lines = [f"the training ran out of memory on {request.device}"]
     peak = accelerator.peak_reserved(request.device)
     if peak is not None:
-        lines[0] += f": {peak / 2**30:.2f} GiB were reserved at most in this process (measured)"
-    lines.append(f"  the allocator said: {' '.join(str(error).split())[:300]}")
-    lines.append(
+        lines[0] += f": {size_text(peak)} were reserved at most (measured)"
+        lines[0] += f", {size_text(accelerator.peak_allocated(request.device) or 0)} of them in use"
+    lines += [f"  {note}" for note in getattr(error, "__notes__", ())]
+    lines += [
+        f"  the allocator said: {' '.join(str(error).split())[:300]}",
         f"  it ran with per_device_train_batch_size {training.per_device_train_batch_size}, "
         f"max_seq_length {training.max_seq_length}, gradient_checkpointing "
-        f"{str(training.gradient_checkpointing).lower()}, quantization {request.experiment.quantization}"
-    )
+        f"{str(training.gradient_checkpointing).lower()}, quantization {request.experiment.quantization}",
+    ]
+    remedy = _first_remedy(request)
+    if remedy is not None:
+        return "\n".join([*lines, f"  change one thing:  {remedy}"])
     lines.append("  change one thing; the memory plan (pytest-finetune plan) says what each would save:")
-    lines.extend(f"    {change}" for change in _changes(request))
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"    {change}" for change in _changes(request))])
+
+
+def _first_remedy(request: TrainingRequest) -> str | None:
+    """Return the first change that is planned to need less than the budget and less than what just failed."""
+    fit = request.fit
+    if fit is None or fit.judged is None:
+        return None
+    limit = int(fit.judged.needed_bytes * _MARGIN)
+    if fit.budget.comparable:
+        limit = min(limit, fit.budget.usable_bytes)
+    with contextlib.suppress(Exception):  # the report must not fail for want of its last line
+        return fit.first_remedy(limit)
+    return None
 
 
 def _changes(request: TrainingRequest) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_finetune.data.formatting import Pair
     from pytest_finetune.experiment import Experiment
+    from pytest_finetune.memory.measure import Fit
 
 
 class TrainingError(Exception):
@@ -44,7 +45,7 @@ class TrainingRequest:
     `pairs` and `rows` are parallel: what is trained on, and its place (``file:line``) for messages. `base` is
     a folder or a hub id. The adapter is written into `folder` (made when missing), checkpoints into
     `checkpoints`. `max_truncated` rows may be longer than ``training.max_seq_length``; they never teach the
-    stop token.
+    stop token. `fit` is the card to stay within and the memory plan, None where there is neither.
     """
 
     experiment: Experiment
@@ -56,6 +57,7 @@ class TrainingRequest:
     device: str = "cpu"
     progress: Callable[[Progress], None] = field(default=_unheard, repr=False)
     max_truncated: int = 0
+    fit: Fit | None = None
 
     def __post_init__(self) -> None:
         """Check that every pair has its place."""
@@ -70,7 +72,8 @@ class TrainingResult:
     `log` has one entry a logged step: `step`, `epoch`, `loss`, `learning_rate`. `peak_bytes` is what the
     accelerator reserved at most, `allocated_bytes` what tensors took of it; both None on the CPU. `tokens`
     counts the training rows: `p50`, `p95`, `max` (before truncation), `truncated`, `supervised`. `notes` are
-    sentences for the record.
+    sentences for the record. `measured` holds the peaks of the longest batch before the training:
+    `measured_peak_bytes` (of the process), `measured_allocated_bytes`, `measured_reserved_bytes`; empty if unmeasured.
     """
 
     folder: Path
@@ -85,3 +88,4 @@ class TrainingResult:
     allocated_bytes: int | None = None
     resumed_from: int | None = None
     notes: tuple[str, ...] = ()
+    measured: Mapping[str, int] = field(default_factory=dict)

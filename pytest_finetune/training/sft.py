@@ -57,7 +57,7 @@ def train(request: TrainingRequest) -> TrainingResult:
 
 
 def _train(request: TrainingRequest, source: BaseSource, started: float) -> TrainingResult:
-    from pytest_finetune.training import accelerator, adapter, arguments, model
+    from pytest_finetune.training import accelerator, adapter, arguments, measuring, model
 
     max_length = request.experiment.training.max_seq_length
     config = arguments.sft_config(request.experiment, request.checkpoints, request.device)
@@ -71,6 +71,7 @@ def _train(request: TrainingRequest, source: BaseSource, started: float) -> Trai
     with _asked_to_stop() as stop:
         trainer = _trainer(request, config, base, tokenizer, rows, stop)
         trainable, parameters = adapter.trainable_share(trainer.model)
+        measured = measuring.measure_first(trainer, request)
         resumed = _run(trainer, request, stop)
     adapter.save_adapter(trainer.model, request.experiment, request.folder)
     log = tuple(_log_entry(entry) for entry in trainer.state.log_history if "loss" in entry)
@@ -87,6 +88,7 @@ def _train(request: TrainingRequest, source: BaseSource, started: float) -> Trai
         tokens=token_figures(rows, max_length),
         resumed_from=resumed,
         notes=notes(rows),
+        measured=measured.as_json() if measured is not None else {},
     )
 
 

@@ -13,6 +13,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import SFTTrainer
 
 from pytest_finetune.training.checkpoints import seal, whole_steps
+from pytest_finetune.training.memory_error import naming_the_batch
 from pytest_finetune.training.progress import Meter
 from pytest_finetune.training.request import Progress, TrainingError
 from pytest_finetune.training.tokenised import listed
@@ -46,7 +47,8 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
         """Run one forward and backward; TrainingError when the loss is not finite."""
         ids = inputs["input_ids"]
         mask = inputs.get("attention_mask")
-        loss = super().training_step(model, inputs, *rest, **named)
+        with naming_the_batch(lambda: self.places_of(ids.tolist(), mask), ids.shape[-1]):
+            loss = super().training_step(model, inputs, *rest, **named)
         value = float(loss)
         if not math.isfinite(value):
             raise TrainingError(self._not_finite(value, ids.tolist(), mask))
@@ -54,10 +56,14 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
         self.tokens_seen += int(ids.numel() if mask is None else mask.sum())
         return loss
 
-    def _not_finite(self, value: float, batch: Sequence[Sequence[int]], mask: Any) -> str:
+    def places_of(self, batch: Sequence[Sequence[int]], mask: Any) -> list[str]:
+        """Return the places of a batch's rows."""
         lengths = [len(ids) for ids in batch] if mask is None else mask.sum(dim=1).tolist()
         ids = [tuple(row[:length]) for row, length in zip(batch, lengths, strict=True)]
-        places = [self._places.get(row, "a row packed with others") for row in ids]
+        return [self._places.get(row, "a row packed with others") for row in ids]
+
+    def _not_finite(self, value: float, batch: Sequence[Sequence[int]], mask: Any) -> str:
+        places = self.places_of(batch, mask)
         rate = self.args.learning_rate if self.optimizer is None else self.optimizer.param_groups[0]["lr"]
         return (
             f"the loss is {value} at step {self.state.global_step + 1} of {self.state.max_steps}: "

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         (["--finetune-store=s3://bucket"], "is not supported yet"),
         (["--finetune-budget=12parsecs"], "12parsecs"),
         (["--finetune-budget=rtx-9999"], "rtx-9999"),
+        (["--finetune-headroom=8"], "--finetune-headroom: '8' is not a share of the card: write 8% or 0.08"),
         (["--finetune", "--finetune-require-gpu"], "there is no accelerator here"),
         (["--finetune", "-n", "2", "--dist", "each"], "--dist=each"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pytest_finetune.memory.cards import CARDS, HOPPER, TURING, UNKNOWN, UnknownCardError, family_of
 from pytest_finetune.memory.hardware import Budget, Process, detect, device_class, parse_budget
-from pytest_finetune.memory.sizes import GiB, SizeError, parse_size, size_text
+from pytest_finetune.memory.sizes import GiB, SizeError, parse_share, parse_size, size_text
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,23 @@ def test_a_size_has_a_number_and_a_unit(text: str, size: int) -> None:
         ("8 GiG", "is not a unit"),
         ("0GiB", "larger than zero"),
         ("-1GiB", "is not a size"),
+        ("9" * 400 + "GiB", "nothing is that large"),
     ],
 )
 def test_a_size_that_cannot_be_read_says_what_can(text: str, says: str) -> None:
     with pytest.raises(SizeError, match=says):
         parse_size(text)
+
+
+@pytest.mark.parametrize(("text", "share"), [("8%", 0.08), ("0.08", 0.08), (" 12.5 % ", 0.125), ("0", 0.0)])
+def test_a_share_is_a_percentage_or_a_fraction(text: str, share: float) -> None:
+    assert parse_share(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["8", "100%", "1.0", "-1%", "much", ""])
+def test_what_is_no_share_of_the_card_says_how_to_write_one(text: str) -> None:
+    with pytest.raises(SizeError, match=r"is not a share of the card: write 8% or 0\.08"):
+        parse_share(text)
 
 
 @given(st.integers(min_value=1, max_value=10**15))
@@ -71,9 +83,12 @@ def test_headroom_is_kept_from_the_whole_card() -> None:
     assert budget.usable_bytes == 90 * GiB
 
 
-def test_what_others_hold_is_not_usable() -> None:
-    budget = Budget("card", "cuda", 10 * GiB, 4 * GiB, processes=(Process(7, "python", 6 * GiB),))
-    assert budget.usable_bytes == 4 * GiB
+def test_what_others_hold_is_not_usable_and_the_headroom_stays_free_all_the_same() -> None:
+    budget = Budget(
+        "card", "cuda", 10 * GiB, 4 * GiB, headroom=0.1, processes=(Process(7, "python", 6 * GiB),)
+    )
+    assert budget.usable_bytes == 3 * GiB
+    assert Budget("card", "cuda", 10 * GiB, 0).usable_bytes == 0
     crowd = budget.crowded()
     assert crowd is not None
     assert "python (pid 7) 6.0 GiB" in crowd

@@ -1,0 +1,82 @@
+"""The plan of a run and the budgets it is held against; nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_finetune.memory.disk import DiskBudget
+    from pytest_finetune.memory.hardware import Budget
+    from pytest_finetune.memory.measure import Fit
+    from pytest_finetune.memory.plan import MemoryPlan
+    from pytest_finetune.suite.run import ExperimentRun
+
+
+def plan_of(run: ExperimentRun) -> MemoryPlan:
+    """Plan the step of the registered trainer on the longest training row, and put the plan down."""
+    from pytest_finetune.memory.plan import plan_memory
+
+    counted = run.contract.tokenization.table(run.train_rows) if run.contract.tokenization else {}
+    step, notes = step_of(run)
+    plan = plan_memory(run.experiment, counted.get("max") or None, run.session.store, step=step, notes=notes)
+    run.note(("memory",), plan.as_json(run.budget if run.budget.comparable else None))
+    return plan
+
+
+def step_of(run: ExperimentRun) -> tuple[str, tuple[str, ...]]:
+    """Return the training step to trace, and a note when the trainer that comes first has not named its own."""
+    hooks = run.session.config.hook
+    step: str = hooks.pytest_finetune_memory_step(experiment=run.experiment)
+    trainer = hooks.pytest_finetune_train.get_hookimpls()[-1]  # the last one is called first
+    named = any(one.plugin is trainer.plugin for one in hooks.pytest_finetune_memory_step.get_hookimpls())
+    if named:
+        return step, ()
+    name = _plugin_name(trainer)
+    return step, (
+        f"planned for TRL's step: the trainer of {name} does not name its own (hook pytest_finetune_memory_step)",
+    )
+
+
+def _plugin_name(implementation: Any) -> str:
+    """Name a plugin as its author knows it: a conftest by its file's name, another by the name it registered."""
+    module = getattr(implementation.plugin, "__name__", "")
+    return "conftest.py" if module.endswith("conftest") else str(implementation.plugin_name)
+
+
+def budget_of(run: ExperimentRun) -> Budget:
+    """Return the card that is here, or the one that ``--finetune-budget`` names, with the disk of the store."""
+    from pytest_finetune.memory.hardware import detect, disk_free_bytes, parse_budget
+
+    session = run.session
+    if session.settings.budget:
+        named = parse_budget(session.settings.budget, headroom=session.headroom)
+        return replace(named, disk_free_bytes=disk_free_bytes(session.store.root))
+    return detect(session.device, session.store.root, headroom=session.headroom)
+
+
+def disk_of(run: ExperimentRun) -> DiskBudget:
+    """Return what is free on the disk where the store lies."""
+    from pytest_finetune.memory.disk import DiskBudget
+    from pytest_finetune.memory.hardware import disk_free_bytes
+
+    root = run.session.store.root
+    return DiskBudget(str(root), disk_free_bytes(root))
+
+
+def fit_of(run: ExperimentRun) -> Fit | None:
+    """Return plan and budget for the training to be measured against.
+
+    On a card always, even where no test asked for the plan; elsewhere only when one did, since nothing is measured
+    there. A model that cannot be planned is measured all the same.
+    """
+    from pytest_finetune.memory.measure import Fit
+
+    if not run.budget.comparable and not run.made("memory plan"):
+        return None
+    try:
+        return Fit(run.budget, run.memory_plan)
+    except pytest.fail.Exception:
+        return Fit(run.budget, None)
