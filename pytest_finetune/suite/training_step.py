@@ -116,6 +116,7 @@ def _fill(run: ExperimentRun, key: Key, folder: Path, about: dict[str, Any], lin
     from pytest_finetune.training.request import TrainingRequest
 
     pairs = _pairs(run)
+    held_out = _held_out(run)
     request = TrainingRequest(
         experiment=run.experiment,
         pairs=pairs,
@@ -127,6 +128,7 @@ def _fill(run: ExperimentRun, key: Key, folder: Path, about: dict[str, Any], lin
         progress=line.show,
         max_truncated=run.contract.max_truncated or 0,
         fit=fit_of(run),
+        held_out=held_out,
     )
     result = run.session.config.hook.pytest_finetune_train(request=request)
     about.update(
@@ -143,13 +145,37 @@ def _fill(run: ExperimentRun, key: Key, folder: Path, about: dict[str, Any], lin
         notes=list(result.notes),
         measured=dict(result.measured),
         delta_nonzero=delta_nonzero(folder),
+        held_out_loss=[dict(entry) for entry in result.held_out_loss],
+        held_out_sha256=_digest_of(held_out),
     )
+
+
+def _held_out(run: ExperimentRun) -> tuple[Any, ...]:
+    from pytest_finetune.data.formatting import format_pair
+
+    return tuple(format_pair(row, run.experiment.prompt) for row in run.eval_rows)
+
+
+def _digest_of(pairs: Sequence[Any]) -> str:
+    from pytest_finetune.fingerprint import digest
+
+    return digest([list(pair) for pair in pairs])
 
 
 def _release(run: ExperimentRun) -> None:
     """Give the answering model's memory back: the training loads a base of its own."""
     if "runtime" in run._made:
         run.runtime.release()
+
+
+def _aged(run: ExperimentRun, about: Mapping[str, Any]) -> list[str]:
+    """Say when the held-out losses of a stored training are those of other rows than there are now."""
+    if not about.get("held_out_loss") or about["held_out_sha256"] == _digest_of(_held_out(run)):
+        return []
+    return [
+        "the held-out losses were taken on other rows: paths.eval_file has changed since this adapter was trained "
+        "(pytest --finetune --finetune-retrain takes them anew)"
+    ]
 
 
 def _adapter(run: ExperimentRun, entry: Entry, *, reused: bool) -> Adapter:
@@ -167,7 +193,8 @@ def _adapter(run: ExperimentRun, entry: Entry, *, reused: bool) -> Adapter:
             "tokens": about["tokens"],
             "trainable": about["trainable"],
             "parameters": about["parameters"],
-            "notes": about["notes"],
+            "notes": [*about["notes"], *_aged(run, about)],
+            "held_out_loss": about.get("held_out_loss", []),
             "delta_nonzero": about["delta_nonzero"],
             "peak_bytes": about["peak_bytes"],
             "adapter_sha256": adapter_digest(entry.path),

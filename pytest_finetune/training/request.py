@@ -46,6 +46,7 @@ class TrainingRequest:
     a folder or a hub id. The adapter is written into `folder` (made when missing), checkpoints into
     `checkpoints`. `max_truncated` rows may be longer than ``training.max_seq_length``; they never teach the
     stop token. `fit` is the card to stay within and the memory plan, None where there is neither.
+    `held_out` is never trained on: its loss is taken after each epoch, for the record alone.
     """
 
     experiment: Experiment
@@ -58,6 +59,12 @@ class TrainingRequest:
     progress: Callable[[Progress], None] = field(default=_unheard, repr=False)
     max_truncated: int = 0
     fit: Fit | None = None
+    held_out: tuple[Pair, ...] = ()
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything random: the adapter's first weights, the order of the rows, dropout."""
+        return self.experiment.training.seed
 
     def __post_init__(self) -> None:
         """Check that every pair has its place."""
@@ -74,6 +81,7 @@ class TrainingResult:
     counts the training rows: `p50`, `p95`, `max` (before truncation), `truncated`, `supervised`. `notes` are
     sentences for the record. `measured` holds the peaks of the longest batch before the training:
     `measured_peak_bytes` (of the process), `measured_allocated_bytes`, `measured_reserved_bytes`; empty if unmeasured.
+    `held_out_loss` has one entry an epoch: `step`, `epoch`, `loss`.
     """
 
     folder: Path
@@ -89,3 +97,4 @@ class TrainingResult:
     resumed_from: int | None = None
     notes: tuple[str, ...] = ()
     measured: Mapping[str, int] = field(default_factory=dict)
+    held_out_loss: tuple[Mapping[str, float], ...] = ()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_finetune.fingerprint import digest, package_versions
 from pytest_finetune.training.base import BaseSource, check_folder, source_of
 from pytest_finetune.training.checkpoints import drop_others, newest
+from pytest_finetune.training.held_out import chosen, held_out
 from pytest_finetune.training.memory_error import memory_report
 from pytest_finetune.training.request import (
     Progress,
@@ -89,6 +90,11 @@ def _train(request: TrainingRequest, source: BaseSource, started: float) -> Trai
         resumed_from=resumed,
         notes=notes(rows),
         measured=measured.as_json() if measured is not None else {},
+        held_out_loss=tuple(
+            {"step": entry["step"], "epoch": entry["epoch"], "loss": entry["held_out_loss"]}
+            for entry in trainer.state.log_history
+            if "held_out_loss" in entry
+        ),
     )
 
 
@@ -110,7 +116,13 @@ def _trainer(
         {"prompt": pair.prompt, "completion": pair.completion, "row": index}
         for index, pair in enumerate(request.pairs)
     ]
-    watch = Watch(request.progress, stop.is_set)
+    asked = chosen(request.held_out)
+    unseen = tokenise(tokenizer, asked, [f"held-out row {number}" for number in range(1, len(asked) + 1)])
+    watch = Watch(
+        request.progress,
+        stop.is_set,
+        held_out(unseen, training.max_seq_length, training.per_device_train_batch_size),
+    )
     trainer = SealingTrainer(
         identity=_identity(request),
         write=lambda model, folder: adapter.save_adapter(model, request.experiment, folder),

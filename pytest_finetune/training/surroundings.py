@@ -37,7 +37,7 @@ def surroundings(*, offline: bool) -> Iterator[None]:
             ),
             _environment({**_ALWAYS, **no_network}),
             _no_bars(),
-            _random_state(),
+            random_state(),
             _determinism(),
         ):
             if not offline:
@@ -122,7 +122,8 @@ def no_dataset_bars() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _random_state() -> Iterator[None]:
+def random_state() -> Iterator[None]:
+    """Give the block random numbers that the rest of the process does not miss."""
     import numpy
     import torch
 

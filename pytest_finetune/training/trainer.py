@@ -13,6 +13,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import SFTTrainer
 
 from pytest_finetune.training.checkpoints import seal, whole_steps
+from pytest_finetune.training.held_out import HeldOut, held_out_loss
 from pytest_finetune.training.memory_error import naming_the_batch
 from pytest_finetune.training.progress import Meter
 from pytest_finetune.training.request import Progress, TrainingError
@@ -86,10 +87,13 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Tells the progress after every optimizer step, and ends the training there when `stop` says so."""
+    """Tells the progress after every optimizer step, and ends the training there when `stop` says so.
 
-    def __init__(self, tell: Callable[[Progress], None], stop: Callable[[], bool]) -> None:
-        self._tell, self._stop = tell, stop
+    At the end of each epoch the loss on the held-out rows joins the trainer's log.
+    """
+
+    def __init__(self, tell: Callable[[Progress], None], stop: Callable[[], bool], rows: HeldOut) -> None:
+        self._tell, self._stop, self._rows = tell, stop, rows
         self._meter: Meter | None = None
         self.trainer: SealingTrainer | None = None
 
@@ -98,7 +102,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._meter = Meter(time.monotonic(), state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Tell the progress; on a stop, ask for a checkpoint of this very step."""
+        """Tell the progress; on a stop, ask for a checkpoint of this very step.
+
+        Held-out rows come before the checkpoint of the step, so that it holds their loss.
+        """
         assert self.trainer is not None
         assert self._meter is not None
         loss, self.trainer.step_loss = self.trainer.step_loss, 0.0
@@ -112,6 +119,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 epoch=float(state.epoch or 0.0),
             )
         )
+        if self._rows.examples and (float(state.epoch).is_integer() or state.global_step == state.max_steps):
+            found = held_out_loss(self.trainer, self._rows)
+            state.log_history.append(
+                {"step": state.global_step, "epoch": float(state.epoch), "held_out_loss": found}
+            )
         if self._stop():
             control.should_save = True
             control.should_training_stop = True

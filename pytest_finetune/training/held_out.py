@@ -1,0 +1,70 @@
+"""The loss on held-out rows after each epoch: it is recorded beside the training loss, and nothing acts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from pytest_finetune.training.surroundings import random_state
+from pytest_finetune.training.tokenised import IGNORED, TokenRow
+
+MAX_ROWS: Final = 256
+"""More rows would cost time and say little more: these are spread evenly over the file."""
+
+
+class HeldOut(NamedTuple):
+    """Held-out rows as the trainer's collator takes them, and how many of them go through at once."""
+
+    examples: tuple[dict[str, list[int]], ...]
+    batch: int
+
+
+def chosen(rows: Sequence[Any], most: int = MAX_ROWS) -> list[Any]:
+    """Return at most `most` rows, spread evenly.
+
+    >>> chosen(range(10), 4)
+    [0, 2, 5, 7]
+    """
+    return list(rows) if len(rows) <= most else [rows[place * len(rows) // most] for place in range(most)]
+
+
+def held_out(rows: Sequence[TokenRow], max_length: int, batch: int) -> HeldOut:
+    """Prepare the rows as training rows are prepared; rows that carry no loss are left out."""
+    taught = [row for row in rows if row.supervised(max_length)]
+    return HeldOut(tuple(_example(row, max_length) for row in taught), batch)
+
+
+def _example(row: TokenRow, max_length: int) -> dict[str, list[int]]:
+    return {
+        "input_ids": list(row.ids[:max_length]),
+        "labels": [IGNORED] * row.start + list(row.supervised(max_length)),
+    }
+
+
+def held_out_loss(trainer: Any, rows: HeldOut) -> float:
+    """Return the mean loss of a supervised token, by the trainer's own loss, with dropout off.
+
+    The model and the random state are as before afterwards: a training is the same with and without it.
+    """
+    import torch
+
+    model = trainer.model
+    training = model.training
+    model.eval()
+    total, tokens = 0.0, 0
+    try:
+        with random_state(), torch.no_grad():
+            for batch in _batches(rows):
+                inputs = trainer._prepare_inputs(trainer.data_collator(batch))
+                supervised = int((inputs["labels"] != IGNORED).sum())
+                with trainer.compute_loss_context_manager():
+                    total += float(trainer.compute_loss(model, inputs)) * supervised
+                tokens += supervised
+    finally:
+        model.train(training)
+    return total / tokens
+
+
+def _batches(rows: HeldOut) -> Iterator[list[dict[str, list[int]]]]:
+    for start in range(0, len(rows.examples), rows.batch):
+        yield list(rows.examples[start : start + rows.batch])

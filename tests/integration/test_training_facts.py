@@ -1,0 +1,50 @@
+"""What the record says of a training: its held-out losses, and that they never decide what is reused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .conftest import Project
+
+LOSSES = """\
+    kept = [{"step": 1, "epoch": 0.5, "loss": 1.5}, {"step": 2, "epoch": 1.0, "loss": 1.25}]
+    seen = len(request.held_out)
+    log = ({"step": 1, "epoch": 0.5, "loss": 2.0}, {"step": 2, "epoch": 1.0, "loss": 0.5})
+    called(f"{seen} held out")
+"""
+
+
+def with_held_out_losses(project: Project) -> None:
+    """Let the trainer report a held-out loss an epoch, as ours does."""
+    text = (project.path / "conftest.py").read_text()
+    old = next(line for line in text.splitlines(keepends=True) if line.startswith("    log = ("))
+    text = text.replace(old, LOSSES, 1).replace("peak_bytes=None,", "held_out_loss=kept, peak_bytes=None,", 1)
+    project.write({"conftest.py": text})
+
+
+def test_the_held_out_losses_stand_beside_the_training_loss(project: Project) -> None:
+    with_held_out_losses(project)
+    assert project.run("--finetune").ret == 0
+    assert "80 held out" in project.calls()
+    training = project.experiment()["training"]
+    assert [entry["loss"] for entry in training["held_out_loss"]] == [1.5, 1.25]
+    assert training["notes"] == []
+    assert project.record()["notes"] == []
+
+
+def test_changed_held_out_rows_train_nothing_anew_and_the_record_says_it(project: Project) -> None:
+    with_held_out_losses(project)
+    project.run("--finetune")
+    key = project.experiment()["key"]
+    project.calls()
+    rows = (project.path / "eval.jsonl").read_text().splitlines(keepends=True)
+    project.write({"eval.jsonl": "".join(rows[:-1])})
+    project.run("--finetune")
+    assert "train" not in project.calls()
+    experiment = project.experiment()
+    assert experiment["key"] == key
+    assert experiment["training"]["notes"] == [
+        "the held-out losses were taken on other rows: paths.eval_file has changed since this adapter was trained "
+        "(pytest --finetune --finetune-retrain takes them anew)"
+    ]
