@@ -75,6 +75,16 @@ def budget(text: str) -> Budget:
         raise argparse.ArgumentTypeError("no card is that large") from None
 
 
+def share(text: str) -> float:
+    """Read ``8%`` or ``0.08``."""
+    from pytest_finetune.memory.sizes import SizeError, parse_share
+
+    try:
+        return parse_share(text)
+    except SizeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def size_bytes(text: str) -> int:
     """Read a size with its unit."""
     from pytest_finetune.memory.sizes import SizeError, parse_size

@@ -30,25 +30,43 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="CARD",
         help="a known card (rtx-4090) or a size (8GiB); default: the card that is here",
     )
+    command.add_argument(
+        "--headroom",
+        type=arguments.share,
+        metavar="SHARE",
+        help="how much of the card stays free: 8%% or 0.08 (default: 8%%)",
+    )
+    command.add_argument(
+        "--step",
+        metavar="CLASS",
+        help="the training step to trace, as module:Class or file.py:Class (default: TRL's)",
+    )
 
 
 def run(args: argparse.Namespace) -> Answer:
     """Plan, and answer with no when it does not fit."""
-    from pytest_finetune.memory.hardware import detect
+    from pytest_finetune.memory.hardware import HEADROOM, detect, expandable_segments
     from pytest_finetune.memory.plan import plan_memory
+    from pytest_finetune.memory.workload import TRL_STEP
 
     project = Project.of(args)
     train = project.rows(project.experiment.paths.train_file, "train")
     counted = project.tokens(train) or {}
-    plan = plan_memory(project.experiment, counted.get("max"), project.store)
+    plan = plan_memory(
+        project.experiment,
+        counted.get("max"),
+        project.store,
+        step=args.step or TRL_STEP,
+        expandable_segments=expandable_segments(),
+    )
     budget = args.budget or detect("auto", project.store.root)
+    budget = budget.with_headroom(HEADROOM if args.headroom is None else args.headroom)
     tree = {
         **project.heading(),
         "base_model": project.experiment.base_model,
         "peft_method": project.experiment.peft_method,
         **plan.as_json(budget if budget.comparable else None),
         "budget": budget.as_json() if budget.comparable else None,
-        "crowded": budget.crowded() if budget.comparable else None,
         "not_compared": budget.incomparable_because,
     }
     warnings = list(project.store.warnings)

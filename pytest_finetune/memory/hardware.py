@@ -62,6 +62,12 @@ def detect(device: str, store: Path, *, headroom: float = HEADROOM) -> Budget:
     )
 
 
+def expandable_segments() -> bool:
+    """Tell whether PyTorch's allocator was asked for expandable segments, which fragment less."""
+    asked = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""
+    return "expandable_segments:true" in asked.replace(" ", "").lower()
+
+
 def own_bytes(device: str) -> int | None:
     """Return what the driver counts for this process on an NVIDIA card.
 

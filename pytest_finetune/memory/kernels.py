@@ -180,6 +180,24 @@ def gemm_4bit(recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
     yield recorder.held(shape[0] * shape[1] * inputs.element_size(), "dequantise", "dequantised weights")
 
 
+def int8_quantise(recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
+    """Look for outlier columns, as training does: absolute values, and a mask (backends/cuda/ops.py)."""
+    values = args[0].numel()
+    absolute = recorder.held(values * args[0].element_size(), "int8 outliers")
+    mask = recorder.held(values, "int8 outliers")
+    recorder.release(absolute)
+    yield mask
+
+
+def int8_product(recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
+    """Sum in int32 and restore to float16 before the result is cast (backends/{default,cuda}/ops.py)."""
+    values = args[0].numel() // args[0].shape[-1] * args[1].shape[0]
+    yield recorder.held(values * 4, "int8 sums", "dequantised weights")
+    dtype = args[5] if len(args) > 5 else torch.float16
+    if dtype is not torch.float16:
+        yield recorder.held(values * 2, "int8 restored", "dequantised weights")
+
+
 class CublasWorkspaces:
     """One workspace a thread, allocated at its first product and kept (ATen/cuda/CublasHandlePool.cpp).
 
@@ -214,10 +232,14 @@ PRODUCTS: Final = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 def cuda_kernels(cublas: CublasWorkspaces) -> Kernels:
     """Return what the CUDA kernels take beside their results, by operator."""
     return Kernels(
-        before={"bitsandbytes::gemm_4bit": gemm_4bit},
+        before={
+            "bitsandbytes::gemm_4bit": gemm_4bit,
+            "bitsandbytes::int8_scaled_mm": int8_product,
+        },
         after={
             **dict.fromkeys(PRODUCTS, cublas),
             "aten::_softmax_backward_data": softmax_backward,
+            "bitsandbytes::int8_vectorwise_quant": int8_quantise,
             "aten::_scaled_dot_product_flash_attention_backward": flash_backward,
         },
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -170,6 +170,7 @@ def plan_memory(
     *,
     step: str = TRL_STEP,
     notes: Sequence[str] = (),
+    expandable_segments: bool = False,
 ) -> MemoryPlan:
     """Plan the training of an experiment.
 
@@ -181,6 +182,9 @@ def plan_memory(
     """
     planner = Planner(store)
     workload, assumed = workload_of(experiment, longest_tokens, step=step)
+    if expandable_segments:
+        workload = workload.changed(expandable_segments=True)
+        notes = (*notes, "replayed with expandable segments, as PYTORCH_ALLOC_CONF asks for")
     figures = planner.one(workload)
     kept = experiment.training.save_total_limit
     disk = plan_disk(workload, figures.trainable, kept, experiment.local_base())
@@ -194,13 +198,18 @@ def workload_of(
     training = experiment.training
     tokens, batch, note = _shape(experiment, longest_tokens)
     quantized = experiment.quantization != "none"
+    full = experiment.peft_method == "full"
     workload = Workload(
         config=read_config(experiment),
         tokens=tokens,
         batch=batch,
         accumulation=training.gradient_accumulation_steps,
         quantization=experiment.quantization,
-        adapter=Adapter(
+        # Every weight is trained as it was loaded; float32 when that is what training keeps its masters in.
+        dtype="float32" if full else "bfloat16",
+        adapter=None
+        if full
+        else Adapter(
             rank=experiment.lora.r,
             targets=experiment.lora.target_modules,
             dropout=experiment.lora.dropout,
@@ -213,7 +222,22 @@ def workload_of(
         max_grad_norm=float(training.sft.get("max_grad_norm", 1.0)),
         step=step,
     )
-    return workload, (note,)
+    return workload, (note, *_not_planned(training.sft))
+
+
+# Arguments of SFTConfig that change what a step holds, and that the traced step does not follow.
+_UNTRACED: Final = (
+    "activation_offloading",
+    "label_smoothing_factor",
+    "liger_kernel_config",
+    "model_init_kwargs",
+    "torch_compile",
+    "use_liger_kernel",
+)
+
+
+def _not_planned(sft: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"training.sft.{name} is not followed by the plan" for name in _UNTRACED if sft.get(name))
 
 
 def _shape(experiment: Experiment, longest_tokens: int | None) -> tuple[int, int, str]:
@@ -241,7 +265,9 @@ def for_family(workload: Workload, family: Family) -> Workload:
     if not family.flash and workload.attention == "flash":
         changes["attention"] = "efficient"
     if not family.bf16 and workload.dtype == "bfloat16":
-        changes.update(dtype="float16", autocast="float16" if workload.autocast else None)
+        changes["dtype"] = "float16"
+    if not family.bf16 and workload.autocast == "bfloat16":
+        changes["autocast"] = "float16"
     return workload.changed(**changes) if changes else workload
 
 

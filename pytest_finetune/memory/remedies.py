@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from pytest_finetune.memory.cards import Family
 from pytest_finetune.memory.figures import Figures
 from pytest_finetune.memory.planner import Limit, Planner
-from pytest_finetune.memory.workload import Workload, layer_count
+from pytest_finetune.memory.workload import Adapter, Workload, layer_count
 
 SHORTEST: Final = 64
 KINDS: Final = ("length", "batch", "checkpointing", "optimizer", "quantization", "base")
@@ -58,10 +58,7 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class Remedies:
-    """The single changes in their order.
-
-    `pair` is the pair that needs least, sought only when no single is enough.
-    """
+    """The single changes in their order; `pair` is the smallest pair, sought only when no single is enough."""
 
     singles: tuple[Remedy, ...]
     pair: Remedy | None
@@ -111,7 +108,18 @@ def changes(workload: Workload, longest_row: int | None) -> Iterator[list[Change
         )
         keys = {"peft_method": "qlora", "quantization": "nf4"}
         yield [Change("quantization", "peft_method qlora", keys, quantized, "the base in 4 bits (NF4)")]
+    if workload.adapter is None:
+        yield list(_adapter_instead(workload))
     yield list(_smaller_base(workload))
+
+
+def _adapter_instead(workload: Workload) -> Iterator[Change]:
+    """Offer an adapter in place of training every weight: the base stays frozen, in 16 bits, then in 4."""
+    lora = workload.changed(adapter=Adapter(), dtype="bfloat16")
+    yield Change("quantization", "peft_method lora", {"peft_method": "lora"}, lora, "an adapter of rank 8")
+    qlora = lora.changed(quantization="nf4", adapter=Adapter(dtype="bfloat16"))
+    keys = {"peft_method": "qlora", "quantization": "nf4"}
+    yield Change("quantization", "peft_method qlora", keys, qlora, "an adapter on the base in 4 bits (NF4)")
 
 
 def _shorter(workload: Workload, longest_row: int | None) -> Iterator[Change]:
@@ -197,7 +205,7 @@ def _smallest_pair(
     family: Family,
     planner: Planner,
 ) -> Remedy | None:
-    """Return the pair of changes of two kinds that needs least.
+    """Return the pair of changes of two kinds that needs least; another base model only where no other pair is enough.
 
     Of a kind its strongest change takes part, but of length and base the mildest: a pair should not cut the
     rows or the model down to nothing.
@@ -208,7 +216,12 @@ def _smallest_pair(
         later = (change for ladder in changes(first.workload, longest_row) for change in ladder)
         pairs += [_both(first, change) for change in later if change.words == second.words]
     planned = list(_plan([[pair] for pair in pairs], usable, family, planner))
-    return min(planned, key=lambda remedy: remedy.needed_bytes, default=None)
+    return min(planned, key=_reluctance, default=None)
+
+
+def _reluctance(pair: Remedy) -> tuple[bool, bool, int]:
+    """Order pairs: enough first, then those that keep the base model, then by what they need."""
+    return not pair.enough, pair.enough and "a smaller base_model" in pair.change, pair.needed_bytes
 
 
 def _both(first: Change, second: Change) -> Change:

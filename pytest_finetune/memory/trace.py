@@ -76,19 +76,19 @@ def trace_fully(workload: Workload, *, fake: bool = True, cuda: bool = True) -> 
     the trace itself is checked.
     """
     run = _Run(workload, fake=fake, cuda=cuda)
-    return Traced(run.recorder.events, run.parameters, run.trainable, workload.depth)
+    return Traced(run.events, run.parameters, run.trainable, workload.depth)
 
 
 def _extended(workload: Workload, depth: int) -> Traced:
     run = _Run(workload.changed(layers=SHALLOW), steps=1)
-    events = extend(run.recorder.events, SHALLOW, depth, run.optimizer_over(depth), steps=STEPS)
+    events = extend(run.events, SHALLOW, depth, run.optimizer_over(depth), steps=STEPS)
     more = depth - SHALLOW
     parameters = run.parameters + more * run.inner_parameters
     return Traced(events, parameters, run.trainable + more * run.inner_trainable, SHALLOW)
 
 
 class _Run:
-    """One run of the step; what it recorded stands in `recorder` afterwards."""
+    """One run of the step; what it recorded stands in `events` afterwards."""
 
     def __init__(
         self, workload: Workload, *, steps: int = STEPS, fake: bool = True, cuda: bool = True
@@ -112,7 +112,8 @@ class _Run:
             stack.enter_context(_hooks(model, self.recorder))
             with self.recorder, kernels.CudaSemantics() if cuda else contextlib.nullcontext():
                 self._steps(model)
-            self.recorder.events = list(self.recorder.events)
+            # A copy: the model is collected at some later time, and its death is no event of the step.
+            self.events = list(self.recorder.events)
             self._count(model)
 
     def _count(self, model: Any) -> None:

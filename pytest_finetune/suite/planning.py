@@ -17,11 +17,19 @@ if TYPE_CHECKING:
 
 def plan_of(run: ExperimentRun) -> MemoryPlan:
     """Plan the step of the registered trainer on the longest training row, and put the plan down."""
+    from pytest_finetune.memory.hardware import expandable_segments
     from pytest_finetune.memory.plan import plan_memory
 
     counted = run.contract.tokenization.table(run.train_rows) if run.contract.tokenization else {}
     step, notes = step_of(run)
-    plan = plan_memory(run.experiment, counted.get("max") or None, run.session.store, step=step, notes=notes)
+    plan = plan_memory(
+        run.experiment,
+        counted.get("max") or None,
+        run.session.store,
+        step=step,
+        notes=notes,
+        expandable_segments=expandable_segments(),
+    )
     run.note(("memory",), plan.as_json(run.budget if run.budget.comparable else None))
     return plan
 

@@ -108,3 +108,17 @@ def test_a_model_without_a_configuration_is_a_mistake(world: World, stored: Path
     ran = world.run("plan", "--store", stored)
     assert (ran.code, ran.out) == (2, "")
     assert "config.json" in ran.err
+
+
+def test_headroom_and_step_are_options(world: World, stored: Path) -> None:
+    tree = world.run("plan", "--store", stored, "--budget", "8GiB", "--headroom", "25%", "--json").tree
+    assert (tree["budget"]["usable_bytes"], tree["budget"]["headroom"]) == (6 << 30, 0.25)
+    plain = "pytest_finetune.memory.steps:PlainStep"
+    other = world.run("plan", "--store", stored, "--budget", "8GiB", "--step", plain, "--json").tree
+    assert other["breakdown"]["logits and loss"] != tree["breakdown"]["logits and loss"]
+    ran = world.run("plan", "--store", stored, "--headroom", "8")
+    assert ran.code == 2
+    assert "'8' is not a share of the card: write 8% or 0.08" in ran.err
+    ran = world.run("plan", "--store", stored, "--step", "nowhere:Step")
+    assert (ran.code, ran.out) == (2, "")
+    assert "the training step 'nowhere:Step' cannot be loaded: ModuleNotFoundError" in ran.err

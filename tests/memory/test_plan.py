@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from pytest_finetune.experiment import Experiment, load_experiment
+from pytest_finetune.memory.cards import TURING
 from pytest_finetune.memory.figures import Figures, Held, PlanError
-from pytest_finetune.memory.hardware import Budget, detect, parse_budget
-from pytest_finetune.memory.plan import MemoryPlan, plan_memory, workload_of
+from pytest_finetune.memory.hardware import Budget, detect, expandable_segments, parse_budget
+from pytest_finetune.memory.plan import MemoryPlan, for_family, plan_memory, workload_of
 from pytest_finetune.memory.planner import Planner
+from pytest_finetune.memory.remedies import changes
 from pytest_finetune.memory.sizes import GiB, MiB
 from pytest_finetune.memory.workload import Workload
 from pytest_finetune.store import Store
@@ -172,3 +174,43 @@ def test_a_quantisation_that_the_device_cannot_run_is_named(plan: MemoryPlan) ->
     assert plan <= apple
     with pytest.raises(PlanError, match=r"quantization 'nf4' needs .* Apple GPU cannot run"):
         dataclasses.replace(plan, workload=plan.workload.changed(quantization="nf4")).verdict(apple)
+
+
+def test_full_fine_tuning_keeps_every_weight_its_gradient_and_two_moments_in_float32(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    full = dataclasses.replace(experiment, peft_method="full")
+    workload, _ = workload_of(full, 48)
+    assert (workload.adapter, workload.dtype, workload.autocast) == (None, "float32", "bfloat16")
+    assert for_family(workload, TURING).autocast == "float16"
+    plan = plan_memory(full, 48, Store(tmp_path / "store"))
+    assert plan.figures.trainable == plan.figures.parameters
+    parts = plan.figures.parts
+    weights = 4 * plan.figures.parameters
+    assert parts["optimizer"] >= 2 * weights
+    assert plan.disk is not None
+    assert plan.disk.checkpoint_bytes > 3 * weights
+    offered = [change.words for ladder in changes(workload, 48) for change in ladder]
+    assert "peft_method lora" in offered
+    assert "peft_method qlora" in offered
+
+
+def test_expandable_segments_are_replayed_when_the_allocator_is_asked_for_them(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:512, expandable_segments:True")
+    assert expandable_segments()
+    plan = plan_memory(experiment, 48, None, expandable_segments=True)
+    assert plan.workload.expandable_segments
+    assert plan.notes[-1] == "replayed with expandable segments, as PYTORCH_ALLOC_CONF asks for"
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:False")
+    assert not expandable_segments()
+
+
+def test_a_trainer_argument_that_the_plan_does_not_follow_is_named(experiment: Experiment) -> None:
+    training = dataclasses.replace(
+        experiment.training, sft={"label_smoothing_factor": 0.1, "loss_type": "nll"}
+    )
+    _, notes = workload_of(dataclasses.replace(experiment, training=training), 48)
+    assert notes[1:] == ("training.sft.label_smoothing_factor is not followed by the plan",)

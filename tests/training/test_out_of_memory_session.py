@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -60,11 +59,12 @@ def test_one_experiment_that_runs_out_of_memory_leaves_the_other_alone(
 ) -> None:
     for name, rank in (("large", 8), ("small", 4)):
         (pytester.path / f"{name}.yaml").write_text(EXPERIMENT.format(base="base", rank=rank))
-    os.symlink(tiny_base, pytester.path / "base")
+    (pytester.path / "base").symlink_to(tiny_base)
     rows = [{"instruction": "add", "input": f"{n} and {n + 1}", "output": str(2 * n + 1)} for n in range(40)]
     (pytester.path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     held_out = [
-        {"instruction": "add", "input": f"{n} plus {n + 2}", "expected": str(2 * n + 2)} for n in range(60, 90)
+        {"instruction": "add", "input": f"{n} plus {n + 2}", "expected": str(2 * n + 2)}
+        for n in range(60, 90)
     ]
     (pytester.path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out))
     pytester.makeini("[pytest]\nfinetune_experiments = large.yaml small.yaml\n")
@@ -72,7 +72,9 @@ def test_one_experiment_that_runs_out_of_memory_leaves_the_other_alone(
     pytester.makepyfile(test_training=TESTS)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    ran = pytester.runpytest_subprocess("--finetune", "--finetune-device=cpu", "--finetune-budget=8GiB", "-rA")
+    ran = pytester.runpytest_subprocess(
+        "--finetune", "--finetune-device=cpu", "--finetune-budget=8GiB", "-rA"
+    )
 
     ran.assert_outcomes(passed=3, failed=0, errors=1)
     ran.stdout.fnmatch_lines(
