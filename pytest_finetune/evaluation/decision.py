@@ -28,8 +28,9 @@ class Case:
     """Everything that a decision rests on.
 
     `looks` counts this look: 1 at the first. `arms` names every arm that was asked; those besides the
-    base and the tuned one are opponents that must be beaten as well. `problems` are reasons why nothing
-    can be decided.
+    base and the tuned one are opponents that must be beaten as well, by their own of `margins` where they
+    have one, except those in `shown`, which are only compared. `problems` are reasons why nothing can be
+    decided.
     """
 
     rules: tuple[RuleSpec, ...]
@@ -37,6 +38,8 @@ class Case:
     defaults: DecisionDefaults
     looks: int = 1
     arms: tuple[str, ...] = (BASE, TUNED)
+    shown: tuple[str, ...] = ()
+    margins: Mapping[str, float] = dataclasses.field(default_factory=dict)
     answers_differ: bool | None = None
     delta_nonzero: bool | None = None
     problems: tuple[str, ...] = ()
@@ -44,7 +47,7 @@ class Case:
     @property
     def opponents(self) -> tuple[str, ...]:
         """The arms besides the base that the tuned arm must beat."""
-        return tuple(arm for arm in self.arms if arm not in {BASE, TUNED})
+        return tuple(arm for arm in self.arms if arm not in {BASE, TUNED, *self.shown})
 
     @property
     def primaries(self) -> tuple[RuleSpec, ...]:
@@ -155,7 +158,8 @@ def judge(case: Case, name: str) -> RuleVerdict:
 def _decided(
     case: Case, contests: Mapping[str, Contests], verdicts: Sequence[RuleVerdict], so_far: Decision
 ) -> Decision:
-    primary = contests[case.primaries[0].name]
+    met = contests[case.primaries[0].name]
+    primary = {arm: contest for arm, contest in met.items() if arm not in case.shown}
     base = primary[BASE]
     against = tuple(_discard_reasons(primary, contests))
     short = tuple(_keep_lacks(case, primary, verdicts))
@@ -234,7 +238,7 @@ def _count(case: Case, name: str) -> int:
 
 
 def _missing(case: Case, rule: RuleSpec) -> Iterator[str]:
-    arms = (BASE, TUNED, *case.opponents) if rule.primary else (BASE, TUNED)
+    arms = (BASE, TUNED, *case.opponents, *case.shown) if rule.primary else (BASE, TUNED)
     return missing(rule, case.scores.get(rule.name), arms)
 
 
@@ -244,8 +248,13 @@ def _contests(case: Case, table: Table) -> Contests:
     min_gain = rule.min_gain if rule.min_gain is not None else defaults.min_gain if rule.primary else 0.0
     over_prompt = min_gain if defaults.prompt_gain is None else defaults.prompt_gain
     levels = rule.levels(defaults, case.looks)
-    margins = {arm: min_gain if arm == BASE else over_prompt if rule.primary else 0.0 for arm in table.arms}
-    return {arm: Contest(table, arm, margin, levels) for arm, margin in margins.items() if arm != TUNED}
+
+    def margin(arm: str) -> float:
+        if arm == BASE:
+            return min_gain
+        return case.margins.get(arm, over_prompt) if rule.primary and arm not in case.shown else 0.0
+
+    return {arm: Contest(table, arm, margin(arm), levels) for arm in table.arms if arm != TUNED}
 
 
 def _rule_verdict(

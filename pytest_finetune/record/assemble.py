@@ -29,6 +29,7 @@ _EMPTY: Final[Mapping[str, Any]] = {
     "data": {"findings": [], "waived": []},
     "memory": None,
     "training": None,
+    "planned_arms": {},
     "arms": {},
     "rules": {},
     "held_out": [],

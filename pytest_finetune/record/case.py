@@ -59,9 +59,8 @@ def scores_of(tree: Mapping[str, Any], name: str) -> Scores:
 
 
 def expected_arms(tree: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the arms that the experiment asks for."""
-    few_shot = tree.get("config", {}).get("prompt", {}).get("few_shot", 0)
-    return ("baseline", "prompted", "tuned") if few_shot else ("baseline", "tuned")
+    """Return the arms that were planned, whether they answered or not."""
+    return tuple(tree.get("planned_arms", ()))
 
 
 def defaults_of(tree: Mapping[str, Any]) -> DecisionDefaults:
@@ -74,7 +73,7 @@ def case_of(tree: Mapping[str, Any]) -> Case:
     from pytest_finetune.evaluation.decision import Case
 
     rules = rule_specs(tree)
-    arms = tree.get("arms", {})
+    arms, planned = tree.get("arms", {}), tree.get("planned_arms", {})
     digests = [arms.get(arm, {}).get("answers_sha256") for arm in ("baseline", "tuned")]
     return Case(
         rules=rules,
@@ -82,6 +81,8 @@ def case_of(tree: Mapping[str, Any]) -> Case:
         defaults=defaults_of(tree),
         looks=tree.get("looks", {}).get("k", 1),
         arms=expected_arms(tree),
+        shown=tuple(name for name, plan in planned.items() if name != "tuned" and not plan["opponent"]),
+        margins={name: plan["min_gain"] for name, plan in planned.items() if plan["min_gain"] is not None},
         answers_differ=digests[0] != digests[1] if all(digests) else None,
         delta_nonzero=(tree.get("training") or {}).get("delta_nonzero"),
         problems=problems_of(tree),

@@ -10,6 +10,7 @@ from pytest_finetune.suite.progress import ProgressLine
 
 if TYPE_CHECKING:
     from pytest_finetune.evaluation.answers import Answer
+    from pytest_finetune.evaluation.arms import ArmPlan
     from pytest_finetune.evaluation.prompts import Prompted
     from pytest_finetune.evaluation.runtimes import Runtime
     from pytest_finetune.experiment import Generation
@@ -45,11 +46,10 @@ class BaseModel:
         return [answer.response for answer in self._runtime.answer(asked, self._generation, None)]
 
 
-def runtime_for(run: ExperimentRun) -> Runtime:
-    """Ask the registered runtimes for the experiment's first; the Hugging Face one is built in."""
+def runtime_for(run: ExperimentRun, name: str) -> Runtime:
+    """Ask the registered runtimes for the one of that name; the Hugging Face one is built in."""
     from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
 
-    name = run.experiment.runtimes[0]
     found = run.session.config.hook.pytest_finetune_runtime(
         name=name, experiment=run.experiment, base=base_name(run), device=run.session.device
     )
@@ -98,49 +98,53 @@ def dtype_class(run: ExperimentRun) -> str:
     return "card" if run.session.device.startswith("cuda") else "float32"
 
 
-def answers_of(run: ExperimentRun, arm: str, suite: str | None) -> Mapping[str, Answer]:
-    """Return an arm's answers by row id and put down the arm's facts."""
+def answers_of(run: ExperimentRun, plan: ArmPlan, suite: str | None = None) -> Mapping[str, Answer]:
+    """Return the answers of a planned arm by row id and put down the arm's facts.
+
+    The plan alone says what is asked: a plan with another runtime, name or generation is another arm, answered,
+    stored and put down under its own name.
+    """
     _ = run.checked_data
-    prompts = _prompts(run, arm, suite)
-    adapter = run.adapter if arm == "tuned" else None
-    key = _key(run, prompts, adapter.path if adapter else None)
+    prompts = _prompts(run, plan, suite)
+    adapter = run.adapter.path if plan.model == "tuned" else None
+    key = _key(run, plan, prompts, adapter)
     entry = run.session.store.read("outputs", key)
     reused = entry is not None
     if entry is None:
-        entry = _ask(run, arm, suite, prompts, key, adapter.path if adapter else None)
+        entry = _ask(run, plan, suite, prompts, key, adapter)
     answers = _read(entry, prompts)
-    run.note(_part(arm, suite), _arm_facts(run, arm, suite, entry, answers, reused=reused))
+    run.note(("arms", label(plan.name, suite)), _arm_facts(plan, suite, entry, answers, reused=reused))
     return answers
 
 
-def _part(arm: str, suite: str | None) -> tuple[str, ...]:
-    return ("arms", arm) if suite is None else ("arms", f"{arm}@{suite}")
+def label(arm: str, suite: str | None) -> str:
+    """Return the name under which the record and `outputs/` hold an arm's answers to a suite."""
+    return arm if suite is None else f"{arm}@{suite}"
 
 
-def _prompts(run: ExperimentRun, arm: str, suite: str | None) -> tuple[Prompted, ...]:
+def _prompts(run: ExperimentRun, plan: ArmPlan, suite: str | None) -> tuple[Prompted, ...]:
     from pytest_finetune.evaluation.prompts import arm_prompts, choose_shots
 
     prompt = run.experiment.prompt
     shots: tuple[Any, ...] = ()
-    if arm == "prompted":
+    if plan.prompts == "few-shot":
         seed = run.experiment.training.seed
         shots = choose_shots(run.train_rows, prompt.few_shot, seed, run.contract.label_field)
         run.note(("prompt_shots",), [row.place for row in shots])
     return arm_prompts(run.rows_of(suite), prompt, shots)
 
 
-def _key(run: ExperimentRun, prompts: Sequence[Prompted], adapter: Path | None) -> Any:
+def _key(run: ExperimentRun, plan: ArmPlan, prompts: Sequence[Prompted], adapter: Path | None) -> Any:
     from pytest_finetune.fingerprint import model_digest, outputs_key
 
     model = model_digest(base_of(run), adapter, quantization=run.experiment.quantization)
     asked = [[prompted.id, prompted.prompt] for prompted in prompts]
-    runtime = run.experiment.runtimes[0]
-    return outputs_key(model, asked, run.experiment.generation, runtime, environment_of(run))
+    return outputs_key(model, asked, plan.generation, plan.runtime, environment_of(run))
 
 
 def _ask(
     run: ExperimentRun,
-    arm: str,
+    plan: ArmPlan,
     suite: str | None,
     prompts: Sequence[Prompted],
     key: Any,
@@ -152,17 +156,17 @@ def _ask(
     store = run.session.store
 
     def write(folder: Path) -> None:
-        answers = run.runtime.answer(prompts, run.experiment.generation, adapter)
+        answers = run.runtime_named(plan.runtime).answer(prompts, plan.generation, adapter)
         write_answers(folder / ANSWERS_FILE, answers)
 
     with store.lock("outputs", key, line.say):
         entry = store.read("outputs", key)
         if entry is None:
             about = {
-                "arm": arm,
+                "arm": plan.name,
                 "suite": suite,
                 "task": run.experiment.task,
-                "runtime": run.experiment.runtimes[0],
+                "runtime": plan.runtime,
             }
             entry = store.commit("outputs", key, write, about)
     return entry
@@ -178,8 +182,7 @@ def _read(entry: Entry, prompts: Sequence[Prompted]) -> Mapping[str, Answer]:
 
 
 def _arm_facts(
-    run: ExperimentRun,
-    arm: str,
+    plan: ArmPlan,
     suite: str | None,
     entry: Entry,
     answers: Mapping[str, Answer],
@@ -190,11 +193,11 @@ def _arm_facts(
 
     from pytest_finetune.fingerprint import digest
 
-    name = run.experiment.runtimes[0]
-    version = f" {metadata.version('transformers')}" if name == "transformers" else ""
+    version = f" {metadata.version('transformers')}" if plan.runtime == "transformers" else ""
     return {
-        "runtime": name + version,
-        "outputs": f"outputs/{arm}.jsonl" if suite is None else f"outputs/{arm}@{suite}.jsonl",
+        **plan.facts(),
+        "runtime": plan.runtime + version,
+        "outputs": f"outputs/{label(plan.name, suite)}.jsonl",
         "outputs_key": entry.key,
         "suite": suite,
         "reused": reused,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pytest_finetune.record.case import case_of, rule_specs
+from pytest_finetune.record.case import case_of, expected_arms, rule_specs
 from pytest_finetune.suite.answering import ANSWERS_FILE
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def look_of(tree: Mapping[str, Any], rows: Iterable[Row]) -> Look:
     from pytest_finetune.fingerprint import digest
     from pytest_finetune.store import Look
 
-    answers = {arm: facts["answers_sha256"] for arm, facts in tree["arms"].items() if not facts.get("suite")}
+    answers = {arm: tree["arms"][arm]["answers_sha256"] for arm in expected_arms(tree)}
     return Look(
         adapter=tree["training"]["adapter_sha256"],
         answers=digest(answers),

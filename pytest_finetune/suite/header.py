@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_finetune.evaluation.arms import plan_facts, planned
 from pytest_finetune.suite.rule_marks import rule_facts, rules_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def facts(
     yield ("environment",), _environment()
     if session.settings.finetune:
         yield ("hardware",), _hardware(session)
+    yield ("planned_arms",), plan_facts(planned(experiment))
     for name, (rule, item) in rules_of(session.rule_items.get(ref, ())).items():
         yield ("rules", name), rule_facts(rule, item)
 

@@ -50,7 +50,8 @@ def _experiment(
 
 
 def _held_out(run: ExperimentRun, tree: Mapping[str, Any]) -> list[Row]:
-    suites = {facts.get("suite") for facts in tree.get("arms", {}).values()}
+    asked = {facts.get("suite") for facts in tree.get("arms", {}).values()}
+    suites = asked & {None, *run.experiment.paths.suites}  # derived rows stand in no file of the experiment
     return [
         row
         for suite in sorted(suites, key=lambda name: (name is not None, name))

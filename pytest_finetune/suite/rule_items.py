@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 
+from pytest_finetune.evaluation.arms import BASELINE, TUNED, asking_order
 from pytest_finetune.markers import RuleMark
 from pytest_finetune.suite.collection import place_of
 from pytest_finetune.suite.rule_marks import rule_of
@@ -87,11 +88,10 @@ def _scores(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Row
 
     if not len(rows):
         raise RuleBroken(f"{rows.path} holds no row to judge")
-    arms = run.arms if rule.suite is None else ("baseline", "tuned")
+    arms = tuple(run.arms) if rule.suite is None else (BASELINE, TUNED)
     call = _caller(item)
     found: dict[str, ArmScores] = {}
-    # The tuned arm first: without an adapter there is nothing to judge, and the base loads once for all arms.
-    for arm in sorted(arms, key=lambda name: name != "tuned"):
+    for arm in asking_order(arms):
         answers = run.answers(arm, rule.suite)
         found[arm] = _arm_scores(call, rows, {id_: as_response(answer) for id_, answer in answers.items()})
     ordered = {arm: found[arm] for arm in arms}

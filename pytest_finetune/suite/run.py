@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, overlo
 
 import pytest
 
+from pytest_finetune.evaluation.arms import asking_order, planned
 from pytest_finetune.evaluation.response import Response
 from pytest_finetune.markers import ExperimentRef, Stage
 from pytest_finetune.suite import answering, header, planning, tokens, training_step
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_finetune.data.rows import Rows
     from pytest_finetune.evaluation.answers import Answer
     from pytest_finetune.evaluation.arm import Arm
+    from pytest_finetune.evaluation.arms import ArmPlan
     from pytest_finetune.evaluation.decision import Decision
     from pytest_finetune.evaluation.runtimes import Runtime
     from pytest_finetune.experiment import Experiment
@@ -63,6 +65,8 @@ class ExperimentRun:
         self.ref = ref
         self.experiment = experiment
         self.facts: dict[str, Fact] = {}
+        self.runtimes: set[str] = set()
+        self.derived: dict[str, Callable[[], Rows]] = {}
         self._made: dict[str, Any] = {}
         self._failed: dict[str, str] = {}
 
@@ -153,6 +157,8 @@ class ExperimentRun:
         """Return the held-out rows of a suite; None is `eval_file`."""
         if suite is None:
             return self.eval_rows
+        if suite in self.derived:
+            return self.once(f"suite {suite}", self.derived[suite])
         suites = self.experiment.paths.suites
         if suite not in suites:
             known = ", ".join(suites) or "none"
@@ -203,10 +209,15 @@ class ExperimentRun:
             pytest.skip(f"{self.memory_plan!r}; not compared: {self.budget.incomparable_because}")
         return self.budget
 
-    @step
+    @property
     def runtime(self) -> Runtime:
         """The first runtime of the experiment, in which the decision is made."""
-        return answering.runtime_for(self)
+        return self.runtime_named(self.experiment.runtimes[0])
+
+    def runtime_named(self, name: str) -> Runtime:
+        """Return a runtime of the experiment; it loads its model when it is first asked."""
+        self.runtimes.add(name)
+        return self.once(f"runtime {name}", lambda: answering.runtime_for(self, name))
 
     @step
     def base_model(self) -> BaseModel:
@@ -226,23 +237,25 @@ class ExperimentRun:
             raise
 
     @property
-    def arms(self) -> tuple[str, ...]:
-        """The names of the arms of this experiment."""
-        return ("baseline", "prompted", "tuned") if self.experiment.prompt.few_shot else ("baseline", "tuned")
+    def arms(self) -> Mapping[str, ArmPlan]:
+        """The arms of this experiment, by name."""
+        return planned(self.experiment)
 
     def answers(self, arm: str, suite: str | None = None) -> Mapping[str, Answer]:
         """Return an arm's answers by row id, from the store or from the model."""
-        name = f"answers of {arm}" + (f" on {suite}" if suite else "")
-        return self.once(name, lambda: answering.answers_of(self, arm, suite))
+        return self.answers_to(self.arms[arm], suite)
+
+    def answers_to(self, plan: ArmPlan, suite: str | None = None) -> Mapping[str, Answer]:
+        """Return the answers of any plan, once for each name and suite."""
+        name = f"answers of {plan.name}" + (f" on {suite}" if suite else "")
+        return self.once(name, lambda: answering.answers_of(self, plan, suite))
 
     @step
     def looks(self) -> int:
         """Which look at these held-out rows this is; settled once all arms have answered."""
         from pytest_finetune.suite.deciding import look_of
 
-        for arm in sorted(
-            self.arms, reverse=True
-        ):  # the tuned arm first: its model answers for the others too
+        for arm in asking_order(self.arms):
             self.answers(arm)
         tree = self.tree()
         look = look_of(tree, self.eval_rows)
@@ -262,7 +275,7 @@ class ExperimentRun:
         if name not in self.arms:
             pytest.fail("there is no prompt-only arm: set prompt.few_shot in the experiment", pytrace=False)
         responses = {id_: as_response(answer) for id_, answer in self.answers(name).items()}
-        return Arm(name, self.experiment.runtimes[0], responses, self._score)
+        return Arm(name, self.arms[name].runtime, responses, self._score)
 
     def _score(self, arm: str, rule: str) -> Any:
         from pytest_finetune.record.case import score_of

@@ -164,8 +164,8 @@ def _digest_of(pairs: Sequence[Any]) -> str:
 
 def _release(run: ExperimentRun) -> None:
     """Give the answering model's memory back: the training loads a base of its own."""
-    if "runtime" in run._made:
-        run.runtime.release()
+    for name in sorted(run.runtimes):
+        run.runtime_named(name).release()
 
 
 def _aged(run: ExperimentRun, about: Mapping[str, Any]) -> list[str]:
