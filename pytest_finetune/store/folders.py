@@ -19,13 +19,13 @@ from pytest_finetune.store.digests import DigestFile
 from pytest_finetune.store.disk import StoreError, explained
 from pytest_finetune.store.ground import Ground
 from pytest_finetune.store.leftovers import sweep
-from pytest_finetune.store.lock import Lock, exclusive, file_lock, shared
+from pytest_finetune.store.lock import Lock, exclusive, file_lock, free_lock, shared
 from pytest_finetune.store.looks import LookBook
 from pytest_finetune.store.manifest import MANIFEST, DefectError, Entry, parse, seal, verify
 from pytest_finetune.store.notes import Notes
 from pytest_finetune.store.shelf import Shelf
 
-KINDS: Final = ("adapters", "outputs", "plans", "bases")
+KINDS: Final = ("adapters", "outputs", "plans", "bases", "records")
 CHECKPOINTS: Final = "checkpoints"
 LOCK_TIMEOUT_S: Final = 12 * 3600.0
 
@@ -70,7 +70,9 @@ class Store:
             except OSError:
                 return None
             try:
-                return self._verified(kind, name)
+                entry = self._verified(kind, name)
+                self._clear_after_a_killed_writer(kind, name)
+                return entry
             except FileNotFoundError:
                 pass  # another process moved it while we read; look what stands there now
             except DefectError as defect:
@@ -158,7 +160,7 @@ class Store:
         name = _checked(kind, key)
         with contextlib.suppress(OSError):
             self._ground.prepare()
-        file = self.root / "locks" / f"{kind}-{name}.lock"
+        file = self._lock_file(kind, name)
         with file_lock(file, on_wait, f"{kind}/{name[:12]}", timeout_s, self._ground.warn) as lock:
             if not lock.held and kind == "adapters":
                 own = f"{name}.{disk.temporary_name()}"
@@ -252,6 +254,17 @@ class Store:
             else:
                 disk.sync_folder(parent)
                 return
+
+    def _lock_file(self, kind: str, name: str) -> Path:
+        return self.root / "locks" / f"{kind}-{name}.lock"
+
+    def _clear_after_a_killed_writer(self, kind: str, name: str) -> None:
+        """Drop what stays when a writer is killed between its commit and its end: its lock, its checkpoints."""
+        lock, checkpoints = self._lock_file(kind, name), self.root / CHECKPOINTS / name
+        if lock.exists() or (kind == "adapters" and checkpoints.exists()):
+            with free_lock(lock) as free:  # somebody may be retraining, and needs its checkpoints
+                if free and kind == "adapters":
+                    self._drop_checkpoints(name)
 
     def _drop_checkpoints(self, name: str) -> None:
         folder = self._without_lock.get(name, self.root / CHECKPOINTS / name)

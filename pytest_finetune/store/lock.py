@@ -51,10 +51,28 @@ def file_lock(
         yield Lock(handle is not None, time.monotonic() - started)
     finally:
         if handle is not None:
-            # Removed while it is still held: whoever waits on this file sees that its name is gone.
-            with contextlib.suppress(OSError):
-                file.unlink()
-            os.close(handle)
+            _release(file, handle)
+
+
+@contextlib.contextmanager
+def free_lock(file: Path) -> Iterator[bool]:
+    """Hold the lock `file` for the block when nobody holds it; False, at once, when that cannot be had."""
+    handle = None
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            handle = _try(file)
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            _release(file, handle)
+
+
+def _release(file: Path, handle: int) -> None:
+    # Removed while it is still held: whoever waits on this file sees that its name is gone.
+    with contextlib.suppress(OSError):
+        file.unlink()
+    os.close(handle)
 
 
 def shared(file: Path) -> int | None:

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pytest_finetune.store import Store
 
 ROOT = Path(__file__).parents[2]
+Write = Callable[[Path], None]
 
 WORKER = """
 import sys, time
@@ -92,6 +95,37 @@ def test_killed_at_any_moment_nothing_broken_is_ever_served(store: Store) -> Non
     last.commit("plans", "sweeps", lambda folder: write(folder / "plan.json"))
     assert sorted(path.name for path in store.root.iterdir() if path.name.startswith(("tmp-", ".tmp-"))) == []
     assert not (store.root / "set-aside").exists()
+
+
+def test_what_a_writer_killed_after_its_commit_has_left_goes_with_the_next_read(
+    store: Store, adapter: Callable[..., Write]
+) -> None:
+    store.commit("adapters", "key", adapter(1.0))
+    lock, checkpoints = store.root / "locks" / "adapters-key.lock", store.root / "checkpoints" / "key"
+    (checkpoints / "checkpoint-2").mkdir(parents=True)
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text("{}")
+    assert Store(store.root).read("adapters", "key") is not None
+    assert (lock.exists(), checkpoints.exists()) == (False, False)
+
+
+def test_what_somebody_retrains_from_stays(store: Store, adapter: Callable[..., Write]) -> None:
+    store.commit("adapters", "key", adapter(1.0))
+    checkpoints = store.root / "checkpoints" / "key"
+    (checkpoints / "checkpoint-2").mkdir(parents=True)
+    with store.lock("adapters", "key", print):
+        assert Store(store.root).read("adapters", "key") is not None
+        assert (checkpoints / "checkpoint-2").is_dir()
+        assert (store.root / "locks" / "adapters-key.lock").exists()
+    assert Store(store.root).read("adapters", "key") is not None
+    assert not checkpoints.exists()
+
+
+def test_a_training_killed_with_kill_9_ends_with_the_same_adapter() -> None:
+    command = [sys.executable, "benchmarks/kill_minus_nine.py", "--rounds", "4", "--seed", "3"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert re.search(r"\n4 kills in \d+ s; 0 faults\n$", ran.stdout)
 
 
 def write(file: Path) -> None:
