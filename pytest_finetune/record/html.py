@@ -8,7 +8,7 @@ from typing import Final
 
 from pytest_finetune.record.wording import visible
 
-_VOID: Final = frozenset({"br", "meta"})
+_VOID: Final = frozenset({"br", "input", "meta"})
 
 
 class Html(str):

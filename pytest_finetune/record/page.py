@@ -1,7 +1,7 @@
 """The page: a static fragment for the summary of pytest-html's report.
 
-It needs no script and fetches nothing. The order is that of a reader: verdict, evidence, rows, then what an
-auditor checks.
+It is whole without a script and fetches nothing; its one script narrows the held-out rows. The order is that of a
+reader: verdict, evidence, rows, then what an auditor checks.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from pytest_finetune.record import reading
 from pytest_finetune.record.headline import headline
 from pytest_finetune.record.html import Html, element, join
 from pytest_finetune.record.reading import Json
-from pytest_finetune.record.sections import evidence, facts, rows, run, verdict
+from pytest_finetune.record.sections import breakdown, data, evidence, facts, gains, rows, run, verdict
 from pytest_finetune.record.wording import one_line
 
 Answers = Mapping[str, Mapping[str, Sequence[Json]]]
 
 UNJUDGED: Final = {
-    "data": "Data", "training": "Training", "memory": "Memory", "config": "Configuration",
-    "lineage": "Lineage",
+    "training": "Training", "memory": "Memory", "data": "Data", "config": "Configuration", "lineage": "Lineage",
 }  # fmt: skip
-SECTIONS: Final = {"rates": "Arms", "gains": "Gains", "rows": "Rows", **UNJUDGED}
+SECTIONS: Final = {
+    "rates": "Arms", "gains": "Gains", "power": "Power", "training": "Training", "memory": "Memory", "data": "Data",
+    "rows": "Rows", "config": "Configuration", "lineage": "Lineage",
+}  # fmt: skip
 
 
 def summary_html(record: Json, answers: Answers) -> str:
@@ -33,7 +35,7 @@ def summary_html(record: Json, answers: Answers) -> str:
     anchors = [f"ft-{place}" for place in range(1, len(runs) + 1)]
     # pytest-html names no viewport; without one a phone lays the page out for a desktop.
     viewport = element("meta", name="viewport", content="width=device-width, initial-scale=1")
-    parts = [viewport, element("style", Html(_style("style.css") + page_css()))]
+    parts = [viewport, element("style", Html(_asset("style.css") + page_css()))]
     parts += [element("p", str(note), class_="ft-alert") for note in reading.listed(record, "notes")]
     if len(runs) != 1:
         parts.append(
@@ -45,6 +47,7 @@ def summary_html(record: Json, answers: Answers) -> str:
         own = answers.get(reading.text(experiment, "name")) or {}
         parts.append(element("article", _experiment(experiment, record, own, anchor), class_="ft-experiment"))
     parts.append(_section("ft-tests", "Tests of the session", facts.tests(record)))
+    parts.append(element("script", Html(_asset("filter.js"))))
     return element("div", *parts, class_="ft", lang="en")
 
 
@@ -53,7 +56,7 @@ def page_css() -> str:
 
     `summary_html` carries them already.
     """
-    return _style("page.css")
+    return _asset("page.css")
 
 
 def page_title(record: Json) -> str:
@@ -71,20 +74,19 @@ def page_title(record: Json) -> str:
 
 def _experiment(experiment: Json, record: Json, answers: Mapping[str, Sequence[Json]], anchor: str) -> Html:
     judged = reading.arms(experiment)
-    evaluated = _evaluated(experiment, answers, anchor) if judged else []
-    missing = None if judged else _section(f"{anchor}-rates", "Evidence", evidence.rates(experiment))
     return join(
         [
             verdict.banner(experiment, record, anchor),
             _contents(anchor, SECTIONS if judged else UNJUDGED),
-            None if judged else facts.failures(experiment, record),
-            *evaluated,
-            None if judged else _section(f"{anchor}-data", "Data", facts.data(experiment)),
+            *(_evaluated(experiment, anchor) if judged else [facts.failures(experiment, record)]),
             _pair(
                 _section(f"{anchor}-training", "Training", run.training(experiment)),
                 _section(f"{anchor}-memory", "Memory", run.memory(experiment)),
             ),
-            _section(f"{anchor}-data", "Data", facts.data(experiment)) if judged else missing,
+            _section(f"{anchor}-data", "Data", data.data(experiment)),
+            _section(f"{anchor}-rows", "Held-out rows", rows.rows(experiment, answers, anchor))
+            if judged
+            else _section(f"{anchor}-rates", "Evidence", evidence.rates(experiment)),
             _pair(
                 _section(f"{anchor}-charter", "Charter", facts.charter(experiment)),
                 _section(f"{anchor}-environment", "Environment", facts.environment(experiment)),
@@ -96,17 +98,17 @@ def _experiment(experiment: Json, record: Json, answers: Mapping[str, Sequence[J
     )
 
 
-def _evaluated(experiment: Json, answers: Mapping[str, Sequence[Json]], anchor: str) -> list[Html]:
+def _evaluated(experiment: Json, anchor: str) -> list[Html]:
     """What there is to see of the arms; a part that a run does not have is left out."""
-    slices, runtimes = evidence.slices(experiment), evidence.runtimes(experiment)
-    return [
-        _section(f"{anchor}-rates", "Arms side by side", evidence.rates(experiment)),
-        _section(f"{anchor}-gains", "What the tuning gained", evidence.gains(experiment)),
-        _section(f"{anchor}-power", "Power, looks and risks", evidence.power(experiment)),
-        *([_section(f"{anchor}-slices", "Slices", slices)] if slices else []),
-        *([_section(f"{anchor}-runtimes", "Runtimes", runtimes)] if runtimes else []),
-        _section(f"{anchor}-rows", "Held-out rows", rows.rows(experiment, answers)),
+    parts: list[tuple[str, str, Html | None]] = [
+        ("rates", "Arms side by side", evidence.rates(experiment)),
+        ("gains", "What the tuning gained", gains.gains(experiment)),
+        ("power", "Power, looks and risks", breakdown.power(experiment)),
+        ("changed", "Fixed and broken rows", breakdown.changed_rows(experiment, anchor)),
+        ("slices", "Slices", breakdown.slices(experiment, anchor)),
+        ("runtimes", "Runtimes", breakdown.runtimes(experiment)),
     ]
+    return [_section(f"{anchor}-{name}", title, body) for name, title, body in parts if body is not None]
 
 
 def _pair(*sections: Html) -> Html:
@@ -124,7 +126,7 @@ def _section(anchor: str, title: str, body: Html) -> Html:
     )
 
 
-def _style(name: str) -> str:
-    """Read a style sheet of ours without its comments and line breaks."""
-    css = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-    return re.sub(r"\s+", " ", re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL)).strip()
+def _asset(name: str) -> str:
+    """Read a style sheet or script of ours without its comments and line breaks."""
+    source = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return re.sub(r"\s+", " ", re.sub(r"/\*.*?\*/", "", source, flags=re.DOTALL)).strip()

@@ -1,76 +1,189 @@
-"""A real browser runs nothing, fetches nothing and keeps the layout on a page full of hostile text."""
+"""A real browser runs nothing, fetches nothing, keeps the layout, and finds the page accessible."""
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
+from benchmarks.chromium import CHROMIUM, Browser, Tab
 from pytest_finetune.record.page import summary_html
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-# Written after the fragment: it reports what a reader would see.
-PROBE = """<script>
-const apart = '.ft-scroll, svg, .ft-quiet, pre, details:not([open])';
-const wide = [...document.querySelectorAll('.ft *')].filter(one =>
-  !one.closest(apart) && one.getBoundingClientRect().right > innerWidth + 1);
-const root = document.documentElement;
-root.dataset.overflow = root.scrollWidth - root.clientWidth;
-root.dataset.wide = wide.slice(0, 5).map(one => one.className || one.tagName).join(' ');
-root.dataset.fetched = performance.getEntriesByType('resource').length;
-root.dataset.top = document.querySelector('.ft h2').getBoundingClientRect().top;
-</script>"""
+ROOT: Final = Path(__file__).parents[2]
+AXE: Final = Path(os.environ.get("AXE_CORE", ROOT / "build/npm/node_modules/axe-core/axe.min.js"))
+NO_AXE: Final = (
+    "no axe-core here: npm install --prefix build/npm axe-core, or name its axe.min.js in AXE_CORE"
+)
+# What sticks out of the window; what may scroll by itself is apart.
+WIDE: Final = """[...document.querySelectorAll('.ft *')].filter(one =>
+  !one.closest('.ft-scroll, svg, .ft-quiet, pre, details:not([open]) > :not(summary)')
+  && one.getBoundingClientRect().right > innerWidth + 1).slice(0, 5).map(one => one.className || one.tagName)"""
+OVERFLOW: Final = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+VISIBLE_ROWS: Final = "[...document.querySelectorAll('.ft-row')].filter(one => one.checkVisibility()).length"
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"
+)
 
-Look = Callable[[str, int], dict[str, str]]
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as opened:
+        yield opened
 
 
 @pytest.fixture
-def look(tmp_path: Path) -> Look:
-    """Open a fragment in a window of some width; answer with what the probe saw."""
+def show(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Tab]]:
+    """Open a fragment as a page of its own, in a window of some width."""
+    tabs: list[Tab] = []
 
-    def opened(fragment: str, width: int) -> dict[str, str]:
+    def opened(sample: Any, width: int = 1280, **about: Any) -> Tab:
         page = tmp_path / "page.html"
-        page.write_text(
-            f"<!doctype html><meta charset=utf-8><title>t</title><body>{fragment}{PROBE}", encoding="utf-8"
+        head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>a page</title>'
+        source = f"{head}<body><main><h1>record</h1>{summary_html(sample.record, sample.answers)}</main>"
+        page.write_text(source, encoding="utf-8")
+        tabs.append(browser.open(page, width, **about))
+        return tabs[-1]
+
+    yield opened
+    for tab in tabs:
+        tab.close()
+
+
+@pytest.mark.parametrize("width", [380, 900, 1600])
+@pytest.mark.parametrize("scripts", [True, False])
+def test_hostile_text_neither_runs_nor_leaves_nor_breaks_the_layout(
+    hostile_keep: Any, show: Callable[..., Tab], width: int, scripts: bool
+) -> None:
+    del hostile_keep.record["experiments"][0]["held_out"][40:]
+    tab = show(hostile_keep, width, scripts=scripts, dark=width == 900)
+    tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert tab.evaluate("document.documentElement.dataset.ran ?? null") is None
+    assert tab.requests() == []
+    assert tab.complaints() == []
+    assert tab.evaluate(OVERFLOW) == 0
+    assert tab.evaluate(WIDE) == []
+
+
+@pytest.mark.parametrize("name", ["keep", "several", "too_large", "gate_closed"])
+def test_the_page_fits_a_phone(make: Callable[[str], Any], show: Callable[..., Tab], name: str) -> None:
+    tab = show(make(name), 380)
+    assert tab.evaluate(OVERFLOW) == 0
+    assert tab.evaluate(WIDE) == []
+    assert tab.evaluate("document.querySelector('.ft h2').getBoundingClientRect().top") < 200
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("name", ["keep", "several", "gate_closed"])
+def test_axe_finds_nothing_serious(
+    make: Callable[[str], Any], show: Callable[..., Tab], name: str, dark: bool
+) -> None:
+    if not AXE.is_file():
+        pytest.skip(NO_AXE)
+    sample = make(name)
+    for run in sample.record["experiments"]:
+        del run["held_out"][12:]
+    tab = show(sample, dark=dark)
+    tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert serious(tab) == []
+
+
+def serious(tab: Tab) -> list[str]:
+    """Return what axe-core calls serious or critical, with the element it means."""
+    tab.evaluate(AXE.read_text(encoding="utf-8") + ";0")
+    found = tab.evaluate("axe.run().then(said => said.violations)")
+    return [
+        f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:200]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+def test_without_scripts_every_row_is_there_and_no_dead_control(
+    make: Callable[[str], Any], show: Callable[..., Tab]
+) -> None:
+    tab = show(make("keep"), scripts=False)
+    assert tab.evaluate("document.querySelector('.ft-filter').checkVisibility()") is False
+    tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert tab.evaluate(VISIBLE_ROWS) == 160
+
+
+def test_the_rows_can_be_narrowed_by_kind_tag_and_text(
+    make: Callable[[str], Any], show: Callable[..., Tab]
+) -> None:
+    sample = make("iterate")
+    run = sample.record["experiments"][0]
+    tab = show(sample)
+
+    def narrowed(**fields: str) -> int:
+        chosen = "; ".join(
+            f"document.querySelector('[id$=-{name}]').value = {value!r}" for name, value in fields.items()
         )
-        profile = tmp_path / f"profile-{width}"
-        command = [
-            str(CHROMIUM),
-            *FLAGS,
-            f"--user-data-dir={profile}",
-            f"--window-size={width},900",
-            "--dump-dom",
-            page.as_uri(),
-        ]
-        done = subprocess.run(command, capture_output=True, timeout=120, check=True)
-        root = re.search(r"<html[^>]*>", done.stdout.decode("utf-8", "replace"))
-        assert root is not None
-        return dict(re.findall(r'data-([a-z]+)="([^"]*)"', root.group()))
+        tab.evaluate(f"{chosen}; document.querySelector('.ft-filter').dispatchEvent(new Event('input')); 0")
+        time.sleep(0.3)
+        said = tab.evaluate("document.querySelector('.ft-filter output').textContent")
+        shown = int(tab.evaluate(VISIBLE_ROWS))
+        assert said == f"{shown} of 160 rows"
+        return shown
 
-    return opened
-
-
-@pytest.mark.parametrize("width", [500, 900, 1600])
-def test_hostile_text_neither_runs_nor_breaks_the_layout(hostile_keep: Any, look: Look, width: int) -> None:
-    seen = look(summary_html(*hostile_keep), width)
-    assert "ran" not in seen
-    assert seen["fetched"] == "0"
-    assert (seen["overflow"], seen["wide"]) == ("0", "")
+    pair = next(p for p in run["comparisons"] if (p["rule"], p["against"]) == ("priority", "baseline"))
+    assert narrowed(kind="fixed") == len(pair["fixed"])
+    assert narrowed(kind="broken") == len(pair["broken"])
+    tagged = {row["id"] for row in run["held_out"] if "borderline" in row["tags"]}
+    assert narrowed(kind="broken", tag="borderline") == len(tagged & set(pair["broken"]))
+    assert narrowed(kind="", tag="borderline") == len(tagged)
+    assert narrowed(tag="", words="ticket 4117.") == 1
+    assert narrowed(words="no row says this") == 0
 
 
-@pytest.mark.parametrize("name", ["several", "too_large"])
-def test_the_page_fits_a_narrow_window(make: Callable[[str], Any], look: Look, name: str) -> None:
-    seen = look(summary_html(*make(name)), 500)
-    assert (seen["overflow"], seen["wide"]) == ("0", "")
-    assert float(seen["top"]) < 200
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_link_to_a_row_opens_its_section(
+    make: Callable[[str], Any], show: Callable[..., Tab], scripts: bool
+) -> None:
+    tab = show(make("keep"), scripts=scripts)
+    assert tab.evaluate(VISIBLE_ROWS) < 20
+    tab.evaluate("document.querySelectorAll('.ft-links details').forEach(one => one.open = true)")
+    name = tab.evaluate(
+        "(link => (link.click(), link.hash.slice(1)))(document.querySelector('.ft-links tr:last-child a'))"
+    )
+    time.sleep(0.3)
+    top = tab.evaluate(f"document.getElementById({name!r}).getBoundingClientRect().top")
+    assert tab.evaluate(f"document.getElementById({name!r}).checkVisibility()")
+    assert -5 <= top <= 900
+
+
+def test_the_keyboard_reaches_every_control_and_opens_a_section(
+    make: Callable[[str], Any], show: Callable[..., Tab]
+) -> None:
+    tab = show(make("keep"))
+    reached = []
+    for _ in range(60):
+        tab.press("Tab")
+        reached.append(tab.evaluate("document.activeElement.tagName + (document.activeElement.type ?? '')"))
+    for control in ("A", "SUMMARY", "SELECTselect-one", "INPUTsearch", "BUTTONreset"):
+        assert control in reached
+    tab.evaluate("document.querySelector('.ft-group summary').focus()")
+    before = tab.evaluate("document.querySelector('.ft-group').open")
+    tab.press("Enter")
+    assert tab.evaluate("document.querySelector('.ft-group').open") is not before
+
+
+def test_print_shows_what_is_folded_and_hides_what_is_pressed(
+    make: Callable[[str], Any], show: Callable[..., Tab]
+) -> None:
+    tab = show(make("keep"), media="print")
+    assert tab.evaluate("document.querySelector('.ft-filter').checkVisibility()") is False
+    tall = "[...document.querySelectorAll('.ft-row')].filter(one => one.getBoundingClientRect().height > 20).length"
+    assert tab.evaluate(tall) == 160
+
+
+def test_both_themes_have_colours_of_their_own(make: Callable[[str], Any], show: Callable[..., Tab]) -> None:
+    colours = "[document.body, document.querySelector('.ft')].map(one => getComputedStyle(one)).map(one => [one.backgroundColor, one.color])"
+    light, dark = (show(make("keep"), dark=dark).evaluate(colours) for dark in (False, True))
+    assert light[0][0] == "rgb(255, 255, 255)"
+    assert light[0][0] != dark[0][0]
+    assert light[1][1] != dark[1][1]

@@ -14,12 +14,13 @@ import pytest
 from pytest_finetune.record.html import Html, element, text
 from pytest_finetune.record.page import page_css, page_title, summary_html
 
-VOID = {"br", "meta"}
+VOID = {"br", "input", "meta"}
 TAGS = {
     "div", "style", "meta", "article", "section", "header", "nav", "details", "summary", "figure",
     "figcaption",
     "h2", "h3", "h4", "h5", "p", "ul", "li", "dl", "dt", "dd", "a", "span", "strong", "code", "pre", "mark",
     "table", "caption", "thead", "tbody", "tr", "th", "td",
+    "form", "label", "select", "option", "input", "button", "output", "script",
     "svg", "circle", "path", "line", "rect", "polyline", "text", "title",
 }  # fmt: skip
 
@@ -32,6 +33,7 @@ class Page(HTMLParser):
         self.found: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.words: list[str] = []
+        self.scripts: list[str] = []
         self.feed(source)
         self.close()
         assert not self.open, f"left open: {self.open}"
@@ -46,7 +48,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if "script" in self.open:
+            self.scripts.append(data)
+        elif "style" not in self.open:
             self.words.append(data)
 
     def handle_comment(self, data: str) -> None:
@@ -79,9 +83,10 @@ def test_the_page_is_inert_and_well_formed(sample: Any) -> None:
     assert_inert(page(sample).found)
 
 
-def test_hostile_text_stays_text(hostile: Any) -> None:
+def test_hostile_text_stays_text(hostile: Any, make: Callable[[str], Any]) -> None:
     read = page(hostile)
     assert_inert(read.found)
+    assert read.scripts == page(make("keep")).scripts
     assert "<script>document.documentElement" in read.text
     assert "\\x1b[31mred" in read.text
 
@@ -119,6 +124,26 @@ def test_a_record_read_back_from_its_file_gives_the_same_page(make: Callable[[st
     sample = make("keep")
     read_back = json.loads(record_json(sample.record))
     assert summary_html(read_back, sample.answers) == summary_html(sample.record, sample.answers)
+
+
+def test_the_only_script_is_ours_and_says_nothing_of_the_record(sample: Any) -> None:
+    (script,) = page(sample).scripts
+    assert script.startswith('for (const part of document.querySelectorAll(".ft-rows"))')
+    for foreign in ("innerHTML", "eval", "fetch", "http", "insertAdjacent", "document.write"):
+        assert foreign not in script
+
+
+ORDER = (
+    "KEEP", "Arms side by side", "What the tuning gained", "Power, looks and risks", "Fixed and broken rows", "Slices",
+    "Training", "Memory", "Data", "Held-out rows", "Charter", "Environment", "Configuration", "Lineage", "Repeat this run",
+    "Tests of the session",
+)  # fmt: skip
+
+
+def test_the_sections_stand_in_the_order_of_a_reader(make: Callable[[str], Any]) -> None:
+    source = summary_html(*make("keep"))
+    titles = re.findall(r"<h3[^>]*>([^<]*)</h3>", source)
+    assert tuple(titles) == ORDER[1:]
 
 
 def test_the_verdict_stands_before_everything_else(make: Callable[[str], Any]) -> None:
@@ -220,6 +245,7 @@ def test_a_sentence_is_not_said_twice(make: Callable[[str], Any]) -> None:
     run = sample.record["experiments"][0]
     run["decision"]["reasons"].append("SAID ABOVE")
     run["rules"]["priority"]["reasons"] = ["SAID ABOVE", "SAID BY THE RULE"]
+    run["rules"]["strict_json"]["outcome"] = "failed"
     for pair, sentence in zip(
         run["comparisons"], ("SAID ABOVE", "SAID BY THE RULE", "SAID HERE"), strict=False
     ):
@@ -271,10 +297,10 @@ def test_notes_of_the_session_stand_above_the_verdict(make: Callable[[str], Any]
 def test_configuration_names_overrides_and_changes(make: Callable[[str], Any]) -> None:
     said = page(make("keep")).text
     assert (
-        "Changed since the last run of this experiment key before now training.learning_rate 0.0002 0.0005"
+        "Changed since the last run key before now in the adapter's key training.learning_rate 0.0002 0.0005 yes"
         in said
     )
-    assert "training.learning_rate 0.0005 command line" in said
+    assert "training.learning_rate 0.0005 from the command line, changed since the last run" in said
 
 
 def test_two_thousand_rows_stay_under_five_megabytes(make: Callable[[str], Any]) -> None:
@@ -301,7 +327,7 @@ def test_two_thousand_rows_stay_under_five_megabytes(make: Callable[[str], Any])
             }
         rule["rows"] = copies(rule["rows"])
     source = summary_html(*sample)
-    assert source.count('class="ft-row"') == 2000
+    assert source.count('class="ft-row" id=') == 2000
     assert len(source.encode()) < 5_000_000
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
 from pytest_finetune.record import reading, svg
-from pytest_finetune.record.html import Child, Html, element, facts, join, table
+from pytest_finetune.record.html import Html, element, join
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.wording import (
     arm_word,
     counted,
     figure,
-    gain_span,
     margin,
     percent,
-    points,
     rate_span,
     threshold,
 )
@@ -28,9 +25,11 @@ OUTCOMES: Final = {
 }  # fmt: skip
 
 
-def badge(word: str) -> Html:
-    """Show an outcome as a symbol, a word and a colour."""
+def badge(word: str, *, calm: bool = False) -> Html:
+    """Show an outcome as a symbol, a word and a colour; a calm one that is open has no colour."""
     symbol, tone = OUTCOMES.get(word, ("–", "none"))
+    if calm and tone == "warn":
+        symbol, tone = "–", "none"
     return element(
         "span", element("span", symbol, aria_hidden="true"), f" {word}", class_=f"ft-badge ft-{tone}"
     )
@@ -117,14 +116,15 @@ def _arm_rows(experiment: Json, name: str, arms: Sequence[str]) -> list[Html]:
                 "tr",
                 element("th", svg.marker(arm), " ", arm_word(arm), scope="row"),
                 element("td", svg.whisker(svg.RATES, arm, rate, span, limit), class_="ft-cell"),
-                element("td", _number(percent(rate) if score else "not run", rate_span(span))),
+                element("td", with_span(percent(rate) if score else "not run", rate_span(span))),
                 element("td", counts if score else "–", class_="ft-muted"),
             )
         )
     return rows
 
 
-def _number(value: str, span: str) -> Html:
+def with_span(value: str, span: str) -> Html:
+    """Show a number with its interval beside it."""
     return join([element("strong", value), " ", element("span", span, class_="ft-muted ft-nobreak")])
 
 
@@ -134,162 +134,3 @@ def _level(experiment: Json) -> str:
     known = sorted(value for value in confidences if value is not None)
     level = f" Intervals at {' and '.join(map(threshold, known))}." if known else ""
     return f"A dashed line is the rate that the tuned model must reach.{level}"
-
-
-def gains(experiment: Json) -> Html:
-    """The paired gain of the tuned arm over every other one, against the gain that was asked for."""
-    pairs = reading.comparisons(experiment)
-    if not pairs:
-        return element(
-            "p", "The tuned model was not compared with another arm in this run.", class_="ft-missing"
-        )
-    limits = [_limit(experiment, pair) for pair in pairs]
-    spans = [reading.span(pair, "interval") for pair in pairs]
-    values = [
-        value
-        for limit, span, pair in zip(limits, spans, pairs, strict=True)
-        for value in (limit, *(span or ()), reading.number(pair, "gain"))
-        if value is not None
-    ]
-    axis = svg.gain_axis(values)
-    head = [
-        element("th", "tuned over", scope="col"),
-        element("th", svg.scale(axis, ""), element("span", "gain in points", class_="ft-quiet"), scope="col"),
-        element("th", "gain and interval", scope="col"),
-        element("th", "finding", scope="col"),
-    ]
-    body = []
-    for name in dict.fromkeys(reading.text(pair, "rule", "unnamed rule") for pair in pairs):
-        rows = [
-            row
-            for pair, limit in zip(pairs, limits, strict=True)
-            if reading.text(pair, "rule", "unnamed rule") == name
-            for row in (_gain_row(pair, axis, limit), _sentence_row(experiment, pair))
-        ]
-        title = element("th", element("span", name, class_="ft-name"), scope="rowgroup", colspan="4")
-        body.append(element("tbody", element("tr", title, class_="ft-rule"), *rows))
-    caption = element("caption", "Gains of the tuned model by rule")
-    grid = element(
-        "table", caption, element("thead", element("tr", *head)), *body, class_="ft-grid-table ft-gains"
-    )
-    note = "A dashed line: the gain to reach, or the loss to exclude. p is one-sided."
-    return join([grid, element("p", note, class_="ft-muted")])
-
-
-def _limit(experiment: Json, pair: Json) -> float | None:
-    """Find the gain that a comparison was held against; a permitted loss is a negative gain."""
-    rule = reading.part(experiment, "rules", reading.text(pair, "rule"))
-    defaults = reading.part(experiment, "config", "decision")
-    gain, loss = reading.number(rule, "min_gain"), reading.number(rule, "max_loss")
-    if pair.get("against") == "baseline":
-        if gain is None and rule.get("primary"):
-            gain = reading.number(defaults, "min_gain")
-        return gain if gain is not None else None if loss is None else -loss
-    if not rule.get("primary"):
-        return None
-    asked = (reading.number(defaults, "prompt_gain"), gain, reading.number(defaults, "min_gain"))
-    return next((value for value in asked if value is not None), None)
-
-
-def _gain_row(pair: Json, axis: svg.Axis, limit: float | None) -> Html:
-    gain, span = reading.number(pair, "gain"), reading.span(pair, "interval")
-    fixed, broken = len(reading.listed(pair, "fixed")), len(reading.listed(pair, "broken"))
-    same = reading.whole(pair, "same")
-    rows = f"{fixed} fixed, {broken} broken" + (f", {same} same" if same is not None else "")
-    return element(
-        "tr",
-        element("th", arm_word(reading.text(pair, "against", "an unknown arm")), scope="row"),
-        element("td", svg.whisker(axis, "tuned", gain, span, limit), class_="ft-cell"),
-        element("td", _number(points(gain), gain_span(span)), element("span", rows, class_="ft-note")),
-        element(
-            "td",
-            badge(reading.text(pair, "verdict", "not recorded")),
-            " ",
-            element("span", p_words(reading.number(pair, "p_value")), class_="ft-muted ft-nobreak"),
-        ),
-    )
-
-
-def _sentence_row(experiment: Json, pair: Json) -> Html | None:
-    """The sentence of a comparison, unless the verdict or the rule has said it above."""
-    sentence, decision = reading.text(pair, "sentence"), reading.part(experiment, "decision")
-    rule = reading.part(experiment, "rules", reading.text(pair, "rule"))
-    if not sentence or sentence in (*reading.listed(decision, "reasons"), *reading.listed(rule, "reasons")):
-        return None
-    return element("tr", element("td", sentence, colspan="4", class_="ft-note"), class_="ft-sentence")
-
-
-def p_words(p_value: float | None) -> str:
-    """Word a p-value; below one in ten thousand its exact size says nothing more."""
-    if p_value is None or not math.isfinite(p_value):
-        return "no p-value"
-    return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"
-
-
-def power(experiment: Json) -> Html:
-    """How much these rows can show, how often they were looked at, and what remains at risk."""
-    decision = reading.part(experiment, "decision")
-    if not decision:
-        return element("p", "Nothing was decided in this run.", class_="ft-missing")
-    needed, alpha = reading.whole(decision, "examples_needed"), reading.number(decision, "alpha")
-    looks, digest = reading.whole(decision, "looks"), reading.text(decision, "rules_sha256")
-    known = facts(
-        [
-            ("power", reading.text(decision, "plan_line") or None),
-            ("looks at these rows", f"this is look {looks}" if looks is not None else None),
-            ("claims are judged at", f"{figure(alpha)}, one-sided" if alpha is not None else None),
-            (
-                "rows that would settle it",
-                f"about {counted(needed, 'fresh row')}" if needed is not None else None,
-            ),
-            ("rules, sha256", element("code", digest) if digest else None),
-        ]
-    )
-    risks = [element("li", str(risk)) for risk in reading.listed(decision, "risks")]
-    return join([known, *([element("h4", "Remaining risks"), element("ul", *risks)] if risks else [])])
-
-
-def slices(experiment: Json) -> Html | None:
-    """Rates of the primary rule by tag; None where no row has a tag."""
-    main = reading.primary(experiment)
-    if main is None:
-        return None
-    rule, arms = reading.part(experiment, "rules", main), reading.arms(experiment)
-    tags = {
-        reading.text(row, "id"): reading.listed(row, "tags") for row in reading.parts(experiment, "held_out")
-    }
-    ids = [str(row) for row in reading.listed(rule, "rows")]
-    names = sorted({str(tag) for row in ids for tag in tags.get(row, [])})
-    rows: list[list[Child]] = []
-    for name in names:
-        chosen = [place for place, row in enumerate(ids) if name in map(str, tags.get(row, []))]
-        rows.append([name, str(len(chosen)), *(_slice(rule, arm, chosen) for arm in arms)])
-    if not rows:
-        return None
-    head = ["tag", "rows", *map(arm_word, arms)]
-    note = element(
-        "p", "Slices are small: read them as hints, the decision does not use them.", class_="ft-muted"
-    )
-    return join([table(head, rows, f"{main} by tag"), note])
-
-
-def _slice(rule: Json, arm: str, chosen: list[int]) -> str:
-    scores = reading.listed(reading.part(rule, "scores"), arm)
-    known = [
-        scores[place] for place in chosen if place < len(scores) and isinstance(scores[place], int | float)
-    ]
-    return f"{percent(sum(known) / len(known))} ({sum(known):g} of {len(known)})" if known else "not run"
-
-
-def runtimes(experiment: Json) -> Html | None:
-    """How far the tuned arm agrees between runtimes; None where one runtime was used."""
-    found = reading.parts(experiment, "runtime_match")
-    keys = sorted({key for match in found for key in match})
-    rows: list[list[Child]] = [[_value(match.get(key)) for key in keys] for match in found]
-    return table(keys, rows, "Agreement of the tuned model between runtimes") if rows else None
-
-
-def _value(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_value(value[key])}" for key in sorted(value))
-    return figure(value) if isinstance(value, float) else "–" if value is None else str(value)

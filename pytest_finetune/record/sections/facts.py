@@ -1,4 +1,4 @@
-"""What an auditor checks: data, charter, environment, configuration, lineage, tests, how to repeat it."""
+"""What an auditor checks: charter, environment, configuration, lineage, tests, how to repeat it."""
 
 from __future__ import annotations
 
@@ -6,127 +6,16 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from pytest_finetune.record import reading, svg
-from pytest_finetune.record.headline import BLOCKED, place
+from pytest_finetune.record import reading
+from pytest_finetune.record.headline import BLOCKED
 from pytest_finetune.record.html import Child, Html, element, facts, join, table
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.sections.evidence import badge
 from pytest_finetune.record.wording import counted, duration, size
 
-_TOKENS: Final = {"p50": "median", "p95": "95th percentile", "max": "longest", "truncated": "truncated"}
+Pair = tuple[object, object]
 
-_PROFILE: Final = {
-    "characters asked, median": ("lengths", "input", "p50"),
-    "characters asked, longest": ("lengths", "input", "max"),
-    "characters answered, median": ("lengths", "output", "p50"),
-    "different questions": ("distinct_questions",),
-    "different answers": ("distinct_answers",),
-}
 _CHARTER: Final = ("behaviour", "facts_change", "prompt_tried", "owner", "base_license", "data_license")
-
-
-def data(experiment: Json) -> Html:
-    """Both splits side by side: rows, token lengths, labels, tags; then the findings."""
-    known = reading.part(experiment, "data")
-    if not known:
-        return element("p", "No rows were read in this run.", class_="ft-missing")
-    profiled = (name for name in known if "rows" in reading.part(known, name))
-    splits = sorted(profiled, key=lambda name: (name != "train", name))
-    rows: list[list[Child]] = [["rows", *(_count(reading.part(known, split), "rows") for split in splits)]]
-    rows += [
-        [f"tokens, {title}", *(_count(reading.part(known, split, "tokens"), key) for split in splits)]
-        for key, title in _TOKENS.items()
-        if any(reading.part(known, split, "tokens") for split in splits)
-    ]
-    rows += [
-        [title, *(_count(reading.part(known, split, *path[:-1]), path[-1]) for split in splits)]
-        for title, path in _PROFILE.items()
-        if any(reading.part(known, split, *path[:-1]).get(path[-1]) is not None for split in splits)
-    ]
-    for kind in ("label", "tag"):
-        shares = {split: _shares(reading.part(known, split), f"{kind}s") for split in splits}
-        names = {name for share in shares.values() for name in share}
-        rows += [
-            [f"{kind} {name}", *(_shared(shares[split].get(name, (0, 0.0))) for split in splits)]
-            for name in sorted(
-                names, key=lambda name: (-sum(s.get(name, (0, 0.0))[0] for s in shares.values()), name)
-            )
-        ]
-    head = ["", *({"train": "training", "eval": "held out"}.get(split, split) for split in splits)]
-    return join(
-        [table(head, rows, "Profile of the rows"), _overlap(known), _findings(experiment), _waived(known)]
-    )
-
-
-def _overlap(known: Json) -> Html | None:
-    """Say how much of the held-out questions training has already seen, word by word."""
-    overlap = reading.part(known, "overlap")
-    touched, rows = reading.whole(overlap, "touched"), reading.whole(overlap, "held_out_rows")
-    words = reading.whole(overlap, "ngram_words")
-    if touched is None or rows is None or words is None:
-        return None
-    said = (
-        f"{touched:,} of {rows:,} held-out questions share {words} words in a row with a training question."
-    )
-    return element("p", said, class_="ft-muted")
-
-
-def _count(of: Json, key: str) -> str:
-    number = reading.whole(of, key)
-    return "not counted" if number is None else f"{number:,}"
-
-
-def _shares(split: Json, kind: str) -> dict[str, tuple[int, float]]:
-    """Count each label or tag of a split, and its share of the rows."""
-    total, counts = reading.whole(split, "rows") or 0, reading.part(split, kind)
-    return {
-        str(name): (count, count / total if total else 0.0)
-        for name in counts
-        if (count := reading.whole(counts, name)) is not None
-    }
-
-
-def _shared(counted_share: tuple[int, float]) -> Html:
-    count, share = counted_share
-    return join([svg.meter(share), f" {count:,} ({100 * share:.0f}%)"])
-
-
-def _findings(experiment: Json) -> Html:
-    found = reading.findings(experiment)
-    if not found:
-        return element("p", "The checks of data and charter found nothing.", class_="ft-muted")
-    shown: list[list[Child]] = [
-        [
-            join([_severity(one), " ", place(one) if one.get("file") else None]),
-            reading.text(one, "read"),
-            reading.text(one, "why"),
-            reading.text(one, "fix"),
-            element("code", reading.text(one, "rule", "unnamed check")),
-        ]
-        for one in found[:200]
-    ]
-    more = (
-        element("p", f"and {len(found) - 200} more, all of them in record.json") if len(found) > 200 else None
-    )
-    return join(
-        [table(["where", "read", "why it matters", "fix", "check"], shown, "Findings", "ft-findings"), more]
-    )
-
-
-def _severity(one: Json) -> Html:
-    return (
-        element("span", "✕ error", class_="ft-bad-text")
-        if one.get("severity") == "error"
-        else element("span", "! warning", class_="ft-warn-text")
-    )
-
-
-def _waived(known: Json) -> Html | None:
-    waived = [
-        one if isinstance(one, str) else json.dumps(one, sort_keys=True)
-        for one in reading.listed(known, "waived")
-    ]
-    return element("p", element("strong", "Waived by the contract: "), "; ".join(waived)) if waived else None
 
 
 def charter(experiment: Json) -> Html:
@@ -144,9 +33,6 @@ def charter(experiment: Json) -> Html:
 def environment(experiment: Json) -> Html:
     """Packages, Python, operating system and hardware."""
     known, machine = reading.part(experiment, "environment"), reading.part(experiment, "hardware")
-    packages = [
-        (str(name), str(version)) for name, version in sorted(reading.part(known, "packages").items())
-    ]
     processes = [
         f"{reading.text(one, 'name', 'unnamed')} ({size(reading.number(one, 'bytes'))})"
         for one in reading.parts(machine, "processes")
@@ -155,16 +41,24 @@ def environment(experiment: Json) -> Html:
         return element("p", "The environment was not recorded.", class_="ft-missing")
     return facts(
         [
-            ("Python", reading.text(known, "python") or None),
-            ("platform", reading.text(known, "platform") or None),
             ("hardware", reading.text(machine, "name") or None),
             *((name, _bytes(machine, key)) for name, key in _SIZES),
             ("driver", reading.text(machine, "driver") or None),
             ("runtime", reading.text(machine, "runtime") or None),
             ("other processes", ", ".join(processes) or None),
-            *packages,
+            ("Python", reading.text(known, "python") or None),
+            ("platform", reading.text(known, "platform") or None),
+            ("packages", _packages(reading.part(known, "packages"))),
         ]
     )
+
+
+def _packages(packages: Json) -> Html | None:
+    each = [
+        element("li", str(name), " ", element("span", str(packages[name]), class_="ft-muted"))
+        for name in sorted(packages)
+    ]
+    return element("ul", *each, class_="ft-keys") if each else None
 
 
 _SIZES = (
@@ -180,33 +74,55 @@ def _bytes(machine: Json, key: str) -> str | None:
 
 def config(experiment: Json) -> Html:
     """The resolved configuration: first what changed since the last run, then all of it."""
-    changed = [
-        [key, _literal(old), _literal(new)]
-        for key, (old, new) in sorted(_pairs(reading.part(experiment, "key_changed")).items())
-    ]
-    since = (
-        table(["key", "before", "now"], changed, "Changed since the last run of this experiment")
-        if changed
-        else element(
-            "p",
-            "No key changed since the last run of this experiment, or it is the first.",
-            class_="ft-muted",
-        )
-    )
-    overrides = reading.part(experiment, "overrides")
+    changed, overrides = _changed(experiment), reading.part(experiment, "overrides")
     rows: list[list[Child]] = [
-        [key, element("code", value), "command line" if key in overrides else ""]
+        [key, element("code", value), _set_by(key, overrides, changed)]
         for key, value in flat(reading.part(experiment, "config"))
     ]
+    since = _since(experiment, changed)
     if not rows:
         return join([since, element("p", "The configuration was not recorded.", class_="ft-missing")])
     file = reading.text(experiment, "config_file", "the experiment file")
     caption = f"All keys of {file}, defaults included"
-    whole = element("details", element("summary", caption), table(["key", "value", "set by"], rows, caption))
-    return join([since, whole])
+    whole = element("details", element("summary", caption), table(["key", "value", ""], rows, caption))
+    return join([_remote_code(experiment), since, whole])
 
 
-def _pairs(changed: Json) -> dict[str, tuple[object, object]]:
+def _set_by(key: str, overrides: Json, changed: Mapping[str, Pair]) -> str:
+    said = ["from the command line"] * (key in overrides) + ["changed since the last run"] * (key in changed)
+    return ", ".join(said)
+
+
+def _changed(experiment: Json) -> dict[str, Pair]:
+    """What differs from the last run: in configuration, files, packages and the fields of the key."""
+    since = reading.part(experiment, "changes", "fields")
+    return {**_pairs(reading.part(experiment, "key_changed")), **_pairs(since)}
+
+
+def _since(experiment: Json, changed: Mapping[str, Pair]) -> Html:
+    """Only the differences: the first question about a run that came out otherwise than the one before."""
+    key, changes = reading.part(experiment, "key_changed"), reading.part(experiment, "changes")
+    last = reading.text(changes, "created").replace("T", " ")
+    if not changed:
+        said = f"Nothing changed since the last run ({last})." if last else "No earlier run is known."
+        return element("p", said, class_="ft-muted")
+    rows: list[list[Child]] = [
+        [name, element("code", _literal(old)), element("code", _literal(new)), "yes" if name in key else ""]
+        for name, (old, new) in sorted(changed.items())
+    ]
+    caption = "Changed since the last run" + (f" ({last})" if last else "")
+    return table(["key", "before", "now", "in the adapter's key"], rows, caption)
+
+
+def _remote_code(experiment: Json) -> Html | None:
+    """Say it in words and in red: code that came with a model ran in this process."""
+    if not reading.part(experiment, "config").get("trust_remote_code"):
+        return None
+    said = "trust_remote_code is on: Python code that came with the base model ran in this session."
+    return element("p", element("strong", "✕ "), said, class_="ft-alert ft-alert-bad")
+
+
+def _pairs(changed: Json) -> dict[str, Pair]:
     return {
         key: (pair[0], pair[1])
         for key, pair in changed.items()
@@ -322,13 +238,13 @@ def tests(record: Json) -> Html:
 def repeat(experiment: Json, record: Json) -> Html:
     """The commands that repeat the run: packages, data, the session itself."""
     packages = reading.part(experiment, "environment", "packages")
-    pins = " ".join(f"{name}=={version}" for name, version in sorted(packages.items()))
+    pins = " \\\n".join(f"  {name}=={version}" for name, version in sorted(packages.items()))
     sums = [
         f"{reading.text(entry, 'sha256')}  {reading.text(entry, 'path')}"
         for _, entry in _files(reading.part(experiment, "checksums"))
         if entry.get("sha256") and entry.get("path")
     ]
-    steps = [f"python -m pip install {pins}"] if pins else []
+    steps = [f"python -m pip install \\\n{pins}"] if pins else []
     if sums:
         steps.append("\n".join(["sha256sum --check <<'END'", *sums, "END"]))
     steps.append(reading.text(record, "command", "pytest --finetune"))

@@ -25,6 +25,13 @@ GROUPS: Final = (
 )
 
 
+class Numbered(NamedTuple):
+    """A held-out row with its place on the page."""
+
+    anchor: str
+    row: Json
+
+
 class Sheet(NamedTuple):
     """What the rows of one experiment are looked up in."""
 
@@ -35,16 +42,16 @@ class Sheet(NamedTuple):
     answers: Mapping[tuple[str, str, int | None], Json]  # (arm, row id, line)
 
 
-def rows(experiment: Json, answers: Answers) -> Html:
-    """Show the held-out rows, those that the tuning broke first and open."""
+def rows(experiment: Json, answers: Answers, anchor: str) -> Html:
+    """Show the held-out rows, those that the tuning broke first and open; a script may narrow them."""
     held_out = reading.parts(experiment, "held_out")
     if not held_out:
         return element("p", "No held-out row was answered in this run.", class_="ft-missing")
     sheet = _sheet(experiment, answers)
-    grouped: dict[str, list[Json]] = {key: [] for key, _, _ in GROUPS}
+    grouped: dict[str, list[Numbered]] = {key: [] for key, _, _ in GROUPS}
     main = reading.primary(experiment)
-    for row in held_out:
-        grouped[_group(sheet, main, reading.text(row, "id"))].append(row)
+    for number, row in enumerate(held_out, start=1):
+        grouped[_group(sheet, main, reading.text(row, "id"))].append(Numbered(f"{anchor}-row-{number}", row))
     sections = [
         element(
             "details",
@@ -56,12 +63,39 @@ def rows(experiment: Json, answers: Answers) -> Html:
             ),
             *(_row(row, sheet) for row in grouped[key]),
             class_=f"ft-group ft-group-{key.replace(' ', '-')}",
+            data_group=key,
             open=key == "broken" and len(grouped[key]) <= 12,
         )
         for key, title, why in GROUPS
         if grouped[key]
     ]
-    return join([_balance(grouped, main, sheet), _prompts(sheet, answers), *sections])
+    parts = [_balance(grouped, main, sheet), _prompts(sheet, answers), _filter(grouped, anchor), *sections]
+    return element("div", *parts, class_="ft-rows")
+
+
+def _filter(grouped: Mapping[str, Sequence[Numbered]], anchor: str) -> Html:
+    """The fields that narrow the rows: hidden until the page's script shows them."""
+    tags = sorted(
+        {str(tag) for rows in grouped.values() for row in rows for tag in reading.listed(row.row, "tags")}
+    )
+    kinds = [(key, f"{title} ({len(grouped[key])})") for key, title, _ in GROUPS if grouped[key]]
+    fields = [
+        _choice("rows", [("", "all"), *kinds], f"{anchor}-kind"),
+        _choice("tag", [("", "any"), *((tag, tag) for tag in tags)], f"{anchor}-tag"),
+        _field("text", element("input", type="search", id=f"{anchor}-words", size=18), f"{anchor}-words"),
+        element("button", "show all", type="reset"),
+        element("output", "", class_="ft-muted", aria_live="polite"),
+    ]
+    return element("form", *fields, class_="ft-filter", hidden=True, aria_label="Narrow the held-out rows")
+
+
+def _choice(name: str, options: Sequence[tuple[str, str]], anchor: str) -> Html:
+    chosen = [element("option", shown, value=value) for value, shown in options]
+    return _field(name, element("select", *chosen, id=anchor), anchor)
+
+
+def _field(name: str, field: Html, anchor: str) -> Html:
+    return element("span", element("label", name, for_=anchor), field)
 
 
 def _sheet(experiment: Json, answers: Answers) -> Sheet:
@@ -97,7 +131,7 @@ def _group(sheet: Sheet, main: str | None, row: str) -> str:
     return "both right" if after > 0 else "both wrong"
 
 
-def _balance(grouped: Mapping[str, Sequence[Json]], main: str | None, sheet: Sheet) -> Html | None:
+def _balance(grouped: Mapping[str, Sequence[Numbered]], main: str | None, sheet: Sheet) -> Html | None:
     """One bar of what the tuning changed on the primary rule, and the same in words."""
     counts = [
         (title, f"ft-share-{key.replace(' ', '-')}", float(len(grouped[key]))) for key, title, _ in GROUPS
@@ -129,8 +163,9 @@ def _prompts(sheet: Sheet, answers: Answers) -> Html | None:
     return element("details", title, element("div", *shown, class_="ft-answers"), class_="ft-prompts")
 
 
-def _row(row: Json, sheet: Sheet) -> Html:
+def _row(numbered: Numbered, sheet: Sheet) -> Html:
     """One row: where it stands, its input, the expected answer, and what every arm said."""
+    row = numbered.row
     name, line = reading.text(row, "id"), reading.whole(row, "line")
     expected = reading.text(row, "expected")
     tags = [element("span", str(tag), class_="ft-tag") for tag in reading.listed(row, "tags")]
@@ -153,9 +188,8 @@ def _row(row: Json, sheet: Sheet) -> Html:
         "ft-row-text",
     )
     missing = None if said else element("p", "The answers to this row were not stored.", class_="ft-missing")
-    return element(
-        "article", head, texts, element("div", *said, class_="ft-answers"), missing, class_="ft-row"
-    )
+    parts = (head, texts, element("div", *said, class_="ft-answers"), missing)
+    return element("article", *parts, class_="ft-row", id=numbered.anchor, tabindex="-1")
 
 
 def _find(sheet: Sheet, arm: str, row: str, line: int | None) -> Json:
@@ -193,7 +227,7 @@ def _outcome(right: int, wrong: int) -> Html | None:
         return element(
             "span", "✓ " + ("holds" if right == 1 else f"all {right} rules hold"), class_="ft-good-text"
         )
-    return element("span", f"✕ {counted(wrong, 'rule')} of {right + wrong} broken", class_="ft-bad-text")
+    return element("span", f"✕ fails {wrong} of {counted(right + wrong, 'rule')}", class_="ft-bad-text")
 
 
 def _message(rule: str, messages: Json, arm: str, row: str) -> Html:

@@ -12,6 +12,7 @@ from pytest_finetune.record.wording import (
     arm_word,
     counted,
     duration,
+    figure,
     gain_span,
     margin,
     percent,
@@ -84,7 +85,8 @@ def tiles(experiment: Json) -> Html:
     """The numbers that a reader asks for first; what a run did not get to is left out."""
     main = reading.primary(experiment)
     pairs = [one for one in reading.comparisons(experiment) if main is not None and one.get("rule") == main]
-    found: list[tuple[str, Child]] = [
+    found: list[tuple[str, Child]] = _rates(experiment, main) if main is not None else []
+    found += [
         (f"{main}, gain over {arm_word(reading.text(pair, 'against'))}", _gain(experiment, pair))
         for pair in pairs
     ]
@@ -101,6 +103,18 @@ def tiles(experiment: Json) -> Html:
         of = f"of {size(budget)}, {reading.text(memory, 'fits', 'not judged')}"
         found.append(("peak memory, predicted", _tile(size(peak), of)))
     return facts(found, "ft-tiles")
+
+
+def _rates(experiment: Json, main: str) -> list[tuple[str, Child]]:
+    """The primary rule's rate before and after."""
+    base, tuned = (reading.part(experiment, "arms", arm, "rules", main) for arm in ("baseline", "tuned"))
+    before, after = (reading.number(score, "rate") for score in (base, tuned))
+    if before is None or after is None:
+        return []
+    counts = (
+        f"{figure(reading.number(tuned, 'passed'), 6)} of {figure(reading.number(tuned, 'total'), 6)} rows"
+    )
+    return [(f"{main}, base to tuned", _tile(f"{percent(before)} → {percent(after)}", counts))]
 
 
 def _gain(experiment: Json, pair: Json) -> Html:
