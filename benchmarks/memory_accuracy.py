@@ -23,14 +23,15 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pytest_finetune.memory.cards import ADA, TURING
-from pytest_finetune.memory.figures import Figures
+from pytest_finetune.memory.figures import Figures, Held
 from pytest_finetune.memory.sizes import MiB
 from pytest_finetune.memory.workload import PLAIN_STEP, Adapter, Workload
 
@@ -72,6 +73,7 @@ class Errors:
     reserved: float | None
     process: float | None
     formula: float | None
+    problem: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the row's identity and its errors."""
@@ -80,7 +82,8 @@ class Errors:
             "reserved_error": self.reserved,
             "process_error": self.process,
         }
-        return {**self.row, **errors, "formula_error": self.formula}
+        tree = {**self.row, **errors, "formula_error": self.formula}
+        return tree if self.problem is None else {**tree, "problem": self.problem}
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
@@ -114,6 +117,12 @@ def config_of(shape: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def targets_of(cell: str) -> str | tuple[str, ...]:
+    """Read ``q_proj v_proj``, ``q_proj,v_proj`` or ``all-linear``."""
+    words = tuple(re.split(r"[\s,]+", cell.strip()))
+    return words[0] if words == ("all-linear",) else words
+
+
 def workload_of(row: Mapping[str, str], shapes: Mapping[str, Any]) -> Workload:
     """Return the step that was measured in a row."""
     quantized = row["quantization"] != "none"
@@ -126,7 +135,7 @@ def workload_of(row: Mapping[str, str], shapes: Mapping[str, Any]) -> Workload:
         autocast=None,
         quantization=row["quantization"],
         double_quant=False,
-        adapter=Adapter(rank=int(row["lora_rank"]), targets=tuple(row["lora_targets"].split())),
+        adapter=Adapter(rank=int(row["lora_rank"]), targets=targets_of(row["lora_targets"])),
         checkpointing=True,
         attention="eager" if row["kernel"] == "eager" else "efficient",
         max_grad_norm=0.0,
@@ -138,16 +147,21 @@ def workload_of(row: Mapping[str, str], shapes: Mapping[str, Any]) -> Workload:
     )
 
 
-def figures_of(workloads: Iterable[Workload], workspace: int) -> Iterator[Figures]:
-    """Trace each workload once, however many rows it has."""
-    from pytest_finetune.memory.trace import figures
+class Tracer:
+    """Traces each workload once, however many rows it has."""
 
-    known: dict[str, Figures] = {}
-    for workload in workloads:
+    def __init__(self, workspace: int) -> None:
+        self._workspace = workspace
+        self._known: dict[str, Figures] = {}
+
+    def held(self, workload: Workload) -> Held:
+        """Return what the allocator holds."""
+        from pytest_finetune.memory.trace import figures
+
         key = json.dumps(workload.as_json(), sort_keys=True)
-        if key not in known:
-            known[key] = figures(workload, [workspace])
-        yield known[key]
+        if key not in self._known:
+            self._known[key] = figures(workload, [self._workspace])
+        return self._known[key].with_workspace(self._workspace)
 
 
 def compare(rows: list[dict[str, str]], shapes: Mapping[str, Any]) -> Iterator[Errors]:
@@ -155,12 +169,22 @@ def compare(rows: list[dict[str, str]], shapes: Mapping[str, Any]) -> Iterator[E
     print(
         f"{'model':<26}{'kernel':<7}{'quant':<6}{'shape':<9}{'allocated':>10}{'reserved':>10}{'process':>9}{'formula':>9}"
     )
-    traced = figures_of((workload_of(row, shapes) for row in rows), TURING.cublas_bytes)
-    for row, figures in zip(rows, traced, strict=True):
-        held = figures.with_workspace(TURING.cublas_bytes)
+    tracer = Tracer(TURING.cublas_bytes)
+    for row in rows:
+        identity: dict[str, Any] = {
+            name: _number(row[name]) if name in NUMBERS else row[name] for name in IDENTITY if name in row
+        }
+        try:
+            held = tracer.held(workload_of(row, shapes))
+        except (
+            Exception
+        ) as error:  # a row that cannot be planned is told, and the others are measured all the same
+            print(f"not planned: {identity}: {type(error).__name__}: {error}", flush=True)
+            yield Errors(identity, None, None, None, None, problem=f"{type(error).__name__}: {error}")
+            continue
         process = held.reserved + TURING.context_bytes
         errors = Errors(
-            {name: int(row[name]) if name in NUMBERS else row[name] for name in IDENTITY if name in row},
+            identity,
             _error(held.allocated, row.get("peak_allocated_mib")),
             _error(held.reserved, row.get("peak_reserved_mib")),
             _error(process, row.get("process_mib")),
@@ -177,7 +201,9 @@ def compare(rows: list[dict[str, str]], shapes: Mapping[str, Any]) -> Iterator[E
 
 
 def summarise(errors: list[Errors]) -> None:
-    """Print the largest and the mean absolute error of each column, and the lowest process error."""
+    """Print the largest and the mean absolute error of each column, and how many rows could not be planned."""
+    if left_out := sum(error.problem is not None for error in errors):
+        print(f"{left_out} of {len(errors)} rows could not be planned")
     for name in ("allocated", "reserved", "process", "formula"):
         values = [value for error in errors if (value := getattr(error, name)) is not None and value == value]
         if values:
@@ -212,8 +238,9 @@ def compare_l40s(rows: list[dict[str, str]], tokens: int) -> list[dict[str, Any]
         )
     print(f"\n{'run':<48}{'measured GB':>12}{'predicted':>11}{'error':>9}")
     found = []
-    for row, figures in zip(rows, figures_of(workloads, ADA.cublas_bytes), strict=True):
-        reserved = figures.with_workspace(ADA.cublas_bytes).reserved
+    tracer = Tracer(ADA.cublas_bytes)
+    for row, workload in zip(rows, workloads, strict=True):
+        reserved = tracer.held(workload).reserved
         measured = int(row["reserved_max_bytes"])
         error = reserved / measured - 1
         print(
@@ -228,6 +255,10 @@ def _error(predicted: float, measured_mib: str | None) -> float | None:
     if not measured_mib or predicted != predicted:
         return None
     return predicted / (float(measured_mib) * MiB) - 1
+
+
+def _number(cell: str) -> int | str:
+    return int(cell) if cell.strip().isdigit() else cell
 
 
 def _percent(value: float | None) -> str:

@@ -116,9 +116,9 @@ def _parts(tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _remedies(tree: Mapping[str, Any]) -> Iterator[str]:
-    remedies = tree["remedies"]
-    if remedies:
-        alone = [remedy for remedy in remedies if remedy["enough"] and " and " not in remedy["change"]]
+    singles = [remedy for remedy in tree["remedies"] if not remedy["pair"]]
+    if singles:
+        alone = any(remedy["enough"] for remedy in singles)
         yield "one change at a time, each planned anew" + ("" if alone else "; none is enough alone") + ":"
         rows = [
             (
@@ -127,10 +127,15 @@ def _remedies(tree: Mapping[str, Any]) -> Iterator[str]:
                 "yes" if remedy["enough"] else "no",
                 remedy["note"],
             )
-            for remedy in remedies
+            for remedy in singles
         ]
         yield from columns(("change", "needs", "fits", ""), rows, right=(1,))
-    yield f"to judge another card: --budget={_enough_gib(tree)}GiB"
+        yield ""
+    for pair in (remedy for remedy in tree["remedies"] if remedy["pair"]):
+        label = "two that are enough" if pair["enough"] else "the best two, not enough"
+        yield f"{label}: {pair['change']} -> {size(pair['needed_bytes'])}"
+    kept = f"{tree['budget']['headroom']:.0%} headroom kept"
+    yield f"to judge another card: --budget={_enough_gib(tree)}GiB ({kept}, it fits there)"
 
 
 def _enough_gib(tree: Mapping[str, Any]) -> int:

@@ -52,6 +52,7 @@ def explain(plan: MemoryPlan, budget: Budget | int) -> list[str]:
         lines.append(f"  {crowd}")
     if verdict == "does not fit":
         lines += _changes(judged, plan.remedies(budget))
+        lines.append(f"  {'; '.join((_place(judged), *judged.notes))}")
         headroom = budget.headroom if isinstance(budget, Budget) else 0.0
         lines.append(f"  to judge another card: --finetune-budget={_roomy(judged.needed_bytes, headroom)}GiB")
     return lines
@@ -79,6 +80,12 @@ def _parts(plan: MemoryPlan) -> str:
         written = {name: f"{size / GiB:.1f}" for name, size in grouped(plan).items()}
         return " | ".join(f"{name} {text}" for name, text in written.items() if text != "0.0")
     return " | ".join(f"{name} {size / MiB:.0f}" for name, size in grouped(plan).items() if size >= MiB)
+
+
+def _place(plan: MemoryPlan) -> str:
+    """Say when in the step the peak is reached."""
+    at = f", layer {plan.layer}" if plan.layer is not None else ""
+    return f"the peak is in the {plan.phase}{at}"
 
 
 def _shape(plan: MemoryPlan) -> str:

@@ -35,7 +35,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """A change with its own plan; `enough` says whether it alone makes the training fit."""
+    """A change with its own plan; `enough` says whether it alone makes the training fit, `pair` that it is two."""
 
     change: str
     keys: Mapping[str, Any]
@@ -43,6 +43,7 @@ class Remedy:
     needed_bytes: int
     enough: bool
     note: str = ""
+    pair: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the remedy as the record keeps it."""
@@ -53,6 +54,7 @@ class Remedy:
             "needed_bytes": self.needed_bytes,
             "enough": self.enough,
             "note": self.note,
+            "pair": self.pair,
         }
 
 
@@ -195,7 +197,9 @@ def _remedy(change: Change, figures: Figures, usable: int, family: Family) -> Re
     held = figures.with_workspace(family.cublas_bytes)
     needed = held.smallest + family.context_bytes
     peak = held.reserved + family.context_bytes
-    return Remedy(change.words, change.keys, peak, needed, needed <= usable, change.note)
+    return Remedy(
+        change.words, change.keys, peak, needed, needed <= usable, change.note, pair=change.kind == "pair"
+    )
 
 
 def _smallest_pair(

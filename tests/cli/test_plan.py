@@ -53,7 +53,7 @@ def test_a_training_that_fits_is_yes_and_one_that_does_not_is_no_with_remedies_t
     assert f"tightest constraint: {tree['tightest']}" in lines
     for found in tree["remedies"]:
         assert any(line.startswith(f"  {found['change']} ") for line in lines)
-    assert lines[-1] == "to judge another card: --budget=8GiB"
+    assert lines[-1] == "to judge another card: --budget=8GiB (8% headroom kept, it fits there)"
 
 
 def test_a_stored_plan_is_read_back_without_a_trace(

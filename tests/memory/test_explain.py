@@ -73,6 +73,7 @@ def test_the_message_has_verdict_breakdown_changes_and_the_other_card(tiny_confi
         "                              per_device_train_batch_size 2 -> 9.1 GiB"
         "   (with gradient_accumulation_steps 4: the same effective batch)",
         "                              gradient_checkpointing true -> 9.1 GiB",
+        "  the peak is in the backward, layer 1",
         "  to judge another card: --finetune-budget=24GiB",
     ]
 
