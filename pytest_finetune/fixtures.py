@@ -145,6 +145,26 @@ def example(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest)
 
 
 @pytest.fixture
+def responses(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest) -> list[Response]:
+    """All answers of this arm in file order, in an ``eval_rule(corpus=True)`` only."""
+    return _finetune_experiment.per_row(request, "responses")  # type: ignore[return-value]
+
+
+@pytest.fixture
+def examples(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest) -> list[Row]:
+    """All held-out rows in file order, beside ``responses``, in an ``eval_rule(corpus=True)`` only."""
+    return _finetune_experiment.per_row(request, "examples")  # type: ignore[return-value]
+
+
+@pytest.fixture
+def confusion(
+    _finetune_experiment: ExperimentRun, request: pytest.FixtureRequest
+) -> Callable[[str | None, str | None], None]:
+    """Count an answer in the record's confusion table, in an ``eval_rule`` only: ``confusion(expected, given)``."""
+    return _finetune_experiment.per_row(request, "confusion")
+
+
+@pytest.fixture
 def score(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest) -> Callable[[float], None]:
     """Grade this answer, inside an ``eval_rule`` only: ``score(0.5)``, between 0 and 1, instead of pass or fail."""
     return _finetune_experiment.per_row(request, "score")

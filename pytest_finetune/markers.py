@@ -39,8 +39,8 @@ MARKERS: Final = {
     "eval_rule": (
         Stage.RULES,
         "eval_rule(*, primary=False, min_rate=None, min_rate_bound=None, min_gain=None, max_loss=None, "
-        "confidence=None, suite=None, cluster=None, slice=None, protected=None, name=None): one rule of the "
-        "evaluation, run on every held-out row and every arm; takes `response`",
+        "confidence=None, suite=None, cluster=None, slice=None, protected=None, corpus=False, name=None): "
+        "one rule of the evaluation, run on every held-out row and every arm; takes `response`, or `responses`",
     ),
     "decision_rule": (Stage.DECISION, "decision_rule: judges the adapter by `decision`, after all rules"),
     "finetune": (None, "finetune(file, **overrides): the experiment that this test is about"),
@@ -65,7 +65,8 @@ FIXTURE_STAGES: Final[Mapping[str, Stage]] = {
     "runtime_match": Stage.COMPARISON,
     "decision": Stage.DECISION,
 }
-PER_ROW: Final = frozenset({"response", "example", "score"})
+PER_ROW: Final = frozenset({"response", "example", "score", "confusion"})
+WHOLE: Final = frozenset({"responses", "examples", "score"})
 
 
 class MarkerMistake(ValueError):
@@ -101,6 +102,7 @@ class RuleMark:
     cluster: str | None = None
     slice: str | None = None
     protected: tuple[str, ...] = ()
+    corpus: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -163,7 +165,7 @@ def stage_of(item: pytest.Item) -> Stage | None:
     asked = [FIXTURE_STAGES[name] for name in our_fixtures(item) if name in FIXTURE_STAGES]
     if asked:
         return max(asked)
-    return Stage.RULES if PER_ROW & our_fixtures(item) else None
+    return Stage.RULES if (PER_ROW | WHOLE) & our_fixtures(item) else None
 
 
 def our_fixtures(item: pytest.Item) -> frozenset[str]:

@@ -24,6 +24,7 @@ from pytest_finetune.suite.rule_arguments import mistakes
         ({"protected": ["negative"]}, "say by what rows are sliced, as in slice='tags'"),
         ({"slice": "tags", "protected": "negative"}, "write a list of slices, as in protected=['negative']"),
         ({"slice": "tags", "protected": []}, "write a list of slices"),
+        ({"corpus": True, "min_gain": 0.1}, "a corpus rule has one value for each arm and no rows to pair"),
         ({"slice": "group", "cluster": "group"}, "every slice would be a single cluster"),
     ],
 )

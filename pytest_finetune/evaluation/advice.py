@@ -106,7 +106,8 @@ def after_iterate(
         change = "raise the gain with better training rows; more held-out rows alone do not settle it"
         return NextChange(change, needed.sentences[0], undecided[0].table.failing(TUNED)[:_ROWS_SHOWN])
     verdict = next(verdict for verdict in verdicts if not verdict.passed)
-    rows = contests[verdict.name][BASE].table.failing(TUNED)[:_ROWS_SHOWN]
+    table = contests[verdict.name][BASE].table
+    rows = () if table.rule.corpus else table.failing(TUNED)[:_ROWS_SHOWN]
     return NextChange(
         f"make rule {verdict.name} hold: add training rows like those that fail it", verdict.reasons[0], rows
     )

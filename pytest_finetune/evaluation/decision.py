@@ -137,7 +137,9 @@ def decide(case: Case) -> Decision:
         undecided=True,
         looks=case.looks,
         alpha=case.primaries[0].levels(case.defaults, case.looks).claim if case.primaries else None,
-        comparisons=tuple(one.comparison for many in contests.values() for one in many.values()),
+        comparisons=tuple(
+            one.comparison for many in contests.values() for one in many.values() if not one.rule.corpus
+        ),
         rules=verdicts,
         rules_sha256=rules_sha256(case.rules),
     )

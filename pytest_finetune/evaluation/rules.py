@@ -35,6 +35,7 @@ class RuleSpec:
     cluster: str | None = None
     slice: str | None = None
     protected: tuple[str, ...] = ()
+    corpus: bool = False
     sha256: str = ""
     changed_after_look: bool = False
 
@@ -51,7 +52,7 @@ class RuleSpec:
     @property
     def guard(self) -> bool:
         """Whether the rule also fails where the tuned arm is demonstrably worse than the base."""
-        return not self.primary and (
+        return not (self.primary or self.corpus) and (
             self.max_loss is not None or not any(demand is not None for demand in _demands(self))
         )
 

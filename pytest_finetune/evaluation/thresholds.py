@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pytest_finetune.evaluation import wording
-from pytest_finetune.evaluation.comparison import Contest
+from pytest_finetune.evaluation.comparison import BASE, TUNED, Contest
 from pytest_finetune.evaluation.rules import RuleSpec, Table
 from pytest_finetune.evaluation.slices import protected_slices
 from pytest_finetune.evaluation.statistics.dirichlet import atoms, mean_cdf
@@ -60,6 +60,9 @@ def judge_rule(table: Table, base: Contest) -> RuleVerdict:
 
 def _checks(table: Table, base: Contest, levels: Levels) -> Iterator[Check]:
     rule = table.rule
+    if rule.corpus:
+        yield _whole(table)
+        return
     if rule.min_rate is not None:
         yield _rate(table, rule.min_rate)
     if rule.min_rate_bound is not None:
@@ -71,6 +74,21 @@ def _checks(table: Table, base: Contest, levels: Levels) -> Iterator[Check]:
     if rule.guard:
         yield _guard(rule, base, levels)
     yield from (Check(not one.lost, one.sentence) for one in protected_slices(table, levels))
+
+
+def _whole(table: Table) -> Check:
+    """Hold a corpus rule's one value against what is asked; nothing is tested, it is a condition."""
+    (value,), (base,) = table.arms[TUNED], table.arms[BASE]
+    wanted = table.rule.min_rate
+    if wanted is None:
+        word = "holds" if value == 1 else "does not hold"
+        with_base = "holds" if base == 1 else "does not"
+        return Check(value == 1, f"{word} on all answers together (with the base model it {with_base})")
+    word = "at least" if value >= wanted else "below"
+    return Check(
+        value >= wanted,
+        f"min_rate: {value:.3f} over all answers together, {word} {wanted:g} ({base:.3f} with the base model)",
+    )
 
 
 def _rate(table: Table, wanted: float) -> Check:

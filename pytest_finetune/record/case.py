@@ -33,6 +33,7 @@ def rule_specs(tree: Mapping[str, Any]) -> tuple[RuleSpec, ...]:
             cluster=facts.get("cluster"),
             slice=facts.get("slice"),
             protected=tuple(facts.get("protected") or ()),
+            corpus=facts.get("corpus", False),
             sha256=facts["sha256"],
             changed_after_look=facts.get("changed_after_look", False),
         )

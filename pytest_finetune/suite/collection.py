@@ -10,6 +10,7 @@ import pytest
 
 from pytest_finetune.markers import (
     PER_ROW,
+    WHOLE,
     ExperimentRef,
     MarkerMistake,
     Stage,
@@ -161,8 +162,9 @@ def _narrows(config: pytest.Config, given: Sequence[str]) -> bool:
 
 def per_row_misuse(item: pytest.Item) -> str | None:
     """Return what is wrong with the way in which an item takes `response`, `example` or `score`; None when nothing."""
-    asked = PER_ROW & our_fixtures(item)
-    is_rule = item.get_closest_marker("eval_rule") is not None
+    asked = (PER_ROW | WHOLE) & our_fixtures(item)
+    mark = item.get_closest_marker("eval_rule")
+    is_rule = mark is not None
     own = set(getattr(getattr(item, "_fixtureinfo", None), "argnames", ()))
     if not is_rule:
         if not asked:
@@ -180,10 +182,17 @@ def per_row_misuse(item: pytest.Item) -> str | None:
         return "an eval_rule is a plain function: it is called once for every row and arm; write def, not async def"
     if "subtests" in own:
         return "an eval_rule cannot use subtests: each row already is its own result"
-    if "response" not in own:
-        return "an eval_rule takes `response` in its own signature: def test_...(response, example)"
-    if "response" not in asked:
-        return "`response` is another fixture of that name here: rename that one, the rule needs pytest-finetune's"
+    corpus = bool(mark and mark.kwargs.get("corpus"))
+    kind, needed, more = (
+        ("a corpus rule", "responses", "examples") if corpus else ("an eval_rule", "response", "example")
+    )
+    if needed not in own:
+        return f"{kind} takes `{needed}` in its own signature: def test_...({needed}, {more})"
+    if needed not in asked:
+        return f"`{needed}` is another fixture of that name here: rename that one, the rule needs pytest-finetune's"
+    strays = sorted(asked - (WHOLE if corpus else PER_ROW))
+    if strays:
+        return f"{kind} cannot take {', '.join(strays)}: {'leave out' if corpus else 'write'} corpus=True for that"
     indirect = sorted(asked - own)
     if indirect:
         return (

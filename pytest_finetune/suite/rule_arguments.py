@@ -16,11 +16,13 @@ KNOWN: Final = (
     "cluster",
     "slice",
     "protected",
+    "corpus",
     "name",
 )
 _SHARES: Final = ("min_rate", "min_rate_bound", "min_gain", "max_loss", "confidence")
 _NAMES: Final = ("suite", "cluster", "slice", "name")
-_FLAGS: Final = ("primary",)
+_FLAGS: Final = ("primary", "corpus")
+_PAIRED: Final = ("primary", "min_rate_bound", "min_gain", "max_loss", "confidence", "cluster", "slice")
 
 
 def mistakes(given: Mapping[str, Any]) -> Iterator[str]:
@@ -53,6 +55,12 @@ def _value_mistakes(key: str, value: object) -> Iterator[str]:
 def _contradictions(given: Mapping[str, Any]) -> Iterator[str]:
     if given.get("primary") and given.get("suite") is not None:
         yield "eval_rule(primary=True, suite=...): the primary rule is judged on eval_file; suites hold guards"
+    paired = [key for key in _PAIRED if given.get(key)] if given.get("corpus") else []
+    if paired:
+        yield (
+            f"eval_rule(corpus=True, {paired[0]}=...): a corpus rule has one value for each arm and no rows to pair: "
+            "assert in it, or grade it with score(x) and write min_rate"
+        )
     if given.get("protected") and given.get("slice") is None:
         yield "eval_rule(protected=...): say by what rows are sliced, as in slice='tags'"
     if given.get("slice") == "group" and given.get("cluster") == "group":

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 
 from pytest_finetune.evaluation.arms import BASELINE, TUNED, asking_order
 from pytest_finetune.markers import RuleMark
+from pytest_finetune.suite import whole_file
 from pytest_finetune.suite.collection import place_of
+from pytest_finetune.suite.confusion import Confusion
 from pytest_finetune.suite.rule_marks import rule_of
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class ArmScores:
     scores: list[float | None] = field(default_factory=list)
     messages: dict[str, str] = field(default_factory=dict)
     causes: list[Exception | None] = field(default_factory=list, repr=False)
+    confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 class Score:
@@ -66,8 +70,10 @@ def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
     rows = run.rows_of(rule.suite)
     facts: dict[str, Any] = {"outcome": "error", "rows": [row.id for row in rows]}
     try:
-        scores = _scores(run, item, rule, rows)
-        facts |= _score_facts(rule, rows, scores)
+        if rule.corpus:
+            facts |= whole_file.facts(run, item, rule, rows)
+        else:
+            facts |= _score_facts(rule, rows, _scores(run, item, rule, rows))
         run.note(("rules", rule.name), facts)
         _judge(run, rule, rows, facts)
     except (RuleBroken, pytest.fail.Exception) as stop:
@@ -89,17 +95,19 @@ def _scores(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Row
     if not len(rows):
         raise RuleBroken(f"{rows.path} holds no row to judge")
     arms = tuple(run.arms) if rule.suite is None else (BASELINE, TUNED)
-    call = _caller(item)
     found: dict[str, ArmScores] = {}
     for arm in asking_order(arms):
         answers = run.answers(arm, rule.suite)
+        confusion = Confusion()
+        call = _caller(item, confusion)
         found[arm] = _arm_scores(call, rows, {id_: as_response(answer) for id_, answer in answers.items()})
+        found[arm].confusion = confusion.table()
     ordered = {arm: found[arm] for arm in arms}
-    _refuse_broken(rule, ordered)
+    refuse_broken(rule, ordered)
     return ordered
 
 
-def _caller(item: pytest.Function) -> Callable[[Response, Row], float]:
+def _caller(item: pytest.Function, confusion: Confusion) -> Callable[[Response, Row], float]:
     """Return a function that runs the rule once and gives its score; row failures pass through."""
     names = item._fixtureinfo.argnames
     values = {name: item.funcargs[name] for name in names}
@@ -107,7 +115,7 @@ def _caller(item: pytest.Function) -> Callable[[Response, Row], float]:
 
     def call(response: Response, row: Row) -> float:
         score = Score()
-        own = {"response": response, "example": row, "score": score}
+        own = {"response": response, "example": row, "score": score, "confusion": confusion}
         returned = function(**{name: own.get(name, values[name]) for name in names})
         if returned is not None:
             raise RuleBroken(
@@ -123,7 +131,7 @@ def _arm_scores(
 ) -> ArmScores:
     found = ArmScores()
     for row in rows:
-        value, message, cause = _one(call, answers[row.id], row)
+        value, message, cause = outcome(partial(call, answers[row.id], row))
         found.scores.append(value)
         found.causes.append(cause)
         if message is not None and len(found.messages) < MESSAGES_KEPT:
@@ -131,11 +139,10 @@ def _arm_scores(
     return found
 
 
-def _one(
-    call: Callable[[Response, Row], float], response: Response, row: Row
-) -> tuple[float | None, str | None, Exception | None]:
+def outcome(call: Callable[[], float]) -> tuple[float | None, str | None, Exception | None]:
+    """Return what a rule gave: its score (None: skipped), a message, and the exception that failed it."""
     try:
-        return call(response, row), None, None
+        return call(), None, None
     except pytest.skip.Exception as skip:
         return None, f"skipped: {skip}", None
     except pytest.fail.Exception as failure:
@@ -161,7 +168,7 @@ def _is_timeout(failure: BaseException) -> bool:
     return False
 
 
-def _refuse_broken(rule: RuleMark, found: Mapping[str, ArmScores]) -> None:
+def refuse_broken(rule: RuleMark, found: Mapping[str, ArmScores]) -> None:
     """Raise when every row of every arm ended in one and the same exception: that is the rule, not the answers."""
     causes = [cause for arm in found.values() for cause in arm.causes]
     first = causes[0] if causes else None
@@ -197,6 +204,7 @@ def _score_facts(rule: RuleMark, rows: Sequence[Row], found: Mapping[str, ArmSco
         "skipped": sorted(set(_skipped(rows, found))),
         "scores": {arm: [_number(value) for value in scores.scores] for arm, scores in found.items()},
         "messages": {arm: scores.messages for arm, scores in found.items() if scores.messages},
+        "confusion": {arm: scores.confusion for arm, scores in found.items() if scores.confusion},
     }
 
 
@@ -211,23 +219,14 @@ def _number(value: float | None) -> float | int | None:
 
 def _judge(run: ExperimentRun, rule: RuleMark, rows: Rows, facts: dict[str, Any]) -> None:
     """Judge the rule by its thresholds; raise when it fails or cannot be judged."""
-    from pytest_finetune.record.case import judged_rule, score_of, slices_of
+    from pytest_finetune.record.case import judged_rule
 
     _ = run.looks
     tree = run.tree()
     verdict = judged_rule(tree, rule.name)
     if verdict.outcome in {"passed", "failed"}:
-        slices = slices_of(tree, rule.name)
-        for arm in facts["scores"]:
-            score = score_of(tree, rule.name, arm)
+        for arm, rate in _rates(tree, rule, facts).items():
             part = ("arms", arm if rule.suite is None else f"{arm}@{rule.suite}", "rules", rule.name)
-            rate = {
-                "passed": score.passed,
-                "total": score.total,
-                "rate": score.rate,
-                "interval": list(score.interval),
-                **({"slices": slices[arm]} if slices else {}),
-            }
             run.note(part, rate)
     facts["outcome"] = verdict.outcome
     run.note(("rules", rule.name), {**facts, "reasons": list(verdict.reasons)})
@@ -236,9 +235,31 @@ def _judge(run: ExperimentRun, rule: RuleMark, rows: Rows, facts: dict[str, Any]
         _fail(f"rule {rule.name!r} {word}", verdict.reasons, _shown_rows(rows, facts))
 
 
+def _rates(tree: Mapping[str, Any], rule: RuleMark, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the record's form of each arm's score under the rule."""
+    from pytest_finetune.record.case import score_of, slices_of
+
+    if rule.corpus:
+        return whole_file.rates(facts)
+    slices = slices_of(tree, rule.name)
+    found = {}
+    for arm in facts["scores"]:
+        score = score_of(tree, rule.name, arm)
+        found[arm] = {
+            "passed": score.passed,
+            "total": score.total,
+            "rate": score.rate,
+            "interval": list(score.interval),
+            **({"slices": slices[arm]} if slices else {}),
+        }
+    return found
+
+
 def _shown_rows(rows: Rows, facts: Mapping[str, Any]) -> list[str]:
     """Name the first failed rows of the tuned arm by file and line."""
     messages = facts.get("messages", {}).get("tuned", {})
+    if whole_file.ALL in messages:
+        return [f"  {messages[whole_file.ALL].splitlines()[0]}"]
     failed = [row for row in rows if row.id in messages]
     shown = [f"  {row.place}: {(messages[row.id].splitlines() or [''])[0]}" for row in failed[:3]]
     if len(failed) > len(shown):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -72,7 +73,7 @@ def rule_facts(rule: RuleMark, item: pytest.Item) -> dict[str, Any]:
     return {
         "nodeid": item.nodeid,
         "primary": rule.primary,
-        "guard": not rule.primary,
+        "guard": not (rule.primary or rule.corpus),
         "min_rate": rule.min_rate,
         "min_rate_bound": rule.min_rate_bound,
         "min_gain": rule.min_gain,
@@ -82,6 +83,7 @@ def rule_facts(rule: RuleMark, item: pytest.Item) -> dict[str, Any]:
         "cluster": rule.cluster,
         "slice": rule.slice,
         "protected": list(rule.protected),
+        "corpus": rule.corpus,
         "sha256": rule_digest(rule, item),
         "changed_after_look": False,
         "outcome": "not run",
@@ -116,11 +118,11 @@ def _codes(function: FunctionType, home: Any, depth: int, seen: set[int] | None 
     if id(function) in seen:
         return []
     seen.add(id(function))
-    codes = [_normalised(function)]
+    codes = [_normalised(function), *_closed_over(function, home, depth, seen)]
     if depth:
         for name in sorted(_names(function.__code__)):
             value = function.__globals__.get(name)
-            if inspect.isfunction(value) and "site-packages" not in value.__code__.co_filename:
+            if inspect.isfunction(value) and _followed(value):
                 codes += _codes(value, home, depth - 1, seen)
             elif (
                 isinstance(value, (str, int, float, bool, tuple, frozenset, list, dict, set))
@@ -128,6 +130,27 @@ def _codes(function: FunctionType, home: Any, depth: int, seen: set[int] | None 
             ):
                 codes.append(f"{name}={_stable(value)}")
     return codes
+
+
+def _followed(function: FunctionType) -> bool:
+    """Tell whether a helper's text is part of a rule: the project's own and that of ready rules, no other library's."""
+    if function.__module__.startswith("pytest_finetune."):
+        return function.__module__.startswith("pytest_finetune.rules")
+    return "site-packages" not in function.__code__.co_filename
+
+
+def _closed_over(function: FunctionType, home: Any, depth: int, seen: set[int]) -> list[str]:
+    """Return what a function made by another one holds: the parameters of a ready rule, or of a factory of yours."""
+    found = []
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        value = cell.cell_contents
+        if inspect.isfunction(value):
+            found += _codes(value, home, depth - 1, seen) if depth and _followed(value) else []
+        elif isinstance(value, re.Pattern):
+            found.append(f"{name}={value.pattern!r}, {value.flags}")
+        elif value is None or isinstance(value, (str, int, float, bool, tuple, frozenset, list, dict, set)):
+            found.append(f"{name}={_stable(value)}")
+    return found
 
 
 def _names(code: CodeType) -> set[str]:
