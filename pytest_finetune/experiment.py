@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_finetune import runtime_settings
+from pytest_finetune.runtime_settings import RuntimeSettings
 from pytest_finetune.yamlfile import (
     KeyPath,
     Problem,
@@ -141,6 +143,7 @@ class Experiment:
     charter: CharterText
     overrides: Mapping[str, Any]
     resolved: Mapping[str, Any] = field(repr=False)
+    runtime_settings: Mapping[str, RuntimeSettings] = field(default_factory=dict)
 
     def path(self, relative: str) -> Path:
         """Return the absolute path of a file of the project; ExperimentError when it lies outside."""
@@ -263,6 +266,7 @@ def _build(
     lora = dict(tree["lora"])
     if isinstance(lora.get("target_modules"), list):
         lora["target_modules"] = tuple(lora["target_modules"])
+    runtimes = [runtime_settings.read_runtime(entry) for entry in tree.get("runtimes", ("transformers",))]
     values: dict[str, Any] = {
         "task": tree.get("task", Path(relative).stem),
         "base_model": tree["base_model"],
@@ -274,7 +278,7 @@ def _build(
         "training": Training(**tree["training"]),
         "prompt": Prompt(**tree.get("prompt", {})),
         "generation": Generation(**tree.get("generation", {})),
-        "runtimes": tuple(tree.get("runtimes", ("transformers",))),
+        "runtimes": tuple(runtime.name for runtime in runtimes),
         "paths": Paths(**tree["paths"]),
         "decision": DecisionDefaults(**tree.get("decision", {})),
         "charter": CharterText(**tree.get("charter", {})),
@@ -284,7 +288,9 @@ def _build(
         file=relative,
         root=root,
         overrides=overrides,
-        resolved={key: _plain(value) for key, value in values.items()},
+        resolved={key: _plain(value) for key, value in values.items()}
+        | {"runtimes": _plain([runtime_settings.as_written(runtime) for runtime in runtimes])},
+        runtime_settings={name: settings for name, settings in runtimes if settings is not None},
         **values,
     )
 
@@ -321,7 +327,20 @@ def _contradictions(file: YamlFile, tree: Mapping[str, Any], experiment: Experim
         if key in own:
             plain = "max_seq_length" if key == "max_length" else key
             yield problem(("training", "sft", key), f"has a key of its own: write training.{plain}")
+    yield from _runtime_problems(tree, experiment, problem)
     yield from _path_problems(experiment, problem)
+
+
+def _runtime_problems(tree: Mapping[str, Any], experiment: Experiment, problem: Any) -> Iterator[Problem]:
+    chat = experiment.prompt.template == "chat"
+    for at, entry in enumerate(tree.get("runtimes", ())):
+        for mistake in runtime_settings.mistakes(entry, first=at == 0, chat=chat):
+            yield problem(("runtimes", at, *mistake.path), mistake.text)
+        name = experiment.runtimes[at]
+        if name in experiment.runtimes[:at]:
+            yield problem(
+                ("runtimes", at), f"{name!r} is the name of an earlier runtime: give each its own `name`"
+            )
 
 
 def _path_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:

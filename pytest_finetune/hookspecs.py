@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_finetune.evaluation.diagnosis import DiagnosisEvidence, NextChange
     from pytest_finetune.evaluation.runtimes import Runtime
     from pytest_finetune.experiment import Experiment
+    from pytest_finetune.store import Store
     from pytest_finetune.training.request import TrainingRequest, TrainingResult
 
 
@@ -46,11 +47,13 @@ def pytest_finetune_memory_step(experiment: Experiment) -> str | None:
 
 
 @pytest.hookspec(firstresult=True)
-def pytest_finetune_runtime(name: str, experiment: Experiment, base: str, device: str) -> Runtime | None:
+def pytest_finetune_runtime(
+    name: str, experiment: Experiment, base: str, device: str, store: Store
+) -> Runtime | None:
     """Return the runtime of that name for a base model, or None when the name is not yours.
 
     A runtime loads the base model and answers prompts with and without an adapter; see
-    `pytest_finetune.evaluation.runtimes.Runtime`::
+    `pytest_finetune.evaluation.runtimes.Runtime`. Take of the arguments those that you need::
 
         def pytest_finetune_runtime(name, experiment, base, device):
             if name == "vllm":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from pytest_finetune.evaluation.runtimes import Runtime
+    from pytest_finetune.evaluation.runtimes.merged import ModelFolders
     from pytest_finetune.experiment import Experiment
+    from pytest_finetune.store import Store
     from pytest_finetune.training.request import TrainingRequest, TrainingResult
 
 
@@ -29,9 +32,24 @@ def pytest_finetune_memory_step(experiment: Experiment) -> str:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_finetune_runtime(name: str, experiment: Experiment, base: str, device: str) -> Runtime | None:
-    """Answer with transformers: the adapter on the frozen base, in its training quantisation."""
-    if name != "transformers":
+def pytest_finetune_runtime(
+    name: str, experiment: Experiment, base: str, device: str, store: Store
+) -> Runtime | None:
+    """Answer with the adapter on the frozen base, with the merged model, or with a server."""
+    from pytest_finetune.runtime_settings import TRANSFORMERS, MergedSettings, ServerSettings
+
+    settings = experiment.runtime_settings.get(name)
+    if isinstance(settings, MergedSettings):
+        from pytest_finetune.evaluation.runtimes.merged import MergedRuntime
+
+        folders = _folders(experiment, base, device, store, settings.dtype)
+        return MergedRuntime(folders, device, trust_remote_code=experiment.trust_remote_code)
+    if isinstance(settings, ServerSettings):
+        from pytest_finetune.evaluation.runtimes.openai import OpenAIRuntime
+
+        log = store.log(re.sub(r"[^0-9A-Za-z._-]", "-", f"{experiment.name}-{name}")[:120].lstrip("._-"))
+        return OpenAIRuntime(name, settings, _folders(experiment, base, device, store).folder, log)
+    if name != TRANSFORMERS:
         return None
     from pytest_finetune.evaluation.runtimes.transformers import TransformersRuntime
 
@@ -42,3 +60,13 @@ def pytest_finetune_runtime(name: str, experiment: Experiment, base: str, device
         quantization=experiment.quantization,
         trust_remote_code=experiment.trust_remote_code,
     )
+
+
+def _folders(
+    experiment: Experiment, base: str, device: str, store: Store, dtype: str = "auto"
+) -> ModelFolders:
+    from pytest_finetune.evaluation.runtimes.merged import ModelFolders
+    from pytest_finetune.fingerprint import base_folder
+    from pytest_finetune.training.base import source_of
+
+    return ModelFolders(store, source_of(experiment, base), base_folder(experiment), device, dtype)

@@ -41,7 +41,15 @@ AT_HOME_WITH_TORCH = (
     "memory/trace.py",
 )
 # What is read by people's eyes as one thing may import what stands before it, never what stands after.
-FLOOR = {"experiment", "yamlfile", "fingerprint", "store", "safetensors_check", "__init__"}
+FLOOR = {
+    "experiment",
+    "runtime_settings",
+    "yamlfile",
+    "fingerprint",
+    "store",
+    "safetensors_check",
+    "__init__",
+}
 FLOW = ("data", "memory", "training", "evaluation", "record")
 
 

@@ -25,8 +25,9 @@ from pytest_finetune.store.manifest import MANIFEST, DefectError, Entry, parse, 
 from pytest_finetune.store.notes import Notes
 from pytest_finetune.store.shelf import Shelf
 
-KINDS: Final = ("adapters", "outputs", "plans", "bases", "records")
+KINDS: Final = ("adapters", "outputs", "plans", "bases", "models", "records")
 CHECKPOINTS: Final = "checkpoints"
+LOGS: Final = "logs"
 LOCK_TIMEOUT_S: Final = 12 * 3600.0
 
 _NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
@@ -36,7 +37,8 @@ _PAUSE_S: Final = 0.01
 
 
 class Store:
-    """Content-addressed folders ``<root>/<kind>/<key>/`` of adapters, raw outputs, memory plans and bases.
+    """Content-addressed folders ``<root>/<kind>/<key>/`` of adapters, raw outputs, memory plans, bases and
+    models made from an adapter and its base.
 
     Making a Store writes nothing. `warnings` collects, for the user, what was set aside or passed over;
     `looks` counts the looks at held-out rows; `notes` holds the last runs and the pins.
@@ -202,6 +204,15 @@ class Store:
                 self._shelf.set_aside(folder, "a link in place of checkpoints", folder.lstat().st_ino)
             folder.mkdir(exist_ok=True)
         return folder
+
+    def log(self, name: str) -> Path:
+        """Return the file for the output of a server of that name; the last start's only is kept."""
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot name a log")
+        with explained("make a folder for logs", self.root / LOGS):
+            self._ground.prepare()
+            folder = self._shelf.own_folder(LOGS)
+        return folder / f"{name}.log"
 
     def last(self, name: str) -> Mapping[str, Any] | None:
         """Return what was remembered under `name`, None when there is nothing or it is damaged."""

@@ -64,7 +64,8 @@ def collect(
     dry_run: bool = False,
     now_s: float | None = None,
 ) -> Collected:
-    """Remove entries not used for `max_age_s`, then the least recently used until `max_bytes` remain.
+    """Remove entries not used for `max_age_s`, then merged models and the least recently used until
+    `max_bytes` remain.
 
     Leftovers of killed writers (a day old) and what was set aside (a month old) go in any case. Pinned,
     promoted and locked entries and those that a process has read and may still use stay. Raises
@@ -72,7 +73,8 @@ def collect(
     """
     now = time.time() if now_s is None else now_s
     removed = [_leftover(store, path, why, dry_run) for path, why in _leftovers(store, now, max_age_s)]
-    candidates = sorted(_candidates(store), key=lambda candidate: candidate.used_s)
+    # Models go first: each is made again from its adapter and its base, without training.
+    candidates = sorted(_candidates(store), key=lambda found: (found.kind != "models", found.used_s))
     total = sum(candidate.size_bytes for candidate in candidates)
     kept = []
     for candidate in candidates:

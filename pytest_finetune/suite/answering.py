@@ -51,7 +51,11 @@ def runtime_for(run: ExperimentRun, name: str) -> Runtime:
     from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
 
     found = run.session.config.hook.pytest_finetune_runtime(
-        name=name, experiment=run.experiment, base=base_name(run), device=run.session.device
+        name=name,
+        experiment=run.experiment,
+        base=base_name(run),
+        device=run.session.device,
+        store=run.session.store,
     )
     if found is None:
         raise AnsweringError(

@@ -18,12 +18,16 @@ QUANTIZATIONS: Final = ("none", "nf4", "int8")
 
 @dataclass(frozen=True, slots=True)
 class BaseSource:
-    """A base model by name: `name` is a folder or a hub id, `quantization` none, nf4 or int8."""
+    """A base model by name: `name` is a folder or a hub id, `quantization` none, nf4 or int8.
+
+    `dtype` names the one to compute in; None leaves it to the device.
+    """
 
     name: str
     revision: str | None = None
     quantization: str = "none"
     trust_remote_code: bool = False
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         """Check the word for the quantization."""

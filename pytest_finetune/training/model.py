@@ -34,7 +34,7 @@ def load_tokenizer(source: BaseSource) -> Any:
 
 def load_model(source: BaseSource, device: str) -> Any:
     """Return the base model on `device` in eval mode, quantised as `source` says."""
-    dtype = compute_dtype(device)
+    dtype = compute_dtype(device) if source.dtype is None else getattr(torch, source.dtype)
     model = _from_pretrained(
         AutoModelForCausalLM,
         source,

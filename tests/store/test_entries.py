@@ -126,7 +126,7 @@ def test_a_key_cannot_lead_out_of_the_store(store: Store, key: str) -> None:
 
 def test_an_unknown_kind_is_an_error(store: Store) -> None:
     for ask in (store.entries, lambda kind: store.read(kind, KEY)):
-        with pytest.raises(ValueError, match="there are adapters, outputs, plans, bases"):
+        with pytest.raises(ValueError, match="there are adapters, outputs, plans, bases, models"):
             ask("adaptors")
 
 

@@ -47,10 +47,11 @@ class TransformersRuntime:
         *,
         trust_remote_code: bool = False,
         generation: Generation | None = None,
+        dtype: str | None = None,
     ) -> None:
-        """Remember what to load; `generation` are the settings of `generate`."""
+        """Remember what to load; `generation` are the settings of `generate`, `dtype` None leaves it to the device."""
         revision = None if Path(base).is_dir() else revision
-        self._source = BaseSource(base, revision, quantization, trust_remote_code)
+        self._source = BaseSource(base, revision, quantization, trust_remote_code, dtype)
         self._device = device
         self._generation = generation or Generation()
         self._model: Any = None

@@ -1,0 +1,214 @@
+"""The settings of runtimes in the experiment file: ``merged`` and ``openai``, and what contradicts itself in them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
+
+TRANSFORMERS: Final = "transformers"
+MERGED: Final = "merged"
+OPENAI: Final = "openai"
+
+PLACEHOLDERS: Final = ("model", "host", "port")
+_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+_OWN_PARAMETERS: Final = (
+    "model",
+    "prompt",
+    "messages",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "stream",
+    "n",
+)
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class MergedSettings:
+    """The adapter merged into its base; `dtype` is the one that is shipped, auto that of the base's files."""
+
+    dtype: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """An OpenAI-compatible server: one that runs at `url`, or the command `serve` that starts one.
+
+    `model` and `base_model` are the names under which the server knows the tuned and the base model. Without
+    `api` the prompts decide: chat messages go to chat, text to completions. `timeout_s` is how long an answer
+    may take, `start_timeout_s` how long the server may take until it answers at all.
+    """
+
+    url: str | None = None
+    serve: tuple[str, ...] = ()
+    model: str | None = None
+    base_model: str | None = None
+    api: str | None = None
+    concurrency: int = 4
+    timeout_s: float = 120.0
+    start_timeout_s: float = 600.0
+    retries: int = 3
+    api_key_env: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def starts_per_model(self) -> bool:
+        """Tell whether the command names the model, so that each model needs a server of its own."""
+        return any("{model}" in word for word in self.serve)
+
+
+RuntimeSettings: TypeAlias = MergedSettings | ServerSettings
+
+
+class Mistake(NamedTuple):
+    """What is wrong with one entry of ``runtimes``: the keys below it that lead there, and the text."""
+
+    path: tuple[str, ...]
+    text: str
+
+
+class Named(NamedTuple):
+    """One entry of ``runtimes``: its name, and its settings; None for a runtime that has none."""
+
+    name: str
+    settings: RuntimeSettings | None
+
+
+def read_runtime(entry: Any) -> Named:
+    """Read one entry that the schema has accepted; a command written as text is split into words, no shell.
+
+    >>> read_runtime({"openai": {"serve": "serve {model} --port {port}"}}).settings.serve
+    ('serve', '{model}', '--port', '{port}')
+    """
+    if isinstance(entry, str):
+        return Named(entry, MergedSettings() if entry == MERGED else None)
+    if MERGED in entry:
+        return Named(entry.get("name", MERGED), MergedSettings(**(entry[MERGED] or {})))
+    settings = dict(entry.get(OPENAI) or {})
+    serve = settings.get("serve", ())
+    settings["serve"] = tuple(_words(serve))
+    return Named(entry.get("name", OPENAI), ServerSettings(**settings))
+
+
+def _words(command: str | Sequence[str]) -> Sequence[str]:
+    """Split a command; one that cannot be split stays one word, and `mistakes` says why."""
+    if not isinstance(command, str):
+        return command
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return (command,)
+
+
+def as_written(runtime: Named) -> Any:
+    """Return an entry for the record: every setting with its value; a name alone where there are none."""
+    if isinstance(runtime.settings, ServerSettings):
+        return {"name": runtime.name, OPENAI: asdict(runtime.settings)}
+    if isinstance(runtime.settings, MergedSettings):
+        return {"name": runtime.name, MERGED: asdict(runtime.settings)}
+    return runtime.name
+
+
+def mistakes(entry: Any, *, first: bool, chat: bool) -> Iterator[Mistake]:
+    """Yield what contradicts itself in one entry; `first` is where the decision is made, `chat` the template."""
+    if entry == OPENAI:
+        yield Mistake((), "'openai' needs a server: write {openai: {url: ...}} or {openai: {serve: ...}}")
+    if isinstance(entry, str):
+        return
+    kinds = [kind for kind in (MERGED, OPENAI) if kind in entry]
+    if len(kinds) != 1:
+        found = "both" if kinds else "neither"
+        yield Mistake((), f"found {found} of 'merged' and 'openai': a runtime is one of the two")
+        return
+    name = entry.get("name", kinds[0])
+    if not _NAME.fullmatch(name):
+        yield Mistake(("name",), f"found {name!r}: letters, digits, dots, dashes and underscores make a name")
+    if name == TRANSFORMERS:
+        yield Mistake(("name",), f"{name!r} is the name of the built-in runtime: choose another")
+    if kinds == [OPENAI]:
+        for mistake in _server_mistakes(entry[OPENAI] or {}, first=first, chat=chat):
+            yield Mistake((OPENAI, *mistake.path), mistake.text)
+
+
+def _server_mistakes(found: Mapping[str, Any], *, first: bool, chat: bool) -> Iterator[Mistake]:
+    if ("url" in found) == ("serve" in found):
+        state = "both" if "url" in found else "neither"
+        yield Mistake(
+            (), f"found {state} of 'url' and 'serve': name a server that runs, or a command that starts one"
+        )
+        return
+    yield from _url_mistakes(found, first=first) if "url" in found else _command_mistakes(found["serve"])
+    if chat and found.get("api") == "completions":
+        yield Mistake(("api",), "'completions' contradicts prompt.template: chat, whose prompts are messages")
+    for key in found.get("extra", {}):
+        if key in _OWN_PARAMETERS:
+            yield Mistake(("extra", key), "is set by us, from generation and the prompts: leave it out")
+    variable = found.get("api_key_env")
+    if variable is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+        yield Mistake(
+            ("api_key_env",),
+            "is no name of an environment variable: write the variable that holds the key, never the key itself",
+        )
+
+
+def _url_mistakes(found: Mapping[str, Any], *, first: bool) -> Iterator[Mistake]:
+    url = found["url"]
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        yield Mistake(("url",), f"found {url!r}, allowed: http://... or https://...")
+    elif parts.username or parts.password:
+        yield Mistake(("url",), "holds a user name or password: name an environment variable in api_key_env")
+    elif parts.query or parts.fragment:
+        yield Mistake(
+            ("url",), f"found {url!r}: write the base address alone, as in http://127.0.0.1:8000/v1"
+        )
+    if first and "base_model" not in found:
+        yield Mistake(
+            (),
+            "the decision is made in the first runtime, which answers for the base as well: "
+            "write base_model, the name under which this server knows it",
+        )
+
+
+def _command_mistakes(command: str | Sequence[str]) -> Iterator[Mistake]:
+    try:
+        words = shlex.split(command) if isinstance(command, str) else list(command)
+    except ValueError as error:
+        yield Mistake(("serve",), f"found {command!r}, which cannot be split into words: {error}")
+        return
+    if not words:
+        yield Mistake(("serve",), "found no word: write the command that starts the server")
+        return
+    named = [name for word in words for name in _PLACEHOLDER.findall(word)]
+    unknown = [name for name in named if name not in PLACEHOLDERS]
+    if unknown:
+        yield Mistake(
+            ("serve",), f"unknown placeholder {{{unknown[0]}}}; known: {{model}}, {{host}}, {{port}}"
+        )
+    if "port" not in named:
+        yield Mistake(
+            ("serve",), "has no {port}: the server is asked on a free port that is chosen when it starts"
+        )
+
+
+def filled(command: Sequence[str], *, model: str, host: str, port: int) -> list[str]:
+    """Return the command's words with their placeholders replaced, each once."""
+    values = {"model": model, "host": host, "port": str(port)}
+    return [_PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), word) for word in command]
+
+
+def api_key(settings: ServerSettings) -> str | None:
+    """Return the key from the environment; KeyError when the variable that is named holds none."""
+    if settings.api_key_env is None:
+        return None
+    key = os.environ.get(settings.api_key_env, "")
+    if not key:
+        raise KeyError(settings.api_key_env)
+    return key
