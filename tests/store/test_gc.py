@@ -234,3 +234,10 @@ def test_the_folder_of_a_writer_in_another_container_is_left_alone(store: Store)
     os.close(handle)
     commit(store, "still-more")
     assert not folder.exists()
+
+
+def test_merged_models_go_first_since_they_are_made_again_without_training(store: Store) -> None:
+    commit(store, "merged", 10_000, idle_days=1, kind="models")
+    commit(store, "old", 10_000, idle_days=30)
+    collected = collect(store, max_bytes=11_500, now_s=NOW_S)
+    assert [removal.place for removal in collected.removed] == ["models/merged"]

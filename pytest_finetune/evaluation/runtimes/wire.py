@@ -64,7 +64,11 @@ class Wire:
             request.add_unredirected_header("Authorization", f"Bearer {self.key}")
         try:
             with self._opener().open(request, timeout=timeout_s) as response:
-                return self._parsed(response.read(_MOST_BYTES + 1))
+                data = response.read(_MOST_BYTES + 1)
+                # A read of at most so many bytes is silent about an end that comes too early.
+                if response.length and len(data) <= _MOST_BYTES:
+                    raise WireError(f"the connection ended {response.length} bytes early", again=True)
+                return self._parsed(data)
         except urllib.error.HTTPError as error:
             raise self._refused(error) from None
         except TimeoutError:

@@ -1,0 +1,105 @@
+"""Runtimes in the experiment file: what may be written, and what each mistake says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_finetune.experiment import Experiment, ExperimentError, load_experiment
+from pytest_finetune.runtime_settings import MergedSettings, ServerSettings, filled
+
+EXPERIMENT = """\
+base_model: base
+peft_method: lora
+lora: {r: 4}
+training: {num_train_epochs: 1}
+prompt: {template: TEMPLATE}
+paths: {train_file: train.jsonl, eval_file: eval.jsonl}
+runtimes: RUNTIMES
+"""
+SERVE = "{openai: {serve: 'serve {model} --port {port}'}}"
+
+
+def load(root: Path, runtimes: str, template: str = "'{input} ->'") -> Experiment:
+    for name in ("train.jsonl", "eval.jsonl"):
+        (root / name).touch()
+    (root / "base").mkdir(exist_ok=True)
+    text = EXPERIMENT.replace("RUNTIMES", runtimes).replace("TEMPLATE", template)
+    (root / "finetune.yaml").write_text(text)
+    return load_experiment(root, "finetune.yaml", {})
+
+
+def test_a_name_a_merged_model_and_servers_can_stand_side_by_side(tmp_path: Path) -> None:
+    url = "{name: prod, openai: {url: 'http://127.0.0.1:8000/v1', model: m, retries: 0}}"
+    experiment = load(
+        tmp_path, f"[transformers, merged, mine, {{merged: {{dtype: float16}}, name: half}}, {SERVE}, {url}]"
+    )
+    assert experiment.runtimes == ("transformers", "merged", "mine", "half", "openai", "prod")
+    settings: dict[str, Any] = dict(experiment.runtime_settings)
+    assert settings == {
+        "merged": MergedSettings(),
+        "half": MergedSettings("float16"),
+        "openai": ServerSettings(serve=("serve", "{model}", "--port", "{port}")),
+        "prod": ServerSettings(url="http://127.0.0.1:8000/v1", model="m", retries=0),
+    }
+
+
+def test_the_record_holds_every_setting(tmp_path: Path) -> None:
+    resolved = load(tmp_path, f"[transformers, merged, {SERVE}]").resolved["runtimes"]
+    assert resolved[:2] == ["transformers", {"name": "merged", "merged": {"dtype": "auto"}}]
+    assert resolved[2]["name"] == "openai"
+    assert resolved[2]["openai"]["serve"] == ["serve", "{model}", "--port", "{port}"]
+    assert resolved[2]["openai"]["timeout_s"] == 120
+
+
+def test_a_command_is_split_once_and_filled_after_that() -> None:
+    command = ("serve", "{model}", "--at={host}:{port}")
+    assert filled(command, model="a b {port}", host="127.0.0.1", port=8001) == [
+        "serve",
+        "a b {port}",
+        "--at=127.0.0.1:8001",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "told"),
+    [
+        ("[openai]", "'openai' needs a server: write {openai: {url: ...}} or {openai: {serve: ...}}"),
+        ("[{name: x}]", "found neither of 'merged' and 'openai': a runtime is one of the two"),
+        ("[{openai: {}}]", "found neither of 'url' and 'serve': name a server that runs, or a command that"),
+        ("[a, {openai: {url: 'http://h', serve: 's {port}'}}]", "found both of 'url' and 'serve'"),
+        ("[{openai: {serve: 'vllm serve {model}'}}]", "has no {port}: the server is asked on a free port"),
+        (
+            "[{openai: {serve: 'vllm {models} {port}'}}]",
+            "unknown placeholder {models}; known: {model}, {host}",
+        ),
+        ('[{openai: {serve: "vllm \'x {port}"}}]', "which cannot be split into words: No closing quotation"),
+        ("[a, {openai: {url: 'ftp://host'}}]", "found 'ftp://host', allowed: http://... or https://..."),
+        ("[a, {openai: {url: 'http://u:p@host'}}]", "holds a user name or password: name an environment"),
+        ("[a, {openai: {url: 'http://host/v1?a=1'}}]", "write the base address alone"),
+        ("[{openai: {url: 'http://host'}}]", "write base_model, the name under which this server knows it"),
+        ("[a, {openai: {url: 'http://h', extra: {temperature: 1}}}]", "extra.temperature: is set by us"),
+        ("[a, {openai: {url: 'http://h', api_key_env: sk-123}}]", "write the variable that holds the key"),
+        ("[a, {openai: {url: 'http://h', retries: -1}}]", "runtimes[1].openai.retries"),
+        ("[a, {openai: {url: 'http://h', modle: m}}]", "modle"),
+        ("[a, {merged: {dtype: int8}}]", "runtimes[1].merged.dtype: found 'int8'"),
+        ("[merged, {merged: }]", "'merged' is the name of an earlier runtime: give each its own `name`"),
+        ("[a, {name: transformers, merged: }]", "'transformers' is the name of the built-in runtime"),
+        ("[a, {name: 'a/b', merged: }]", "found 'a/b': letters, digits, dots, dashes and underscores"),
+    ],
+)
+def test_a_mistake_names_its_line_and_what_to_write(tmp_path: Path, runtimes: str, told: str) -> None:
+    with pytest.raises(ExperimentError) as caught:
+        load(tmp_path, runtimes)
+    assert told in str(caught.value)
+    assert "finetune.yaml:7" in str(caught.value)
+    assert "sk-123" not in str(caught.value)
+
+
+def test_messages_cannot_go_to_completions(tmp_path: Path) -> None:
+    with pytest.raises(
+        ExperimentError, match=r"contradicts prompt\.template: chat, whose prompts are messages"
+    ):
+        load(tmp_path, "[a, {openai: {url: 'http://h', api: completions}}]", template="chat")
