@@ -208,6 +208,10 @@ class FinetuneSession:
         name = place.experiment.name if place.experiment else None
         if report.failed and place.experiment and not place.stage.needs_model:
             self._close_gate(place, item, report)
+        if report.when == "call" and place.experiment in self._runs and place.experiment is not None:
+            from pytest_finetune.suite.junit import properties
+
+            item.user_properties += properties(self._runs[place.experiment], place.stage, item)
         self.outbox.send(report, place.stage.word, name)
 
     def _close_gate(self, place: collection.Place, item: pytest.Item, report: pytest.TestReport) -> None:

@@ -47,7 +47,7 @@ class Closing:
         if self.record is None:
             self.page.drop()
         if self.record is not None and self.state.settings.finetune:
-            self.page.copy()
+            self.page.finish()
             self._promote(session)
         return result
 
@@ -63,6 +63,24 @@ class Closing:
     def pytest_html_report_title(self, report: Any) -> None:
         """Keep the page's title to set it when the verdict is known."""
         self.page.titles.append(report)
+        if self.state.settings.finetune:
+            self.page.escape_environment()
+
+    @pytest.hookimpl(optionalhook=True, tryfirst=True)
+    def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
+        """Escape test ids, which pytest-html puts on the page as markup (pytest-html #1024)."""
+        if self.state.settings.finetune:
+            from pytest_finetune.suite.html_safety import escape_test_id
+
+            escape_test_id(report.nodeid, cells)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_table_html(self, report: Any, data: list[str]) -> None:
+        """Spell out the control and bidirectional characters of logs."""
+        if self.state.settings.finetune:
+            from pytest_finetune.suite.html_safety import spell_out
+
+            spell_out(data)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_summary(self, prefix: list[str]) -> None:

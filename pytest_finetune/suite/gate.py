@@ -17,9 +17,11 @@ class Closed(NamedTuple):
 
     @property
     def message(self) -> str:
-        """Return what a blocked test says."""
-        why = f": {self.because}" if self.because else ""
-        return f"not run: the {self.stage.word} stage failed in {self.by}{why}"
+        """Return what a blocked test says: one line, whose foreign text a terminal does not obey."""
+        from pytest_finetune.record.wording import one_line
+
+        why = f": {one_line(self.because, 300)}" if self.because else ""
+        return f"not run: the {self.stage.word} stage failed in {one_line(self.by)}{why}"
 
 
 @dataclass(slots=True)

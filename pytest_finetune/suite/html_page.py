@@ -61,6 +61,16 @@ class Page:
         for report in self.titles:
             report.title = page_title(record)
 
+    def escape_environment(self) -> None:
+        """Escape the values of pytest-html's environment table, which it puts on the page as markup.
+
+        They hold a branch's name in CI (pytest-html #1024).
+        """
+        from pytest_finetune.suite.html_safety import escaped
+
+        for report in self.titles:
+            report.set_data("environment", escaped(report.data.get("environment", {})))
+
     def divert(self) -> None:
         """Nothing of ours ran: let the page that only we asked for be written nowhere."""
         for plugin in self._writers():
@@ -85,9 +95,20 @@ class Page:
             if type(plugin).__module__.startswith("pytest_html.") and hasattr(plugin, "_report_path")
         ]
 
-    def copy(self) -> None:
-        """Put a copy of the user's own page beside the record."""
-        if self._ours or not self.expected:
+    def finish(self) -> None:
+        """Complete the page beside the record: ours as it is, or a copy of the one that the user asked for."""
+        if not self.expected:
+            return
+        self._copy()
+        target = self._record / REPORT
+        if target.is_file():
+            from pytest_finetune.suite.html_safety import named
+
+            source = target.read_text(encoding="utf-8")
+            target.write_text(named(source), encoding="utf-8")
+
+    def _copy(self) -> None:
+        if self._ours:
             return
         source = (Path.cwd() / Path(self._config.option.htmlpath).expanduser()).resolve()
         target = self._record / REPORT
