@@ -29,6 +29,8 @@ class Settings:
     experiments: tuple[str, ...]
     overrides: Mapping[str, Any]
     promote: str | None
+    promote_data: bool
+    sign: str | None
     budget: str | None
     store: str
     record: Path
@@ -55,6 +57,16 @@ def add_options(parser: pytest.Parser) -> None:
         default=None,
         help="after a green run that decides keep, write the promotion bundle to DIR (default: paths.output_dir); "
         "write --finetune-promote=DIR with =",
+    )
+    group.addoption(
+        "--finetune-promote-data",
+        action="store_true",
+        help="put a copy of the training and held-out rows into the promotion bundle",
+    )
+    group.addoption(
+        "--finetune-sign",
+        metavar="KEY",
+        help="sign the promotion bundle: a private key file (PEM), or the word sigstore",
     )
     group.addoption(
         "--finetune-budget",
@@ -118,6 +130,7 @@ def read_settings(config: pytest.Config) -> Settings:
         raise pytest.UsageError(
             "--finetune-promote needs --finetune: a bundle is written only after a judged run"
         )
+    _check_promotion(option, config)
     store = option.finetune_store or config.getini("finetune_store") or DEFAULT_STORE
     if "://" in store:
         raise pytest.UsageError(
@@ -128,6 +141,8 @@ def read_settings(config: pytest.Config) -> Settings:
         experiments=_experiments(config),
         overrides=_overrides(option.finetune_set),
         promote=promote,
+        promote_data=option.finetune_promote_data,
+        sign=option.finetune_sign,
         budget=option.finetune_budget or config.getini("finetune_budget") or None,
         store=store,
         record=config.rootpath
@@ -140,10 +155,31 @@ def read_settings(config: pytest.Config) -> Settings:
     )
 
 
+def _check_promotion(option: Any, config: pytest.Config) -> None:
+    """Refuse what only a promotion uses where there is none, and a key that cannot sign, before the long run."""
+    for flag, value in (
+        ("--finetune-promote-data", option.finetune_promote_data),
+        ("--finetune-sign", option.finetune_sign),
+    ):
+        if value and option.finetune_promote is None:
+            raise pytest.UsageError(f"{flag} needs --finetune-promote: it says what goes into the bundle")
+    if option.finetune_sign:
+        from pytest_finetune.record.bundle_manifest import BundleError
+        from pytest_finetune.record.signing import SIGSTORE, require
+
+        key = option.finetune_sign
+        try:
+            require(key if key == SIGSTORE else str(config.invocation_params.dir / key))
+        except BundleError as error:
+            raise pytest.UsageError(f"--finetune-sign={key}: {error}") from None
+
+
 def _asked(option: Any) -> bool:
     names = (
         "finetune",
         "finetune_promote",
+        "finetune_promote_data",
+        "finetune_sign",
         "finetune_budget",
         "finetune_headroom",
         "finetune_set",

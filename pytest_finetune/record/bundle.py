@@ -2,63 +2,87 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-MANIFEST: Final = "MANIFEST.json"
+from pytest_finetune.fingerprint import adapter_digest
+from pytest_finetune.record import bundle_manifest
+from pytest_finetune.record.bundle_manifest import MANIFEST, BundleError, describe, render, sha256_of
+from pytest_finetune.record.card import model_card
+from pytest_finetune.record.statement import STATEMENT, statement, statement_json
+from pytest_finetune.store import disk
+
+__all__ = ["MANIFEST", "BundleError", "BundleSource", "refuse_other", "write_bundle"]
+
+EXPERIMENT: Final = "experiment"  # a project root of its own: paths of the experiment file are relative to it
+VIEWS: Final = ("record.json", "report.html", "decision.md")
 _TOKENIZER_FILES: Final = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "tokenizer.model",
+    "spiece.model",
     "chat_template.jinja",
+    "chat_template.json",
 )
-
-
-class BundleError(ValueError):
-    """The bundle cannot be written; the message is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class BundleSource:
-    """Where a bundle's parts lie: folders and files that exist, and the experiment's record."""
+    """Where a bundle's parts lie, and what they are.
+
+    `adapter` and `base` are folders; `folder` is the record's; `files` maps names relative to the project (the
+    experiment, its contract, the rows when they are asked for) to files and the SHA-256 that they had when the
+    run read them. `revision` is the commit of a base from the hub. `sign` signs a finished folder.
+    """
 
     adapter: Path
     base: Path
-    record: Path
-    files: Sequence[Path]
+    revision: str | None
+    folder: Path
+    record: Mapping[str, Any]
     experiment: Mapping[str, Any]
+    files: Mapping[str, tuple[Path, str]]
+    sign: Callable[[Path], None] | None = field(default=None, repr=False)
+
+    @property
+    def adapter_sha256(self) -> str:
+        """The digest of the adapter that was judged."""
+        return str(self.experiment["training"]["adapter_sha256"])
 
 
 def write_bundle(target: Path, source: BundleSource) -> str:
-    """Write the bundle and return the digest of its manifest.
+    """Write the bundle and return the digest in its manifest.
 
-    An existing bundle of the same adapter is replaced; BundleError when `target` holds anything else.
+    An existing bundle of the same adapter is replaced; BundleError when `target` holds anything else, or when
+    something is no longer what was judged.
     """
-    adapter_sha256 = source.experiment["training"]["adapter_sha256"]
-    _refuse_other(target, adapter_sha256)
-    part = target.with_name(f".{target.name}-{uuid.uuid4().hex[:12]}")
-    part.mkdir(parents=True)
+    refuse_other(target, source.adapter_sha256)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.parent / f".{disk.temporary_name()}"
+    part.mkdir()
     try:
         _fill(part, source)
-        manifest = _manifest(part, source, adapter_sha256)
-        _write(part / MANIFEST, manifest)
+        _make_durable(part)
+        digest = bundle_manifest.parse((part / MANIFEST).read_bytes()).digest
+        if source.sign is not None:
+            source.sign(part)
         _put(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return hashlib.sha256(manifest).hexdigest()
+    return digest
 
 
-def _refuse_other(target: Path, adapter_sha256: str) -> None:
+def refuse_other(target: Path, adapter_sha256: str) -> None:
+    """Raise BundleError when `target` holds anything but a bundle of this adapter."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     try:
@@ -75,83 +99,81 @@ def _refuse_other(target: Path, adapter_sha256: str) -> None:
 
 
 def _fill(part: Path, source: BundleSource) -> None:
-    experiment = source.experiment
+    _copy_adapter(part, source)
+    _copy_tokenizer(part, source.base)
+    _copy_inputs(part, source)
+    for name in VIEWS:
+        shutil.copyfile(source.folder / name, part / name)
+    shutil.copytree(source.folder / "outputs", part / "outputs")
+    card = model_card(source.record, source.experiment, source.revision)
+    _write(part / "README.md", card.encode("utf-8"))
+    files = {name: facts["sha256"] for name, facts in describe(part).items()}
+    content = statement(source.record, source.experiment, source.revision, files)
+    _write(part / STATEMENT, statement_json(content))
+    _write(part / MANIFEST, _manifest(part, source))
+
+
+def _copy_adapter(part: Path, source: BundleSource) -> None:
     for weights in sorted(source.adapter.glob("*.safetensors")):
         shutil.copyfile(weights, part / weights.name)
     config = json.loads((source.adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = experiment["config"]["base_model"]
-    config["revision"] = experiment["config"]["revision"]
+    config["base_model_name_or_path"] = source.experiment["config"]["base_model"]
+    config["revision"] = source.revision
     _write(part / "adapter_config.json", (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    if adapter_digest(part) != source.adapter_sha256:
+        raise BundleError("the adapter in the store is not the one that was judged: run again")
+
+
+def _copy_tokenizer(part: Path, base: Path) -> None:
     for name in _TOKENIZER_FILES:
-        if (source.base / name).is_file():
-            shutil.copyfile(source.base / name, part / name)
-    (part / "experiment").mkdir()
-    for file in source.files:
-        shutil.copyfile(file, part / "experiment" / file.name)
-    for name in ("record.json", "report.html", "decision.md"):
-        shutil.copyfile(source.record / name, part / name)
-    shutil.copytree(source.record / "outputs", part / "outputs")
-    _write(part / "README.md", _card(experiment).encode())
+        if (base / name).is_file():
+            shutil.copyfile(base / name, part / name)
+    if (base / "additional_chat_templates").is_dir():
+        shutil.copytree(base / "additional_chat_templates", part / "additional_chat_templates")
 
 
-def _manifest(part: Path, source: BundleSource, adapter_sha256: str) -> bytes:
-    files = sorted(path for path in part.rglob("*") if path.is_file())
-    content = {
-        "schema_version": "1",
-        "task": source.experiment["task"],
-        "adapter_sha256": adapter_sha256,
-        "base_model": source.experiment["config"]["base_model"],
-        "revision": source.experiment["config"]["revision"],
-        "dataset_sha256": {
-            split: found["sha256"]
-            for split, found in source.experiment["checksums"].items()
-            if "sha256" in found
-        },
-        "files": {
-            path.relative_to(part).as_posix(): {
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                "bytes": path.stat().st_size,
-            }
-            for path in files
-        },
-    }
-    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
+def _copy_inputs(part: Path, source: BundleSource) -> None:
+    for name, (file, sha256) in source.files.items():
+        copy = part / EXPERIMENT / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+        if sha256_of(copy) != sha256:
+            raise BundleError(f"{name} has changed since the run read it: run again, then promote")
 
 
-def _card(experiment: Mapping[str, Any]) -> str:
-    """Return a short model card; the evidence stands in decision.md and record.json beside it."""
-    config, charter, decision = experiment["config"], experiment["charter"], experiment["decision"]
-    header = {
-        "base_model": config["base_model"],
-        "library_name": "peft",
-        "license": charter.get("base_license") or "other",
-    }
-    front = "\n".join(f"{key}: {json.dumps(value)}" for key, value in header.items())
-    lines = [
-        f"---\n{front}\n---",
-        f"# {experiment['task']}",
-        charter.get("behaviour") or "",
-        f"Decision: **{decision['verdict']}**. {decision['reasons'][0]}",
-        f"Method: {config['peft_method']}, rank {config['lora']['r']}, base stored as {config['quantization']}.",
-        f"Owner: {charter.get('owner') or 'not stated'}. Retire when: {charter.get('retire_when') or 'not stated'}",
-        "Load: `PeftModel.from_pretrained(base, folder)`. Evidence: `decision.md`, `record.json`, `outputs/`.",
-    ]
-    return "\n\n".join(line for line in lines if line) + "\n"
+def _manifest(part: Path, source: BundleSource) -> bytes:
+    checksums = source.experiment["checksums"]
+    named = {name: facts for name, facts in checksums.items() if name != "suites" and facts}
+    named |= {f"suites.{name}": facts for name, facts in (checksums.get("suites") or {}).items() if facts}
+    return render(
+        {
+            "schema_version": bundle_manifest.SCHEMA_VERSION,
+            "experiment": source.experiment["name"],
+            "task": source.experiment["task"],
+            "adapter_sha256": source.adapter_sha256,
+            "base_model": source.experiment["config"]["base_model"],
+            "revision": source.revision,
+            "dataset_sha256": {name: facts["sha256"] for name, facts in named.items()},
+            "files": describe(part),
+        }
+    )
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+    path.write_bytes(content)
+
+
+def _make_durable(part: Path) -> None:
+    """Bring every file and folder to the disk, so that a crash cannot leave an empty file under a good name."""
+    for path in sorted(part.rglob("*")):
+        (disk.sync_folder if path.is_dir() else disk.sync_file)(path)
+    disk.sync_folder(part)
 
 
 def _put(part: Path, target: Path) -> None:
-    """Let the finished folder take the target's place; the old bundle, of the same adapter, goes last."""
-    old = None
+    """Let the finished folder take the target's place in one step; the old bundle, of the same adapter, goes last."""
     if target.exists():
-        old = target.with_name(f".{target.name}-old-{uuid.uuid4().hex[:12]}")
-        target.rename(old)
-    part.rename(target)
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
+        disk.exchange(part, target)  # the caller removes what stands at `part`
+    else:
+        part.rename(target)
+    disk.sync_folder(target.parent)

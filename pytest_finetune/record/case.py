@@ -17,7 +17,10 @@ _RAN: Final = frozenset({"passed", "failed", "undecided"})
 
 
 def rule_specs(tree: Mapping[str, Any]) -> tuple[RuleSpec, ...]:
-    """Return the rules of an experiment, whether they ran or not."""
+    """Return the rules of an experiment by name, whether they ran or not.
+
+    By name, as they stand in the file: a record that was read back decides in the same words.
+    """
     from pytest_finetune.evaluation.rules import RuleSpec
 
     return tuple(
@@ -37,7 +40,7 @@ def rule_specs(tree: Mapping[str, Any]) -> tuple[RuleSpec, ...]:
             sha256=facts["sha256"],
             changed_after_look=facts.get("changed_after_look", False),
         )
-        for name, facts in tree.get("rules", {}).items()
+        for name, facts in sorted(tree.get("rules", {}).items())
     )
 
 
@@ -53,7 +56,7 @@ def scores_of(tree: Mapping[str, Any], name: str) -> Scores:
         return Scores(name, rows, executed=False)
     arms = {
         arm: tuple(None if value is None else float(value) for value in given)
-        for arm, given in facts["scores"].items()
+        for arm, given in sorted(facts["scores"].items())
     }
     slices = {part: tuple(members) for part, members in (facts.get("slice_rows") or {}).items()}
     return Scores(name, rows, tuple(facts.get("groups") or ()), arms, slices=slices)

@@ -25,7 +25,7 @@ class Closing:
         self.state = state
         self.record: Mapping[str, Any] | None = None
         self.answers: Mapping[str, Mapping[str, Sequence[Any]]] = {}
-        self.refusal: str | None = None
+        self.refusals: Sequence[str] = ()
         self.page = html_page.Page(state)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -122,8 +122,8 @@ class Closing:
         from pytest_finetune.suite.promotion import promote
 
         assert self.record is not None
-        self.refusal = promote(self.state, self.record, int(session.exitstatus))
-        if self.refusal is not None and session.exitstatus == pytest.ExitCode.OK:
+        self.refusals = promote(self.state, self.record, int(session.exitstatus))
+        if self.refusals and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _print(self, terminalreporter: Any) -> None:
@@ -138,9 +138,11 @@ class Closing:
             self._print_promotion(terminalreporter)
 
     def _print_promotion(self, terminalreporter: Any) -> None:
-        if self.refusal is not None:
-            terminalreporter.write_line(f"not promoted: {self.refusal}", red=True)
-        else:
+        from pytest_finetune.record.wording import visible
+
+        for refusal in self.refusals:
+            terminalreporter.write_line(f"not promoted: {visible(refusal)}", red=True)
+        if not self.refusals:
             terminalreporter.write_line("promoted: " + ", ".join(self.state.promoted), green=True)
 
 

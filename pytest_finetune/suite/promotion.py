@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.suite.html_page import REPORT
 
 if TYPE_CHECKING:
+    from pytest_finetune.experiment import Experiment
+    from pytest_finetune.record.bundle import BundleSource
     from pytest_finetune.session import FinetuneSession
 
-_STAGES: Final = {"data": "data contract", "fit": "memory fit", "decision": "decision"}
 
+def promote(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int) -> list[str]:
+    """Write a bundle for each experiment, or return every reason why none is written."""
+    from pytest_finetune.record.bundle import BundleError, refuse_other, write_bundle
 
-def promote(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int) -> str | None:
-    """Write a bundle for each experiment, or return why none is written."""
-    from pytest_finetune.record.bundle import BundleError, write_bundle
-
-    refusal = next(_refusals(state, record, exitstatus), None)
-    if refusal is not None:
-        return refusal
-    for experiment in record["experiments"]:
-        target = _target(state, experiment, several=len(record["experiments"]) > 1)
-        try:
-            write_bundle(target, _source(state, experiment))
-        except (BundleError, OSError) as error:
-            return str(error)
-        state.promoted.append(str(target))
-    return None
+    refusals = list(dict.fromkeys(_refusals(state, record, exitstatus)))
+    if refusals:
+        return refusals
+    try:
+        planned = [
+            (_target(state, one, several=len(record["experiments"]) > 1), _source(state, record, one))
+            for one in record["experiments"]
+        ]
+        for target, source in planned:  # all of them before the first is written
+            refuse_other(target, source.adapter_sha256)
+        for target, source in planned:
+            write_bundle(target, source)
+            state.store.notes.pin("adapters", source.experiment["key"], "promoted")
+            state.promoted.append(str(target))
+    except (BundleError, OSError) as error:
+        return [str(error)]
+    return []
 
 
 def _refusals(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int) -> Iterator[str]:
+    from pytest_finetune.record.earned import lacking
+
     if exitstatus != 0:
         yield f"the run is not green (exit status {exitstatus})"
     narrowed = state.narrowed()
@@ -40,23 +48,9 @@ def _refusals(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int
     if not record["experiments"]:
         yield "no experiment ran"
     for experiment in record["experiments"]:
-        yield from _lacking(experiment, record["tests"])
+        yield from lacking(experiment, record["tests"])
     if not (state.settings.record / REPORT).is_file():
         yield "there is no report.html: install pytest-html"
-
-
-def _lacking(experiment: Mapping[str, Any], tests: list[Mapping[str, Any]]) -> Iterator[str]:
-    name, decision = experiment["name"], experiment["decision"]
-    if decision is None or not decision["keep"]:
-        verdict = "nothing was decided" if decision is None else f"the decision is {decision['verdict']}"
-        yield f"{name}: {verdict}, not keep"
-    own = [test for test in tests if test["experiment"] == name]
-    for stage, words in _STAGES.items():
-        if not any(test["stage"] == stage and test["outcome"] == "passed" for test in own):
-            yield f"{name}: no {words} test passed in this run; a promotion needs at least one"
-    idle = [rule for rule, facts in experiment["rules"].items() if facts["outcome"] != "passed"]
-    if idle:
-        yield f"{name}: rule {idle[0]!r} did not pass ({experiment['rules'][idle[0]]['outcome']})"
 
 
 def _target(state: FinetuneSession, experiment: Mapping[str, Any], *, several: bool) -> Path:
@@ -67,7 +61,7 @@ def _target(state: FinetuneSession, experiment: Mapping[str, Any], *, several: b
     return folder / str(experiment["name"]).replace("/", "-") if several else folder
 
 
-def _source(state: FinetuneSession, experiment: Mapping[str, Any]) -> Any:
+def _source(state: FinetuneSession, record: Mapping[str, Any], experiment: Mapping[str, Any]) -> BundleSource:
     from pytest_finetune.fingerprint import base_folder
     from pytest_finetune.record.bundle import BundleError, BundleSource
 
@@ -75,8 +69,39 @@ def _source(state: FinetuneSession, experiment: Mapping[str, Any]) -> Any:
     entry = state.store.read("adapters", experiment["key"])
     if entry is None:
         raise BundleError(f"the adapter {experiment['key'][:12]} is no longer in the store")
-    state.store.notes.pin("adapters", entry.key, "promoted")
-    files = [run.experiment.path(run.experiment.file)]
-    if run.experiment.paths.contract_file:
-        files.append(run.experiment.path(run.experiment.paths.contract_file))
-    return BundleSource(entry.path, base_folder(run.experiment), state.settings.record, files, experiment)
+    base = base_folder(run.experiment)
+    return BundleSource(
+        adapter=entry.path,
+        base=base,
+        revision=base.name
+        if run.experiment.local_base() is None
+        else None,  # a hub snapshot's name is its commit
+        folder=state.settings.record,
+        record=record,
+        experiment=experiment,
+        files=_inputs(run.experiment, experiment["checksums"], rows=state.settings.promote_data),
+        sign=_signer(state),
+    )
+
+
+def _inputs(
+    experiment: Experiment, checksums: Mapping[str, Any], *, rows: bool
+) -> dict[str, tuple[Path, str]]:
+    """Return the files that go into the bundle, with the digests that they had when the run read them."""
+    wanted = ["experiment", "contract", *(["train", "eval"] if rows else [])]
+    chosen = [checksums[name] for name in wanted if name in checksums]
+    if rows:
+        chosen += list((checksums.get("suites") or {}).values())
+    return {
+        Path(facts["path"]).as_posix(): (experiment.path(facts["path"]), facts["sha256"]) for facts in chosen
+    }
+
+
+def _signer(state: FinetuneSession) -> Callable[[Path], None] | None:
+    key = state.settings.sign
+    if key is None:
+        return None
+    from pytest_finetune.record.signing import SIGSTORE, sign
+
+    named = key if key == SIGSTORE else str(state.config.invocation_params.dir / key)
+    return lambda folder: sign(folder, named)

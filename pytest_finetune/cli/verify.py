@@ -1,0 +1,176 @@
+"""``pytest-finetune verify``: is this bundle what was promoted, and does its record earn the decision?"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_finetune.cli import arguments
+from pytest_finetune.cli.answer import Answer, CommandError
+from pytest_finetune.record.wording import counted, one_line
+
+if TYPE_CHECKING:
+    from pytest_finetune.record.signing import Identity
+    from pytest_finetune.record.verify import Bundle, Problem
+
+HELP = "check a promoted bundle: its files, its record, its decision, its signature"
+DESCRIPTION = (
+    "Check a bundle by itself, offline and without torch: every digest, the record's schema, and that the decision "
+    "follows from the per-row outcomes, thresholds and look in the record. What it proves stands in the last line."
+)
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found: `problems`, what was checked, what this proves and what it leaves open."""
+
+    problems: Sequence[Problem]
+    checked: Sequence[tuple[str, str]]
+    proves: Sequence[str]
+    leaves: Sequence[str]
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    command.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder that a promotion wrote")
+    by = command.add_argument_group("the signature")
+    by.add_argument("--public-key", type=Path, metavar="FILE", help="check the signature with this key (PEM)")
+    by.add_argument("--identity", metavar="NAME", help="check that this identity signed, through Sigstore")
+    by.add_argument("--identity-issuer", metavar="URL", help="the OpenID issuer that vouches for --identity")
+    arguments.add_json(command)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    """Verify."""
+    from pytest_finetune.record.bundle_manifest import BundleError
+
+    folder: Path = args.bundle
+    if not folder.is_dir():
+        raise CommandError(f"{str(folder)!r}: there is no such folder")
+    signer = _signer(args)
+    try:
+        found, bundle = _verified(folder, signer)
+    except BundleError as error:
+        if not (folder / "MANIFEST.json").is_file():
+            raise CommandError(str(error)) from None
+        return _refused(folder, str(error))
+    return Answer(list(_lines(folder, found, bundle)), _tree(folder, found, bundle), yes=not found.problems)
+
+
+def _signer(args: argparse.Namespace) -> Path | Identity | None:
+    from pytest_finetune.record.signing import Identity
+
+    if bool(args.identity) != bool(args.identity_issuer):
+        raise CommandError(
+            "--identity and --identity-issuer go together: a name means nothing without its issuer"
+        )
+    if args.identity and args.public_key:
+        raise CommandError("--public-key and --identity exclude each other: a bundle has one signature")
+    return Identity(args.identity, args.identity_issuer) if args.identity else args.public_key
+
+
+def _verified(folder: Path, signer: Path | Identity | None) -> tuple[Findings, Bundle]:
+    from pytest_finetune.record.verify import content_problems, file_problems, open_bundle
+
+    bundle = open_bundle(folder)
+    problems, checked = file_problems(bundle), []
+    checked.append(
+        ("files", f"{counted(len(bundle.manifest.files), 'file')} as {bundle.manifest.digest[:12]} lists")
+    )
+    signature, words = _signature(bundle, signer)
+    problems += signature
+    checked.append(("signature", words))
+    if not any(problem.place == "record.json" for problem in problems):
+        problems += content_problems(bundle)
+    if problems:
+        return Findings(problems, checked, (), ()), bundle
+    checked.insert(1, ("decision", _decision_words(bundle)))
+    leaves = ["that the outcomes follow from the answers", "that the adapter gives these answers"]
+    proves = [
+        f"these are the promoted files, and {_verdict(bundle)} follows from the outcomes in their record"
+    ]
+    if signer is not None and bundle.signed:
+        proves.append(f"signed by {_name(signer)}")
+    else:
+        leaves.append("who made it")
+    return Findings((), checked, proves, leaves), bundle
+
+
+def _signature(bundle: Bundle, signer: Path | Identity | None) -> tuple[list[Problem], str]:
+    from pytest_finetune.record.bundle_manifest import SIGNATURE, BundleError
+    from pytest_finetune.record.signing import check_signature
+    from pytest_finetune.record.verify import Problem
+
+    if signer is None:
+        return [], "there, NOT checked: name the key with --public-key" if bundle.signed else "none"
+    if not bundle.signed:
+        return [Problem(SIGNATURE, "is missing: the bundle is not signed")], "missing"
+    try:
+        wrong = check_signature(bundle.folder, signer)
+    except BundleError as error:
+        raise CommandError(str(error)) from None
+    if wrong is None:
+        return [], f"holds for {_name(signer)}"
+    return [Problem(SIGNATURE, f"does not hold: {wrong}")], "does not hold"
+
+
+def _name(signer: Path | Identity) -> str:
+    return str(signer) if isinstance(signer, Path) else f"{signer.name} ({signer.issuer})"
+
+
+def _verdict(bundle: Bundle) -> str:
+    return str(bundle.experiment["decision"]["verdict"]).upper()
+
+
+def _decision_words(bundle: Bundle) -> str:
+    experiment = bundle.experiment
+    rules = experiment["rules"]
+    rows = max((len(facts.get("rows") or ()) for facts in rules.values()), default=0)
+    decision = experiment["decision"]
+    return (
+        f"{_verdict(bundle)}, computed again from {counted(len(rules), 'rule')} on {counted(rows, 'row')} "
+        f"(look {decision['looks']} as recorded, alpha {decision['alpha']:.2g})"
+    )
+
+
+def _lines(folder: Path, found: Findings, bundle: Bundle) -> Iterator[str]:
+    if found.problems:
+        yield f"NOT VERIFIED: {folder}: {counted(len(found.problems), 'thing')} not as promoted"
+        for problem in found.problems[:_SHOWN]:
+            yield f"  {one_line(problem, 600)}"
+        if len(found.problems) > _SHOWN:
+            yield f"  and {len(found.problems) - _SHOWN} more (--json lists them)"
+        return
+    yield f"verified: {folder}"
+    width = max(len(name) for name, _ in found.checked)
+    yield f"  {'task'.ljust(width)}  {one_line(bundle.experiment['task'])}"
+    yield f"  {'adapter'.ljust(width)}  {bundle.manifest.adapter_sha256[:12]} on {one_line(bundle.manifest.base_model)}"
+    for name, words in found.checked:
+        yield f"  {name.ljust(width)}  {words}"
+    if not bundle.same_version:
+        written = one_line(bundle.record.get("plugin_version"))
+        yield f"  {'texts'.ljust(width)}  not compared: version {written} wrote them; numbers and verdicts were"
+    leaves = f"; it does not prove {', '.join(found.leaves)}" if found.leaves else ""
+    yield f"this proves that {', '.join(found.proves)}{leaves}"
+
+
+def _tree(folder: Path, found: Findings, bundle: Bundle) -> dict[str, Any]:
+    return {
+        "bundle": str(folder),
+        "verified": not found.problems,
+        "manifest": bundle.manifest.digest,
+        "adapter_sha256": bundle.manifest.adapter_sha256,
+        "problems": [problem._asdict() for problem in found.problems],
+        "checked": dict(found.checked),
+        "proves": list(found.proves),
+        "does_not_prove": list(found.leaves),
+    }
+
+
+def _refused(folder: Path, why: str) -> Answer:
+    tree = {"bundle": str(folder), "verified": False, "problems": [{"place": "bundle", "what": why}]}
+    return Answer([f"NOT VERIFIED: {folder}", f"  {one_line(why, 600)}"], tree, yes=False)

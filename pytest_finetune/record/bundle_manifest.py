@@ -1,0 +1,109 @@
+"""MANIFEST.json of a bundle: every file's digest, and a digest of itself, so that no bit of it can turn unseen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+MANIFEST: Final = "MANIFEST.json"
+SIGNATURE: Final = "model.sig"  # covers the manifest, so the manifest cannot list it
+SCHEMA_VERSION: Final = "1"
+
+
+class BundleError(ValueError):
+    """The bundle cannot be written or read; the message is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle says it holds; `files` maps posix names to their SHA-256, `sizes` to bytes."""
+
+    experiment: str
+    adapter_sha256: str
+    base_model: str
+    revision: str | None
+    files: Mapping[str, str]
+    sizes: Mapping[str, int]
+    digest: str
+    tree: Mapping[str, Any]
+
+
+def render(body: Mapping[str, Any]) -> bytes:
+    """Return the manifest's bytes."""
+    return _text({**body, "digest": hashlib.sha256(_text(body)).hexdigest()})
+
+
+def parse(data: bytes) -> Manifest:
+    """Read a manifest; BundleError unless these are exactly the bytes that `render` made."""
+    try:
+        tree = json.loads(data)
+        body = {name: value for name, value in tree.items() if name != "digest"}
+        if tree["digest"] != hashlib.sha256(_text(body)).hexdigest() or _text(tree) != data:
+            raise BundleError(f"{MANIFEST} was changed: it does not match its own digest")
+        if tree["schema_version"] != SCHEMA_VERSION:
+            raise BundleError(
+                f"{MANIFEST} has schema_version {tree['schema_version']!r}, this version reads {SCHEMA_VERSION}"
+            )
+        files = {_checked_name(name): str(facts["sha256"]) for name, facts in tree["files"].items()}
+        sizes = {name: int(facts["bytes"]) for name, facts in tree["files"].items()}
+        return Manifest(
+            experiment=tree["experiment"],
+            adapter_sha256=tree["adapter_sha256"],
+            base_model=tree["base_model"],
+            revision=tree["revision"],
+            files=files,
+            sizes=sizes,
+            digest=tree["digest"],
+            tree=tree,
+        )
+    except BundleError:
+        raise
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        raise BundleError(f"{MANIFEST} was changed: it is not what a promotion writes") from None
+
+
+def describe(folder: Path) -> dict[str, dict[str, Any]]:
+    """Hash every file below `folder` but manifest and signature, as the manifest lists them."""
+    return {
+        name: {"sha256": sha256_of(folder / name), "bytes": size}
+        for name, size in sorted(walk(folder))
+        if name not in {MANIFEST, SIGNATURE}
+    }
+
+
+def walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the posix name and size of every file; BundleError for a link or a special file."""
+    with os.scandir(folder) as found:
+        children = list(found)
+    for child in children:
+        name, status = prefix + child.name, child.stat(follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            yield from walk(Path(child.path), f"{name}/")
+        elif stat.S_ISREG(status.st_mode):
+            yield name, status.st_size
+        else:
+            raise BundleError(f"{name} is a {'link' if child.is_symlink() else 'special file'}, not a file")
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file; a link is refused by the system (OSError)."""
+    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    with os.fdopen(handle, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _checked_name(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or str(PurePosixPath(name)) != name:
+        raise BundleError(f"{MANIFEST} names {name!r}, which is no file of a bundle")
+    return name
+
+
+def _text(tree: Mapping[str, Any]) -> bytes:
+    return (json.dumps(tree, indent=2, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
