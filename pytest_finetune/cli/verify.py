@@ -84,8 +84,8 @@ def _verified(folder: Path, signer: Path | Identity | None) -> tuple[Findings, B
     signature, words = _signature(bundle, signer)
     problems += signature
     checked.append(("signature", words))
-    if not any(problem.place == "record.json" for problem in problems):
-        problems += content_problems(bundle)
+    if not problems:  # what follows from a file that was changed says nothing more
+        problems = content_problems(bundle)
     if problems:
         return Findings(problems, checked, (), ()), bundle
     checked.insert(1, ("decision", _decision_words(bundle)))

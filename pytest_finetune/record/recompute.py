@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pytest_finetune.record.case import case_of, score_of
+from pytest_finetune.record.case import case_of, score_of, slices_of
 from pytest_finetune.record.wording import one_line
 
 if TYPE_CHECKING:
@@ -99,11 +99,17 @@ def _rates(experiment: Mapping[str, Any]) -> Iterator[Contradiction]:
     for arm, facts in experiment["arms"].items():
         for rule, rate in facts["rules"].items():
             score = score_of(tree, rule, arm.partition("@")[0])
-            computed = {"passed": score.passed, "total": score.total, "rate": score.rate}
-            computed["interval"] = list(score.interval)
+            computed: dict[str, object] = {
+                "passed": score.passed,
+                "total": score.total,
+                "rate": score.rate,
+                "interval": list(score.interval),
+            }
+            if slices := slices_of(tree, rule):
+                computed["slices"] = slices[arm.partition("@")[0]]
             for name, value in computed.items():
-                if not _same(rate[name], value):
-                    yield Contradiction(f"arms.{arm}.rules.{rule}.{name}", rate[name], value)
+                if not _same(rate.get(name), value):
+                    yield Contradiction(f"arms.{arm}.rules.{rule}.{name}", rate.get(name), value)
 
 
 def _same(one: object, other: object) -> bool:
@@ -113,4 +119,6 @@ def _same(one: object, other: object) -> bool:
         return math.isclose(one, other, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
     return one == other

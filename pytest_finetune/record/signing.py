@@ -65,7 +65,7 @@ def require(key: str) -> None:
 def _with_key(config: Any, key: Path) -> Any:
     if not key.is_file():
         raise BundleError(f"there is no key file {str(key)!r}")
-    password = os.environ.get(PASSWORD_VARIABLE) or None
+    password = os.environ.get(PASSWORD_VARIABLE, "").encode() or None  # the library hands it on as it is
     try:
         return config.use_elliptic_key_signer(private_key=key, password=password)
     except (ValueError, TypeError) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import jsonschema_rs  # noqa: F401
 import numpy as np  # noqa: F401
 import pytest
 import scipy.special  # noqa: F401
+
+from pytest_finetune.cli import main
 
 # An in-process pytest restores sys.modules afterwards, and extension modules refuse to be loaded twice: the four above
 # are loaded before.
@@ -227,3 +229,19 @@ def _words(seed: int) -> str:
 def project(pytester: pytest.Pytester) -> Project:
     """A small project that would end in keep."""
     return make_project(pytester)
+
+
+@pytest.fixture
+def verify(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """`pytest-finetune verify`: its exit code, and all that it printed."""
+
+    def run(*words: object) -> tuple[int, str]:
+        capsys.readouterr()
+        try:
+            code = main(["verify", *map(str, words)])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return run

@@ -100,3 +100,37 @@ def test_a_folder_with_other_things_in_it_is_left_alone(promotable: Project) -> 
     result = promotable.run("--finetune", "--finetune-promote")
     assert result.ret == 1
     assert (promotable.path / "artifacts" / "adapter" / "thesis.txt").read_text() == "ten years of work"
+
+
+def test_the_rows_come_along_when_they_are_asked_for(promotable: Project) -> None:
+    assert promotable.run("--finetune", "--finetune-promote", "--finetune-promote-data").ret == 0
+    rows = promotable.path / "artifacts" / "adapter" / "experiment" / "eval.jsonl"
+    assert rows.read_bytes() == (promotable.path / "eval.jsonl").read_bytes()
+
+
+def test_a_file_that_changed_after_it_was_read_stops_the_promotion(promotable: Project) -> None:
+    later = """\
+
+def test_somebody_edits(decision):
+    with open("finetune.yaml", "a") as file:
+        file.write("# later\\n")
+"""
+    promotable.write({"test_zz.py": later})
+    result = promotable.run("--finetune", "--finetune-promote")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["not promoted: finetune.yaml has changed since the run read it*"])
+    assert not (promotable.path / "artifacts" / "adapter").exists()
+
+
+@pytest.mark.parametrize("flag", ["--finetune-promote-data", "--finetune-sign=key.pem"])
+def test_what_only_a_promotion_uses_is_refused_without_one(promotable: Project, flag: str) -> None:
+    result = promotable.run("--finetune", flag)
+    assert result.ret == 4
+    result.stderr.fnmatch_lines([f"*{flag.partition('=')[0]} needs --finetune-promote*"])
+
+
+def test_a_key_that_is_not_there_is_told_before_the_run(promotable: Project) -> None:
+    result = promotable.run("--finetune", "--finetune-promote", "--finetune-sign=key.pem")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*--finetune-sign=key.pem: there is no key file *key.pem*"])
+    assert promotable.calls() == []
