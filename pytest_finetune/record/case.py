@@ -84,8 +84,10 @@ def case_of(tree: Mapping[str, Any]) -> Case:
         scores={rule.name: scores_of(tree, rule.name) for rule in rules},
         defaults=defaults_of(tree),
         looks=tree.get("looks", {}).get("k", 1),
-        arms=expected_arms(tree),
-        shown=tuple(name for name, plan in planned.items() if name != "tuned" and not plan["opponent"]),
+        arms=tuple(sorted(expected_arms(tree))),
+        shown=tuple(
+            name for name, plan in sorted(planned.items()) if name != "tuned" and not plan["opponent"]
+        ),
         margins={name: plan["min_gain"] for name, plan in planned.items() if plan["min_gain"] is not None},
         answers_differ=digests[0] != digests[1] if all(digests) else None,
         delta_nonzero=(tree.get("training") or {}).get("delta_nonzero"),

@@ -23,7 +23,7 @@ Json = dict[str, Any]
 @pytest.fixture(scope="module")
 def promoted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that a run wrote, away from its project and its store."""
-    project = new_project(tmp_path_factory.mktemp("project"))
+    project = new_project(tmp_path_factory.mktemp("project"), few_shot=2)
     bundle = promote(project)
     away = tmp_path_factory.mktemp("away") / "bundle"
     shutil.move(bundle, away)
