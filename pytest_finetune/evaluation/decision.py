@@ -178,7 +178,8 @@ def _decided(
         risks=tuple(risks(case.scores, contests, case.delta_nonzero)),
     )
     if against:
-        discarded = dataclasses.replace(decided, verdict="discard", reasons=against)
+        reasons = (*against, *_gained_elsewhere(primary, contests))
+        discarded = dataclasses.replace(decided, verdict="discard", reasons=reasons)
         return discarded.advised(after_discard(primary, contests))
     if not short:
         return dataclasses.replace(decided, verdict="keep", reasons=tuple(_keep_reasons(primary, verdicts)))
@@ -197,6 +198,13 @@ def _discard_reasons(primary: Contests, contests: Mapping[str, Contests]) -> Ite
     if not primary[BASE].demonstrated:
         for guard in lost_guards(contests):
             yield f"a guard is lost and {primary[BASE].rule.name} did not gain; {guard.sentence}"
+
+
+def _gained_elsewhere(primary: Contests, contests: Mapping[str, Contests]) -> Iterator[str]:
+    """Yield what a discarded adapter did learn: a better format does not make up for worse answers."""
+    for many in contests.values():
+        if many[BASE] is not primary[BASE] and not many[BASE].rule.corpus and many[BASE].demonstrated:
+            yield f"what it did gain; {many[BASE].comparison.sentence}"
 
 
 def _keep_lacks(case: Case, primary: Contests, verdicts: Sequence[RuleVerdict]) -> Iterator[str]:
