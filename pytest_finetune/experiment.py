@@ -107,6 +107,26 @@ class DecisionDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class OutsideArm:
+    """An arm from outside; exactly one of the first four says what it is.
+
+    `adapter` is a key in the store (its beginning is enough), `bundle` a promoted folder, `base_model` another base,
+    `answers` a file in one of the formats. `must_beat` None: an adapter or a bundle must be beaten, the others are
+    shown.
+    """
+
+    adapter: str | None = None
+    bundle: str | None = None
+    base_model: str | None = None
+    answers: str | None = None
+    format: str = "outputs"
+    revision: str | None = None
+    quantization: str | None = None
+    must_beat: bool | None = None
+    min_gain: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class CharterText:
     """Why the run should exist, as its owner wrote it down."""
 
@@ -144,6 +164,7 @@ class Experiment:
     overrides: Mapping[str, Any]
     resolved: Mapping[str, Any] = field(repr=False)
     runtime_settings: Mapping[str, RuntimeSettings] = field(default_factory=dict)
+    arms: Mapping[str, OutsideArm] = field(default_factory=dict)
 
     def path(self, relative: str) -> Path:
         """Return the absolute path of a file of the project; ExperimentError when it lies outside."""
@@ -281,6 +302,7 @@ def _build(
         "runtimes": tuple(runtime.name for runtime in runtimes),
         "paths": Paths(**tree["paths"]),
         "decision": DecisionDefaults(**tree.get("decision", {})),
+        "arms": {arm: OutsideArm(**given) for arm, given in tree.get("arms", {}).items()},
         "charter": CharterText(**tree.get("charter", {})),
     }
     return Experiment(
@@ -298,6 +320,8 @@ def _build(
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        value = {name: _plain(part) for name, part in value.items()}
     return json.loads(json.dumps(value))
 
 
@@ -322,6 +346,7 @@ def _contradictions(file: YamlFile, tree: Mapping[str, Any], experiment: Experim
             ("prompt", "template"),
             f"found {prompt.template!r}, which shows no {{input}}: the model would answer every row alike",
         )
+    yield from _arm_problems(experiment, problem)
     own = {key for key in schema()["properties"]["training"]["properties"] if key != "sft"} | {"max_length"}
     for key in experiment.training.sft:
         if key in own:
@@ -341,6 +366,24 @@ def _runtime_problems(tree: Mapping[str, Any], experiment: Experiment, problem: 
             yield problem(
                 ("runtimes", at), f"{name!r} is the name of an earlier runtime: give each its own `name`"
             )
+
+
+def _arm_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
+    sources = ("adapter", "bundle", "base_model", "answers")
+    for name, arm in experiment.arms.items():
+        given = [source for source in sources if getattr(arm, source) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            yield problem(("arms", name), f"an arm is one of {', '.join(sources)}; found {found}")
+        elif given == ["answers"]:
+            try:
+                file = experiment.path(arm.answers or "")
+            except ExperimentError as error:
+                yield problem(("arms", name, "answers"), str(error))
+            else:
+                if not file.is_file():
+                    text = f"found {arm.answers!r}, but there is no such file in {str(experiment.root)!r}"
+                    yield problem(("arms", name, "answers"), text)
 
 
 def _path_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:

@@ -23,6 +23,7 @@ from pytest_finetune.evaluation.thresholds import RuleVerdict
 _LARGE_UNSEEN_LOSS = 0.1
 _ENOUGH_GROUPS = 20
 _ROWS_SHOWN = 10
+_PROMPTS = ("prompted", "best_prompt")
 
 
 class Needed(NamedTuple):
@@ -70,7 +71,7 @@ def _size_sentence(contest: Contest, rows: int | None, power: float) -> str:
 def after_discard(primary: Contests, contests: Mapping[str, Contests]) -> NextChange:
     """Say what to serve instead, and what to look at."""
     base = primary[BASE]
-    prompts = [one for name, one in primary.items() if name != BASE and one.many and one.excluded]
+    better = [one for name, one in primary.items() if name != BASE and one.many and one.excluded]
     if base.many and base.worse:
         change = "serve the base model, and look at what the training rows taught before training again"
         return NextChange(change, base.comparison.sentence, base.comparison.broken[:_ROWS_SHOWN])
@@ -79,12 +80,21 @@ def after_discard(primary: Contests, contests: Mapping[str, Contests]) -> NextCh
         if base.table.tally(BASE).reaches(1 - base.margin):
             change = "serve the base model: it is already good at this, prompting is enough"
         return NextChange(change, base.comparison.sentence, base.table.failing(TUNED)[:_ROWS_SHOWN])
-    if prompts:
-        change = f"serve the base model with the prompt of arm {prompts[0].against!r}: prompting is enough"
-        return NextChange(change, prompts[0].comparison.sentence, prompts[0].comparison.broken[:_ROWS_SHOWN])
+    if better:
+        lost = better[0].comparison
+        return NextChange(_instead_of_training(lost.against), lost.sentence, lost.broken[:_ROWS_SHOWN])
     guard = min(lost_guards(contests), key=lambda one: one.contest.p_worse)
     change = f"add training rows that show what {guard.name} checks"
     return NextChange(change, guard.sentence, guard.contest.comparison.broken[:_ROWS_SHOWN])
+
+
+def _instead_of_training(against: str) -> str:
+    """Say what to serve when an opponent is as good as the adapter."""
+    if against in _PROMPTS:
+        return f"serve the base model with the prompt of arm {against!r}: prompting is enough"
+    if against == "constrained":
+        return "serve the base model with constrained decoding (generation.constrain): it is enough"
+    return f"serve {wording.arm(against)}: it is as good as the adapter on these rows, or better"
 
 
 def after_iterate(

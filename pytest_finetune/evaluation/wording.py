@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_ARMS = {"baseline": "the base model", "prompted": "the prompt alone", "tuned": "the tuned model"}
+_ARMS = {
+    "baseline": "the base model",
+    "prompted": "the prompt alone",
+    "best_prompt": "the best hand-written prompt",
+    "constrained": "constrained decoding of the base model",
+    "champion": "the champion",
+    "tuned": "the tuned model",
+}
 
 
 def arm(name: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_finetune.suite.outside import outside_of
 from pytest_finetune.suite.progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -13,9 +15,10 @@ if TYPE_CHECKING:
     from pytest_finetune.evaluation.arms import ArmPlan
     from pytest_finetune.evaluation.prompts import Prompted
     from pytest_finetune.evaluation.runtimes import Runtime
-    from pytest_finetune.experiment import Generation
+    from pytest_finetune.experiment import Experiment, Generation
     from pytest_finetune.fingerprint import BaseDigest
     from pytest_finetune.store import Entry
+    from pytest_finetune.suite.outside import Outside
     from pytest_finetune.suite.run import ExperimentRun
 
 ANSWERS_FILE: Final = "answers.jsonl"
@@ -46,14 +49,15 @@ class BaseModel:
         return [answer.response for answer in self._runtime.answer(asked, self._generation, None)]
 
 
-def runtime_for(run: ExperimentRun, name: str) -> Runtime:
+def runtime_for(run: ExperimentRun, name: str, experiment: Experiment | None = None) -> Runtime:
     """Ask the registered runtimes for the one of that name; the Hugging Face one is built in."""
+    experiment = experiment or run.experiment
     from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
 
     found = run.session.config.hook.pytest_finetune_runtime(
         name=name,
-        experiment=run.experiment,
-        base=base_name(run),
+        experiment=experiment,
+        base=base_name(run, experiment),
         device=run.session.device,
         store=run.session.store,
     )
@@ -64,19 +68,23 @@ def runtime_for(run: ExperimentRun, name: str) -> Runtime:
     return found  # type: ignore[no-any-return]
 
 
-def base_name(run: ExperimentRun) -> str:
+def base_name(run: ExperimentRun, experiment: Experiment | None = None) -> str:
     """Return what loaders take: the base model's folder, or its hub id."""
-    local = run.experiment.local_base()
-    return str(local) if local is not None else run.experiment.base_model
+    experiment = experiment or run.experiment
+    local = experiment.local_base()
+    return str(local) if local is not None else experiment.base_model
 
 
-def base_of(run: ExperimentRun) -> BaseDigest:
+def base_of(run: ExperimentRun, experiment: Experiment | None = None) -> BaseDigest:
     """Return the base model's digests; refuses a base without weights or with pickles only."""
     from pytest_finetune.fingerprint import base_digest, base_folder
 
-    folder = base_folder(run.experiment)
-    trust = run.experiment.trust_remote_code
-    return run.once("the base model", lambda: base_digest(folder, run.session.store, trust_remote_code=trust))
+    experiment = experiment or run.experiment
+    folder = base_folder(experiment)
+    trust = experiment.trust_remote_code
+    own = experiment is run.experiment
+    name = "the base model" if own else f"the base model {experiment.base_model}"
+    return run.once(name, lambda: base_digest(folder, run.session.store, trust_remote_code=trust))
 
 
 def environment_of(run: ExperimentRun) -> dict[str, str]:
@@ -109,15 +117,36 @@ def answers_of(run: ExperimentRun, plan: ArmPlan, suite: str | None = None) -> M
     stored and put down under its own name.
     """
     _ = run.checked_data
+    outside = outside_of(run, plan)
+    if outside is not None and outside.answers is not None:
+        return _imported(run, plan, outside)
     prompts = _prompts(run, plan, suite)
-    adapter = run.adapter.path if plan.model == "tuned" else None
+    adapter = run.adapter.path if plan.model == "tuned" else outside.adapter if outside else None
     key = _key(run, plan, prompts, adapter)
     entry = run.session.store.read("outputs", key)
     reused = entry is not None
     if entry is None:
         entry = _ask(run, plan, suite, prompts, key, adapter)
     answers = _read(entry, prompts)
-    run.note(("arms", label(plan.name, suite)), _arm_facts(plan, suite, entry, answers, reused=reused))
+    facts = _arm_facts(plan, suite, answers)
+    facts |= {"outputs_key": entry.key, "reused": reused, **(outside.facts if outside else {})}
+    run.note(("arms", label(plan.name, suite)), facts)
+    return answers
+
+
+def _imported(run: ExperimentRun, plan: ArmPlan, outside: Outside) -> Mapping[str, Answer]:
+    """Put down imported answers like our own; they are kept in the store, where the record finds them."""
+    from pytest_finetune.evaluation.answers import write_answers
+    from pytest_finetune.fingerprint import digest
+
+    answers = outside.answers or {}
+    key = digest({"imported": [asdict(answer) for answer in answers.values()]})
+    store = run.session.store
+    if store.read("outputs", key) is None:
+        about = {"arm": plan.name, "suite": None, "task": run.experiment.task, "runtime": plan.runtime}
+        store.commit("outputs", key, lambda to: write_answers(to / ANSWERS_FILE, answers.values()), about)
+    facts = _arm_facts(plan, None, answers) | {"outputs_key": key, "reused": True, **outside.facts}
+    run.note(("arms", plan.name), facts)
     return answers
 
 
@@ -141,7 +170,9 @@ def _prompts(run: ExperimentRun, plan: ArmPlan, suite: str | None) -> tuple[Prom
 def _key(run: ExperimentRun, plan: ArmPlan, prompts: Sequence[Prompted], adapter: Path | None) -> Any:
     from pytest_finetune.fingerprint import model_digest, outputs_key
 
-    model = model_digest(base_of(run), adapter, quantization=run.experiment.quantization)
+    outside = outside_of(run, plan)
+    experiment = (outside and outside.experiment) or run.experiment
+    model = model_digest(base_of(run, experiment), adapter, quantization=experiment.quantization)
     asked = [[prompted.id, prompted.prompt] for prompted in prompts]
     return outputs_key(model, asked, plan.generation, plan.runtime, environment_of(run))
 
@@ -160,8 +191,10 @@ def _ask(
     store = run.session.store
 
     def write(folder: Path) -> None:
-        answers = run.runtime_named(plan.runtime).answer(prompts, plan.generation, adapter)
-        write_answers(folder / ANSWERS_FILE, answers)
+        runtime = _runtime(run, plan)
+        write_answers(folder / ANSWERS_FILE, runtime.answer(prompts, plan.generation, adapter))
+        if plan.model == "base_model":
+            runtime.release()  # it answers once; two bases at a time may not fit
 
     with store.lock("outputs", key, line.say):
         entry = store.read("outputs", key)
@@ -176,6 +209,15 @@ def _ask(
     return entry
 
 
+def _runtime(run: ExperimentRun, plan: ArmPlan) -> Runtime:
+    """Return the runtime of the experiment's base, or one with the other base, after giving ours back."""
+    outside = outside_of(run, plan)
+    if outside is None or outside.experiment is None:
+        return run.runtime_named(plan.runtime)
+    run.runtime_named(plan.runtime).release()
+    return runtime_for(run, plan.runtime, outside.experiment)
+
+
 def _read(entry: Entry, prompts: Sequence[Prompted]) -> Mapping[str, Answer]:
     from dataclasses import replace
 
@@ -188,10 +230,7 @@ def _read(entry: Entry, prompts: Sequence[Prompted]) -> Mapping[str, Answer]:
 def _arm_facts(
     plan: ArmPlan,
     suite: str | None,
-    entry: Entry,
     answers: Mapping[str, Answer],
-    *,
-    reused: bool,
 ) -> dict[str, Any]:
     from importlib import metadata
 
@@ -202,9 +241,7 @@ def _arm_facts(
         **plan.facts(),
         "runtime": plan.runtime + version,
         "outputs": f"outputs/{label(plan.name, suite)}.jsonl",
-        "outputs_key": entry.key,
         "suite": suite,
-        "reused": reused,
         "answers": len(answers),
         "tokens": sum(answer.tokens for answer in answers.values()),
         "seconds": round(sum(answer.seconds for answer in answers.values()), 3),

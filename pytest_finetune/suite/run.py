@@ -10,7 +10,7 @@ import pytest
 from pytest_finetune.evaluation.arms import asking_order, planned
 from pytest_finetune.evaluation.response import Response
 from pytest_finetune.markers import ExperimentRef, Stage
-from pytest_finetune.suite import answering, header, planning, tokens, training_step
+from pytest_finetune.suite import answering, header, outside, planning, tokens, training_step
 from pytest_finetune.suite.evidence import Fact, grow, remember
 from pytest_finetune.suite.per_row import PerRow
 
@@ -185,6 +185,11 @@ class ExperimentRun:
             self.close_gate(Stage.DATA, "the built-in contract check", findings.headline())
             lines = findings.explain(limit=MALFORMED_SHOWN)
             pytest.fail("nothing is trained: the rows break the contract\n" + "\n".join(lines), pytrace=False)
+        try:
+            outside.check(self)
+        except BaseException as error:
+            self.close_gate(Stage.DATA, "the arms of the experiment", str(error).splitlines()[0])
+            raise
         return True
 
     def _note_overlap(self) -> None:

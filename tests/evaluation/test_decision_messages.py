@@ -387,5 +387,6 @@ def test_numbers_are_written_one_way() -> None:
     assert wording.points(-0.0001) == "+0.0 points"
     assert wording.margin(0.07) == "7 points"
     assert wording.p(1.0) == "p = 1"
-    assert wording.arm("champion") == "arm 'champion'"
+    assert wording.arm("champion") == "the champion"
+    assert wording.arm("gpt") == "arm 'gpt'"
     assert wording.shortened("a  b\nc", 10) == "a b c"
