@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -70,6 +71,25 @@ def test_running_out_of_memory_is_told_with_what_to_change(ask: Ask) -> None:
     assert "    gradient_checkpointing true" in message
     assert "    peft_method qlora (the base in 4 bits)" in message
     assert caught.value.__cause__ is error
+
+
+def test_what_the_failed_training_held_is_let_go_while_its_error_is_still_kept(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from trl import SFTTrainer
+
+    held: list[weakref.ref[Any]] = []
+
+    def full(self: Any, model: Any, *rest: Any, **named: Any) -> Any:
+        held.append(weakref.ref(model))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(SFTTrainer, "compute_loss", full)
+    with pytest.raises(OutOfMemoryError) as caught:
+        train(ask(training=TRAINING))
+    assert caught.value.__cause__ is not None
+    assert [model() for model in held] == [None]
 
 
 def test_any_other_failure_is_never_called_out_of_memory(ask: Ask) -> None:
