@@ -39,6 +39,7 @@ class Settings:
     require_gpu: bool
     asked: bool
     headroom: str | None = None
+    store_readonly: bool = False
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -88,7 +89,13 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--finetune-store",
         metavar="DIR",
-        help=f"where adapters and answers are kept (default: {DEFAULT_STORE})",
+        help="where adapters and answers are kept: a folder, or a URL such as s3://bucket/prefix "
+        f"(default: {DEFAULT_STORE})",
+    )
+    group.addoption(
+        "--finetune-store-readonly",
+        action="store_true",
+        help="read from the store and write nothing to it, as on pull-request runners",
     )
     group.addoption(
         "--finetune-record", metavar="DIR", help=f"where the record is written (default: {DEFAULT_RECORD})"
@@ -113,6 +120,9 @@ def _add_ini(parser: pytest.Parser) -> None:
     parser.addini("finetune_budget", "default of --finetune-budget", default="")
     parser.addini("finetune_headroom", "default of --finetune-headroom", default="")
     parser.addini("finetune_store", "default of --finetune-store", default="")
+    parser.addini(
+        "finetune_store_readonly", "default of --finetune-store-readonly", type="bool", default=False
+    )
     parser.addini("finetune_record", "default of --finetune-record", default="")
     parser.addini("finetune_device", "default of --finetune-device", default="")
 
@@ -131,11 +141,6 @@ def read_settings(config: pytest.Config) -> Settings:
             "--finetune-promote needs --finetune: a bundle is written only after a judged run"
         )
     _check_promotion(option, config)
-    store = option.finetune_store or config.getini("finetune_store") or DEFAULT_STORE
-    if "://" in store:
-        raise pytest.UsageError(
-            f"--finetune-store={store!r}: a store on a URL is not supported yet; name a folder"
-        )
     return Settings(
         finetune=option.finetune,
         experiments=_experiments(config),
@@ -144,7 +149,7 @@ def read_settings(config: pytest.Config) -> Settings:
         promote_data=option.finetune_promote_data,
         sign=option.finetune_sign,
         budget=option.finetune_budget or config.getini("finetune_budget") or None,
-        store=store,
+        store=option.finetune_store or config.getini("finetune_store") or DEFAULT_STORE,
         record=config.rootpath
         / (option.finetune_record or config.getini("finetune_record") or DEFAULT_RECORD),
         retrain=option.finetune_retrain,
@@ -152,6 +157,7 @@ def read_settings(config: pytest.Config) -> Settings:
         require_gpu=option.finetune_require_gpu,
         asked=_asked(option),
         headroom=option.finetune_headroom or config.getini("finetune_headroom") or None,
+        store_readonly=option.finetune_store_readonly or config.getini("finetune_store_readonly"),
     )
 
 
@@ -184,6 +190,7 @@ def _asked(option: Any) -> bool:
         "finetune_headroom",
         "finetune_set",
         "finetune_store",
+        "finetune_store_readonly",
         "finetune_record",
         "finetune_retrain",
         "finetune_device",

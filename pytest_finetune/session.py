@@ -60,9 +60,10 @@ class FinetuneSession:
     @cached_property
     def store(self) -> Store:
         """The store; nothing is written before something is kept."""
-        from pytest_finetune.store import Store
+        from pytest_finetune.store import open_store
 
-        return Store(self.config.rootpath / self.settings.store)
+        settings = self.settings
+        return open_store(settings.store, self.config.rootpath, readonly=settings.store_readonly)
 
     @cached_property
     def headroom(self) -> float:
@@ -137,7 +138,18 @@ class FinetuneSession:
                 self.load(ref)
             except ExperimentError as error:
                 raise pytest.UsageError(str(error)) from None
+        self._check_store()
         self._check_hardware()
+
+    def _check_store(self) -> None:
+        if "://" not in self.settings.store and not self.settings.store_readonly:
+            return  # a folder to write to is made when something is kept
+        from pytest_finetune.store import StoreError
+
+        try:
+            _ = self.store
+        except StoreError as error:
+            raise pytest.UsageError(f"--finetune-store: {error}") from None
 
     def _named_in_ini(self) -> bool:
         from pytest_finetune.options import DEFAULT_EXPERIMENT

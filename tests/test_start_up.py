@@ -92,6 +92,7 @@ def test_flags_markers_and_fixtures_are_documented(pytester: pytest.Pytester) ->
         "--finetune-budget",
         "--finetune-set",
         "--finetune-store",
+        "--finetune-store-readonly",
         "--finetune-record",
         "--finetune-retrain",
         "--finetune-device",

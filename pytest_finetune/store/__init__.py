@@ -8,6 +8,7 @@ from pytest_finetune.store.gc import Collected, Removal, collect
 from pytest_finetune.store.lock import Lock
 from pytest_finetune.store.looks import Look, LookBook
 from pytest_finetune.store.manifest import Entry, FileRecord
+from pytest_finetune.store.opening import open_store
 
 __all__ = [
     "KINDS",
@@ -21,4 +22,5 @@ __all__ = [
     "Store",
     "StoreError",
     "collect",
+    "open_store",
 ]

@@ -24,6 +24,8 @@ from pytest_finetune.store.looks import LookBook
 from pytest_finetune.store.manifest import MANIFEST, DefectError, Entry, parse, seal, verify
 from pytest_finetune.store.notes import Notes
 from pytest_finetune.store.shelf import Shelf
+from pytest_finetune.store.unsent import Unsent
+from pytest_finetune.store.upstream import SHARED_KINDS, Upstream, UpstreamError
 
 KINDS: Final = ("adapters", "outputs", "plans", "bases", "models", "records")
 CHECKPOINTS: Final = "checkpoints"
@@ -41,17 +43,20 @@ class Store:
     models made from an adapter and its base.
 
     Making a Store writes nothing. `warnings` collects, for the user, what was set aside or passed over;
-    `looks` counts the looks at held-out rows; `notes` holds the last runs and the pins.
+    `looks` counts the looks at held-out rows; `notes` holds the last runs and the pins. With an `upstream`, what
+    is not here comes from there, and what is made here goes there unless it is only read.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._ground = Ground(root.absolute())
+    def __init__(self, root: Path, upstream: Upstream | None = None) -> None:
+        self._ground = Ground(root.absolute(), upstream)
         self.root = self._ground.root
+        self.upstream = upstream
         self.warnings = self._ground.warnings
         self.looks = LookBook(self._ground)
         self.notes = Notes(self._ground)
         self._digests = DigestFile(self._ground)
         self._shelf = Shelf(self._ground)
+        self._unsent = Unsent(self._ground)
         self._in_use: dict[tuple[str, str], int] = {}
         self._without_lock: dict[str, Path] = {}
         weakref.finalize(self, _close_all, self._in_use)
@@ -60,9 +65,16 @@ class Store:
         """Return the entry when it is there and every byte is as committed, else None.
 
         A damaged entry is moved to ``set-aside/`` with a line in `warnings`, and counts as a miss. The
-        entry is marked as in use until `close` or the end of the process.
+        entry is marked as in use until `close` or the end of the process. What is not here is asked for
+        upstream; what cannot be reached there, or is damaged there, is a miss as well, with a warning.
         """
         name = _checked(kind, key)
+        entry = self._read_here(kind, name)
+        if entry is None:
+            return self._bring(kind, name, replacing=False)
+        return self._send(entry, replacing=False) if self._unsent.take(kind, name) else entry
+
+    def _read_here(self, kind: str, name: str) -> Entry | None:
         parent = self.root / kind
         if parent.is_symlink():
             self._shelf.set_aside(parent, "a link in place of a folder of the store", parent.lstat().st_ino)
@@ -124,6 +136,25 @@ class Store:
     ) -> Entry:
         name = _checked(kind, key)
         action = f"store {kind}/{name[:12]}"
+        with self._part(action) as part:
+            try:
+                with explained(action, self.root, only=disk.FULL):
+                    write(part)
+                with explained(action, self.root):
+                    seal(part, kind, name, about or {}, key.fields if isinstance(key, Key) else {})
+                    self._publish(part, kind, name, replacing)
+            except DefectError as defect:
+                raise StoreError(f"store: {kind}/{name[:12]} was not stored: {defect}") from None
+        entry = self._read_here(kind, name)
+        if entry is None:
+            raise StoreError(f"store: cannot {action}: what was written did not come back; see the warnings")
+        if kind == "adapters":
+            self._drop_checkpoints(name)
+        return self._send(entry, replacing=replacing)
+
+    @contextlib.contextmanager
+    def _part(self, action: str) -> Iterator[Path]:
+        """Make an empty folder for an entry to be; what is not renamed into place by the end is removed."""
         with explained(action, self.root):
             self._ground.prepare()
             sweep(self.root)
@@ -131,23 +162,50 @@ class Store:
             part.mkdir()
         guard = exclusive(part)  # tells other containers that this folder has a living writer
         try:
-            with explained(action, self.root, only=disk.FULL):
-                write(part)
-            with explained(action, self.root):
-                seal(part, kind, name, about or {}, key.fields if isinstance(key, Key) else {})
-                self._publish(part, kind, name, replacing)
-        except DefectError as defect:
-            raise StoreError(f"store: {kind}/{name[:12]} was not stored: {defect}") from None
+            yield part
         finally:
             with contextlib.suppress(OSError):
                 disk.remove_tree(part)
             if guard is not None:
                 os.close(guard)
-        entry = self.read(kind, name)
-        if entry is None:
-            raise StoreError(f"store: cannot {action}: what was written did not come back; see the warnings")
-        if kind == "adapters":
-            self._drop_checkpoints(name)
+
+    def _bring(self, kind: str, name: str, *, replacing: bool) -> Entry | None:
+        """Fetch an entry from upstream, verify it, and keep it here."""
+        upstream = self._ground.upstream
+        if upstream is None or kind not in SHARED_KINDS:
+            return None
+        label = f"{kind}/{name[:12]}"
+        try:
+            with self._part(f"keep {label}") as part:
+                if not upstream.fetch(kind, name, part):
+                    return None
+                verify(part, kind, name)
+                with explained(f"keep {label}", self.root):
+                    self._publish(part, kind, name, replacing)
+        except DefectError as defect:
+            self._ground.warn(f"store: {label} at {upstream.name} counts as a miss: {defect}")
+        except UpstreamError as error:
+            self._ground.warn(f"store: {label} counts as a miss: {error}")
+        except StoreError as error:
+            self._ground.warn(f"{error}; it counts as a miss")
+        else:
+            return self._read_here(kind, name)
+        return None
+
+    def _send(self, entry: Entry, *, replacing: bool) -> Entry:
+        """Share an entry; return the one that was shared first, if that is another one."""
+        upstream = self._ground.upstream
+        if upstream is None or upstream.readonly or entry.kind not in SHARED_KINDS:
+            return entry
+        try:
+            if upstream.publish(entry.path, entry.kind, entry.key, replacing=replacing):
+                return entry
+            theirs = self._bring(entry.kind, entry.key, replacing=True)
+            if theirs is not None:
+                return theirs
+            upstream.publish(entry.path, entry.kind, entry.key, replacing=True)  # theirs is damaged
+        except UpstreamError as error:
+            self._unsent.put(entry, error)
         return entry
 
     @contextlib.contextmanager
@@ -173,20 +231,43 @@ class Store:
                 self._without_lock.pop(name, None)
 
     def entries(self, kind: str) -> list[Entry]:
-        """List the entries of a kind by their manifests, the newest first; file contents are not checked."""
+        """List the entries of a kind by their manifests, the newest first; file contents are not checked.
+
+        What lies upstream is listed too, under the path where `read` would put it.
+        """
         if kind not in KINDS:
             raise ValueError(f"{kind!r} is not a kind of entry; there are {', '.join(KINDS)}")
-        found = []
+        found = {}
         with contextlib.suppress(OSError):
             for folder in sorted((self.root / kind).iterdir()):
                 try:
-                    found.append(parse((folder / MANIFEST).read_bytes(), kind, folder.name, folder))
+                    found[folder.name] = parse((folder / MANIFEST).read_bytes(), kind, folder.name, folder)
                 except (DefectError, OSError):
                     self._ground.warn(f"store: {folder} has no sound manifest and was passed over")
-        return sorted(found, key=lambda entry: entry.created, reverse=True)
+        for entry in self._entries_upstream(kind):
+            found.setdefault(entry.key, entry)
+        return sorted(found.values(), key=lambda entry: entry.created, reverse=True)
+
+    def _entries_upstream(self, kind: str) -> Iterator[Entry]:
+        upstream = self._ground.upstream
+        if upstream is None or kind not in SHARED_KINDS:
+            return
+        try:
+            for name, data in upstream.manifests(kind):
+                try:
+                    yield parse(data, kind, name, self.root / kind / name)
+                except DefectError:
+                    self._ground.warn(
+                        f"store: {kind}/{name} at {upstream.name} has no sound manifest and was passed over"
+                    )
+        except UpstreamError as error:
+            self._ground.warn(f"store: only what is on this machine is listed: {error}")
 
     def alike(self, kind: str, key: Key) -> list[Entry]:
-        """List the entries that differ from `key` at most in the environment, newest first; unverified."""
+        """List the entries that differ from `key` at most in the environment, newest first.
+
+        None of them is verified, and one from upstream is not even here: `read` it by its key before it is used.
+        """
         semantic = key.semantic()
         return [entry for entry in self.entries(kind) if Key.of(entry.fields).semantic() == semantic]
 

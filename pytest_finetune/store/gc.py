@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pytest_finetune.store import disk, leftovers
+from pytest_finetune.store import disk, leftovers, unsent
 from pytest_finetune.store.folders import CHECKPOINTS, KINDS, Store
 from pytest_finetune.store.lock import exclusive
 from pytest_finetune.store.manifest import MANIFEST
@@ -105,6 +105,8 @@ def _spared(store: Store, candidate: _Candidate) -> str | None:
     pinned = store.notes.pinned(candidate.kind, candidate.key)
     if pinned is not None:
         return pinned
+    if unsent.mark(store.root, candidate.kind, candidate.key).exists():
+        return "not uploaded yet"
     lock = store.root / "locks" / f"{candidate.kind}-{candidate.key}.lock"
     return "locked" if _busy(lock) else None
 

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_finetune.store.disk import write_atomically
+from pytest_finetune.store.upstream import Upstream
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """The root folder of a store and the warnings that its parts have for the user."""
+    """The root folder of a store, what it shares with others, and the warnings that its parts have for the user."""
 
     root: Path
+    upstream: Upstream | None = None
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, message: str) -> None:

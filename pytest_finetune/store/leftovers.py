@@ -13,7 +13,15 @@ from typing import Final
 from pytest_finetune.store import disk
 from pytest_finetune.store.lock import exclusive, process_exists
 
-PLACES: Final = ("tmp-*", ".tmp-*", "last/.tmp-*", "pins/.tmp-*", "digests/.tmp-*", "checkpoints/*.tmp-*")
+PLACES: Final = (
+    "tmp-*",
+    ".tmp-*",
+    "last/.tmp-*",
+    "pins/.tmp-*",
+    "digests/.tmp-*",
+    "unsent/.tmp-*",
+    "checkpoints/*.tmp-*",
+)
 _WRITER: Final = re.compile(r"tmp-(?P<host>[^-]+)-(?P<pid>\d+)-[0-9a-f]{32}$")
 _YOUNG_S: Final = 60.0
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -12,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from pytest_finetune.fingerprint import canonical_json, digest
-from pytest_finetune.store.disk import explained, host_name
+from pytest_finetune.fingerprint import digest
+from pytest_finetune.store.book_lines import line_of, name_of, read_lines, record_of
+from pytest_finetune.store.disk import StoreError, explained, host_name
 from pytest_finetune.store.ground import Ground
 from pytest_finetune.store.lock import whole_file
+from pytest_finetune.store.upstream import UpstreamError
 
-_CHECK_DIGITS: Final = 16
+_BROUGHT: Final = "brought.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,8 @@ class _Seen:
 class LookBook:
     """The looks of one store, in append-only JSONL files, one for each machine that writes.
 
-    Every line carries a checksum; a damaged one is passed over with a warning.
+    Every line carries a checksum; a damaged one is passed over with a warning. Behind a store that is shared, the
+    records of other machines are brought over once, and ours are sent there.
     """
 
     def __init__(self, ground: Ground) -> None:
@@ -66,7 +67,8 @@ class LookBook:
     def earlier(self, look: Look) -> int:
         """Return k for `look`: one more than the distinct earlier looks that share a row with it.
 
-        A look that was registered before keeps its k. Writes nothing.
+        A look that was registered before keeps its k. Registers nothing. Raises StoreError when looks are shared
+        and cannot be read: a number that may be too small would make the decision too easy.
         """
         return _count(self._read(), look)
 
@@ -81,10 +83,11 @@ class LookBook:
             self._ground.prepare()
             self._folder.mkdir(parents=True, exist_ok=True)
             with file.open("ab+") as stream, whole_file(stream.fileno()):
-                seen = self._read()
+                seen = self._read_what_can_be_read()
                 k = _count(seen, look)
                 if all(other.identity != look.identity for other in seen):
-                    self._append(stream, seen, look, dict(rules or {}), k)
+                    _append(stream, _new_lines(seen, look, dict(rules or {}), k))
+        self._send(file)
         return k
 
     def rules_seen(self, rows: frozenset[str]) -> dict[str, tuple[str, ...]]:
@@ -101,40 +104,65 @@ class LookBook:
         seen = self.rules_seen(rows)
         return tuple(sorted(name for name, text in rules.items() if name in seen and seen[name][0] != text))
 
-    def _append(self, stream: BinaryIO, seen: list[_Seen], look: Look, rules: dict[str, str], k: int) -> None:
-        rows = digest(look.rows)
-        lines = []
-        if all(other.rows != look.rows for other in seen):
-            lines.append(_line({"rows": sorted(look.rows), "set": rows}))
-        lines.append(
-            _line(
-                {
-                    "adapter": look.adapter,
-                    "answers": look.answers,
-                    "at_ns": time.time_ns(),
-                    "k": k,
-                    "rules": rules,
-                    "rules_sha256": look.rules_sha256,
-                    "rows_set": rows,
-                    "identity": look.identity,
-                }
-            )
-        )
-        # A crash can leave half a line behind: start on a fresh one.
-        stream.write((b"" if _ends_whole(stream) else b"\n") + b"".join(lines))
-        stream.flush()
-        os.fsync(stream.fileno())
-
     def _read(self) -> list[_Seen]:
         """Return every sound look of every machine, the oldest first."""
-        records = [record for file in self._files() for record in self._records(file)]
-        sets = {record["set"]: frozenset(record["rows"]) for record in records if "set" in record}
-        looks = [
-            _Seen(r["identity"], sets.get(r["rows_set"]), r["rules"], r["k"], r["at_ns"])
-            for r in records
-            if "identity" in r
-        ]
-        return sorted(looks, key=lambda seen: seen.at_ns)
+        records = self._here()
+        return _seen(records + self._bring({name_of(record) for record in records}))
+
+    def _read_what_can_be_read(self) -> list[_Seen]:
+        """Return the looks of this machine alone when the others cannot be reached: ours must be written down."""
+        try:
+            return self._read()
+        except StoreError as error:
+            self._ground.warn(str(error))
+            return _seen(self._here())
+
+    def _here(self) -> list[dict[str, Any]]:
+        return [record for file in self._files() for record in self._records(file)]
+
+    def _bring(self, known: set[str]) -> list[dict[str, Any]]:
+        """Return the records that others have shared and that are not here, and keep them."""
+        upstream = self._ground.upstream
+        if upstream is None:
+            return []
+        try:
+            new = sorted(upstream.look_names() - known)
+            lines = [(line, record_of(line)) for line in upstream.look_lines(new)] if new else []
+        except UpstreamError as error:
+            raise StoreError(
+                f"store: the earlier looks at these rows are not known: {error}; without them the decision would be "
+                "too easy: run again when it can be reached, or decide on a store of your own with --finetune-store=DIR"
+            ) from error
+        sound = [(line, record) for line, record in lines if record is not None]
+        if len(sound) < len(lines):
+            self._ground.warn(
+                f"store: {_damaged(len(lines) - len(sound))} in the looks at {upstream.name} passed over; "
+                "looks may be missing"
+            )
+        with contextlib.suppress(OSError):  # a book that cannot be kept here is brought again
+            self._keep([line for line, _ in sound])
+        return [record for _, record in sound]
+
+    def _keep(self, lines: list[bytes]) -> None:
+        if lines:
+            self._ground.prepare()
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with (self._folder / _BROUGHT).open("ab+") as stream, whole_file(stream.fileno()):
+                _append(stream, lines)
+
+    def _send(self, file: Path) -> None:
+        """Share what was written down here and is not there yet, rows before the looks at them."""
+        upstream = self._ground.upstream
+        if upstream is None or upstream.readonly:
+            return
+        try:
+            there = upstream.look_names()
+            ours = {name_of(record): line for line, record in read_lines(file) if record is not None}
+            upstream.add_looks({name: line for name, line in ours.items() if name not in there})
+        except (UpstreamError, OSError) as error:
+            self._ground.warn(
+                f"store: this look is counted on this machine only: {error}; the next run here shares it"
+            )
 
     def _files(self) -> list[Path]:
         with contextlib.suppress(OSError):
@@ -143,22 +171,30 @@ class LookBook:
 
     def _records(self, file: Path) -> Iterator[dict[str, Any]]:
         try:
-            lines = file.read_bytes().split(b"\n")
+            records = [record for _, record in read_lines(file)]
         except OSError as error:
             self._ground.warn(
                 f"store: looks in {file} cannot be read ({error.strerror}); they are not counted"
             )
             return
-        damaged = 0
-        for line in filter(None, lines):
-            record = _record(line)
-            if record is None:
-                damaged += 1
-            else:
-                yield record
+        yield from filter(None, records)
+        damaged = records.count(None)
         if damaged:
-            lines_text = "1 damaged line" if damaged == 1 else f"{damaged} damaged lines"
-            self._ground.warn(f"store: {lines_text} in {file} passed over; looks may be missing")
+            self._ground.warn(f"store: {_damaged(damaged)} in {file} passed over; looks may be missing")
+
+
+def _seen(records: list[dict[str, Any]]) -> list[_Seen]:
+    sets = {record["set"]: frozenset(record["rows"]) for record in records if "set" in record}
+    looks = [
+        _Seen(r["identity"], sets.get(r["rows_set"]), r["rules"], r["k"], r["at_ns"])
+        for r in records
+        if "identity" in r
+    ]
+    return sorted(looks, key=lambda seen: seen.at_ns)
+
+
+def _damaged(lines: int) -> str:
+    return "1 damaged line" if lines == 1 else f"{lines} damaged lines"
 
 
 def _count(seen: list[_Seen], look: Look) -> int:
@@ -169,23 +205,33 @@ def _count(seen: list[_Seen], look: Look) -> int:
     return 1 + len({other.identity for other in seen if other.shares(look.rows)})
 
 
-def _line(record: Mapping[str, Any]) -> bytes:
-    return canonical_json({**record, "check": _check(record)}) + b"\n"
+def _new_lines(seen: list[_Seen], look: Look, rules: dict[str, str], k: int) -> list[bytes]:
+    rows = digest(look.rows)
+    lines = []
+    if all(other.rows != look.rows for other in seen):
+        lines.append(line_of({"rows": sorted(look.rows), "set": rows}))
+    lines.append(
+        line_of(
+            {
+                "adapter": look.adapter,
+                "answers": look.answers,
+                "at_ns": time.time_ns(),
+                "k": k,
+                "rules": rules,
+                "rules_sha256": look.rules_sha256,
+                "rows_set": rows,
+                "identity": look.identity,
+            }
+        )
+    )
+    return lines
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
-    """Return one line's record, None when a bit of it is not as it was written."""
-    try:
-        record = json.loads(line)
-        check = record.pop("check", None)
-        sound = check == _check(record) and canonical_json({**record, "check": check}) == line
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        return None
-    return record if sound else None
-
-
-def _check(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(record)).hexdigest()[:_CHECK_DIGITS]
+def _append(stream: BinaryIO, lines: list[bytes]) -> None:
+    # A crash can leave half a line behind: start on a fresh one.
+    stream.write((b"" if _ends_whole(stream) else b"\n") + b"".join(line + b"\n" for line in lines))
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def _ends_whole(stream: BinaryIO) -> bool:

@@ -5,71 +5,109 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Final
 
 from pytest_finetune.fingerprint import sha256_hex
 from pytest_finetune.store.disk import explained, write_atomically
 from pytest_finetune.store.ground import Ground
+from pytest_finetune.store.upstream import Upstream, UpstreamError
 
 _PLAIN_NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,79}")
 
 
 class Notes:
-    """One JSON file for each note, replaced atomically."""
+    """One JSON file for each note, replaced atomically, and shared where the store is."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
 
     def last(self, name: str) -> Mapping[str, Any] | None:
-        """Return the note under `name`, None when there is none or it is damaged (with a warning)."""
-        file = self._ground.root / "last" / _file_name(name)
+        """Return the note under `name`, None when there is none or it is damaged (with a warning).
+
+        The last one written here; where there is none, the last one that was shared.
+        """
+        place = f"last/{_file_name(name)}"
         try:
-            note = json.loads(file.read_bytes())
-        except FileNotFoundError:
-            return None
+            data = self._data(place)
+            note = None if data is None else json.loads(data)
         except (OSError, ValueError, RecursionError) as error:
             self._ground.warn(
-                f"store: {file} cannot be read ({type(error).__name__}); the last run is unknown"
+                f"store: {self._ground.root / place} cannot be read ({type(error).__name__}); the last run is unknown"
             )
             return None
         return note["value"] if isinstance(note, dict) and isinstance(note.get("value"), dict) else None
 
     def remember(self, name: str, value: Mapping[str, Any]) -> None:
         """Replace the note under `name`; StoreError when it cannot be written."""
-        file = self._ground.root / "last" / _file_name(name)
         text = json.dumps({"name": name, "value": dict(value)}, indent=1, sort_keys=True, allow_nan=False)
-        with explained("remember the last run", file):
-            self._ground.prepare()
-            write_atomically(file, text.encode("ascii"))
+        self._write("remember the last run", f"last/{_file_name(name)}", text)
 
     def pin(self, kind: str, key: str, reason: str) -> None:
         """Keep an entry from garbage collection until `unpin`, for a reason that `gc` prints."""
-        file = self._pin(kind, key)
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        with explained("pin an entry", file):
-            self._ground.prepare()
-            write_atomically(file, json.dumps({"reason": reason, "since": since}).encode("ascii"))
+        self._write("pin an entry", _pin(kind, key), json.dumps({"reason": reason, "since": since}))
 
     def unpin(self, kind: str, key: str) -> None:
         """Let an entry be collected again."""
-        file = self._pin(kind, key)
+        file = self._ground.root / _pin(kind, key)
         with explained("unpin an entry", file):
             file.unlink(missing_ok=True)
+        self._share(lambda upstream: upstream.drop_note(_pin(kind, key)))
 
     def pinned(self, kind: str, key: str) -> str | None:
         """Return why an entry is pinned, None when it is not; a damaged pin still holds."""
-        file = self._pin(kind, key)
-        if not file.exists():
+        place = _pin(kind, key)
+        if not (self._ground.root / place).exists() and place.removeprefix("pins/") not in self._shared_pins:
             return None
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return str(json.loads(file.read_bytes())["reason"])
+            return str(json.loads(self._data(place) or b"")["reason"])
         return "pinned"
 
-    def _pin(self, kind: str, key: str) -> Path:
-        return self._ground.root / "pins" / f"{kind}-{key}.json"
+    @cached_property
+    def _shared_pins(self) -> frozenset[str]:
+        """The pins that others have set, asked for once."""
+        if self._ground.upstream is None:
+            return frozenset()
+        try:
+            return self._ground.upstream.note_names("pins")
+        except UpstreamError as error:
+            self._ground.warn(f"store: pins that others have set are not known: {error}")
+            return frozenset()
+
+    def _data(self, place: str) -> bytes | None:
+        """Return a note's bytes from here, else from what is shared; raises OSError."""
+        try:
+            return (self._ground.root / place).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        try:
+            return None if self._ground.upstream is None else self._ground.upstream.note(place)
+        except UpstreamError as error:
+            self._ground.warn(f"store: {error}")
+            return None
+
+    def _write(self, action: str, place: str, text: str) -> None:
+        file = self._ground.root / place
+        with explained(action, file):
+            self._ground.prepare()
+            write_atomically(file, text.encode("ascii"))
+        self._share(lambda upstream: upstream.put_note(place, text.encode("ascii")))
+
+    def _share(self, act: Callable[[Upstream], None]) -> None:
+        upstream = self._ground.upstream
+        if upstream is None or upstream.readonly:
+            return
+        try:
+            act(upstream)
+        except UpstreamError as error:
+            self._ground.warn(f"store: a note stays on this machine: {error}")
+
+
+def _pin(kind: str, key: str) -> str:
+    return f"pins/{kind}-{key}.json"
 
 
 def _file_name(name: str) -> str:

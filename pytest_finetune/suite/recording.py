@@ -60,15 +60,36 @@ def _held_out(run: ExperimentRun, tree: Mapping[str, Any]) -> list[Row]:
 
 
 def keep(state: FinetuneSession, record: dict[str, Any], answers: Answers) -> None:
-    """Write the record's folder, count the looks, and hand the record to whoever asked for it."""
+    """Count the looks, write the record's folder, and hand the record to whoever asked for it.
+
+    The looks come first, so that the record can say what the store had to say about them.
+    """
     from pytest_finetune.record.validate import RecordError, validate
     from pytest_finetune.record.write import write_record
 
+    _count_looks(state)
+    record["notes"] += [said for said in state.store_warnings() if said not in record["notes"]]
     try:
         validate(record)
     except RecordError as error:  # a fault of ours must not cost the user the record of a long run
         record["notes"].append(f"this record breaks its own schema, please report it: {error}")
     write_record(state.settings.record, record, answers)
+    state.config.hook.pytest_finetune_record(record=record, directory=state.settings.record)
+
+
+def _count_looks(state: FinetuneSession) -> None:
+    """Write down every look and which files hold rules; what cannot be written is a warning of the store's."""
+    from pytest_finetune.store import StoreError
+
+    try:
+        _write_looks(state)
+    except StoreError as error:
+        state.store.warnings.append(
+            f"{error}; this look is not counted, and the next decision on these rows would be too easy"
+        )
+
+
+def _write_looks(state: FinetuneSession) -> None:
     files: set[str] = set()
     for name in state.evidence.experiments():
         tree = state.evidence.tree(name)
@@ -79,4 +100,3 @@ def keep(state: FinetuneSession, record: dict[str, Any], answers: Answers) -> No
             state.store.looks.register(look_of(tree, state.run_named(name, tree).eval_rows), texts)
     if files:
         state.store.remember("rule-files", {"files": sorted(files)})
-    state.config.hook.pytest_finetune_record(record=record, directory=state.settings.record)

@@ -20,5 +20,5 @@ def test_the_page_names_the_limits_that_the_code_has() -> None:
     assert ("killed writers after a day" in page, gc._LEFTOVER_S) == (True, 24 * 3600)
     assert ("set aside after a month" in page, gc._SET_ASIDE_S) == (True, 30 * 24 * 3600)
     assert {pattern.partition("/")[0] for pattern in leftovers.PLACES if "/" in pattern} <= {
-        name for name in ("last", "pins", "digests", "checkpoints") if name in page
+        name for name in ("last", "pins", "digests", "checkpoints", "unsent") if name in page
     }

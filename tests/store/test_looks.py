@@ -118,15 +118,15 @@ def test_a_damaged_line_is_passed_over_with_a_warning(store: Store, junk: bytes)
 
 
 def test_any_changed_byte_of_a_line_makes_it_damaged(store: Store) -> None:
-    from pytest_finetune.store.looks import _record
+    from pytest_finetune.store.book_lines import record_of
 
     store.looks.register(look(), {"json": "t"})
     for line in the_file(store).read_bytes().splitlines():
-        assert _record(line) is not None
+        assert record_of(line) is not None
         for bit in range(8 * len(line)):
             flipped = bytearray(line)
             flipped[bit // 8] ^= 1 << bit % 8
-            assert _record(bytes(flipped)) is None
+            assert record_of(bytes(flipped)) is None
 
 
 def test_rows_that_were_lost_count_as_shared(store: Store) -> None:
