@@ -40,7 +40,7 @@ def error_annotations(record: Json) -> list[str]:
             found.append(command("error", f"{said.word}: {said.reason}", title=name))
     for run in reading.experiments(record):
         for one in reading.findings(run):
-            if one.get("severity") == "error":
+            if one.get("severity") == "error" and one.get("file"):  # a charter's open question has no place
                 said_so = f"{reading.text(one, 'read')}; {reading.text(one, 'fix')}"
                 place = {"file": reading.text(one, "file"), "line": reading.text(one, "line")}
                 found.append(command("error", said_so, title=reading.text(one, "rule"), **place))

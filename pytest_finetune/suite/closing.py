@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_finetune.suite import html_page
+from pytest_finetune.suite.github_actions import publish, workflow_commands
 
 if TYPE_CHECKING:
     from pytest_finetune.session import FinetuneSession
@@ -26,6 +27,7 @@ class Closing:
         self.record: Mapping[str, Any] | None = None
         self.answers: Mapping[str, Mapping[str, Sequence[Any]]] = {}
         self.refusals: Sequence[str] = ()
+        self.unwritten: Sequence[str] = ()
         self.page = html_page.Page(state)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -49,6 +51,7 @@ class Closing:
         if self.record is not None and self.state.settings.finetune:
             self.page.finish()
             self._promote(session)
+            self.unwritten = publish(self.record, self.state.settings.record)
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -128,6 +131,7 @@ class Closing:
 
     def _print(self, terminalreporter: Any) -> None:
         from pytest_finetune.record.terminal import summary_lines
+        from pytest_finetune.record.wording import visible
 
         assert self.record is not None
         where = _relative(self.state.settings.record, self.state.config)
@@ -136,6 +140,10 @@ class Closing:
             terminalreporter.write_line(line.text, **line.marks)
         if self.state.settings.promote is not None:
             self._print_promotion(terminalreporter)
+        for complaint in self.unwritten:
+            terminalreporter.write_line(visible(complaint), yellow=True)
+        for command in workflow_commands(self.record):
+            terminalreporter.write_line(command)
 
     def _print_promotion(self, terminalreporter: Any) -> None:
         from pytest_finetune.record.wording import visible

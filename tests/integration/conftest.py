@@ -225,6 +225,13 @@ def _words(seed: int) -> str:
     return " ".join(f"w{(seed * 7919 + k * 104729) % 99991}" for k in range(6))
 
 
+@pytest.fixture(autouse=True)
+def _outside_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no session of a test write into the summary of the job that runs it."""
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> Project:
     """A small project that would end in keep."""
