@@ -39,7 +39,8 @@ MARKERS: Final = {
     "eval_rule": (
         Stage.RULES,
         "eval_rule(*, primary=False, min_rate=None, min_rate_bound=None, min_gain=None, max_loss=None, "
-        "confidence=None, suite=None, cluster=None, slice=None, protected=None, corpus=False, name=None): "
+        "confidence=None, suite=None, cluster=None, slice=None, protected=None, corpus=False, "
+        "invariant_to=None, direction=None, name=None): "
         "one rule of the evaluation, run on every held-out row and every arm; takes `response`, or `responses`",
     ),
     "decision_rule": (Stage.DECISION, "decision_rule: judges the adapter by `decision`, after all rules"),
@@ -103,6 +104,8 @@ class RuleMark:
     slice: str | None = None
     protected: tuple[str, ...] = ()
     corpus: bool = False
+    invariant_to: tuple[str, ...] = ()
+    direction: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 

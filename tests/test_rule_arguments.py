@@ -25,6 +25,11 @@ from pytest_finetune.suite.rule_arguments import mistakes
         ({"slice": "tags", "protected": "negative"}, "write a list of slices, as in protected=['negative']"),
         ({"slice": "tags", "protected": []}, "write a list of slices"),
         ({"corpus": True, "min_gain": 0.1}, "a corpus rule has one value for each arm and no rows to pair"),
+        ({"invariant_to": ["typos"], "min_rate": 0.9}, "write a list of case, whitespace, typo, numbers"),
+        ({"invariant_to": ["typo"]}, "say how many outcomes must stay, as in min_rate=0.9"),
+        ({"invariant_to": ["typo"], "min_rate": 0.9, "primary": True}, "counts outcomes that stay"),
+        ({"direction": "not lower"}, "say to what the rule is invariant"),
+        ({"invariant_to": ["typo"], "min_rate": 0.9, "direction": "up"}, "write 'same' or 'not lower'"),
         ({"slice": "group", "cluster": "group"}, "every slice would be a single cluster"),
     ],
 )

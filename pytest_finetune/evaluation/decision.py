@@ -138,7 +138,7 @@ def decide(case: Case) -> Decision:
         looks=case.looks,
         alpha=case.primaries[0].levels(case.defaults, case.looks).claim if case.primaries else None,
         comparisons=tuple(
-            one.comparison for many in contests.values() for one in many.values() if not one.rule.corpus
+            one.comparison for many in contests.values() for one in many.values() if one.rule.paired
         ),
         rules=verdicts,
         rules_sha256=rules_sha256(case.rules),
@@ -203,7 +203,7 @@ def _discard_reasons(primary: Contests, contests: Mapping[str, Contests]) -> Ite
 def _gained_elsewhere(primary: Contests, contests: Mapping[str, Contests]) -> Iterator[str]:
     """Yield what a discarded adapter did learn: a better format does not make up for worse answers."""
     for many in contests.values():
-        if many[BASE] is not primary[BASE] and not many[BASE].rule.corpus and many[BASE].demonstrated:
+        if many[BASE] is not primary[BASE] and many[BASE].rule.paired and many[BASE].demonstrated:
             yield f"what it did gain; {many[BASE].comparison.sentence}"
 
 

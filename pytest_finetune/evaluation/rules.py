@@ -36,6 +36,7 @@ class RuleSpec:
     slice: str | None = None
     protected: tuple[str, ...] = ()
     corpus: bool = False
+    invariant_to: tuple[str, ...] = ()
     sha256: str = ""
     changed_after_look: bool = False
 
@@ -55,6 +56,11 @@ class RuleSpec:
         return not (self.primary or self.corpus) and (
             self.max_loss is not None or not any(demand is not None for demand in _demands(self))
         )
+
+    @property
+    def paired(self) -> bool:
+        """Whether what the rule gives on a row tells which arm is better on it."""
+        return not (self.corpus or self.invariant_to)
 
     def levels(self, defaults: DecisionDefaults, look: int) -> Levels:
         """Return the error levels of this rule at a look; its own confidence wins."""

@@ -98,9 +98,10 @@ def _rate(table: Table, wanted: float) -> Check:
         word = "at least" if holds else "below"
         return Check(holds, f"min_rate: the mean score is {rate.mean:.3f}, {word} {wanted:g}")
     needed = needed_passes(wanted, rate.n)
+    verb = "keep their outcome when perturbed" if table.rule.invariant_to else "pass"
     return Check(
         holds,
-        f"min_rate: {int(rate.total):,} of {wording.rows(rate.n)} pass ({wording.percent(rate.mean)}); "
+        f"min_rate: {int(rate.total):,} of {wording.rows(rate.n)} {verb} ({wording.percent(rate.mean)}); "
         f"{wanted:g} needs {needed:,}",
     )
 

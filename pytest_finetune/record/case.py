@@ -37,6 +37,7 @@ def rule_specs(tree: Mapping[str, Any]) -> tuple[RuleSpec, ...]:
             slice=facts.get("slice"),
             protected=tuple(facts.get("protected") or ()),
             corpus=facts.get("corpus", False),
+            invariant_to=tuple(facts.get("invariant_to") or ()),
             sha256=facts["sha256"],
             changed_after_look=facts.get("changed_after_look", False),
         )

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.suite.deciding import decided, look_of, stored_answers
+from pytest_finetune.suite.invariance import write_candidates
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row
@@ -94,6 +95,7 @@ def _write_looks(state: FinetuneSession) -> None:
     for name in state.evidence.experiments():
         tree = state.evidence.tree(name)
         rules = tree.get("rules", {})
+        write_candidates(state.settings.record, rules)
         files |= {facts["nodeid"].split("::")[0] for facts in rules.values()}
         if "looks" in tree:
             texts = {rule: facts["sha256"] for rule, facts in rules.items()}

@@ -17,6 +17,8 @@ KNOWN: Final = (
     "slice",
     "protected",
     "corpus",
+    "invariant_to",
+    "direction",
     "name",
 )
 _SHARES: Final = ("min_rate", "min_rate_bound", "min_gain", "max_loss", "confidence")
@@ -61,12 +63,38 @@ def _contradictions(given: Mapping[str, Any]) -> Iterator[str]:
             f"eval_rule(corpus=True, {paired[0]}=...): a corpus rule has one value for each arm and no rows to pair: "
             "assert in it, or grade it with score(x) and write min_rate"
         )
+    yield from _invariance_mistakes(given)
     if given.get("protected") and given.get("slice") is None:
         yield "eval_rule(protected=...): say by what rows are sliced, as in slice='tags'"
     if given.get("slice") == "group" and given.get("cluster") == "group":
         yield (
             "eval_rule(slice='group', cluster='group'): every slice would be a single cluster, which shows "
             "nothing: slice by tags, or leave cluster out"
+        )
+
+
+def _invariance_mistakes(given: Mapping[str, Any]) -> Iterator[str]:
+    ways, direction = given.get("invariant_to"), given.get("direction")
+    if direction is not None and ways is None:
+        yield "eval_rule(direction=...): say to what the rule is invariant, as in invariant_to=['typo']"
+    if direction is not None and direction not in ("same", "not lower"):
+        yield f"eval_rule(direction={direction!r}): write 'same' or 'not lower'"
+    if ways is None:
+        return
+    from pytest_finetune.data.perturbed import WAYS
+
+    if not (isinstance(ways, (list, tuple)) and ways and all(way in WAYS for way in ways)):
+        yield f"eval_rule(invariant_to={ways!r}): write a list of {', '.join(WAYS)}"
+        return
+    if given.get("min_rate") is None and given.get("min_rate_bound") is None:
+        yield "eval_rule(invariant_to=...): say how many outcomes must stay, as in min_rate=0.9"
+    strays = [
+        key for key in ("primary", "corpus", "min_gain", "max_loss", "slice", "cluster") if given.get(key)
+    ]
+    if strays:
+        yield (
+            f"eval_rule(invariant_to=..., {strays[0]}=...): an invariance rule counts outcomes that stay, which no arm "
+            "gains by answering better: ask for min_rate or min_rate_bound"
         )
 
 

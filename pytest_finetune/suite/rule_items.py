@@ -12,7 +12,7 @@ import pytest
 
 from pytest_finetune.evaluation.arms import BASELINE, TUNED, asking_order
 from pytest_finetune.markers import RuleMark
-from pytest_finetune.suite import whole_file
+from pytest_finetune.suite import invariance, whole_file
 from pytest_finetune.suite.collection import place_of
 from pytest_finetune.suite.confusion import Confusion
 from pytest_finetune.suite.rule_marks import rule_of
@@ -72,6 +72,8 @@ def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
     try:
         if rule.corpus:
             facts |= whole_file.facts(run, item, rule, rows)
+        elif rule.invariant_to:
+            facts |= invariance.facts(run, item, rule, rows)
         else:
             facts |= _score_facts(rule, rows, _scores(run, item, rule, rows))
         run.note(("rules", rule.name), facts)
@@ -99,7 +101,7 @@ def _scores(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Row
     for arm in asking_order(arms):
         answers = run.answers(arm, rule.suite)
         confusion = Confusion()
-        call = _caller(item, confusion)
+        call = caller(item, confusion)
         found[arm] = _arm_scores(call, rows, {id_: as_response(answer) for id_, answer in answers.items()})
         found[arm].confusion = confusion.table()
     ordered = {arm: found[arm] for arm in arms}
@@ -107,7 +109,7 @@ def _scores(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Row
     return ordered
 
 
-def _caller(item: pytest.Function, confusion: Confusion) -> Callable[[Response, Row], float]:
+def caller(item: pytest.Function, confusion: Confusion) -> Callable[[Response, Row], float]:
     """Return a function that runs the rule once and gives its score; row failures pass through."""
     names = item._fixtureinfo.argnames
     values = {name: item.funcargs[name] for name in names}
@@ -260,8 +262,11 @@ def _shown_rows(rows: Rows, facts: Mapping[str, Any]) -> list[str]:
     messages = facts.get("messages", {}).get("tuned", {})
     if whole_file.ALL in messages:
         return [f"  {messages[whole_file.ALL].splitlines()[0]}"]
-    failed = [row for row in rows if row.id in messages]
-    shown = [f"  {row.place}: {(messages[row.id].splitlines() or [''])[0]}" for row in failed[:3]]
+    places = {row.id: row.place for row in rows}
+    failed = [row for row in messages if row.partition("~")[0] in places]
+    shown = [
+        f"  {places[row.partition('~')[0]]}: {(messages[row].splitlines() or [''])[0]}" for row in failed[:3]
+    ]
     if len(failed) > len(shown):
         shown.append(f"  ... {len(failed)} failed rows in the tuned arm; all of them are in the record")
     return shown
