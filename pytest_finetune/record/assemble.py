@@ -19,6 +19,7 @@ _EMPTY: Final[Mapping[str, Any]] = {
     "key": None,
     "key_fields": None,
     "key_changed": {},
+    "changes": None,
     "config": {},
     "config_file": None,
     "overrides": {},

@@ -15,7 +15,17 @@ from pytest_finetune.record import reading
 from pytest_finetune.record.headline import headline
 from pytest_finetune.record.html import Html, element, join
 from pytest_finetune.record.reading import Json
-from pytest_finetune.record.sections import breakdown, data, evidence, facts, gains, rows, run, verdict
+from pytest_finetune.record.sections import (
+    breakdown,
+    data,
+    evidence,
+    facts,
+    gains,
+    rows,
+    run,
+    slices,
+    verdict,
+)
 from pytest_finetune.record.wording import one_line
 
 Answers = Mapping[str, Mapping[str, Sequence[Json]]]
@@ -105,7 +115,8 @@ def _evaluated(experiment: Json, anchor: str) -> list[Html]:
         ("gains", "What the tuning gained", gains.gains(experiment)),
         ("power", "Power, looks and risks", breakdown.power(experiment)),
         ("changed", "Fixed and broken rows", breakdown.changed_rows(experiment, anchor)),
-        ("slices", "Slices", breakdown.slices(experiment, anchor)),
+        ("slices", "Slices", slices.slices(experiment, anchor)),
+        ("labels", "Label confusion", slices.confusion(experiment)),
         ("runtimes", "Runtimes", breakdown.runtimes(experiment)),
     ]
     return [_section(f"{anchor}-{name}", title, body) for name, title, body in parts if body is not None]

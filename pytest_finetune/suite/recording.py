@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -70,11 +71,13 @@ def keep(state: FinetuneSession, record: dict[str, Any], answers: Answers) -> No
 
     _count_looks(state)
     record["notes"] += [said for said in state.store_warnings() if said not in record["notes"]]
+    _compare_with_the_last_run(state, record)
     try:
         validate(record)
     except RecordError as error:  # a fault of ours must not cost the user the record of a long run
         record["notes"].append(f"this record breaks its own schema, please report it: {error}")
     write_record(state.settings.record, record, answers)
+    _remember_for_the_next_run(state, record)
     state.config.hook.pytest_finetune_record(record=record, directory=state.settings.record)
 
 
@@ -102,3 +105,25 @@ def _write_looks(state: FinetuneSession) -> None:
             state.store.looks.register(look_of(tree, state.run_named(name, tree).eval_rows), texts)
     if files:
         state.store.remember("rule-files", {"files": sorted(files)})
+
+
+def _compare_with_the_last_run(state: FinetuneSession, record: dict[str, Any]) -> None:
+    """Put down what changed since each experiment's last run."""
+    from pytest_finetune.record import changes
+
+    for experiment in record["experiments"]:
+        last = state.store.last(f"run-{experiment['name']}")
+        if last is not None:
+            fields = changes.between(last["fields"], changes.outline(experiment))
+            experiment["changes"] = {"created": last["created"], "fields": fields}
+
+
+def _remember_for_the_next_run(state: FinetuneSession, record: Mapping[str, Any]) -> None:
+    """Keep what the next run is compared with; a store that takes no note costs that comparison and nothing else."""
+    from pytest_finetune.record import changes
+    from pytest_finetune.store import StoreError
+
+    with contextlib.suppress(StoreError):
+        for experiment in record["experiments"]:
+            about = {"created": record["created"], "fields": changes.outline(experiment)}
+            state.store.remember(f"run-{experiment['name']}", about)

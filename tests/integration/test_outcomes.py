@@ -71,6 +71,22 @@ def test_the_record_keeps_its_schema(
     assert "None" not in [line.strip() for line in result.outlines]
 
 
+def test_the_record_says_what_changed_since_the_last_run(project: Project) -> None:
+    project.run("--finetune")
+    assert project.experiment()["changes"] is None
+    first = project.record()["created"]
+    project.run("--finetune")
+    assert project.experiment()["changes"] == {"created": first, "fields": {}}
+    rows = (project.path / "eval.jsonl").read_text().splitlines(keepends=True)
+    project.write({"eval.jsonl": "".join(rows[:70])})
+    project.run("--finetune", "--finetune-set", "decision.min_gain=0.2")
+    fields = project.experiment()["changes"]["fields"]
+    assert set(fields) == {"decision.min_gain", "checksums.eval.sha256"}
+    assert fields["decision.min_gain"] == [0.05, 0.2]
+    page = (project.path / "finetune-record" / "report.html").read_text(encoding="utf-8")
+    assert "<td><code>0.05</code></td><td><code>0.2</code></td>" in page
+
+
 def properties(project: Project, test: str) -> dict[str, str]:
     tree = ET.parse(project.path / "junit.xml")
     case = next(case for case in tree.iter("testcase") if case.get("name") == test)

@@ -1,14 +1,14 @@
-"""What stands behind the rates: power and looks, the rows that changed, slices, labels, runtimes."""
+"""What stands behind the rates: power and looks, the rows that changed, runtimes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pytest_finetune.record import reading, svg
+from pytest_finetune.record import reading
 from pytest_finetune.record.html import Child, Html, element, facts, join, table
 from pytest_finetune.record.reading import Json
-from pytest_finetune.record.wording import arm_word, counted, figure, percent
+from pytest_finetune.record.wording import arm_word, counted, figure
 
 
 def power(experiment: Json) -> Html:
@@ -46,7 +46,7 @@ def changed_rows(experiment: Json, anchor: str) -> Html | None:
         name = f"{reading.text(pair, 'rule', 'unnamed rule')} over {against}"
         changed = [[str(row) for row in reading.listed(pair, key)] for key in ("broken", "fixed")]
         if any(changed):
-            rows.append([name, *(_links(ids, places) for ids in changed)])
+            rows.append([name, *(row_links(ids, places) for ids in changed)])
     if not rows:
         return None
     note = element(
@@ -68,7 +68,7 @@ def row_places(experiment: Json, anchor: str) -> dict[str, tuple[str, str]]:
     return places
 
 
-def _links(ids: Sequence[str], places: Mapping[str, tuple[str, str]]) -> Html:
+def row_links(ids: Sequence[str], places: Mapping[str, tuple[str, str]]) -> Html:
     """Link rows by their lines, in the order of the file; long lists are folded and end at 200."""
     order = {name: at for at, name in enumerate(places)}
     known = sorted((row for row in ids if row in places), key=order.__getitem__)
@@ -78,50 +78,6 @@ def _links(ids: Sequence[str], places: Mapping[str, tuple[str, str]]) -> Html:
     if len(ids) <= 12:
         return listed if ids else element("span", "none", class_="ft-muted")
     return element("details", element("summary", counted(len(ids), "row")), listed)
-
-
-def slices(experiment: Json, anchor: str) -> Html | None:
-    """Rates of the primary rule by tag; None where no row has a tag."""
-    main = reading.primary(experiment)
-    if main is None:
-        return None
-    rule, arms = reading.part(experiment, "rules", main), reading.arms(experiment)
-    tags = {
-        reading.text(row, "id"): [str(tag) for tag in reading.listed(row, "tags")]
-        for row in reading.parts(experiment, "held_out")
-    }
-    ids = [str(row) for row in reading.listed(rule, "rows")]
-    names = sorted({tag for row in ids for tag in tags.get(row, [])})
-    places = row_places(experiment, anchor)
-    rows: list[list[Child]] = []
-    for name in names:
-        chosen = [place for place, row in enumerate(ids) if name in tags.get(row, [])]
-        lines = _links([ids[place] for place in chosen], places)
-        rows.append([name, *(_slice(rule, arm, chosen) for arm in arms), lines])
-    if not rows:
-        return None
-    head = ["tag", *map(arm_word, arms), "rows"]
-    note = element(
-        "p", "Slices are small: read them as hints, the decision does not use them.", class_="ft-muted"
-    )
-    return join([table(head, rows, f"{main} by tag", "ft-links"), note])
-
-
-def _slice(rule: Json, arm: str, chosen: list[int]) -> Child:
-    scores = reading.listed(reading.part(rule, "scores"), arm)
-    known = [
-        scores[place] for place in chosen if place < len(scores) and isinstance(scores[place], int | float)
-    ]
-    if not known:
-        return "not run"
-    rate = sum(known) / len(known)
-    return join(
-        [
-            svg.meter(rate),
-            f" {percent(rate)} ",
-            element("span", f"{sum(known):g} of {len(known)}", class_="ft-muted"),
-        ]
-    )
 
 
 def runtimes(experiment: Json) -> Html | None:

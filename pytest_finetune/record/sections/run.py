@@ -12,7 +12,7 @@ from pytest_finetune.record.reading import Json
 from pytest_finetune.record.sections.evidence import badge
 from pytest_finetune.record.wording import counted, duration, figure, size
 
-SERIES: Final = (("loss", "training loss"), ("eval_loss", "held-out loss"))
+SERIES: Final = {"training loss": ("log", "loss"), "held-out loss": ("held_out_loss", "loss")}
 
 
 def training(experiment: Json) -> Html:
@@ -39,15 +39,15 @@ def training(experiment: Json) -> Html:
 
 
 def _curve(done: Json) -> Html:
-    log = reading.parts(done, "log")
-    series = {name: line for key, name in SERIES if (line := _line(log, key))}
+    logs = {name: (reading.parts(done, log), key) for name, (log, key) in SERIES.items()}
+    series = {name: line for name, (log, key) in logs.items() if (line := _line(log, key))}
     if not series:
         return element("p", "No loss was logged.", class_="ft-missing")
     said = [
         f"{name} {figure(line[0][1])} at step {line[0][0]:g}, {figure(line[-1][1])} at step {line[-1][0]:g}"
         for name, line in series.items()
     ]
-    values = (reading.number(step, key) for step in log for key, _ in SERIES)
+    values = (reading.number(step, key) for log, key in logs.values() for step in log)
     lost = sum(value is not None and not math.isfinite(value) for value in values)
     if lost:
         said.append(f"{counted(lost, 'value')} not finite and not drawn")
@@ -75,11 +75,13 @@ def _line(log: Sequence[Json], key: str) -> list[tuple[float, float]]:
 
 
 def _steps(lines: Sequence[Sequence[tuple[float, float]]]) -> list[float]:
-    """Choose the steps whose numbers are written out: all of them, or 40 spread evenly over a long log."""
-    steps = sorted({step for line in lines for step, _ in line})
-    if len(steps) <= 40:
-        return steps
-    return [steps[round(place * (len(steps) - 1) / 39)] for place in range(40)]
+    """Choose the steps whose numbers are written out: at most 40 of each line, spread evenly over a long one."""
+    chosen: set[float] = set()
+    for line in lines:
+        steps = sorted({step for step, _ in line})
+        spread = steps if len(steps) <= 40 else [steps[round(at * (len(steps) - 1) / 39)] for at in range(40)]
+        chosen.update(spread)
+    return sorted(chosen)
 
 
 def _at(line: Sequence[tuple[float, float]], step: float) -> str:
