@@ -11,8 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_finetune import runtime_settings
-from pytest_finetune.runtime_settings import RuntimeSettings
+from pytest_finetune.runtime_settings import RuntimeSettings, as_written, mistakes, read_runtime
 from pytest_finetune.yamlfile import (
     KeyPath,
     Problem,
@@ -287,7 +286,7 @@ def _build(
     lora = dict(tree["lora"])
     if isinstance(lora.get("target_modules"), list):
         lora["target_modules"] = tuple(lora["target_modules"])
-    runtimes = [runtime_settings.read_runtime(entry) for entry in tree.get("runtimes", ("transformers",))]
+    runtimes = [read_runtime(entry) for entry in tree.get("runtimes", ("transformers",))]
     values: dict[str, Any] = {
         "task": tree.get("task", Path(relative).stem),
         "base_model": tree["base_model"],
@@ -311,7 +310,7 @@ def _build(
         root=root,
         overrides=overrides,
         resolved={key: _plain(value) for key, value in values.items()}
-        | {"runtimes": _plain([runtime_settings.as_written(runtime) for runtime in runtimes])},
+        | {"runtimes": _plain([as_written(runtime) for runtime in runtimes])},
         runtime_settings={name: settings for name, settings in runtimes if settings is not None},
         **values,
     )
@@ -359,7 +358,7 @@ def _contradictions(file: YamlFile, tree: Mapping[str, Any], experiment: Experim
 def _runtime_problems(tree: Mapping[str, Any], experiment: Experiment, problem: Any) -> Iterator[Problem]:
     chat = experiment.prompt.template == "chat"
     for at, entry in enumerate(tree.get("runtimes", ())):
-        for mistake in runtime_settings.mistakes(entry, first=at == 0, chat=chat):
+        for mistake in mistakes(entry, first=at == 0, chat=chat):
             yield problem(("runtimes", at, *mistake.path), mistake.text)
         name = experiment.runtimes[at]
         if name in experiment.runtimes[:at]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_finetune.evaluation.arm import Arm
     from pytest_finetune.evaluation.decision import Decision
     from pytest_finetune.evaluation.response import Response
+    from pytest_finetune.evaluation.runtime_match import RuntimeMatch
     from pytest_finetune.experiment import Experiment
     from pytest_finetune.memory.disk import DiskBudget
     from pytest_finetune.memory.hardware import Budget
@@ -127,8 +128,8 @@ def decision(_finetune_experiment: ExperimentRun) -> Decision:
 
 
 @pytest.fixture(scope="session")
-def runtime_match(_finetune_experiment: ExperimentRun) -> tuple[Any, ...]:
-    """How far the tuned arm agrees between runtimes; empty while an experiment names a single runtime."""
+def runtime_match(_finetune_experiment: ExperimentRun) -> tuple[RuntimeMatch, ...]:
+    """How far the tuned arm agrees with itself in each further runtime: ``match.text.rate``, ``match["rule"].rate``."""
     return _finetune_experiment.runtime_match()
 
 

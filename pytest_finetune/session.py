@@ -35,6 +35,7 @@ def begin(config: pytest.Config) -> FinetuneSession:
 
     config.stash[_KEY] = session = FinetuneSession(config, read_settings(config))
     config.pluginmanager.register(huggingface, "finetune-huggingface")
+    config.add_cleanup(session.release)
     return session
 
 
@@ -113,6 +114,11 @@ class FinetuneSession:
                 return run
         overrides = tuple(sorted(tree["overrides"].items(), key=lambda pair: pair[0]))
         return self.run(ExperimentRef(tree["config_file"], overrides))
+
+    def release(self) -> None:
+        """Stop the servers that were started; memory goes with the process."""
+        for run in self._runs.values():
+            run.rest(run.experiment.runtime_settings)
 
     def _hint(self, ref: ExperimentRef) -> str:
         if (self.config.rootpath / ref.file).exists():

@@ -65,7 +65,8 @@ def planned(experiment: Experiment) -> dict[str, ArmPlan]:
         plans.append(
             plan(PROMPTED, "base", "few-shot", opponent=True, min_gain=experiment.decision.prompt_gain)
         )
-    plans.append(plan(TUNED, "tuned", "zero-shot"))
+    tuned = plan(TUNED, "tuned", "zero-shot")
+    plans += [tuned, *(tuned.elsewhere(runtime) for runtime in experiment.runtimes[1:])]
     plans += [_from_outside(experiment, name, arm) for name, arm in experiment.arms.items()]
     return {one.name: one for one in plans}
 

@@ -25,13 +25,18 @@ class NextChange:
 
 
 class Agreement(NamedTuple):
-    """How often the tuned arm scores alike in two runtimes, and the rows on which it does not."""
+    """How often the tuned arm is alike in two runtimes, and the rows on which it is not."""
 
     first: str
     second: str
     same: int
     total: int
     rows: tuple[str, ...] = ()
+
+    @property
+    def rate(self) -> float:
+        """The share of rows that are alike; 1 where there is none to compare."""
+        return self.same / self.total if self.total else 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,11 @@ def expected_arms(tree: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(tree.get("planned_arms", ()))
 
 
+def judged_arms(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the planned arms of the first runtime, in which the decision is made."""
+    return tuple(arm for arm in expected_arms(tree) if not arm.startswith("tuned@"))
+
+
 def defaults_of(tree: Mapping[str, Any]) -> DecisionDefaults:
     """Return the experiment's decision defaults."""
     return DecisionDefaults(**tree["config"]["decision"])

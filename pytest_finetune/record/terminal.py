@@ -91,6 +91,7 @@ def _one(experiment: Json, columns: int) -> list[Line]:
         for text, colour in slice_lines(experiment)
         for line in _wrapped(text, columns, SLICE_LINES)
     ]
+    facts += _runtimes(experiment)
     table = [*_rates(experiment, columns), *_gains(experiment, columns), *slices[:SLICE_LINES]]
     if not table:
         table = [
@@ -166,6 +167,20 @@ def _training(experiment: Json) -> str:
     return f"  training  trained {steps} in {seconds}{fall}; adapter {key}"
 
 
+def _runtimes(experiment: Json) -> list[str]:
+    """How far the tuned model answers alike in each further runtime; at most two lines."""
+    main = reading.primary(experiment)
+    lines = []
+    for match in reading.parts(experiment, "runtime_match")[:2]:
+        text, rule = reading.part(match, "text"), reading.part(match, "rules", main or "")
+        first, second = (one_line(reading.text(match, key, "?"), 20) for key in ("first", "second"))
+        said = f"{reading.text(text, 'same')} of {reading.text(text, 'total')} texts"
+        if rule:
+            said += f", {reading.text(rule, 'same')} of {reading.text(rule, 'total')} scores"
+        lines.append(f"  runtimes  {second} like {first}: {said}")
+    return lines
+
+
 def _rates(experiment: Json, columns: int) -> list[Line]:
     """A table of arms by rules: rate and interval; the intervals give way where the columns are too few."""
     arms, names = reading.arms(experiment), reading.rules(experiment)
@@ -222,6 +237,8 @@ def _gains(experiment: Json, columns: int) -> list[Line]:
     lines = []
     for pair in reading.comparisons(experiment):
         if main is not None and pair.get("rule") != main:
+            continue
+        if str(pair.get("against")).startswith("tuned@"):  # its line says more: how far the two agree
             continue
         fixed, broken = len(reading.listed(pair, "fixed")), len(reading.listed(pair, "broken"))
         same = reading.whole(pair, "same")

@@ -130,6 +130,7 @@ def answers_of(run: ExperimentRun, plan: ArmPlan, suite: str | None = None) -> M
     answers = _read(entry, prompts)
     facts = _arm_facts(plan, suite, answers)
     facts |= {"outputs_key": entry.key, "reused": reused, **(outside.facts if outside else {})}
+    facts |= _told(plan, _about(run, plan, adapter))
     run.note(("arms", label(plan.name, suite)), facts)
     return answers
 
@@ -168,13 +169,33 @@ def _prompts(run: ExperimentRun, plan: ArmPlan, suite: str | None) -> tuple[Prom
 
 
 def _key(run: ExperimentRun, plan: ArmPlan, prompts: Sequence[Prompted], adapter: Path | None) -> Any:
-    from pytest_finetune.fingerprint import model_digest, outputs_key
+    from pytest_finetune.fingerprint import digest, model_digest, outputs_key
 
     outside = outside_of(run, plan)
     experiment = (outside and outside.experiment) or run.experiment
     model = model_digest(base_of(run, experiment), adapter, quantization=experiment.quantization)
     asked = [[prompted.id, prompted.prompt] for prompted in prompts]
-    return outputs_key(model, asked, plan.generation, plan.runtime, environment_of(run))
+    about = _about(run, plan, adapter)
+    environment = environment_of(run) | ({"runtime_sha256": digest(about)} if about else {})
+    return outputs_key(model, asked, plan.generation, plan.runtime, environment)
+
+
+def _about(run: ExperimentRun, plan: ArmPlan, adapter: Path | None) -> dict[str, Any]:
+    """Return what a runtime with settings says of itself; empty for one without."""
+    from pytest_finetune.evaluation.runtimes.protocol import DescribedRuntime
+
+    if plan.runtime not in run.experiment.runtime_settings:
+        return {}
+    runtime = run.runtime_named(plan.runtime)
+    if not isinstance(runtime, DescribedRuntime):
+        return {}
+    return run.once(f"identity of {plan.runtime} for {plan.model}", lambda: runtime.about(adapter))
+
+
+def _told(plan: ArmPlan, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Name a runtime with settings by what it answers with."""
+    version = about.get("dtype") or about.get("version")
+    return {"runtime": f"{plan.runtime} ({version})"} if isinstance(version, str) else {}
 
 
 def _ask(
@@ -191,6 +212,7 @@ def _ask(
     store = run.session.store
 
     def write(folder: Path) -> None:
+        run.rest(run.runtimes - {plan.runtime})  # two engines need not fit into one memory
         runtime = _runtime(run, plan)
         write_answers(folder / ANSWERS_FILE, runtime.answer(prompts, plan.generation, adapter))
         if plan.model == "base_model":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_finetune.record.case import case_of, expected_arms, rule_specs
+from pytest_finetune.record.case import case_of, judged_arms, rule_specs
 from pytest_finetune.suite.answering import ANSWERS_FILE
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_finetune.evaluation.answers import Answer
     from pytest_finetune.evaluation.decision import Case, Decision
     from pytest_finetune.evaluation.diagnosis import DiagnosisEvidence, NextChange
+    from pytest_finetune.evaluation.runtime_match import RuntimeMatch
     from pytest_finetune.session import FinetuneSession
     from pytest_finetune.store import Look
     from pytest_finetune.suite.run import ExperimentRun
@@ -22,15 +23,18 @@ def decided(run: ExperimentRun, tree: Mapping[str, Any]) -> Decision:
     """Judge, and name the one next change that the evidence points to."""
     from pytest_finetune.evaluation.decision import decide
     from pytest_finetune.evaluation.diagnosis import collapsed_label, diagnose
+    from pytest_finetune.evaluation.runtime_match import warnings_of
 
     case = case_of(tree)
     decision = decide(case)
     if decision.undecided:
         return decision
-    evidence = _evidence(run, tree, case, decision.verdict)
+    found = matches(run.session, tree)
+    evidence = _evidence(run, tree, case, decision.verdict, found)
     collapse = collapsed_label(evidence)
     if collapse is not None:
         decision = decision.warned([collapse.sentence])
+    decision = decision.warned(tuple(warnings_of(found, case.primaries[0].name)))
     return decision.advised(diagnose(evidence, [_plugin_diagnosis(run)]))
 
 
@@ -42,12 +46,21 @@ def _plugin_diagnosis(run: ExperimentRun) -> Callable[[DiagnosisEvidence], NextC
     return ask
 
 
-def _evidence(run: ExperimentRun, tree: Mapping[str, Any], case: Case, verdict: str) -> DiagnosisEvidence:
+def matches(state: FinetuneSession, tree: Mapping[str, Any]) -> tuple[RuntimeMatch, ...]:
+    """Return how far the tuned arm agrees between runtimes, from the facts and the stored answers."""
+    from pytest_finetune.record.runtime_match import runtime_matches
+
+    return runtime_matches(tree, lambda arm: stored_answers(state, tree, arm))
+
+
+def _evidence(
+    run: ExperimentRun, tree: Mapping[str, Any], case: Case, verdict: str, found: Sequence[RuntimeMatch]
+) -> DiagnosisEvidence:
     from pytest_finetune.evaluation.diagnosis import DiagnosisEvidence
 
     primary = case.primaries[0]
     rows = tuple(run.eval_rows)
-    answers = {arm: stored_answers(run.session, tree, arm) for arm in case.arms}
+    answers = {arm: stored_answers(run.session, tree, arm) for arm in judged_arms(tree)}
     texts = {arm: tuple(found[row.id].response for row in rows) for arm, found in answers.items() if found}
     label = run.contract.label_of
     training = tree.get("training") or {}
@@ -70,6 +83,7 @@ def _evidence(run: ExperimentRun, tree: Mapping[str, Any], case: Case, verdict: 
         training_outputs=tuple(row.output for row in run.train_rows),
         truncated=_truncated(run),
         longest_tokens=training.get("tokens", {}).get("max"),
+        runtime_match=tuple(match.rules[primary.name] for match in found if primary.name in match.rules),
     )
 
 
@@ -97,7 +111,7 @@ def look_of(tree: Mapping[str, Any], rows: Iterable[Row]) -> Look:
     from pytest_finetune.fingerprint import digest
     from pytest_finetune.store import Look
 
-    answers = {arm: tree["arms"][arm]["answers_sha256"] for arm in expected_arms(tree)}
+    answers = {arm: tree["arms"][arm]["answers_sha256"] for arm in judged_arms(tree)}
     return Look(
         adapter=tree["training"]["adapter_sha256"],
         answers=digest(answers),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pytest_finetune.suite.deciding import decided, look_of, stored_answers
+from pytest_finetune.suite.deciding import decided, look_of, matches, stored_answers
 from pytest_finetune.suite.invariance import write_candidates
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def _experiment(
     if not state.settings.finetune:
         return experiment_record(name, tree, (), None, several=several)
     run = state.run_named(name, tree)
+    tree = {**tree, "runtime_match": [match.as_json() for match in matches(state, tree)]}
     return experiment_record(name, tree, _held_out(run, tree), decided(run, tree), several=several)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, overload
 
 import pytest
 
-from pytest_finetune.evaluation.arms import asking_order, planned
+from pytest_finetune.evaluation.arms import TUNED, asking_order, planned
 from pytest_finetune.evaluation.response import Response
 from pytest_finetune.markers import ExperimentRef, Stage
 from pytest_finetune.suite import answering, header, outside, planning, tokens, training_step
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_finetune.evaluation.arm import Arm
     from pytest_finetune.evaluation.arms import ArmPlan
     from pytest_finetune.evaluation.decision import Decision
+    from pytest_finetune.evaluation.runtime_match import RuntimeMatch
     from pytest_finetune.evaluation.runtimes import Runtime
     from pytest_finetune.experiment import Experiment
     from pytest_finetune.memory.hardware import Budget
@@ -224,6 +225,12 @@ class ExperimentRun:
         self.runtimes.add(name)
         return self.once(f"runtime {name}", lambda: answering.runtime_for(self, name))
 
+    def rest(self, names: Iterable[str]) -> None:
+        """Let runtimes that were made give back their memory, or stop their server."""
+        for made in [self._made.get(f"runtime {name}") for name in names]:
+            if made is not None:
+                made.release()
+
     @step
     def base_model(self) -> BaseModel:
         """The base model, for tests that ask it themselves."""
@@ -304,9 +311,14 @@ class ExperimentRun:
 
         return decided(self, self.tree())
 
-    def runtime_match(self) -> tuple[Any, ...]:
+    def runtime_match(self) -> tuple[RuntimeMatch, ...]:
         """Return the agreement between runtimes; an experiment that names one runtime has none."""
-        return ()
+        from pytest_finetune.suite.deciding import matches
+
+        for plan in self.arms.values():
+            if plan.name.partition("@")[0] == TUNED:
+                self.answers_to(plan)
+        return matches(self.session, self.tree())
 
     def per_row(self, request: pytest.FixtureRequest, name: str) -> PerRow:
         """Return the stand-in that a rule's set-up sees; the loop puts each row's own in its place."""

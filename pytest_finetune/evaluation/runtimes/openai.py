@@ -94,10 +94,11 @@ class OpenAIRuntime:
         if self._settings.url is not None:
             wire = self._wire(self._settings.url)
             return Asked(wire, self._remote_model(wire, adapter), None)
-        folder = str(self._model_folder(adapter))
         given = (
             self._settings.model if adapter is not None else self._settings.base_model or self._settings.model
         )
+        needed = self._settings.starts_per_model or given is None
+        folder = str(self._model_folder(adapter)) if needed else ""
         served = folder if self._settings.starts_per_model else ""
         if self._server is None or self._served != served or self._server.ended:
             self._start(served)

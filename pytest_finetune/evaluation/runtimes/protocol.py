@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from pytest_finetune.evaluation.answers import Answer
@@ -31,4 +31,16 @@ class Runtime(Protocol):
 
     def release(self) -> None:
         """Give the model's memory back; the next answer loads it again."""
+        ...
+
+
+@runtime_checkable
+class DescribedRuntime(Runtime, Protocol):
+    """A runtime with settings of its own, on which its answers hang."""
+
+    def about(self, adapter: Path | None = None) -> dict[str, Any]:
+        """Return, as JSON, what the answers' key must hold besides model, prompts, generation and packages.
+
+        Loads no model. Raises AnsweringError.
+        """
         ...

@@ -35,6 +35,7 @@ def power(experiment: Json) -> Html:
 
 
 MOST_LINKS: Final = 200
+_APART: Final = 5
 
 
 def changed_rows(experiment: Json, anchor: str) -> Html | None:
@@ -82,13 +83,19 @@ def row_links(ids: Sequence[str], places: Mapping[str, tuple[str, str]]) -> Html
 
 def runtimes(experiment: Json) -> Html | None:
     """How far the tuned arm agrees between runtimes; None where one runtime was used."""
-    found = reading.parts(experiment, "runtime_match")
-    keys = sorted({key for match in found for key in match})
-    rows: list[list[Child]] = [[_value(match.get(key)) for key in keys] for match in found]
-    return table(keys, rows, "Agreement of the tuned model between runtimes") if rows else None
+    rows: list[list[Child]] = []
+    for match in reading.parts(experiment, "runtime_match"):
+        first, second = (reading.text(match, key, "unknown") for key in ("first", "second"))
+        named = [("raw text", reading.part(match, "text")), *reading.part(match, "rules").items()]
+        rows += [
+            [second, first, what, *_agreed(found)] for what, found in named if isinstance(found, Mapping)
+        ]
+    head = ["runtime", "against", "what", "alike", "rows that differ"]
+    return table(head, rows, "Agreement of the tuned model between runtimes") if rows else None
 
 
-def _value(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_value(value[key])}" for key in sorted(value))
-    return figure(value) if isinstance(value, float) else "–" if value is None else str(value)
+def _agreed(found: Json) -> list[Child]:
+    apart = [str(row) for row in reading.listed(found, "rows")]
+    more = f" and {len(apart) - _APART}" if len(apart) > _APART else ""
+    same, total = reading.whole(found, "same"), reading.whole(found, "total")
+    return [f"{same} of {total}", (", ".join(apart[:_APART]) + more) or "none"]

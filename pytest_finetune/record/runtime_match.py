@@ -1,0 +1,47 @@
+"""From an experiment's facts and its answers: how the tuned arm agrees between the runtimes that were asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytest_finetune.evaluation.arms import TUNED
+from pytest_finetune.record.case import scores_of
+
+if TYPE_CHECKING:
+    from pytest_finetune.evaluation.answers import Answer
+    from pytest_finetune.evaluation.runtime_match import RuntimeMatch
+
+
+def runtime_matches(
+    tree: Mapping[str, Any], answers_of: Callable[[str], Mapping[str, Answer]]
+) -> tuple[RuntimeMatch, ...]:
+    """Return one match for each further runtime in which the tuned arm has answered."""
+    planned = tree.get("planned_arms", {})
+    further = [name for name in planned if name.startswith(f"{TUNED}@") and name in tree.get("arms", {})]
+    ours = answers_of(TUNED) if further and TUNED in tree["arms"] else {}
+    if not ours:
+        return ()
+    return tuple(_match(tree, name, ours, answers_of(name)) for name in further)
+
+
+def _match(
+    tree: Mapping[str, Any], name: str, ours: Mapping[str, Answer], theirs: Mapping[str, Answer]
+) -> RuntimeMatch:
+    from pytest_finetune.evaluation.runtime_match import RuntimeMatch, agreement
+
+    first, second = (tree["planned_arms"][arm]["runtime"] for arm in (TUNED, name))
+    rows = [row for row in ours if row in theirs]
+    text = agreement(
+        first,
+        second,
+        rows,
+        [ours[row].response for row in rows],
+        [theirs[row].response for row in rows],
+    )
+    rules = {}
+    for rule in tree.get("rules", {}):
+        scores = scores_of(tree, rule)
+        if TUNED in scores.arms and name in scores.arms:
+            rules[rule] = agreement(first, second, scores.rows, scores.arms[TUNED], scores.arms[name])
+    return RuntimeMatch(first, second, text, rules)
