@@ -11,7 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_finetune.runtime_settings import RuntimeSettings, as_written, mistakes, read_runtime
+from pytest_finetune.runtime_settings import (
+    RuntimeSettings,
+    ServerSettings,
+    as_written,
+    mistakes,
+    read_runtime,
+)
 from pytest_finetune.yamlfile import (
     KeyPath,
     Problem,
@@ -365,6 +371,15 @@ def _runtime_problems(tree: Mapping[str, Any], experiment: Experiment, problem: 
             yield problem(
                 ("runtimes", at), f"{name!r} is the name of an earlier runtime: give each its own `name`"
             )
+        if at and name in experiment.paths.suites:
+            yield problem(("runtimes", at), f"{name!r} is the name of a suite too: give one of them another")
+    first = experiment.runtime_settings.get(experiment.runtimes[0])
+    brought = [name for name, arm in experiment.arms.items() if arm.answers is None]
+    if isinstance(first, ServerSettings) and not first.starts_per_model and brought:
+        text = f"this server has two models, the base and the tuned one: it cannot answer for the arm {brought[0]!r}"
+        yield problem(
+            ("runtimes", 0), f"{text}; start it by a command with {{model}}, or import the arm's answers"
+        )
 
 
 def _arm_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:

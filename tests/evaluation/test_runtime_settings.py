@@ -16,17 +16,17 @@ peft_method: lora
 lora: {r: 4}
 training: {num_train_epochs: 1}
 prompt: {template: TEMPLATE}
-paths: {train_file: train.jsonl, eval_file: eval.jsonl}
+paths: {train_file: train.jsonl, eval_file: eval.jsonlSUITES}
 runtimes: RUNTIMES
 """
 SERVE = "{openai: {serve: 'serve {model} --port {port}'}}"
 
 
-def load(root: Path, runtimes: str, template: str = "'{input} ->'") -> Experiment:
+def load(root: Path, runtimes: str, template: str = "'{input} ->'", suites: str = "") -> Experiment:
     for name in ("train.jsonl", "eval.jsonl"):
         (root / name).touch()
     (root / "base").mkdir(exist_ok=True)
-    text = EXPERIMENT.replace("RUNTIMES", runtimes).replace("TEMPLATE", template)
+    text = EXPERIMENT.replace("RUNTIMES", runtimes).replace("TEMPLATE", template).replace("SUITES", suites)
     (root / "finetune.yaml").write_text(text)
     return load_experiment(root, "finetune.yaml", {})
 
@@ -103,3 +103,18 @@ def test_messages_cannot_go_to_completions(tmp_path: Path) -> None:
         ExperimentError, match=r"contradicts prompt\.template: chat, whose prompts are messages"
     ):
         load(tmp_path, "[a, {openai: {url: 'http://h', api: completions}}]", template="chat")
+
+
+def test_a_server_with_two_models_cannot_answer_for_a_third(tmp_path: Path) -> None:
+    server = "[{openai: {url: 'http://h', base_model: b}}]"
+    with pytest.raises(
+        ExperimentError, match="it cannot answer for the arm 'champion'; start it by a command"
+    ):
+        load(tmp_path, server + "\narms: {champion: {adapter: abcdef}}")
+    assert load(tmp_path, f"[{SERVE}]\narms: {{champion: {{adapter: abcdef}}}}").runtimes == ("openai",)
+
+
+def test_a_runtime_and_a_suite_need_two_names(tmp_path: Path) -> None:
+    (tmp_path / "other.jsonl").touch()
+    with pytest.raises(ExperimentError, match="'merged' is the name of a suite too"):
+        load(tmp_path, "[transformers, merged]", suites=", suites: {merged: other.jsonl}")
