@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +120,14 @@ def test_a_runtime_and_a_suite_need_two_names(tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").touch()
     with pytest.raises(ExperimentError, match="'merged' is the name of a suite too"):
         load(tmp_path, "[transformers, merged]", suites=", suites: {merged: other.jsonl}")
+
+
+def test_the_page_names_every_setting_and_its_example_loads(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "runtimes.md").read_text(encoding="utf-8")
+    table = page[page.index("| key |") : page.index("## What is compared")]
+    named = set(
+        re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line[:1] == "|"))
+    )
+    assert named == {field.name for field in dataclasses.fields(ServerSettings)}
+    example = page[page.index("```yaml") + 7 : page.index("```\n\n| runtime")].replace("runtimes:", "", 1)
+    assert load(tmp_path, example).runtimes == ("transformers", "merged", "prod")

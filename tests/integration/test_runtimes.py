@@ -232,6 +232,14 @@ def test_a_server_that_dies_is_an_error_with_its_log_and_leaves_no_half_record(p
     assert project.experiment()["decision"]["verdict"] == "keep"
 
 
+def test_an_adapter_that_was_compared_in_two_runtimes_is_promoted(project: Project) -> None:
+    elsewhere(project, differ=1)
+    fit = "import pytest\n\n@pytest.mark.oom_fit\ndef test_fits(experiment):\n    assert experiment.name\n"
+    project.write({"test_fit.py": fit})
+    result = project.run("--finetune", "--finetune-promote")
+    result.stdout.fnmatch_lines(["promoted: *artifacts/adapter"])
+
+
 def test_an_unknown_runtime_is_named(project: Project) -> None:
     serve(project)
     file = project.path / "finetune.yaml"
