@@ -29,6 +29,11 @@ FLAGS: Final = (
     "--host-resolver-rules=MAP * ~NOTFOUND", "--remote-debugging-pipe",
 )  # fmt: skip
 PATIENCE_S: Final = 60.0
+ROOT: Final = Path(__file__).parents[1]
+AXE: Final = Path(os.environ.get("AXE_CORE", ROOT / "build/npm/node_modules/axe-core/axe.min.js"))
+NO_AXE: Final = (
+    "no axe-core here: npm install --prefix build/npm axe-core, or name its axe.min.js in AXE_CORE"
+)
 
 
 class BrowserError(RuntimeError):
@@ -221,6 +226,16 @@ class Tab:
             event
             for event in events
             if event.get("method") == method and event.get("sessionId") == self._session
+        ]
+
+    def serious(self) -> list[str]:
+        """Return what axe-core calls serious or critical on this page, with the first element that it means."""
+        self.evaluate(AXE.read_text(encoding="utf-8") + ";0")
+        found = self.evaluate("axe.run().then(said => said.violations)")
+        return [
+            f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:200]}"
+            for one in found
+            if one["impact"] in ("serious", "critical")
         ]
 
     def close(self) -> None:

@@ -21,16 +21,17 @@ def escape_test_id(nodeid: str, cells: list[str]) -> None:
             cells[place] = _TEST_ID.format(text(cell[len(head) : -len(rest)]))
 
 
-def escaped(environment: Mapping[str, Any]) -> dict[str, Any]:
+def escaped(environment: Mapping[str, Any]) -> dict[str, str]:
     """Escape an environment table: its values become text, whatever they hold."""
     return {visible(key): _escaped(value) for key, value in environment.items()}
 
 
-def _escaped(value: object) -> Any:
+def _escaped(value: object) -> str:
+    """Put a value on one line of text; pytest-html's own list of a mapping is broken markup."""
     if isinstance(value, Mapping):
-        return {str(text(key)): _escaped(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_escaped(inner) for inner in value]
+        value = ", ".join(f"{key} {inner}" for key, inner in value.items())
+    elif isinstance(value, list | tuple):
+        value = ", ".join(map(str, value))
     return str(text(value))
 
 
@@ -40,6 +41,7 @@ def spell_out(logs: list[str]) -> None:
 
 
 def named(page: str) -> str:
-    """Give pytest-html's page its language, and its filter boxes their names: a screen reader asks for both."""
+    """Give pytest-html's page what a screen reader asks for: its language, its main part, names for its boxes."""
     page = page.replace("<html>", '<html lang="en">', 1)
+    page = page.replace('<div class="summary">', '<div class="summary" role="main">', 1)
     return _BOX.sub(r'<input aria-label="show \2" \1', page)

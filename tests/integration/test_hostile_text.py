@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.chromium import CHROMIUM, Browser
+from benchmarks.chromium import AXE, CHROMIUM, NO_AXE, Browser
 
 if TYPE_CHECKING:
     from .conftest import Project
@@ -78,6 +78,14 @@ def test_nothing_hostile_is_obeyed(project: Project, monkeypatch: pytest.MonkeyP
             assert TEST_FILE in shown
             assert "\\u202ereversed" in shown
             assert "\u202e" not in shown
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.skipif(not AXE.is_file(), reason=NO_AXE)
+def test_axe_finds_nothing_serious_on_the_whole_page(project: Project) -> None:
+    project.run("--finetune", subprocess=True)
+    with Browser() as browser:
+        assert browser.open(project.path / "finetune-record" / "report.html").serious() == []
 
 
 def test_a_blocked_test_shows_foreign_text_and_does_not_obey_it(project: Project) -> None:

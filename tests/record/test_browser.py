@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,14 +9,9 @@ from typing import Any, Final
 
 import pytest
 
-from benchmarks.chromium import CHROMIUM, Browser, Tab
+from benchmarks.chromium import AXE, CHROMIUM, NO_AXE, Browser, Tab
 from pytest_finetune.record.page import summary_html
 
-ROOT: Final = Path(__file__).parents[2]
-AXE: Final = Path(os.environ.get("AXE_CORE", ROOT / "build/npm/node_modules/axe-core/axe.min.js"))
-NO_AXE: Final = (
-    "no axe-core here: npm install --prefix build/npm axe-core, or name its axe.min.js in AXE_CORE"
-)
 # What sticks out of the window; what may scroll by itself is apart.
 WIDE: Final = """[...document.querySelectorAll('.ft *')].filter(one =>
   !one.closest('.ft-scroll, svg, .ft-quiet, pre, details:not([open]) > :not(summary)')
@@ -89,18 +83,7 @@ def test_axe_finds_nothing_serious(
         del run["held_out"][12:]
     tab = show(sample, dark=dark)
     tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    assert serious(tab) == []
-
-
-def serious(tab: Tab) -> list[str]:
-    """Return what axe-core calls serious or critical, with the element it means."""
-    tab.evaluate(AXE.read_text(encoding="utf-8") + ";0")
-    found = tab.evaluate("axe.run().then(said => said.violations)")
-    return [
-        f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:200]}"
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
+    assert tab.serious() == []
 
 
 def test_without_scripts_every_row_is_there_and_no_dead_control(

@@ -41,7 +41,7 @@ def data(experiment: Json) -> Html:
         if any(reading.part(known, split, *path[:-1]).get(path[-1]) is not None for split in splits)
     ]
     shares = [row for kind in ("label", "tag") for row in _share_rows(known, splits, kind)]
-    head = ["", *({"train": "training", "eval": "held out"}.get(split, split) for split in splits)]
+    head = ["of the rows", *({"train": "training", "eval": "held out"}.get(split, split) for split in splits)]
     profile = element("div", table(head, rows, "Profile of the rows"), _overlap(known))
     beside = element("div", table(head, shares, "Labels and tags")) if shares else None
     return join([element("div", profile, beside, class_="ft-pair"), _findings(experiment), _waived(known)])

@@ -84,7 +84,7 @@ def config(experiment: Json) -> Html:
         return join([since, element("p", "The configuration was not recorded.", class_="ft-missing")])
     file = reading.text(experiment, "config_file", "the experiment file")
     caption = f"All keys of {file}, defaults included"
-    whole = element("details", element("summary", caption), table(["key", "value", ""], rows, caption))
+    whole = element("details", element("summary", caption), table(["key", "value", "note"], rows, caption))
     return join([_remote_code(experiment), since, whole])
 
 
