@@ -73,6 +73,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         xdist.write_map(session.config, session.items)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the xdist controller what the store had to say."""
+    if xdist.is_worker(session.config):
+        xdist.tell(session.config, _state(session.config).store_warnings())
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip, block or refuse a test before its fixtures are set up."""

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_finetune.suite import html_page
+from pytest_finetune.suite import html_page, xdist
 from pytest_finetune.suite.github_actions import publish, workflow_commands
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
     from pytest_finetune.session import FinetuneSession
 
 NO_PYTEST_HTML = "no report.html: pytest-html is not installed or switched off"
@@ -29,10 +31,16 @@ class Closing:
         self.refusals: Sequence[str] = ()
         self.unwritten: Sequence[str] = ()
         self.page = html_page.Page(state)
+        self._told_by_workers: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the evidence that a report carries."""
         self.state.evidence.receive(report)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: WorkerController) -> None:
+        """Take what the store had to say on a worker."""
+        self._told_by_workers += xdist.told(node)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, Any, Any]:
@@ -117,7 +125,7 @@ class Closing:
         narrowed = self.state.narrowed()
         if narrowed:
             notes.append(f"narrowed run: {', '.join(narrowed)}")
-        return notes + self.state.store_warnings()
+        return list(dict.fromkeys(notes + self._told_by_workers + self.state.store_warnings()))
 
     def _promote(self, session: pytest.Session) -> None:
         if self.state.settings.promote is None:

@@ -61,12 +61,15 @@ class ProgressLine:
             os.write(2, f"[{self._config.workerinput['workerid']}] {text}\n".encode())  # type: ignore[attr-defined]
 
     def say(self, text: str) -> None:
-        """Print one whole line, such as who holds a lock that is waited for."""
-        if self._live:
+        """Print one whole line, such as who holds a lock that is waited for; also where there is no terminal.
+
+        A run that waits on a CI machine must not look like one that hangs.
+        """
+        if self._worker:
+            os.write(2, f"{text}\n".encode())
+        else:
             self._end_line()
             self._write(f"\n{text}\n")
-        elif self._worker:
-            os.write(2, f"{text}\n".encode())
 
     def close(self) -> None:
         """Leave the terminal as the next line expects it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 _INPUT: Final = "pytest_finetune_map"
+_WARNINGS: Final = "pytest_finetune_store_warnings"
 
 
 def is_worker(config: pytest.Config) -> bool:
@@ -62,6 +63,17 @@ def write_map(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
     partial = folder / f"{worker}.partial"
     partial.write_text(json.dumps(found), encoding="utf-8")
     partial.replace(folder / f"{worker}.json")
+
+
+def tell(config: pytest.Config, warnings: Sequence[str]) -> None:
+    """On a worker: hand the store's warnings over with the worker's last message."""
+    config.workeroutput[_WARNINGS] = list(warnings)  # type: ignore[attr-defined]
+
+
+def told(node: WorkerController) -> Sequence[str]:
+    """On the controller: return the store's warnings of a worker; nothing of one that crashed."""
+    found: Sequence[str] = getattr(node, "workeroutput", {}).get(_WARNINGS, ())
+    return found
 
 
 class Grouping:
