@@ -21,7 +21,8 @@ class Answer:
     """The outcome of a command.
 
     `lines` are for a reader, `tree` is for programs; `yes` is False when the question was answered with no;
-    `warnings` go to standard error; `rows` are the table of commands that know ``--csv``.
+    `warnings` go to standard error; `rows` are the table of commands that know ``--csv``, `page`
+    is the markup of those that know ``--html``.
     """
 
     lines: Sequence[str]
@@ -29,6 +30,7 @@ class Answer:
     yes: bool = True
     warnings: Sequence[str] = ()
     rows: Sequence[Mapping[str, Any]] = ()
+    page: str = ""
 
     def as_json(self) -> str:
         """Return the tree as ASCII, so that no character of it reaches a terminal as a command."""

@@ -79,6 +79,8 @@ def _print(answer: Answer, args: argparse.Namespace) -> None:
         print(answer.as_json())
     elif getattr(args, "csv", False):
         print(visible(answer.as_csv(), keep="\n"))
+    elif answer.page:
+        print(answer.page)
     else:
         print("\n".join(visible(line) for line in answer.lines))
 

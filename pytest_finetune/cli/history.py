@@ -1,4 +1,4 @@
-"""``pytest-finetune history``: every adapter in the store."""
+"""``pytest-finetune history``: every run in the store, the discarded ones too, and every adapter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_finetune.cli import arguments
+from pytest_finetune.cli import arguments, runs
 from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.project import existing_store_of, store_of
 from pytest_finetune.record.wording import counted, duration, figure, size
@@ -15,10 +15,10 @@ from pytest_finetune.record.wording import counted, duration, figure, size
 if TYPE_CHECKING:
     from pytest_finetune.store import Entry, Store
 
-HELP: Final = "all adapters in the store, one table"
+HELP: Final = "all runs in the store, one table"
 DESCRIPTION: Final = (
-    "List the adapters of the store, the newest first. Verdicts are not kept in the store: "
-    "they stand in the record of each run."
+    "List the finished runs that the store remembers, the newest first: verdict, rates, gains, time and memory. "
+    "Discarded runs stay. Where no run was remembered, the adapters of the store are listed."
 )
 _TOLD: Final = ("task", "experiment", "steps", "final_loss", "seconds")
 _KEY_SHOWN: Final = 12
@@ -30,16 +30,20 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     forms = command.add_mutually_exclusive_group()
     arguments.add_json(forms)
     forms.add_argument("--csv", action="store_true", help="print the table as CSV")
+    forms.add_argument("--html", action="store_true", help="print the table as one HTML page")
 
 
 def run(args: argparse.Namespace) -> Answer:
     """List what is there."""
     store = existing_store_of(args)
     adapters = [] if store is None else [_adapter(store, entry) for entry in store.entries("adapters")]
+    known = [] if store is None else [runs.run_of(entry) for entry in store.entries("records")]
     root = store_of(args).root
-    tree = {"store": str(root), "adapters": adapters}
+    tree = {"store": str(root), "runs": known, "adapters": adapters}
     warnings = [] if store is None else list(store.warnings)
-    return Answer(list(_lines(root, adapters)), tree, warnings=warnings, rows=adapters)
+    lines = list(runs.lines(known) if known else _lines(root, adapters))
+    page = runs.page(known) if args.html else ""
+    return Answer(lines, tree, warnings=warnings, rows=known or adapters, page=page)
 
 
 def _adapter(store: Store, entry: Entry) -> dict[str, Any]:

@@ -69,8 +69,10 @@ def keep(state: FinetuneSession, record: dict[str, Any], answers: Answers) -> No
     """
     from pytest_finetune.record.validate import RecordError, validate
     from pytest_finetune.record.write import write_record
+    from pytest_finetune.suite.remembering import remember_runs
 
     _count_looks(state)
+    remember_runs(state, record)
     record["notes"] += [said for said in state.store_warnings() if said not in record["notes"]]
     _compare_with_the_last_run(state, record)
     try:

@@ -1,0 +1,104 @@
+"""The table of all runs in a store: in the terminal, as CSV and JSON rows, and as one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from pytest_finetune.cli.answer import columns
+from pytest_finetune.record.wording import counted, duration, percent, points, rate_span, size
+from pytest_finetune.store import Entry
+
+Run = Mapping[str, Any]
+
+HEAD: Final = (
+    "created",
+    "experiment",
+    "verdict",
+    "primary rule",
+    "tuned",
+    "base",
+    "gain",
+    "look",
+    "time",
+    "peak",
+    "key",
+)
+_NUMBERS: Final = ("rate", "rate_low", "rate_high", "base_rate", "gain", "gain_low", "gain_high", "seconds")
+_COUNTS: Final = ("look", "peak_bytes", "predicted_bytes")
+_WORDS: Final = ("created", "experiment", "task", "verdict", "primary", "reason", "key")
+_KEY_SHOWN: Final = 12
+_STYLE: Final = (
+    ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:2rem}"
+    "table{border-collapse:collapse}th,td{text-align:left;padding:.3rem .8rem;border-bottom:1px solid #8886;"
+    "vertical-align:top}.ft-scroll{overflow-x:auto}caption{text-align:left;padding-bottom:.5rem}"
+)
+
+
+def run_of(entry: Entry) -> dict[str, Any]:
+    """Return a run as its writer told it; a value of another kind than was promised is None."""
+    about = entry.about
+    told: dict[str, Any] = {name: _word(about.get(name)) for name in _WORDS}
+    told["undecided"] = about.get("undecided") is True
+    told |= {name: _number(about.get(name)) for name in _NUMBERS}
+    told |= {name: None if (value := _number(about.get(name))) is None else int(value) for name in _COUNTS}
+    return {**told, "run": entry.key}
+
+
+def lines(runs: Sequence[Run]) -> Iterator[str]:
+    """Lay the runs out for a terminal, the newest first."""
+    yield from columns(HEAD, [cells(run) for run in runs], right=(4, 5, 6, 7, 8, 9), indent=0)
+    yield ""
+    verdicts = [run["verdict"] for run in runs]
+    words = [f"{verdicts.count(word)} {word}" for word in ("keep", "iterate", "discard") if word in verdicts]
+    yield f"{counted(len(runs), 'run')}: {', '.join(words) or 'none decided'}"
+
+
+def cells(run: Run) -> tuple[str, ...]:
+    """Word one run."""
+    verdict = run["verdict"] or "no decision"
+    return (
+        run["created"] or "-",
+        run["experiment"] or "-",
+        f"{verdict} (undecided)" if run["undecided"] else verdict,
+        run["primary"] or "-",
+        "-" if run["rate"] is None else f"{percent(run['rate'])} {rate_span(_span(run, 'rate'))}".rstrip(),
+        "-" if run["base_rate"] is None else percent(run["base_rate"]),
+        "-" if run["gain"] is None else points(run["gain"]),
+        "-" if run["look"] is None else str(run["look"]),
+        "-" if run["seconds"] is None else duration(run["seconds"]),
+        "-" if run["peak_bytes"] is None else size(run["peak_bytes"]),
+        (run["key"] or "-")[:_KEY_SHOWN],
+    )
+
+
+def page(runs: Sequence[Run]) -> str:
+    """Return one page that needs no script and fetches nothing."""
+    from pytest_finetune.record.html import element, join, table
+
+    rows = [[*cells(run), run["reason"] or ""] for run in runs]
+    body = table([*HEAD, "why"], rows, f"{counted(len(runs), 'run')}, the newest first")
+    head = join(
+        [
+            element("meta", charset="utf-8"),
+            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            element("title", "Fine-tuning history"),
+            element("style", _STYLE),
+        ]
+    )
+    return "<!doctype html>\n" + element(
+        "html", element("head", head), element("body", element("h1", "Fine-tuning history"), body), lang="en"
+    )
+
+
+def _span(run: Run, name: str) -> tuple[float, float] | None:
+    low, high = run[f"{name}_low"], run[f"{name}_high"]
+    return None if low is None or high is None else (low, high)
+
+
+def _word(value: object) -> str | None:
+    return str(value) if isinstance(value, str | int | float) and value != "" else None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,25 @@
+"""Every finished run stays in the store, the discarded ones too: the table that prevents the same failed path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_finetune.session import FinetuneSession
+
+
+def remember_runs(state: FinetuneSession, record: Mapping[str, Any]) -> None:
+    """Keep a summary of each experiment's run; what cannot be written is a warning of the store's."""
+    from pytest_finetune.record.summary import finished, name_of, summary, write_run
+    from pytest_finetune.store import StoreError
+
+    for experiment in record["experiments"]:
+        if not finished(experiment):
+            continue
+        try:
+            write = partial(write_run, record=record, experiment=experiment)
+            state.store.commit("records", name_of(experiment), write, summary(record, experiment))
+        except StoreError as error:
+            state.store.warnings.append(f"{error}; `pytest-finetune history` will not show this run")
