@@ -38,7 +38,10 @@ class ExperimentError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """The adapter: rank, scale, dropout and the modules that it changes."""
+    """The adapter: rank, scale, dropout and the modules that it changes.
+
+    `init_lora_weights` pissa and olora take a part of the base's weights for the adapter's first ones.
+    """
 
     r: int = 8
     alpha: float = 16
@@ -46,6 +49,11 @@ class Lora:
     target_modules: str | tuple[str, ...] = "all-linear"
     use_rslora: bool = False
     init_lora_weights: str | bool = True
+
+    @property
+    def changes_base(self) -> bool:
+        """Tell whether the base that is trained on is no longer the one that the adapter is served on."""
+        return str(self.init_lora_weights).partition("_")[0] in {"pissa", "olora"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +155,10 @@ class CharterText:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """One resolved experiment: every key has its value, `resolved` is the same as a JSON tree."""
+    """One resolved experiment: every key has its value, `resolved` is the same as a JSON tree.
+
+    With ``peft_method: full`` nothing reads `lora`, which is null in `resolved`.
+    """
 
     name: str
     file: str
@@ -289,7 +300,7 @@ def _build(
     root: Path, relative: str, tree: Mapping[str, Any], overrides: Mapping[str, Any], name: str | None
 ) -> Experiment:
     method = tree["peft_method"]
-    lora = dict(tree["lora"])
+    lora = dict(tree.get("lora") or {})
     if isinstance(lora.get("target_modules"), list):
         lora["target_modules"] = tuple(lora["target_modules"])
     runtimes = [read_runtime(entry) for entry in tree.get("runtimes", ("transformers",))]
@@ -316,7 +327,8 @@ def _build(
         root=root,
         overrides=overrides,
         resolved={key: _plain(value) for key, value in values.items()}
-        | {"runtimes": _plain([as_written(runtime) for runtime in runtimes])},
+        | {"runtimes": _plain([as_written(runtime) for runtime in runtimes])}
+        | ({"lora": None} if method == "full" else {}),
         runtime_settings={name: settings for name, settings in runtimes if settings is not None},
         **values,
     )
@@ -345,6 +357,7 @@ def _contradictions(file: YamlFile, tree: Mapping[str, Any], experiment: Experim
             ("quantization",),
             "'nf4' contradicts peft_method: lora: write peft_method: qlora, or quantization: none",
         )
+    yield from _method_problems(tree, experiment, problem)
     prompt = experiment.prompt
     if prompt.template != "chat" and "{input}" not in prompt.template:
         yield problem(
@@ -398,6 +411,36 @@ def _arm_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
                 if not file.is_file():
                     text = f"found {arm.answers!r}, but there is no such file in {str(experiment.root)!r}"
                     yield problem(("arms", name, "answers"), text)
+
+
+def _method_problems(tree: Mapping[str, Any], experiment: Experiment, problem: Any) -> Iterator[Problem]:
+    method, quantization = experiment.peft_method, experiment.quantization
+    if method != "full" and tree.get("lora") is None:
+        yield problem(
+            ("peft_method",),
+            f"{method!r} needs lora: write lora: {{r: 8, alpha: 16}}, or peft_method: full for a small model",
+        )
+    if method == "full" and tree.get("lora") is not None:
+        yield problem(
+            ("lora",),
+            "contradicts peft_method: full, which trains every weight: leave lora out (--finetune-set lora=null)",
+        )
+    if method == "full" and quantization != "none":
+        yield problem(
+            ("quantization",),
+            f"{quantization!r} contradicts peft_method: full: the weights of a quantised base cannot be trained",
+        )
+    if method == "full" and experiment.trust_remote_code:
+        yield problem(
+            ("trust_remote_code",),
+            "contradicts peft_method: full: the model that is kept would bring code along; train an adapter",
+        )
+    if experiment.lora.changes_base and quantization != "none":
+        yield problem(
+            ("lora", "init_lora_weights"),
+            f"{experiment.lora.init_lora_weights!r} takes the adapter's first weights out of the base, which a base "
+            f"stored as {quantization} cannot give exactly: write quantization: none, or leave it out",
+        )
 
 
 def _path_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:

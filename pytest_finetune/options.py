@@ -35,6 +35,7 @@ class Settings:
     store: str
     record: Path
     retrain: bool
+    reuse: str
     device: str
     require_gpu: bool
     asked: bool
@@ -101,6 +102,14 @@ def add_options(parser: pytest.Parser) -> None:
         "--finetune-record", metavar="DIR", help=f"where the record is written (default: {DEFAULT_RECORD})"
     )
     group.addoption("--finetune-retrain", action="store_true", help="do not reuse a stored adapter")
+    group.addoption(
+        "--finetune-reuse",
+        metavar="HOW",
+        choices=("exact", "semantic"),
+        default=None,
+        help="exact (default): reuse an adapter of this very environment; semantic: also one of the same experiment "
+        "from other package versions or another device, said in the record",
+    )
     group.addoption("--finetune-device", metavar="DEVICE", help=f"{_DEVICES} (default: auto)")
     group.addoption(
         "--finetune-require-gpu",
@@ -153,6 +162,7 @@ def read_settings(config: pytest.Config) -> Settings:
         record=config.rootpath
         / (option.finetune_record or config.getini("finetune_record") or DEFAULT_RECORD),
         retrain=option.finetune_retrain,
+        reuse=_reuse(option),
         device=device,
         require_gpu=option.finetune_require_gpu,
         asked=_asked(option),
@@ -193,6 +203,7 @@ def _asked(option: Any) -> bool:
         "finetune_store_readonly",
         "finetune_record",
         "finetune_retrain",
+        "finetune_reuse",
         "finetune_device",
         "finetune_require_gpu",
     )
@@ -211,6 +222,15 @@ def _experiments(config: pytest.Config) -> tuple[str, ...]:
         raise pytest.UsageError(f"finetune_experiments = {found!r}: write one file name or a list of them")
     names = [found] if isinstance(found, str) else found
     return tuple(dict.fromkeys(map(str, names))) or (DEFAULT_EXPERIMENT,)
+
+
+def _reuse(option: Any) -> str:
+    if option.finetune_reuse and option.finetune_retrain:
+        raise pytest.UsageError(
+            f"--finetune-reuse={option.finetune_reuse} contradicts --finetune-retrain, "
+            "which reuses nothing: leave one out"
+        )
+    return option.finetune_reuse or "exact"
 
 
 def _overrides(assignments: Sequence[str]) -> Mapping[str, Any]:

@@ -30,7 +30,9 @@ WEIGHT_PACKAGES: Final = ("torch", "transformers", "peft", "trl", "bitsandbytes"
 
 _ENVIRONMENT_FIELDS: Final = frozenset({"environment", "device_class", "dtype"})
 _SAMPLING_FIELDS: Final = frozenset({"temperature", "top_p", "seed"})
-_CONFIG_NOISE: Final = frozenset({"base_model_name_or_path", "revision", "peft_version"})
+_CONFIG_NOISE: Final = frozenset(
+    {"base_model_name_or_path", "revision", "peft_version", "_name_or_path", "transformers_version"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def adapter_key(
             "schema": ADAPTER_SCHEMA,
             "peft_method": experiment.peft_method,
             "quantization": experiment.quantization,
-            "lora": _mapping(experiment.lora),
+            "lora": None if experiment.peft_method == "full" else _mapping(experiment.lora),
             "training": training,
             "prompt": {"template": experiment.prompt.template},
             "pairs": {"count": len(pairs), "sha256": digest(pairs)},
@@ -153,7 +155,7 @@ def model_digest(base: BaseDigest, adapter: Path | None = None, *, quantization:
 
 
 def adapter_digest(folder: Path) -> str:
-    """Digest an adapter by its weights and its canonical configuration.
+    """Digest an adapter, or a model that was trained in full, by its weights and its canonical configuration.
 
     PEFT writes `target_modules` in set order and the base's path into `adapter_config.json`; neither
     is part of the digest. Raises FileNotFoundError when the folder has no safetensors file.
@@ -161,7 +163,8 @@ def adapter_digest(folder: Path) -> str:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise FileNotFoundError(f"no safetensors file in {folder}")
-    config = folder / "adapter_config.json"
+    configs = (folder / "adapter_config.json", folder / "config.json")
+    config = next((file for file in configs if file.exists()), configs[0])
     return digest(
         {
             "weights": {file.name: _file_sha256(file) for file in weights},

@@ -86,6 +86,7 @@ def _ending(said: Headline, columns: int) -> list[Line]:
 
 def _one(experiment: Json, columns: int) -> list[Line]:
     facts = [_data(experiment), _memory(experiment), _training(experiment)]
+    facts += [said for said in (_reused(experiment), _retrained(experiment)) if said]
     slices = [
         Line(line, colour)
         for text, colour in slice_lines(experiment)
@@ -179,6 +180,33 @@ def _runtimes(experiment: Json) -> list[str]:
             said += f", {reading.text(rule, 'same')} of {reading.text(rule, 'total')} scores"
         lines.append(f"  runtimes  {second} like {first}: {said}")
     return lines
+
+
+def _reused(experiment: Json) -> str | None:
+    """Name the environment that an adapter comes from when it is not this one."""
+    training = reading.part(experiment, "training")
+    if training.get("reuse") != "semantic":
+        return None
+    differs = reading.part(training, "reused_from")
+    said = [
+        f"{one_line(name.rpartition('.')[2])} {one_line(old)} -> {one_line(new)}"
+        for name, (old, new) in differs.items()
+    ]
+    return f"  reused    from another environment: {', '.join(said)}"
+
+
+def _retrained(experiment: Json) -> str | None:
+    """Say what a retraining changed, None when there was nothing to compare with."""
+    found = reading.part(experiment, "training", "retrained")
+    if not found:
+        return None
+    if found.get("same_weights"):
+        return "  retrained the same weights as before, byte for byte"
+    largest = reading.number(found, "largest_difference")
+    apart = f"differ by at most {largest:.2g}" if largest is not None else "have other names or shapes"
+    changed, of = reading.number(found, "answers_changed"), reading.number(found, "answers")
+    answers = "old answers not stored" if changed is None else f"{changed} of {of} answers changed"
+    return f"  retrained weights {apart}; {answers}"
 
 
 def _rates(experiment: Json, columns: int) -> list[Line]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.suite.html_page import REPORT
+from pytest_finetune.suite.reuse import answered_elsewhere
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment
@@ -30,7 +31,7 @@ def promote(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int) 
             refuse_other(target, source.adapter_sha256)
         for target, source in planned:
             write_bundle(target, source)
-            state.store.notes.pin("adapters", source.experiment["key"], "promoted")
+            state.store.notes.pin("adapters", source.experiment["training"]["adapter_key"], "promoted")
             state.promoted.append(str(target))
     except (BundleError, OSError) as error:
         return [str(error)]
@@ -49,8 +50,19 @@ def _refusals(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int
         yield "no experiment ran"
     for experiment in record["experiments"]:
         yield from lacking(experiment, record["tests"])
+        yield from _whole_model(experiment)
+        yield from answered_elsewhere(state, experiment)
     if not (state.settings.record / REPORT).is_file():
         yield "there is no report.html: install pytest-html"
+
+
+def _whole_model(experiment: Mapping[str, Any]) -> Iterator[str]:
+    if experiment["config"]["peft_method"] == "full":
+        kept = (experiment["training"] or {}).get("adapter_path")
+        yield (
+            f"{experiment['name']}: a bundle holds an adapter, and peft_method: full keeps a whole model; "
+            f"it lies in {kept}"
+        )
 
 
 def _target(state: FinetuneSession, experiment: Mapping[str, Any], *, several: bool) -> Path:
@@ -66,9 +78,10 @@ def _source(state: FinetuneSession, record: Mapping[str, Any], experiment: Mappi
     from pytest_finetune.record.bundle import BundleError, BundleSource
 
     run = state.run_named(experiment["name"], experiment)
-    entry = state.store.read("adapters", experiment["key"])
+    key = experiment["training"]["adapter_key"]
+    entry = state.store.read("adapters", key)
     if entry is None:
-        raise BundleError(f"the adapter {experiment['key'][:12]} is no longer in the store")
+        raise BundleError(f"the adapter {key[:12]} is no longer in the store")
     base = base_folder(run.experiment)
     return BundleSource(
         adapter=entry.path,

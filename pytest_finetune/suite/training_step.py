@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_finetune.suite import reuse, trainer_results
 from pytest_finetune.suite.answering import base_name, base_of, device_class, dtype_class
 from pytest_finetune.suite.planning import fit_of
 from pytest_finetune.suite.progress import ProgressLine
@@ -31,7 +32,14 @@ class Adapter:
     log: Sequence[Mapping[str, float]] = field(repr=False)
 
     def load(self, model: Any) -> Any:
-        """Put the adapter on a base model of yours, with plain PEFT."""
+        """Put the adapter on a base model of yours, with plain PEFT; a whole model's weights take its place."""
+        from pytest_finetune.training.kept import WHOLE_MODEL, is_whole_model
+
+        if is_whole_model(self.path):
+            from safetensors.torch import load_model
+
+            load_model(model, str(self.path / WHOLE_MODEL))
+            return model
         from peft import PeftModel
 
         return PeftModel.from_pretrained(model, str(self.path))
@@ -44,11 +52,12 @@ def adapter_of(run: ExperimentRun) -> Adapter:
     run.note(("key",), key.value)
     run.note(("key_fields",), key.fields)
     run.note(("key_changed",), _changed(run, key))
-    entry = None if run.session.settings.retrain else run.session.store.read("adapters", key)
+    entry = reuse.find(run, key)
     reused = entry is not None
     if entry is None:
         entry, reused = _train(run, key)
     run.session.store.remember(f"key-{run.experiment.name}", {"fields": key.fields, "key": key.value})
+    run.note(("training",), reuse.facts(key, entry, reused=reused))
     return _adapter(run, entry, reused=reused)
 
 
@@ -99,6 +108,13 @@ def _train(run: ExperimentRun, key: Key) -> tuple[Entry, bool]:
     store = run.session.store
     line = ProgressLine(run.session.config, run.experiment.name)
     about: dict[str, Any] = {}
+    before = store.read("adapters", key) if run.session.settings.retrain else None
+
+    def fill(folder: Path) -> None:
+        _fill(run, key, folder, about, line)
+        if before is not None:
+            run.note(("training", "retrained"), reuse.compared(run, before, folder))
+
     try:
         with store.lock("adapters", key, line.say):
             entry = None if run.session.settings.retrain else store.read("adapters", key)
@@ -106,13 +122,12 @@ def _train(run: ExperimentRun, key: Key) -> tuple[Entry, bool]:
                 return entry, True
             _release(run)
             keep = store.replace if run.session.settings.retrain else store.commit
-            return keep("adapters", key, lambda folder: _fill(run, key, folder, about, line), about), False
+            return keep("adapters", key, fill, about), False
     finally:
         line.close()
 
 
 def _fill(run: ExperimentRun, key: Key, folder: Path, about: dict[str, Any], line: ProgressLine) -> None:
-    from pytest_finetune.safetensors_check import delta_nonzero
     from pytest_finetune.training.request import TrainingRequest
 
     pairs = _pairs(run)
@@ -130,7 +145,8 @@ def _fill(run: ExperimentRun, key: Key, folder: Path, about: dict[str, Any], lin
         fit=fit_of(run),
         held_out=held_out,
     )
-    result = run.session.config.hook.pytest_finetune_train(request=request)
+    found = run.session.config.hook.pytest_finetune_train(request=request)
+    result = trainer_results.checked(request, found)
     about.update(
         task=run.experiment.task,
         experiment=run.experiment.name,
@@ -144,10 +160,23 @@ def _fill(run: ExperimentRun, key: Key, folder: Path, about: dict[str, Any], lin
         tokens=dict(result.tokens),
         notes=list(result.notes),
         measured=dict(result.measured),
-        delta_nonzero=delta_nonzero(folder),
+        delta_nonzero=_changes(run, folder),
         held_out_loss=[dict(entry) for entry in result.held_out_loss],
         held_out_sha256=_digest_of(held_out),
     )
+
+
+def _changes(run: ExperimentRun, folder: Path) -> bool | None:
+    """Tell whether what was trained differs from the base at all; None when it cannot be told."""
+    from pytest_finetune.fingerprint import base_folder
+    from pytest_finetune.safetensors_check import delta_nonzero
+    from pytest_finetune.training.difference import largest_difference
+    from pytest_finetune.training.kept import is_whole_model
+
+    if not is_whole_model(folder):
+        return delta_nonzero(folder)
+    largest = largest_difference(folder, base_folder(run.experiment), common=True)
+    return None if largest is None else largest > 0
 
 
 def _held_out(run: ExperimentRun) -> tuple[Any, ...]:

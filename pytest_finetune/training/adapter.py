@@ -13,11 +13,12 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from pytest_finetune.experiment import Experiment
+from pytest_finetune.training.kept import ADAPTER, ADAPTER_CONFIG
 from pytest_finetune.training.request import TrainingError
 from pytest_finetune.yamlfile import nearest
 
-WEIGHTS: Final = "adapter_model.safetensors"
-CONFIG: Final = "adapter_config.json"
+WEIGHTS: Final = ADAPTER
+CONFIG: Final = ADAPTER_CONFIG
 
 
 def lora_config(experiment: Experiment) -> LoraConfig:
@@ -103,7 +104,11 @@ def _no_module(unmatched: Iterable[str], linear: list[str]) -> str:
 
 def trainable_share(model: Any) -> tuple[int, int]:
     """Return how many parameters are trained and how many there are; TrainingError when none is trained."""
-    trainable, every = model.get_nb_trainable_parameters()
+    if hasattr(model, "get_nb_trainable_parameters"):  # knows the packed size of quantised weights
+        trainable, every = model.get_nb_trainable_parameters()
+    else:
+        sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+        trainable, every = sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
     if trainable == 0:
         raise TrainingError(
             f"none of the model's {every} parameters would be trained: check lora.target_modules"
@@ -111,24 +116,83 @@ def trainable_share(model: Any) -> tuple[int, int]:
     return int(trainable), int(every)
 
 
-def save_adapter(model: Any, experiment: Experiment, folder: Path) -> None:
+def first_weights(model: Any, experiment: Experiment) -> dict[str, torch.Tensor] | None:
+    """Return the adapter's weights before the first step where they were taken out of the base, else None."""
+    return _state(model) if experiment.lora.changes_base else None
+
+
+def save_adapter(
+    model: Any, experiment: Experiment, folder: Path, first: Mapping[str, torch.Tensor] | None = None
+) -> None:
     """Write the adapter of a PEFT model as two files whose bytes depend on nothing but the training.
+
+    With `first` the adapter is written for the untouched base, else for the base that it was trained on.
+    Raises TrainingError when a weight is not finite.
+    """
+    tensors = _state(model)
+    config = _canonical(model.peft_config["default"].to_dict(), experiment)
+    if first is not None:
+        tensors, config = _for_untouched_base(tensors, first), _doubled(config)
+    _check_finite(tensors)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _state(model: Any) -> dict[str, torch.Tensor]:
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in sorted(state.items())}
+
+
+def _for_untouched_base(
+    tensors: Mapping[str, torch.Tensor], first: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return the update that the untouched base W needs.
+
+    The training ran on W - s B0 A0. So W - s B0 A0 + s B A = W + s [B, -B0] [A; A0], of twice the rank
+    (PiSSA, arXiv:2404.02948, appendix C; PEFT's `path_initial_model_for_weight_conversion`).
+    """
+    whole = dict(tensors)
+    for name, tensor in tensors.items():
+        if ".lora_A." in name:
+            whole[name] = torch.cat([tensor, first[name]], dim=0).contiguous()
+        elif ".lora_B." in name:
+            whole[name] = torch.cat([tensor, -first[name]], dim=1).contiguous()
+    return whole
+
+
+def _doubled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration for twice the rank under the same scale; loading must not touch the base again."""
+    factor = 2**0.5 if config["use_rslora"] else 2
+    return {
+        **config,
+        "r": 2 * config["r"],
+        "lora_alpha": factor * config["lora_alpha"],
+        "init_lora_weights": True,
+    }
+
+
+def save_whole(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a model that was trained in full, with its tokenizer: a folder that plain transformers loads.
 
     Raises TrainingError when a weight is not finite.
     """
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in sorted(state.items())}
+    _check_finite({name: tensor.detach() for name, tensor in model.state_dict().items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    use_cache, model.config.use_cache = model.config.use_cache, True  # checkpointed activations switch it off
+    model.save_pretrained(folder, max_shard_size="1TB")
+    model.config.use_cache = use_cache
+    tokenizer.save_pretrained(folder)
+
+
+def _check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise TrainingError(
-            "the trained adapter holds numbers that are not finite, in "
+            "the trained weights hold numbers that are not finite, in "
             f"{len(broken)} of {len(tensors)} tensors ({broken[0]}): not stored\n"
             "  lower training.learning_rate"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    config = _canonical(model.peft_config["default"].to_dict(), experiment)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _canonical(config: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import threading
 import time
@@ -66,15 +67,22 @@ def _train(request: TrainingRequest, source: BaseSource, started: float) -> Trai
     rows = tokenise(tokenizer, request.pairs, request.rows)
     check_rows(rows, max_length, request.max_truncated)
     accelerator.reset_peak(request.device)
-    base = model.load_model(source, request.device)
+    whole = request.experiment.peft_method == "full"
+    # Every weight that is trained is kept in float32: small updates would vanish in 16 bits.
+    base = model.load_model(dataclasses.replace(source, dtype="float32") if whole else source, request.device)
     check_stop(rows, Stops(model.stop_ids(base, tokenizer), tokenizer.eos_token), max_length)
-    adapter.check_targets(base, request.experiment.lora.target_modules)
+    if not whole:
+        adapter.check_targets(base, request.experiment.lora.target_modules)
     with _asked_to_stop() as stop:
         trainer = _trainer(request, config, base, tokenizer, rows, stop)
         trainable, parameters = adapter.trainable_share(trainer.model)
+        first = None if whole else adapter.first_weights(trainer.model, request.experiment)
         measured = measuring.measure_first(trainer, request)
         resumed = _run(trainer, request, stop)
-    adapter.save_adapter(trainer.model, request.experiment, request.folder)
+    if whole:
+        adapter.save_whole(trainer.model, tokenizer, request.folder)
+    else:
+        adapter.save_adapter(trainer.model, request.experiment, request.folder, first)
     log = tuple(_log_entry(entry) for entry in trainer.state.log_history if "loss" in entry)
     return TrainingResult(
         folder=request.folder,
@@ -111,7 +119,7 @@ def _trainer(
     from pytest_finetune.training import adapter, arguments
     from pytest_finetune.training.trainer import SealingTrainer, Watch
 
-    training = request.experiment.training
+    training, whole = request.experiment.training, request.experiment.peft_method == "full"
     examples = [
         {"prompt": pair.prompt, "completion": pair.completion, "row": index}
         for index, pair in enumerate(request.pairs)
@@ -125,13 +133,17 @@ def _trainer(
     )
     trainer = SealingTrainer(
         identity=_identity(request),
-        write=lambda model, folder: adapter.save_adapter(model, request.experiment, folder),
+        write=lambda model, folder: (
+            adapter.save_whole(model, tokenizer, folder)
+            if whole
+            else adapter.save_adapter(model, request.experiment, folder)
+        ),
         places={row.ids[: training.max_seq_length]: row.place for row in rows},
         model=base,
         args=config,
         train_dataset=Dataset.from_list(examples),
         processing_class=tokenizer,
-        peft_config=adapter.lora_config(request.experiment),
+        peft_config=None if whole else adapter.lora_config(request.experiment),
         callbacks=[watch],
     )
     watch.trainer = trainer

@@ -48,3 +48,58 @@ def test_changed_held_out_rows_train_nothing_anew_and_the_record_says_it(project
         "the held-out losses were taken on other rows: paths.eval_file has changed since this adapter was trained "
         "(pytest --finetune --finetune-retrain takes them anew)"
     ]
+
+
+FULL_TRAINER = """\
+    header = {"weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+    text = json.dumps(header).encode()
+    data = struct.pack("<Q", len(text)) + text + struct.pack("<2f", 0.5, 1.0 + TABLE.get("delta", 1.0))
+    (request.folder / "model.safetensors").write_bytes(data)
+    (request.folder / "config.json").write_text('{"model_type": "llama"}')
+"""
+
+
+def with_full_fine_tuning(project: Project) -> None:
+    """Let the experiment train every weight, and the trainer keep a whole model."""
+    text = (project.path / "conftest.py").read_text()
+    start, end = text.index("    header = {"), text.index("    log = (")
+    experiment = (project.path / "finetune.yaml").read_text()
+    project.write(
+        {
+            "conftest.py": text[:start] + FULL_TRAINER + text[end:],
+            "finetune.yaml": experiment.replace("peft_method: lora\nlora: {r: 4}\n", "peft_method: full\n"),
+        }
+    )
+
+
+def test_a_model_trained_in_full_goes_through_the_whole_session(project: Project) -> None:
+    with_full_fine_tuning(project)
+    result = project.run("--finetune")
+    assert result.ret == 0
+    experiment = project.experiment()
+    assert experiment["config"]["lora"] is None
+    assert experiment["key_fields"]["lora"] is None
+    assert experiment["training"]["delta_nonzero"] is True
+    assert experiment["decision"]["verdict"] == "keep"
+    result.stdout.fnmatch_lines(["priority: base with full"])
+    assert project.run("--finetune").ret == 0
+    assert project.experiment()["training"]["reused"] is True
+
+
+def test_a_full_training_that_changed_nothing_is_told(project: Project) -> None:
+    with_full_fine_tuning(project)
+    project.answers["delta"] = 0.0
+    project.save()
+    project.run("--finetune")
+    assert project.experiment()["training"]["delta_nonzero"] is False
+
+
+def test_a_model_trained_in_full_is_not_bundled_and_the_refusal_says_where_it_lies(project: Project) -> None:
+    with_full_fine_tuning(project)
+    result = project.run("--finetune", "--finetune-promote")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "not promoted: finetune: a bundle holds an adapter, and peft_method: full keeps a whole model; it lies in *"
+        ]
+    )

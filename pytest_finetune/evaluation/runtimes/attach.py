@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
+from pytest_finetune.fingerprint import importing_keys
 
 WEIGHTS: Final = "adapter_model.safetensors"
 CONFIG: Final = "adapter_config.json"
@@ -69,8 +70,24 @@ def check_adapter(folder: Path) -> None:
         raise AnsweringError(f"adapter {name!r}: {CONFIG} cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise AnsweringError(f"adapter {name!r}: {CONFIG} is no mapping")
-    if config.get("auto_mapping"):
+    _refuse_code(f"adapter {name!r}: {CONFIG}", config, "PEFT")
+
+
+def check_whole_model(folder: Path) -> None:
+    """Raise AnsweringError when the configuration of a model that was trained in full would load code."""
+    for file in sorted(folder.glob("*config.json")):
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise AnsweringError(f"model {str(folder)!r}: {file.name} cannot be read: {error}") from None
+        _refuse_code(f"model {str(folder)!r}: {file.name}", config, "transformers")
+
+
+def _refuse_code(where: str, config: object, library: str) -> None:
+    keys = importing_keys(config)
+    if keys:
+        named = ", ".join(map(repr, keys))
         raise AnsweringError(
-            f"adapter {name!r}: {CONFIG} has the key 'auto_mapping', which makes PEFT import code: refused\n"
-            "  an adapter of a standard model does not need it: remove the key"
+            f"{where} has the key {named}, which makes {library} import code: refused\n"
+            "  what is trained on a standard model does not need it: remove the key"
         )

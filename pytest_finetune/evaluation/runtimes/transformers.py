@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_finetune.evaluation.answers import Answer
 from pytest_finetune.evaluation.prompts import Prompted
-from pytest_finetune.evaluation.runtimes.attach import attach, detach
+from pytest_finetune.evaluation.runtimes.attach import attach, check_whole_model, detach
 from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
 from pytest_finetune.experiment import Generation
 from pytest_finetune.training.base import BaseSource
+from pytest_finetune.training.kept import is_whole_model
 from pytest_finetune.training.surroundings import surroundings
 
 if TYPE_CHECKING:
@@ -172,6 +173,9 @@ class TransformersRuntime:
         if folder is None:
             yield self.model
             return
+        if is_whole_model(folder):
+            yield from self._in_its_place(folder)
+            return
         try:
             wrapped = attach(self.model, folder)
         except BaseException:
@@ -181,6 +185,18 @@ class TransformersRuntime:
             yield wrapped
         finally:
             self._model = detach(wrapped)
+
+    def _in_its_place(self, folder: Path) -> Iterator[Any]:
+        """Yield a model that was trained in full; the base is let go first, and loaded anew when it is asked."""
+        from transformers import GenerationConfig
+
+        from pytest_finetune.training.model import load_model
+
+        check_whole_model(folder)
+        self.release()
+        model = load_model(BaseSource(str(folder)), self._device)
+        model.generation_config = GenerationConfig(eos_token_id=sorted(self._stops))
+        yield model
 
     def _answer_batch(
         self, model: Any, batch: Sequence[Encoded], generation: Generation, seed: int
