@@ -79,15 +79,24 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """How a row becomes a prompt; `few_shot` rows stand before the question in the prompt-only arm."""
+    """How a row becomes a prompt; `few_shot` rows stand before the question in the prompt-only arm.
+
+    `candidates` are templates written by hand: the best of them on `candidate_rows` training rows is an arm.
+    """
 
     template: str = DEFAULT_TEMPLATE
     few_shot: int = 0
+    candidates: tuple[str, ...] = ()
+    candidate_rows: int = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """How answers are decoded: greedy unless `do_sample`."""
+    """How answers are decoded: greedy unless `do_sample`.
+
+    In an experiment ``constrain: contract`` asks for one more arm. In what a runtime is given, `constrain` is None or
+    the JSON Schema, as text, that every answer has to follow.
+    """
 
     max_new_tokens: int = 80
     batch_size: int = 8
@@ -95,6 +104,7 @@ class Generation:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
+    constrain: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +127,7 @@ class DecisionDefaults:
     prompt_gain: float | None = None
     power: float = 0.8
     spend: bool = True
+    noise_runs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +324,7 @@ def _build(
         "quantization": tree.get("quantization", "nf4" if method == "qlora" else "none"),
         "lora": Lora(**lora),
         "training": Training(**tree["training"]),
-        "prompt": Prompt(**tree.get("prompt", {})),
+        "prompt": _prompt(tree.get("prompt", {})),
         "generation": Generation(**tree.get("generation", {})),
         "runtimes": tuple(runtime.name for runtime in runtimes),
         "paths": Paths(**tree["paths"]),
@@ -332,6 +343,10 @@ def _build(
         runtime_settings={name: settings for name, settings in runtimes if settings is not None},
         **values,
     )
+
+
+def _prompt(given: Mapping[str, Any]) -> Prompt:
+    return Prompt(**{**given, "candidates": tuple(given.get("candidates", ()))})
 
 
 def _plain(value: Any) -> Any:
@@ -364,6 +379,13 @@ def _contradictions(file: YamlFile, tree: Mapping[str, Any], experiment: Experim
             ("prompt", "template"),
             f"found {prompt.template!r}, which shows no {{input}}: the model would answer every row alike",
         )
+    for number, candidate in enumerate(prompt.candidates):
+        if "{input}" not in candidate:
+            text = f"found {candidate!r}, which shows no {{input}}: the model would answer every row alike"
+            yield problem(("prompt", "candidates", number), text)
+    if experiment.generation.constrain and experiment.paths.contract_file is None:
+        text = "'contract' needs paths.contract_file, whose output.schema every answer then follows"
+        yield problem(("generation", "constrain"), text)
     yield from _arm_problems(experiment, problem)
     own = {key for key in schema()["properties"]["training"]["properties"] if key != "sft"} | {"max_length"}
     for key in experiment.training.sft:

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 
 BASELINE: Final = "baseline"
 PROMPTED: Final = "prompted"
+BEST_PROMPT: Final = "best_prompt"
+CONSTRAINED: Final = "constrained"
 TUNED: Final = "tuned"
 
 ModelKind = Literal["base", "tuned", "adapter", "bundle", "base_model", "answers"]
-PromptKind = Literal["zero-shot", "few-shot"]
+PromptKind = Literal["zero-shot", "few-shot", "candidate"]
 MUST_BEAT: Final = frozenset({"adapter", "bundle"})
 """What is in production, or was to be: a new adapter must beat it unless the experiment says otherwise."""
 
@@ -27,7 +29,7 @@ class ArmPlan:
     `opponent` says that the tuned arm must beat this one before an adapter is kept, by at least `min_gain` (a share
     of rows; None: as much as over the base). Other arms are compared and shown. The base is always an opponent.
     `source` names what an arm from outside is: a key, a folder, a model, a file. Imported answers have no prompts,
-    runtime or generation of ours.
+    runtime or generation of ours. `run` counts repeated runs: each is answered anew and stored under its number.
     """
 
     name: str
@@ -38,15 +40,18 @@ class ArmPlan:
     opponent: bool = False
     min_gain: float | None = None
     source: str | None = None
+    run: int = 1
 
     def facts(self) -> dict[str, Any]:
         """Return what the record says of the plan."""
-        facts = {
+        facts: dict[str, Any] = {
             "model": self.model,
             "prompts": self.prompts,
             "opponent": self.opponent,
             "min_gain": self.min_gain,
         }
+        if self.generation.constrain:
+            facts["constrain"] = self.generation.constrain
         return facts if self.source is None else {**facts, "source": self.source}
 
     def elsewhere(self, runtime: str) -> ArmPlan:
@@ -57,18 +62,52 @@ class ArmPlan:
 def planned(experiment: Experiment) -> dict[str, ArmPlan]:
     """Return the arms that an experiment asks for, by name."""
 
+    free, prompt_gain = unconstrained(experiment), experiment.decision.prompt_gain
+
     def plan(name: str, model: ModelKind, prompts: PromptKind, **more: Any) -> ArmPlan:
-        return ArmPlan(name, model, prompts, experiment.runtimes[0], experiment.generation, **more)
+        return ArmPlan(name, model, prompts, experiment.runtimes[0], more.pop("generation", free), **more)
 
     plans = [plan(BASELINE, "base", "zero-shot", opponent=True)]
     if experiment.prompt.few_shot:
+        plans.append(plan(PROMPTED, "base", "few-shot", opponent=True, min_gain=prompt_gain))
+    if experiment.prompt.candidates:
+        plans.append(plan(BEST_PROMPT, "base", "candidate", opponent=True, min_gain=prompt_gain))
+    if experiment.generation.constrain:
+        own = experiment.generation
         plans.append(
-            plan(PROMPTED, "base", "few-shot", opponent=True, min_gain=experiment.decision.prompt_gain)
+            plan(CONSTRAINED, "base", "zero-shot", generation=own, opponent=True, min_gain=prompt_gain)
         )
     tuned = plan(TUNED, "tuned", "zero-shot")
     plans += [tuned, *(tuned.elsewhere(runtime) for runtime in experiment.runtimes[1:])]
     plans += [_from_outside(experiment, name, arm) for name, arm in experiment.arms.items()]
     return {one.name: one for one in plans}
+
+
+def unconstrained(experiment: Experiment) -> Generation:
+    """Return how all arms decode but the constrained one."""
+    return dataclasses.replace(experiment.generation, constrain=None)
+
+
+def repeated(experiment: Experiment) -> tuple[ArmPlan, ...]:
+    """Return the further runs of the base that show its noise; with sampling each draws anew."""
+    first = planned(experiment)[BASELINE]
+    return tuple(
+        dataclasses.replace(
+            first,
+            name=f"{BASELINE} run {number}",
+            opponent=False,
+            run=number,
+            generation=_drawn_anew(first.generation, number),
+        )
+        for number in range(2, experiment.decision.noise_runs + 2)
+    )
+
+
+def _drawn_anew(generation: Generation, number: int) -> Generation:
+    """Return settings with a seed far from those of the other runs; a batch adds its number to it."""
+    if not generation.do_sample:
+        return generation
+    return dataclasses.replace(generation, seed=generation.seed + 1_000_003 * (number - 1))
 
 
 def _from_outside(experiment: Experiment, name: str, arm: OutsideArm) -> ArmPlan:
@@ -85,11 +124,14 @@ def _from_outside(experiment: Experiment, name: str, arm: OutsideArm) -> ArmPlan
         model=kind,
         prompts=None if imported else "zero-shot",
         runtime="imported" if imported else experiment.runtimes[0],
-        generation=experiment.generation,
+        generation=unconstrained(experiment),
         opponent=kind in MUST_BEAT if arm.must_beat is None else arm.must_beat,
         min_gain=arm.min_gain,
         source=source,
     )
+
+
+_OWN: Final = frozenset({BASELINE, PROMPTED, BEST_PROMPT, CONSTRAINED})
 
 
 def asking_order(names: Iterable[str]) -> list[str]:
@@ -97,7 +139,7 @@ def asking_order(names: Iterable[str]) -> list[str]:
 
     The experiment's own arms come before those from outside, so that its base is loaded once.
     """
-    return sorted(names, key=lambda name: (name != TUNED, name not in {BASELINE, PROMPTED}))
+    return sorted(names, key=lambda name: (name != TUNED, name not in _OWN))
 
 
 def plan_facts(plans: Mapping[str, ArmPlan]) -> dict[str, dict[str, Any]]:

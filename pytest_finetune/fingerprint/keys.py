@@ -121,14 +121,19 @@ def outputs_key(
     generation: Generation,
     runtime: str,
     environment: Mapping[str, str],
+    *,
+    run: int = 1,
 ) -> Key:
     """Make the key of the raw answers of one model to `prompts`, in order.
 
     All of `environment` counts: give the versions that the runtime uses, its device class and dtype.
     Give prompts without line numbers, so that a row inserted above does not ask for them again.
-    Sampling settings count only when there is sampling.
+    Sampling settings count only when there is sampling. `run` numbers repeated runs of the same: each has
+    a key of its own.
     """
     settings = _mapping(generation)
+    if settings["constrain"] is None:
+        del settings["constrain"]
     if not generation.do_sample:
         settings = {name: value for name, value in settings.items() if name not in _SAMPLING_FIELDS}
     return Key.of(
@@ -139,6 +144,7 @@ def outputs_key(
             "generation": settings,
             "runtime": runtime,
             "environment": dict(environment),
+            **({"run": run} if run > 1 else {}),
         }
     )
 

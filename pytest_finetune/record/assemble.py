@@ -31,6 +31,8 @@ _EMPTY: Final[Mapping[str, Any]] = {
     "memory": None,
     "training": None,
     "planned_arms": {},
+    "noise": {},
+    "prompt_candidates": None,
     "arms": {},
     "rules": {},
     "held_out": [],

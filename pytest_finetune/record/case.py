@@ -60,7 +60,10 @@ def scores_of(tree: Mapping[str, Any], name: str) -> Scores:
         for arm, given in sorted(facts["scores"].items())
     }
     slices = {part: tuple(members) for part, members in (facts.get("slice_rows") or {}).items()}
-    return Scores(name, rows, tuple(facts.get("groups") or ()), arms, slices=slices)
+    noise = tuple(
+        tuple(None if value is None else float(value) for value in run) for run in facts.get("noise") or ()
+    )
+    return Scores(name, rows, tuple(facts.get("groups") or ()), arms, noise=noise, slices=slices)
 
 
 def expected_arms(tree: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.suite.outside import outside_of
 from pytest_finetune.suite.progress import ProgressLine
@@ -120,19 +120,52 @@ def answers_of(run: ExperimentRun, plan: ArmPlan, suite: str | None = None) -> M
     outside = outside_of(run, plan)
     if outside is not None and outside.answers is not None:
         return _imported(run, plan, outside)
-    prompts = _prompts(run, plan, suite)
+    stored = answered(run, plan, _prompts(run, plan, suite), suite)
+    facts = _arm_facts(plan, suite, stored.answers)
+    facts |= {"outputs_key": stored.key, "reused": stored.reused, **(outside.facts if outside else {})}
+    facts |= stored.told
+    run.note(("arms", label(plan.name, suite)), facts)
+    return stored.answers
+
+
+class Stored(NamedTuple):
+    """Answers by row id, the key under which the store holds them, whether it held them before, and what answered."""
+
+    answers: Mapping[str, Answer]
+    key: str
+    reused: bool
+    told: Mapping[str, Any]
+
+
+def answered(
+    run: ExperimentRun, plan: ArmPlan, prompts: Sequence[Prompted], suite: str | None = None
+) -> Stored:
+    """Return a plan's answers to any prompts, from the store or from the model, and put nothing down."""
+    outside = outside_of(run, plan)
     adapter = run.adapter.path if plan.model == "tuned" else outside.adapter if outside else None
+    plan = dataclasses.replace(plan, generation=generation_of(run, plan))
     key = _key(run, plan, prompts, adapter)
     entry = run.session.store.read("outputs", key)
     reused = entry is not None
     if entry is None:
         entry = _ask(run, plan, suite, prompts, key, adapter)
-    answers = _read(entry, prompts)
-    facts = _arm_facts(plan, suite, answers)
-    facts |= {"outputs_key": entry.key, "reused": reused, **(outside.facts if outside else {})}
-    facts |= _told(plan, _about(run, plan, adapter))
-    run.note(("arms", label(plan.name, suite)), facts)
-    return answers
+    return Stored(_read(entry, prompts), entry.key, reused, _told(plan, _about(run, plan, adapter)))
+
+
+def generation_of(run: ExperimentRun, plan: ArmPlan) -> Generation:
+    """Return how an arm decodes, the contract's schema in place of the word."""
+    from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
+    from pytest_finetune.fingerprint import canonical_json
+
+    if plan.generation.constrain is None:
+        return plan.generation
+    schema = run.contract.schema
+    if not isinstance(schema, Mapping):
+        raise AnsweringError(
+            f"generation.constrain: contract: {run.experiment.paths.contract_file} has no output.schema to decode "
+            "under\n  write one, or leave generation.constrain out"
+        )
+    return dataclasses.replace(plan.generation, constrain=canonical_json(schema).decode())
 
 
 def _imported(run: ExperimentRun, plan: ArmPlan, outside: Outside) -> Mapping[str, Answer]:
@@ -141,7 +174,7 @@ def _imported(run: ExperimentRun, plan: ArmPlan, outside: Outside) -> Mapping[st
     from pytest_finetune.fingerprint import digest
 
     answers = outside.answers or {}
-    key = digest({"imported": [asdict(answer) for answer in answers.values()]})
+    key = digest({"imported": [dataclasses.asdict(answer) for answer in answers.values()]})
     store = run.session.store
     if store.read("outputs", key) is None:
         about = {"arm": plan.name, "suite": None, "task": run.experiment.task, "runtime": plan.runtime}
@@ -161,6 +194,8 @@ def _prompts(run: ExperimentRun, plan: ArmPlan, suite: str | None) -> tuple[Prom
 
     prompt = run.experiment.prompt
     shots: tuple[Any, ...] = ()
+    if plan.prompts == "candidate":
+        prompt = dataclasses.replace(prompt, template=run.best_prompt)
     if plan.prompts == "few-shot":
         seed = run.experiment.training.seed
         shots = choose_shots(run.train_rows, prompt.few_shot, seed, run.contract.label_field)
@@ -176,8 +211,8 @@ def _key(run: ExperimentRun, plan: ArmPlan, prompts: Sequence[Prompted], adapter
     model = model_digest(base_of(run, experiment), adapter, quantization=experiment.quantization)
     asked = [[prompted.id, prompted.prompt] for prompted in prompts]
     about = _about(run, plan, adapter)
-    environment = environment_of(run) | ({"runtime_sha256": digest(about)} if about else {})
-    return outputs_key(model, asked, plan.generation, plan.runtime, environment)
+    environment = environment_of(run) | ({"runtime_sha256": digest(about)} if about else {}) | _decoder(plan)
+    return outputs_key(model, asked, plan.generation, plan.runtime, environment, run=plan.run)
 
 
 def _about(run: ExperimentRun, plan: ArmPlan, adapter: Path | None) -> dict[str, Any]:
@@ -198,6 +233,13 @@ def _told(plan: ArmPlan, about: Mapping[str, Any]) -> dict[str, Any]:
     return {"runtime": f"{plan.runtime} ({version})"} if isinstance(version, str) else {}
 
 
+def _decoder(plan: ArmPlan) -> dict[str, str]:
+    """Return the version of what constrains the decoding: another one may answer otherwise."""
+    from pytest_finetune.fingerprint import package_versions
+
+    return package_versions(("llguidance",)) if plan.generation.constrain else {}
+
+
 def _ask(
     run: ExperimentRun,
     plan: ArmPlan,
@@ -207,6 +249,7 @@ def _ask(
     adapter: Path | None,
 ) -> Entry:
     from pytest_finetune.evaluation.answers import write_answers
+    from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
 
     line = ProgressLine(run.session.config, run.experiment.name)
     store = run.session.store
@@ -214,6 +257,10 @@ def _ask(
     def write(folder: Path) -> None:
         run.rest(run.runtimes - {plan.runtime})  # two engines need not fit into one memory
         runtime = _runtime(run, plan)
+        if plan.generation.constrain and not getattr(runtime, "constrains", False):
+            raise AnsweringError(
+                f"generation.constrain: the runtime {plan.runtime!r} cannot decode under a schema"
+            )
         write_answers(folder / ANSWERS_FILE, runtime.answer(prompts, plan.generation, adapter))
         if plan.model == "base_model":
             runtime.release()  # it answers once; two bases at a time may not fit
@@ -249,11 +296,7 @@ def _read(entry: Entry, prompts: Sequence[Prompted]) -> Mapping[str, Answer]:
     return {prompted.id: replace(by_id[prompted.id], line=prompted.line) for prompted in prompts}
 
 
-def _arm_facts(
-    plan: ArmPlan,
-    suite: str | None,
-    answers: Mapping[str, Answer],
-) -> dict[str, Any]:
+def _arm_facts(plan: ArmPlan, suite: str | None, answers: Mapping[str, Answer]) -> dict[str, Any]:
     from importlib import metadata
 
     from pytest_finetune.fingerprint import digest

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import pytest
 
 from pytest_finetune.evaluation.arms import BASELINE, TUNED, asking_order
-from pytest_finetune.markers import RuleMark
+from pytest_finetune.markers import PER_ROW, RuleMark
 from pytest_finetune.suite import invariance, whole_file
 from pytest_finetune.suite.collection import place_of
 from pytest_finetune.suite.confusion import Confusion
@@ -19,6 +19,7 @@ from pytest_finetune.suite.rule_marks import rule_of
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row, Rows
+    from pytest_finetune.evaluation.answers import Answer
     from pytest_finetune.evaluation.response import Response
     from pytest_finetune.session import FinetuneSession
     from pytest_finetune.suite.run import ExperimentRun
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 ROW_FAILURES: Final = (AssertionError, ValueError, LookupError, TypeError, AttributeError)
 MESSAGE_CHARS: Final = 300
 MESSAGES_KEPT: Final = 300
+
+
+class NotSetUp(Exception):
+    """A rule is to judge before its own fixtures are there."""
 
 
 class RuleBroken(Exception):
@@ -76,6 +81,8 @@ def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
             facts |= invariance.facts(run, item, rule, rows)
         else:
             facts |= _score_facts(rule, rows, _scores(run, item, rule, rows))
+            if rule.suite is None and run.experiment.decision.noise_runs:
+                facts["noise"] = [scores_on(item, rows, answers) for answers in run.noise]
         run.note(("rules", rule.name), facts)
         _judge(run, rule, rows, facts)
     except (RuleBroken, pytest.fail.Exception) as stop:
@@ -109,10 +116,20 @@ def _scores(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Row
     return ordered
 
 
+def scores_on(
+    item: pytest.Function, rows: Sequence[Row], answers: Mapping[str, Answer]
+) -> list[float | int | None]:
+    """Return what a rule gives further answers, a score for each row (None: skipped)."""
+    from pytest_finetune.suite.run import as_response
+
+    responses = {id_: as_response(answer) for id_, answer in answers.items()}
+    return [_number(value) for value in _arm_scores(caller(item, Confusion()), rows, responses).scores]
+
+
 def caller(item: pytest.Function, confusion: Confusion) -> Callable[[Response, Row], float]:
     """Return a function that runs the rule once and gives its score; row failures pass through."""
     names = item._fixtureinfo.argnames
-    values = {name: item.funcargs[name] for name in names}
+    values = _values(item, names)
     function = item.obj
 
     def call(response: Response, row: Row) -> float:
@@ -128,8 +145,21 @@ def caller(item: pytest.Function, confusion: Confusion) -> Callable[[Response, R
     return call
 
 
+def _values(item: pytest.Function, names: Sequence[str]) -> dict[str, Any]:
+    """Return what a rule was set up with; before its turn only what is there for every row is known."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    known = {**dict.fromkeys(PER_ROW), **params, **item.funcargs}
+    absent = [name for name in names if name not in known]
+    if absent:
+        raise NotSetUp(
+            f"rule {item.name!r} asks for {', '.join(absent)}, which is set up only when its turn comes: "
+            "prompt.candidates are ranked before that\n  let the primary rule take response, example and score only"
+        )
+    return known
+
+
 def _arm_scores(
-    call: Callable[[Response, Row], float], rows: Rows, answers: Mapping[str, Response]
+    call: Callable[[Response, Row], float], rows: Sequence[Row] | Rows, answers: Mapping[str, Response]
 ) -> ArmScores:
     found = ArmScores()
     for row in rows:

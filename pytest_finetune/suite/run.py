@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, overlo
 
 import pytest
 
-from pytest_finetune.evaluation.arms import TUNED, asking_order, planned
+from pytest_finetune.evaluation.arms import TUNED, asking_order, planned, unconstrained
 from pytest_finetune.evaluation.response import Response
 from pytest_finetune.markers import ExperimentRef, Stage
 from pytest_finetune.suite import answering, header, outside, planning, tokens, training_step
@@ -234,7 +234,7 @@ class ExperimentRun:
     @step
     def base_model(self) -> BaseModel:
         """The base model, for tests that ask it themselves."""
-        return answering.BaseModel(self.runtime, self.experiment.generation)
+        return answering.BaseModel(self.runtime, unconstrained(self.experiment))
 
     @property
     def adapter(self) -> Adapter:
@@ -261,6 +261,20 @@ class ExperimentRun:
         """Return the answers of any plan, once for each name and suite."""
         name = f"answers of {plan.name}" + (f" on {suite}" if suite else "")
         return self.once(name, lambda: answering.answers_of(self, plan, suite))
+
+    @step
+    def noise(self) -> tuple[Mapping[str, Answer], ...]:
+        """The further answers of the base to the held-out rows."""
+        from pytest_finetune.suite.noise import noise_of
+
+        return noise_of(self)
+
+    @step
+    def best_prompt(self) -> str:
+        """The best of the hand-written prompts."""
+        from pytest_finetune.suite.candidates import best_prompt_of
+
+        return best_prompt_of(self)
 
     @step
     def looks(self) -> int:
@@ -342,6 +356,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from pytest_finetune.fingerprint import BaseModelError
     from pytest_finetune.memory.figures import PlanError
     from pytest_finetune.store import StoreError
+    from pytest_finetune.suite.rule_items import NotSetUp
     from pytest_finetune.training.request import TrainingError
 
     return (
@@ -352,6 +367,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
         FileNotFoundError,
         PlanError,
         AnsweringError,
+        NotSetUp,
         StoreError,
         TrainingError,
     )

@@ -43,6 +43,8 @@ CHANGES_NO_WEIGHTS = {
     "trust_remote_code",  # the code that is trusted counts by its digest
     "generation",
     "runtimes",
+    "runtime_settings",
+    "arms",
     "paths",  # rows count as formatted
     "decision",
     "charter",

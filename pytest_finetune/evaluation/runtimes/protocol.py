@@ -25,7 +25,8 @@ class Runtime(Protocol):
     ) -> list[Answer]:
         """Return one answer a prompt, in the prompts' order; `adapter` is a folder, None asks the base alone.
 
-        The same arguments give the same text. Raises AnsweringError.
+        The same arguments give the same text. Raises AnsweringError. A runtime that can hold answers to the JSON
+        Schema in `generation.constrain` says so by an attribute ``constrains = True``; others are never given one.
         """
         ...
 

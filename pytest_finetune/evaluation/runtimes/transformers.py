@@ -39,6 +39,8 @@ class TransformersRuntime:
     `model` and `tokenizer` are the base's own: an adapter is on the model only while its answers are made.
     """
 
+    constrains = True
+
     def __init__(
         self,
         base: str,
@@ -58,6 +60,7 @@ class TransformersRuntime:
         self._model: Any = None
         self._stops: frozenset[int] = frozenset()
         self._tokenizer: Any = None
+        self._grammar: Any = None
 
     @property
     def model(self) -> Any:
@@ -205,15 +208,25 @@ class TransformersRuntime:
 
         inputs = self._padded(batch)
         settings = _settings(generation, self.tokenizer, sorted(self._stops))
+        processors = self._processors(generation, len(batch))
         # Sampling starts anew in every batch: an answer does not hang on the batches before it.
         torch.manual_seed(seed)
         started = time.perf_counter()
         with torch.inference_mode():
-            output = model.generate(**inputs, generation_config=settings)
+            output = model.generate(**inputs, generation_config=settings, logits_processor=processors)
         seconds = (time.perf_counter() - started) / len(batch)
         fresh = output[:, inputs["input_ids"].shape[1] :].tolist()
         for item, ids in zip(batch, fresh, strict=True):
             yield item.at, self._answer_of(item, ids, seconds)
+
+    def _processors(self, generation: Generation, batch_size: int) -> list[Any]:
+        if generation.constrain is None:
+            return []
+        from pytest_finetune.evaluation.runtimes.constrained import Constrained
+
+        if self._grammar is None:
+            self._grammar = Constrained(self.tokenizer, self._stops)
+        return [self._grammar.processor(generation.constrain, batch_size)]
 
     def _padded(self, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         import torch
