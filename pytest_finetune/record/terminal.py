@@ -100,7 +100,19 @@ def _one(experiment: Json, columns: int) -> list[Line]:
             for found in reading.findings(experiment)[:4]
         ]
     lines = [Line(_fit(_title(experiment), columns), "bold"), *(Line(_fit(fact, columns)) for fact in facts)]
+    lines += _power(experiment, columns)
     return [*lines, *([Line(""), *table] if table else []), Line("")]
+
+
+def _power(experiment: Json, columns: int) -> list[Line]:
+    """What the held-out file can show, while nothing is decided; a decision says it of its own rows."""
+    power = reading.part(experiment, "power")
+    if not power or experiment.get("decision"):
+        return []
+    warning = reading.text(power, "warning")
+    said = one_line(warning or reading.text(power, "line"))
+    text = f"  power     {said}"
+    return [Line(line, "yellow" if warning else "") for line in _wrapped(text, columns, 4)]
 
 
 def _colour_of(found: Json) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.suite.deciding import decided, look_of, matches, stored_answers
 from pytest_finetune.suite.invariance import write_candidates
+from pytest_finetune.suite.power_line import power_facts
 from pytest_finetune.suite.reuse import with_changed_answers
 
 if TYPE_CHECKING:
@@ -46,9 +47,10 @@ def _experiment(
 ) -> dict[str, Any]:
     from pytest_finetune.record.assemble import experiment_record
 
+    run = state.run_named(name, tree)
+    tree = {**tree, "power": power_facts(run, tree.get("rules", {}))}
     if not state.settings.finetune:
         return experiment_record(name, tree, (), None, several=several)
-    run = state.run_named(name, tree)
     tree = {**tree, "runtime_match": [match.as_json() for match in matches(state, tree)]}
     tree = with_changed_answers(state, tree)
     return experiment_record(name, tree, _held_out(run, tree), decided(run, tree), several=several)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_finetune.suite import reuse, trainer_results
 from pytest_finetune.suite.answering import base_name, base_of, device_class, dtype_class
 from pytest_finetune.suite.planning import fit_of
+from pytest_finetune.suite.power_line import warn_before_training
 from pytest_finetune.suite.progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def _train(run: ExperimentRun, key: Key) -> tuple[Entry, bool]:
             entry = None if run.session.settings.retrain else store.read("adapters", key)
             if entry is not None:
                 return entry, True
+            warn_before_training(run)
             _release(run)
             keep = store.replace if run.session.settings.retrain else store.commit
             return keep("adapters", key, fill, about), False
