@@ -109,11 +109,12 @@ def write_candidates(folder: Path, rules: Mapping[str, Mapping[str, Any]]) -> li
     """Write the rows on which an invariance rule failed to ``invariance/<rule>.jsonl``; return the files."""
     written = []
     for name, rule in rules.items():
-        rows = rule.get("candidates")
-        if rows:
+        if rule.get("invariant_to"):
             safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in name)
             file = folder / "invariance" / f"{safe}.jsonl"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-            written.append(file)
+            file.unlink(missing_ok=True)  # what an earlier run left says nothing of this one
+            if rows := rule.get("candidates"):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+                written.append(file)
     return written

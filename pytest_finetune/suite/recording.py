@@ -84,6 +84,8 @@ def keep(state: FinetuneSession, record: dict[str, Any], answers: Answers) -> No
     except RecordError as error:  # a fault of ours must not cost the user the record of a long run
         record["notes"].append(f"this record breaks its own schema, please report it: {error}")
     write_record(state.settings.record, record, answers)
+    for experiment in record["experiments"]:
+        write_candidates(state.settings.record, experiment["rules"])
     _remember_for_the_next_run(state, record)
     state.config.hook.pytest_finetune_record(record=record, directory=state.settings.record)
 
@@ -105,7 +107,6 @@ def _write_looks(state: FinetuneSession) -> None:
     for name in state.evidence.experiments():
         tree = state.evidence.tree(name)
         rules = tree.get("rules", {})
-        write_candidates(state.settings.record, rules)
         files |= {facts["nodeid"].split("::")[0] for facts in rules.values()}
         if "looks" in tree:
             texts = {rule: facts["sha256"] for rule, facts in rules.items()}
