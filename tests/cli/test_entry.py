@@ -124,7 +124,7 @@ def test_what_is_no_age_is_refused_with_an_example(world: World, text: str) -> N
     [
         ("8", "8 has no unit"),
         ("rtx-4091", "did you mean 'rtx-4090'"),
-        ("9" * 400 + "GiB", "no card is that large"),
+        ("9" * 400 + "GiB", "nothing is that large"),
     ],
 )
 def test_what_is_no_card_is_refused_with_what_is_known(world: World, text: str, said: str) -> None:
