@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.suite import xdist
 
@@ -17,11 +18,11 @@ _EVERY_S = 10.0
 
 
 def line_of(progress: Progress, name: str) -> str:
-    """Return one line: step, loss, speed, time left.
+    """Return one line: step, loss, speed, time left, memory.
 
     >>> from pytest_finetune.training.request import Progress
-    >>> line_of(Progress(120, 240, 0.4321, 30.0, 31.2, 1520.0, 1.0), "finetune")
-    'finetune: training step 120/240 (50%)  loss 0.432  1520 tokens/s  31 s left'
+    >>> line_of(Progress(120, 240, 0.4321, 30.0, 31.2, 1520.0, 1.0, 3 * 2**29), "finetune")
+    'finetune: training step 120/240 (50%)  loss 0.432  1520 tokens/s  31 s left  1.5 GiB'
     """
     share = progress.step / progress.steps if progress.steps else 0.0
     parts = [f"{name}: training step {progress.step}/{progress.steps} ({share:.0%})"]
@@ -30,6 +31,8 @@ def line_of(progress: Progress, name: str) -> str:
     if progress.tokens_per_s:
         parts.append(f"{progress.tokens_per_s:.0f} tokens/s")
     parts.append(f"{_duration(progress.eta_s)} left")
+    if progress.memory_bytes:
+        parts.append(f"{progress.memory_bytes / 2**30:.1f} GiB")
     return "  ".join(parts)
 
 
@@ -57,8 +60,11 @@ class ProgressLine:
         text = line_of(progress, self._name)
         if self._live:
             self._rewrite(text)
-        elif self._worker and os.isatty(2) and self._due(progress):
-            os.write(2, f"[{self._config.workerinput['workerid']}] {text}\n".encode())  # type: ignore[attr-defined]
+        elif self._worker and self._due(progress):
+            with self._uncaptured():  # else this is the capture's file, and never a terminal
+                if os.isatty(2):
+                    worker = self._config.workerinput["workerid"]  # type: ignore[attr-defined]
+                    os.write(2, f"[{worker}] {text}\n".encode())
 
     def say(self, text: str) -> None:
         """Print one whole line, such as who holds a lock that is waited for; also where there is no terminal.
@@ -66,7 +72,8 @@ class ProgressLine:
         A run that waits on a CI machine must not look like one that hangs.
         """
         if self._worker:
-            os.write(2, f"{text}\n".encode())
+            with self._uncaptured():
+                os.write(2, f"{text}\n".encode())
         else:
             self._end_line()
             self._write(f"\n{text}\n")
@@ -94,12 +101,12 @@ class ProgressLine:
             self._open = False
 
     def _write(self, text: str) -> None:
+        with self._uncaptured():
+            self._put(text)
+
+    def _uncaptured(self) -> contextlib.AbstractContextManager[Any]:
         capture = self._config.pluginmanager.get_plugin("capturemanager")
-        if capture is None:
-            self._put(text)
-            return
-        with capture.global_and_fixture_disabled():
-            self._put(text)
+        return contextlib.nullcontext() if capture is None else capture.global_and_fixture_disabled()
 
     def _put(self, text: str) -> None:
         stream = self._reporter._tw._file if self._reporter is not None else sys.__stderr__

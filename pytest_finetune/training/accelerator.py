@@ -1,6 +1,9 @@
-"""The accelerator's own count of the memory that was used; None on a device that keeps none."""
+"""The accelerator's own count of the memory that was used (None on a device that keeps none), and the process's."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import torch
 
@@ -20,3 +23,14 @@ def peak_reserved(device: str) -> int | None:
 def peak_allocated(device: str) -> int | None:
     """Return the bytes that tensors took at most."""
     return torch.cuda.max_memory_allocated(torch.device(device)) if device.startswith("cuda") else None
+
+
+def in_use(device: str) -> int | None:
+    """Return the bytes that the card holds reserved now, or the process's resident ones where it computes itself."""
+    if device.startswith("cuda"):
+        return torch.cuda.memory_reserved(torch.device(device))
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):  # no such file but on Linux
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -23,7 +23,10 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One optimizer step done: `loss` is None before the first is known, times are in seconds."""
+    """One optimizer step done: `loss` is None before the first is known, times are in seconds.
+
+    `memory_bytes` is what the card holds reserved, on a CPU the process's resident memory; None where it is not known.
+    """
 
     step: int
     steps: int
@@ -32,6 +35,7 @@ class Progress:
     eta_s: float
     tokens_per_s: float | None
     epoch: float
+    memory_bytes: int | None = None
 
 
 def _unheard(_: Progress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 import time
@@ -12,6 +13,7 @@ from typing import Any
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import SFTTrainer
 
+from pytest_finetune.training.accelerator import in_use
 from pytest_finetune.training.checkpoints import seal, whole_steps
 from pytest_finetune.training.held_out import HeldOut, held_out_loss
 from pytest_finetune.training.memory_error import naming_the_batch
@@ -109,16 +111,15 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         assert self.trainer is not None
         assert self._meter is not None
         loss, self.trainer.step_loss = self.trainer.step_loss, 0.0
-        self._tell(
-            self._meter.read(
-                now_s=time.monotonic(),
-                step=state.global_step,
-                steps=state.max_steps,
-                tokens=self.trainer.tokens_seen,
-                loss=loss,
-                epoch=float(state.epoch or 0.0),
-            )
+        reading = self._meter.read(
+            now_s=time.monotonic(),
+            step=state.global_step,
+            steps=state.max_steps,
+            tokens=self.trainer.tokens_seen,
+            loss=loss,
+            epoch=float(state.epoch or 0.0),
         )
+        self._tell(dataclasses.replace(reading, memory_bytes=in_use(str(args.device))))
         if self._rows.examples and (float(state.epoch).is_integer() or state.global_step == state.max_steps):
             found = held_out_loss(self.trainer, self._rows)
             state.log_history.append(

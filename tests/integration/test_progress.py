@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 STEP = """\
     from pytest_finetune.training.request import Progress
-    request.progress(Progress(3, 8, 0.25, 1.5, 2.5, 900.0, 0.5))
+    request.progress(Progress(3, 8, 0.25, 1.5, 2.5, 900.0, 0.5, 3 * 2**29))
     called("train")
 """
 
@@ -26,17 +26,31 @@ def with_progress(project: Project) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_a_terminal_shows_step_loss_and_time_left_while_output_is_captured(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("flags", "before"),
+    [((), b""), (("-s",), b""), (("-n", "1"), b"[gw0] ")],
+    ids=["captured", "not captured", "xdist"],
+)
+def test_a_terminal_shows_step_loss_time_left_and_memory(
+    project: Project, flags: tuple[str, ...], before: bytes
+) -> None:
+    with_progress(project)
+    seen = on_a_terminal(project, "--finetune", *flags)
+    assert before + b"finetune: training step 3/8 (38%)  loss 0.250  900 tokens/s  2 s left  1.5 GiB" in seen
+
+
+def on_a_terminal(project: Project, *flags: str) -> bytes:
+    """Run pytest on a pseudo-terminal and return what it showed."""
     import pty
 
-    with_progress(project)
     main, other = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "--finetune"],
+        [sys.executable, "-m", "pytest", *flags],
         cwd=project.path,
         stdout=other,
         stderr=other,
         stdin=other,
+        env={**os.environ, "COLUMNS": "120"},
     )
     os.close(other)
     seen = b""
@@ -50,7 +64,7 @@ def test_a_terminal_shows_step_loss_and_time_left_while_output_is_captured(proje
         seen += part
     os.close(main)
     assert process.wait(60) == 0
-    assert b"finetune: training step 3/8 (38%)  loss 0.250  900 tokens/s  2 s left" in seen
+    return seen
 
 
 def test_what_is_no_terminal_stays_silent(project: Project) -> None:

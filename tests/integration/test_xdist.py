@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,3 +51,37 @@ def test_a_closed_gate_is_closed_under_xdist_too(project: Project) -> None:
     result = project.run("--finetune", "-n", "2", subprocess=True)
     result.assert_outcomes(failed=1, errors=3)
     assert project.calls() == []
+
+
+SEVERAL = """
+@pytest.hookimpl(tryfirst=True)
+def pytest_finetune_train(request):
+    called(f"train rank {request.experiment.lora.r}")
+    rank = request.experiment.lora.r
+    import numpy, safetensors.numpy
+    weights = {f"base_model.model.q.lora_{side}.weight": numpy.full((rank,), 0.5, "float32") for side in "AB"}
+    safetensors.numpy.save_file(weights, request.folder / "adapter_model.safetensors")
+    (request.folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank}))
+    return TrainingResult(folder=request.folder, steps=rank, seconds=0.1, final_loss=0.5, log=())
+"""
+
+
+def test_four_keys_on_two_workers_are_four_trainings_with_the_right_adapters(project: Project) -> None:
+    text = (project.path / "finetune.yaml").read_text()
+    ranks = (2, 3, 5, 7)
+    project.write({f"rank{rank}.yaml": text.replace("r: 4", f"r: {rank}") for rank in ranks})
+    names = " ".join(f"rank{rank}.yaml" for rank in ranks)
+    project.write({"pytest.ini": f"[pytest]\nfinetune_experiments = {names}\n"})
+    conftest = (project.path / "conftest.py").read_text()
+    start, end = conftest.index("def pytest_finetune_train"), conftest.index("class TableRuntime")
+    project.write({"conftest.py": conftest[:start] + SEVERAL + conftest[end:]})
+    result = project.run("--finetune", "-n", "2", subprocess=True)
+    assert result.ret == 0
+    trained = sorted(call for call in project.calls() if call.startswith("train"))
+    assert trained == [f"train rank {rank}" for rank in ranks]
+    experiments = {experiment["name"]: experiment for experiment in project.record()["experiments"]}
+    assert len({experiment["key"] for experiment in experiments.values()}) == 4
+    for rank in ranks:
+        training = experiments[f"rank{rank}"]["training"]
+        config = json.loads((project.path / training["adapter_path"] / "adapter_config.json").read_text())
+        assert (config["r"], training["steps"]) == (rank, rank)

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -70,6 +71,8 @@ def test_training_lowers_the_loss_and_tells_its_progress(ask: Ask) -> None:
     assert told[-1].eta_s == 0
     assert told[-1].loss == pytest.approx(result.log[-1]["loss"], rel=1e-4)
     assert all(progress.tokens_per_s and progress.tokens_per_s > 0 for progress in told)
+    if sys.platform == "linux":
+        assert all(progress.memory_bytes and progress.memory_bytes > 2**20 for progress in told)
     assert result.peak_bytes is None
     assert result.trainable is not None
     assert result.parameters is not None
@@ -125,6 +128,22 @@ def test_the_process_is_left_as_it_was(ask: Ask) -> None:
         list(warnings.filters),
     )
     assert after == before
+
+
+def test_full_determinism_holds_during_the_training_alone(ask: Ask) -> None:
+    import torch
+
+    seen: list[tuple[bool, str | None]] = []
+
+    def look(_: Progress) -> None:
+        seen.append((torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")))
+
+    train(ask("free", training=replace(SHORT, max_steps=1), progress=look))
+    train(ask("fixed", training=replace(SHORT, max_steps=1, full_determinism=True), progress=look))
+    look(Progress(0, 0, None, 0.0, 0.0, None, 0.0))
+    assert [deterministic for deterministic, _ in seen] == [False, True, False]
+    assert seen[1][1] == ":16:8"
+    assert seen[0][1] == seen[2][1] != ":16:8"
 
 
 def test_a_training_prints_nothing(ask: Ask, capfd: pytest.CaptureFixture[str]) -> None:
