@@ -37,6 +37,7 @@ _EMPTY: Final[Mapping[str, Any]] = {
     "rules": {},
     "held_out": [],
     "comparisons": [],
+    "pairs": [],
     "runtime_match": [],
     "decision": None,
 }

@@ -11,7 +11,7 @@ _HIDDEN: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
-ARM_WORDS: Final = {"baseline": "base", "prompted": "prompt", "tuned": "tuned"}
+ARM_WORDS: Final = {"baseline": "base", "prompted": "prompt", "best_prompt": "best prompt", "tuned": "tuned"}
 
 
 def visible(text: object, keep: str = "") -> str:

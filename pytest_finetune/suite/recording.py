@@ -45,7 +45,9 @@ def build_record(
 def _experiment(
     state: FinetuneSession, name: str, tree: Mapping[str, Any], *, several: bool
 ) -> dict[str, Any]:
+    from pytest_finetune.evaluation.pairs import pairs_of
     from pytest_finetune.record.assemble import experiment_record
+    from pytest_finetune.record.case import case_of
 
     run = state.run_named(name, tree)
     tree = {**tree, "power": power_facts(run, tree.get("rules", {}))}
@@ -53,6 +55,7 @@ def _experiment(
         return experiment_record(name, tree, (), None, several=several)
     tree = {**tree, "runtime_match": [match.as_json() for match in matches(state, tree)]}
     tree = with_changed_answers(state, tree)
+    tree = {**tree, "pairs": list(pairs_of(case_of(tree)))}
     return experiment_record(name, tree, _held_out(run, tree), decided(run, tree), several=several)
 
 

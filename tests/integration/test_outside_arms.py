@@ -41,6 +41,8 @@ def test_imported_answers_are_compared_and_shown_without_deciding(project: Proje
     assert record["decision"]["verdict"] == "keep"
     against = {(one["rule"], one["against"]): one["verdict"] for one in record["comparisons"]}
     assert against["label", "theirs"] == "worse"
+    others = [(one["rule"], one["arm"], one["against"], one["fixed"]) for one in record["pairs"]]
+    assert ("label", "theirs", "baseline", 80) in others
     facts = record["arms"]["theirs"]
     assert (facts["model"], facts["source"], facts["opponent"]) == ("answers", "theirs.jsonl", False)
     assert facts["rules"]["label"]["passed"] == 80
