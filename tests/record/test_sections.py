@@ -11,6 +11,7 @@ import pytest
 
 from pytest_finetune.record import changes
 from pytest_finetune.record.page import summary_html
+from pytest_finetune.record.sections.gains import gains
 
 
 def words(sample: Any) -> str:
@@ -122,3 +123,19 @@ def test_runs_are_compared_by_settings_digests_and_packages(make: Callable[[str]
     for name in ("training.learning_rate", "checksums.train.sha256", "packages.torch"):
         assert name in names
     assert "checksums.train.path" not in names
+
+
+def test_the_dashed_line_over_an_arm_is_what_was_asked_over_that_arm(make: Callable[[str], Any]) -> None:
+    run = make("keep").record["experiments"][0]
+
+    def lines(**plan: Any) -> int:
+        run["planned_arms"] = {"prompted": {"opponent": True, "min_gain": None, **plan}}
+        return gains(run).count("ft-threshold")
+
+    asked = lines()
+    assert lines(opponent=False) == asked - 1, "an arm that is only shown has no gain to reach"
+    run["planned_arms"] = {"prompted": {"opponent": True, "min_gain": 0.31}}
+    own = str(gains(run))
+    run["planned_arms"] = {"prompted": {"opponent": True, "min_gain": None}}
+    run["config"]["decision"]["prompt_gain"] = 0.31
+    assert own == str(gains(run)), "an arm's own margin is drawn where the prompt's would be"

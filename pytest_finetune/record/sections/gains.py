@@ -63,9 +63,11 @@ def _limit(experiment: Json, pair: Json) -> float | None:
         if gain is None and rule.get("primary"):
             gain = reading.number(defaults, "min_gain")
         return gain if gain is not None else None if loss is None else -loss
-    if not rule.get("primary"):
+    plan = reading.part(experiment, "planned_arms", reading.text(pair, "against"))
+    if not rule.get("primary") or (plan and not plan.get("opponent")):
         return None
-    asked = (reading.number(defaults, "prompt_gain"), gain, reading.number(defaults, "min_gain"))
+    own, over_prompt = reading.number(plan, "min_gain"), reading.number(defaults, "prompt_gain")
+    asked = (own, over_prompt, gain, reading.number(defaults, "min_gain"))
     return next((value for value in asked if value is not None), None)
 
 
