@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
+from pytest_finetune.training.kept import is_whole_model
 
 if TYPE_CHECKING:
     from pytest_finetune.evaluation.answers import Answer
@@ -51,7 +52,7 @@ class ModelFolders:
         return self._known[adapter]
 
     def _find(self, adapter: Path | None) -> Path:
-        from pytest_finetune.evaluation.runtimes.merging import base_dtype, is_whole_model
+        from pytest_finetune.evaluation.runtimes.merging import base_dtype
 
         whole = self._base if adapter is None else adapter if is_whole_model(adapter) else None
         quantised = self._source.quantization != "none" and whole == self._base
@@ -66,7 +67,7 @@ class ModelFolders:
         key = self._key(adapter)
 
         def write(folder: Path) -> None:
-            if adapter is not None and merging.is_whole_model(adapter):
+            if adapter is not None and is_whole_model(adapter):
                 source = dataclasses.replace(
                     self._source, name=str(adapter), revision=None, quantization="none"
                 )

@@ -91,8 +91,3 @@ def _check_finite(folder: Path, dtype: str) -> None:
                 f"the merged model holds numbers that are not finite in {dtype}, in {len(broken)} of its tensors "
                 f"({broken[0]}): not kept\n  take another dtype for this runtime: {{merged: {{dtype: bfloat16}}}}"
             )
-
-
-def is_whole_model(folder: Path) -> bool:
-    """Tell a tuned model from an adapter by its files."""
-    return (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
