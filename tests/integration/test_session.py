@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_finetune.suite.html_safety import named
+
 if TYPE_CHECKING:
     from .conftest import Project
 
@@ -228,7 +230,9 @@ def test_nothing_is_printed_or_written_when_no_test_of_ours_runs(project: Projec
 def test_the_user_may_name_the_page_and_a_copy_lies_beside_the_record(project: Project) -> None:
     project.run("--finetune", "--html=mine/page.html", "--self-contained-html")
     mine = (project.path / "mine" / "page.html").read_text(encoding="utf-8")
-    assert mine == (project.path / "finetune-record" / "report.html").read_text(encoding="utf-8")
+    copy = (project.path / "finetune-record" / "report.html").read_text(encoding="utf-8")
+    assert copy == named(mine), "the user's own page is left as pytest-html wrote it"
+    assert '<html lang="en">' in copy
     assert "KEEP" in mine
 
 
