@@ -36,7 +36,7 @@ def pytest_finetune_runtime(
     name: str, experiment: Experiment, base: str, device: str, store: Store
 ) -> Runtime | None:
     """Answer with the adapter on the frozen base, with the merged model, or with a server."""
-    from pytest_finetune.runtime_settings import TRANSFORMERS, MergedSettings, ServerSettings
+    from pytest_finetune.experiment.runtimes import TRANSFORMERS, MergedSettings, ServerSettings
 
     settings = experiment.runtime_settings.get(name)
     if isinstance(settings, MergedSettings):

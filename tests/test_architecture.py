@@ -43,7 +43,6 @@ AT_HOME_WITH_TORCH = (
 # What is read by people's eyes as one thing may import what stands before it, never what stands after.
 FLOOR = {
     "experiment",
-    "runtime_settings",
     "yamlfile",
     "fingerprint",
     "store",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_finetune.experiment import Experiment, ExperimentError, load_experiment
-from pytest_finetune.runtime_settings import MergedSettings, ServerSettings, filled
+from pytest_finetune.experiment.runtimes import MergedSettings, ServerSettings, filled
 
 EXPERIMENT = """\
 base_model: base

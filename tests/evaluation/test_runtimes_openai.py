@@ -17,7 +17,7 @@ from pytest_finetune.evaluation.prompts import Prompted
 from pytest_finetune.evaluation.runtimes import AnsweringError, Runtime, wire
 from pytest_finetune.evaluation.runtimes.openai import OpenAIRuntime
 from pytest_finetune.experiment import Generation
-from pytest_finetune.runtime_settings import ServerSettings
+from pytest_finetune.experiment.runtimes import ServerSettings
 
 Reply = tuple[int, dict[str, str], bytes]
 GREEDY = Generation(max_new_tokens=7)

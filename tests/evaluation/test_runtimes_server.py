@@ -18,7 +18,7 @@ from pytest_finetune.evaluation.runtimes import AnsweringError, wire
 from pytest_finetune.evaluation.runtimes.openai import OpenAIRuntime
 from pytest_finetune.evaluation.runtimes.server import tail
 from pytest_finetune.experiment import Generation
-from pytest_finetune.runtime_settings import ServerSettings
+from pytest_finetune.experiment.runtimes import ServerSettings
 
 GREEDY = Generation(max_new_tokens=7)
 ADAPTER = Path("adapter")

@@ -14,7 +14,7 @@ from pytest_finetune.evaluation.answers import Answer
 from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
 from pytest_finetune.evaluation.runtimes.server import Server
 from pytest_finetune.evaluation.runtimes.wire import Wire, WireError, persistently
-from pytest_finetune.runtime_settings import ServerSettings, api_key
+from pytest_finetune.experiment.runtimes import ServerSettings, api_key
 
 if TYPE_CHECKING:
     from pytest_finetune.evaluation.prompts import Prompted

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
-from pytest_finetune.runtime_settings import filled
+from pytest_finetune.experiment.runtimes import filled
 
 HOST: Final = "127.0.0.1"
 GRACE_S: Final = 10.0

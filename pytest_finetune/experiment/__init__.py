@@ -1,0 +1,48 @@
+"""The experiment file: YAML in, one frozen `Experiment` out."""
+
+from pytest_finetune.experiment.reading import load_experiment, parse_set
+from pytest_finetune.experiment.records import (
+    DEFAULT_TEMPLATE,
+    CharterText,
+    DecisionDefaults,
+    Experiment,
+    ExperimentError,
+    Generation,
+    Lora,
+    OutsideArm,
+    Paths,
+    Prompt,
+    Training,
+    contained,
+    is_hub_id,
+)
+from pytest_finetune.experiment.runtimes import (
+    TRANSFORMERS,
+    MergedSettings,
+    RuntimeSettings,
+    ServerSettings,
+)
+from pytest_finetune.experiment.schema import schema
+
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "TRANSFORMERS",
+    "CharterText",
+    "DecisionDefaults",
+    "Experiment",
+    "ExperimentError",
+    "Generation",
+    "Lora",
+    "MergedSettings",
+    "OutsideArm",
+    "Paths",
+    "Prompt",
+    "RuntimeSettings",
+    "ServerSettings",
+    "Training",
+    "contained",
+    "is_hub_id",
+    "load_experiment",
+    "parse_set",
+    "schema",
+]

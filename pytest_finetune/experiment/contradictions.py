@@ -1,0 +1,159 @@
+"""What no schema can see in an experiment file: keys that contradict each other, and files that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pytest_finetune.experiment.records import Experiment, ExperimentError
+from pytest_finetune.experiment.runtimes import ServerSettings, mistakes
+from pytest_finetune.experiment.schema import schema
+from pytest_finetune.yamlfile import KeyPath, Problem, YamlFile
+
+
+def contradictions(file: YamlFile, tree: Mapping[str, Any], experiment: Experiment) -> Iterator[Problem]:
+    """Yield what each key allows but all of them together do not, and files that are not there."""
+
+    def problem(path: KeyPath, text: str) -> Problem:
+        return Problem(file.line_of(path), ".".join(map(str, path)), text)
+
+    yield from _method_problems(tree, experiment, problem)
+    yield from _prompt_problems(experiment, problem)
+    yield from _arm_problems(experiment, problem)
+    yield from _training_problems(experiment, problem)
+    yield from _runtime_problems(tree, experiment, problem)
+    yield from _path_problems(experiment, problem)
+
+
+def _prompt_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
+    prompt = experiment.prompt
+    if prompt.template != "chat" and "{input}" not in prompt.template:
+        yield problem(
+            ("prompt", "template"),
+            f"found {prompt.template!r}, which shows no {{input}}: the model would answer every row alike",
+        )
+    for number, candidate in enumerate(prompt.candidates):
+        if "{input}" not in candidate:
+            text = f"found {candidate!r}, which shows no {{input}}: the model would answer every row alike"
+            yield problem(("prompt", "candidates", number), text)
+    if experiment.generation.constrain and experiment.paths.contract_file is None:
+        text = "'contract' needs paths.contract_file, whose output.schema every answer then follows"
+        yield problem(("generation", "constrain"), text)
+
+
+def _training_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
+    own = {key for key in schema()["properties"]["training"]["properties"] if key != "sft"} | {"max_length"}
+    for key in experiment.training.sft:
+        if key in own:
+            plain = "max_seq_length" if key == "max_length" else key
+            yield problem(("training", "sft", key), f"has a key of its own: write training.{plain}")
+
+
+def _runtime_problems(tree: Mapping[str, Any], experiment: Experiment, problem: Any) -> Iterator[Problem]:
+    chat = experiment.prompt.template == "chat"
+    for at, entry in enumerate(tree.get("runtimes", ())):
+        for mistake in mistakes(entry, first=at == 0, chat=chat):
+            yield problem(("runtimes", at, *mistake.path), mistake.text)
+        name = experiment.runtimes[at]
+        if name in experiment.runtimes[:at]:
+            yield problem(
+                ("runtimes", at), f"{name!r} is the name of an earlier runtime: give each its own `name`"
+            )
+        if at and name in experiment.paths.suites:
+            yield problem(("runtimes", at), f"{name!r} is the name of a suite too: give one of them another")
+    first = experiment.runtime_settings.get(experiment.runtimes[0])
+    brought = [name for name, arm in experiment.arms.items() if arm.answers is None]
+    if isinstance(first, ServerSettings) and not first.starts_per_model and brought:
+        text = f"this server has two models, the base and the tuned one: it cannot answer for the arm {brought[0]!r}"
+        yield problem(
+            ("runtimes", 0), f"{text}; start it by a command with {{model}}, or import the arm's answers"
+        )
+
+
+def _arm_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
+    sources = ("adapter", "bundle", "base_model", "answers")
+    for name, arm in experiment.arms.items():
+        given = [source for source in sources if getattr(arm, source) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            yield problem(("arms", name), f"an arm is one of {', '.join(sources)}; found {found}")
+        elif given == ["answers"]:
+            try:
+                file = experiment.path(arm.answers or "")
+            except ExperimentError as error:
+                yield problem(("arms", name, "answers"), str(error))
+            else:
+                if not file.is_file():
+                    text = f"found {arm.answers!r}, but there is no such file in {str(experiment.root)!r}"
+                    yield problem(("arms", name, "answers"), text)
+
+
+def _method_problems(tree: Mapping[str, Any], experiment: Experiment, problem: Any) -> Iterator[Problem]:
+    method, quantization = experiment.peft_method, experiment.quantization
+    if method == "qlora" and quantization != "nf4":
+        yield problem(
+            ("quantization",),
+            f"{quantization!r} contradicts peft_method: qlora, which stores the base in nf4: leave it out or write nf4",
+        )
+    if method == "lora" and quantization == "nf4":
+        yield problem(
+            ("quantization",),
+            "'nf4' contradicts peft_method: lora: write peft_method: qlora, or quantization: none",
+        )
+    if method != "full" and tree.get("lora") is None:
+        yield problem(
+            ("peft_method",),
+            f"{method!r} needs lora: write lora: {{r: 8, alpha: 16}}, or peft_method: full for a small model",
+        )
+    if method == "full" and tree.get("lora") is not None:
+        yield problem(
+            ("lora",),
+            "contradicts peft_method: full, which trains every weight: leave lora out (--finetune-set lora=null)",
+        )
+    if method == "full" and quantization != "none":
+        yield problem(
+            ("quantization",),
+            f"{quantization!r} contradicts peft_method: full: the weights of a quantised base cannot be trained",
+        )
+    if method == "full" and experiment.trust_remote_code:
+        yield problem(
+            ("trust_remote_code",),
+            "contradicts peft_method: full: the model that is kept would bring code along; train an adapter",
+        )
+    if experiment.lora.changes_base and quantization != "none":
+        yield problem(
+            ("lora", "init_lora_weights"),
+            f"{experiment.lora.init_lora_weights!r} takes the adapter's first weights out of the base, which a base "
+            f"stored as {quantization} cannot give exactly: write quantization: none, or leave it out",
+        )
+
+
+def _path_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
+    paths = experiment.paths
+    files: dict[KeyPath, str] = {
+        ("paths", "train_file"): paths.train_file,
+        ("paths", "eval_file"): paths.eval_file,
+    }
+    if paths.contract_file is not None:
+        files["paths", "contract_file"] = paths.contract_file
+    for name, suite in paths.suites.items():
+        files["paths", "suites", name] = suite
+    for key, relative in files.items():
+        try:
+            path = experiment.path(relative)
+        except ExperimentError as error:
+            yield problem(key, str(error))
+            continue
+        if not path.is_file():
+            yield problem(key, f"found {relative!r}, but there is no such file in {str(experiment.root)!r}")
+    try:
+        if experiment.path(paths.output_dir) == experiment.root:
+            yield problem(("paths", "output_dir"), "is the project itself; name a folder in it")
+    except ExperimentError as error:
+        yield problem(("paths", "output_dir"), str(error))
+    held_out = [paths.eval_file, *paths.suites.values()]
+    if paths.train_file in held_out:
+        yield problem(
+            ("paths", "eval_file"),
+            f"found {paths.train_file!r}, which is the training file: held-out rows must never be trained on",
+        )

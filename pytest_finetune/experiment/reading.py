@@ -1,0 +1,166 @@
+"""YAML in, one frozen `Experiment` out, every mistake named with file, line and key."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_finetune.experiment.contradictions import contradictions
+from pytest_finetune.experiment.records import (
+    CharterText,
+    DecisionDefaults,
+    Experiment,
+    ExperimentError,
+    Generation,
+    Lora,
+    OutsideArm,
+    Paths,
+    Prompt,
+    Training,
+    contained,
+)
+from pytest_finetune.experiment.runtimes import as_written, read_runtime
+from pytest_finetune.experiment.schema import schema
+from pytest_finetune.yamlfile import (
+    Problem,
+    YamlError,
+    YamlFile,
+    load_yaml,
+    parse_scalar,
+    schema_problems,
+)
+
+
+def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
+    """Read ``KEY=VALUE`` words; values are YAML, so ``2e-4`` is a number and ``[a, b]`` a list.
+
+    >>> parse_set(["training.learning_rate=1e-4", "lora.target_modules=[q_proj, v_proj]"])
+    {'training.learning_rate': 0.0001, 'lora.target_modules': ['q_proj', 'v_proj']}
+    """
+    overrides: dict[str, Any] = {}
+    for word in assignments:
+        key, equals, value = word.partition("=")
+        if not equals or not key.strip():
+            raise ExperimentError(
+                f"--finetune-set {word!r}: write KEY=VALUE, as in training.learning_rate=1e-4"
+            )
+        try:
+            overrides[key.strip()] = parse_scalar(value)
+        except YamlError as error:
+            raise ExperimentError(f"--finetune-set {word!r}: {error}") from None
+    return overrides
+
+
+def load_experiment(
+    root: Path, relative: str, overrides: Mapping[str, Any] | None = None, *, name: str | None = None
+) -> Experiment:
+    """Read and check an experiment file.
+
+    `overrides` maps dotted keys to values and wins over the file. Raises ExperimentError with every mistake, one a
+    line, as ``file:line: key: what was found, what is allowed``.
+    """
+    overrides = dict(overrides or {})
+    path = contained(root, relative)
+    try:
+        file = load_yaml(path, relative)
+    except FileNotFoundError:
+        raise ExperimentError(f"{relative}: no such experiment file in {str(root)!r}") from None
+    except (YamlError, OSError) as error:
+        raise ExperimentError(str(error)) from None
+    tree = _overridden(file, overrides)
+    problems = list(_mistakes(file, tree, overrides))
+    if not problems:
+        experiment = _build(root.resolve(), relative, tree, overrides, name)
+        problems = list(contradictions(file, tree, experiment))
+    if problems:
+        raise ExperimentError("\n".join(_located(problem, relative, overrides) for problem in problems))
+    return experiment
+
+
+def _overridden(file: YamlFile, overrides: Mapping[str, Any]) -> Any:
+    tree = json.loads(json.dumps(file.tree, default=str))
+    if not isinstance(tree, dict):
+        return tree
+    for dotted, value in overrides.items():
+        *parents, last = dotted.split(".")
+        at = tree
+        for parent in parents:
+            if not isinstance(at.get(parent), dict):
+                at[parent] = {}
+            at = at[parent]
+        at[last] = value
+    return tree
+
+
+def _mistakes(file: YamlFile, tree: Any, overrides: Mapping[str, Any]) -> Iterator[Problem]:
+    if tree is None or not isinstance(tree, dict):
+        yield Problem(
+            1,
+            "",
+            "an experiment is a mapping of keys; this file holds "
+            + ("nothing" if tree is None else type(tree).__name__),
+        )
+        return
+    yield from sorted(
+        schema_problems(tree, schema(), file.line_of), key=lambda found: (found.line or 0, found.key)
+    )
+
+
+def _located(problem: Problem, label: str, overrides: Mapping[str, Any]) -> str:
+    for key in overrides:
+        if problem.key == key or problem.key.startswith((f"{key}.", f"{key}[")):
+            return f"--finetune-set {key}={overrides[key]}: {problem.text}"
+    return problem.at(label)
+
+
+def _build(
+    root: Path, relative: str, tree: Mapping[str, Any], overrides: Mapping[str, Any], name: str | None
+) -> Experiment:
+    method = tree["peft_method"]
+    lora = dict(tree.get("lora") or {})
+    if isinstance(lora.get("target_modules"), list):
+        lora["target_modules"] = tuple(lora["target_modules"])
+    runtimes = [read_runtime(entry) for entry in tree.get("runtimes", ("transformers",))]
+    values: dict[str, Any] = {
+        "task": tree.get("task", Path(relative).stem),
+        "base_model": tree["base_model"],
+        "revision": tree.get("revision"),
+        "trust_remote_code": tree.get("trust_remote_code", False),
+        "peft_method": method,
+        "quantization": tree.get("quantization", "nf4" if method == "qlora" else "none"),
+        "lora": Lora(**lora),
+        "training": Training(**tree["training"]),
+        "prompt": _prompt(tree.get("prompt", {})),
+        "generation": Generation(**tree.get("generation", {})),
+        "runtimes": tuple(runtime.name for runtime in runtimes),
+        "paths": Paths(**tree["paths"]),
+        "decision": DecisionDefaults(**tree.get("decision", {})),
+        "arms": {arm: OutsideArm(**given) for arm, given in tree.get("arms", {}).items()},
+        "charter": CharterText(**tree.get("charter", {})),
+    }
+    return Experiment(
+        name=name or Path(relative).with_suffix("").as_posix(),
+        file=relative,
+        root=root,
+        overrides=overrides,
+        resolved={key: _plain(value) for key, value in values.items()}
+        | {"runtimes": _plain([as_written(runtime) for runtime in runtimes])}
+        | ({"lora": None} if method == "full" else {}),
+        runtime_settings={name: settings for name, settings in runtimes if settings is not None},
+        **values,
+    )
+
+
+def _prompt(given: Mapping[str, Any]) -> Prompt:
+    return Prompt(**{**given, "candidates": tuple(given.get("candidates", ()))})
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        value = {name: _plain(part) for name, part in value.items()}
+    return json.loads(json.dumps(value))

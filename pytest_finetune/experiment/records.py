@@ -1,0 +1,200 @@
+"""What an experiment says, as frozen records with a default for every key that may be left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_finetune.experiment.runtimes import RuntimeSettings
+
+DEFAULT_TEMPLATE: Final = "Instruction: {instruction}\nInput: {input}\nAnswer:"
+_HUB_ID: Final = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$")
+
+
+class ExperimentError(ValueError):
+    """The experiment file cannot be used; the message has one line for each mistake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """The adapter: rank, scale, dropout and the modules that it changes.
+
+    `init_lora_weights` pissa and olora take a part of the base's weights for the adapter's first ones.
+    """
+
+    r: int = 8
+    alpha: float = 16
+    dropout: float = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+    use_rslora: bool = False
+    init_lora_weights: str | bool = True
+
+    @property
+    def changes_base(self) -> bool:
+        """Tell whether the base that is trained on is no longer the one that the adapter is served on."""
+        return str(self.init_lora_weights).partition("_")[0] in {"pissa", "olora"}
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The optimisation; lengths in tokens, `max_steps` in optimizer steps."""
+
+    max_seq_length: int = 512
+    per_device_train_batch_size: int = 1
+    gradient_accumulation_steps: int = 8
+    learning_rate: float = 2e-4
+    num_train_epochs: float = 2.0
+    max_steps: int | None = None
+    save_total_limit: int = 2
+    seed: int = 0
+    gradient_checkpointing: bool = False
+    optim: str = "adamw_torch"
+    lr_scheduler_type: str = "linear"
+    warmup_steps: float = 0
+    packing: bool = False
+    full_determinism: bool = False
+    sft: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """How a row becomes a prompt; `few_shot` rows stand before the question in the prompt-only arm.
+
+    `candidates` are templates written by hand: the best of them on `candidate_rows` training rows is an arm.
+    """
+
+    template: str = DEFAULT_TEMPLATE
+    few_shot: int = 0
+    candidates: tuple[str, ...] = ()
+    candidate_rows: int = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How answers are decoded: greedy unless `do_sample`.
+
+    In an experiment ``constrain: contract`` asks for one more arm. In what a runtime is given, `constrain` is None or
+    the JSON Schema, as text, that every answer has to follow.
+    """
+
+    max_new_tokens: int = 80
+    batch_size: int = 8
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    constrain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Files of the experiment, relative to the root and inside it."""
+
+    train_file: str
+    eval_file: str
+    contract_file: str | None = None
+    suites: Mapping[str, str] = field(default_factory=dict)
+    output_dir: str = "artifacts/adapter"
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionDefaults:
+    """What the primary rule must show when the rule itself does not say."""
+
+    confidence: float = 0.95
+    min_gain: float = 0.05
+    prompt_gain: float | None = None
+    power: float = 0.8
+    spend: bool = True
+    noise_runs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideArm:
+    """An arm from outside; exactly one of the first four says what it is.
+
+    `adapter` is a key in the store (its beginning is enough), `bundle` a promoted folder, `base_model` another base,
+    `answers` a file in one of the formats. `must_beat` None: an adapter or a bundle must be beaten, the others are
+    shown.
+    """
+
+    adapter: str | None = None
+    bundle: str | None = None
+    base_model: str | None = None
+    answers: str | None = None
+    format: str = "outputs"
+    revision: str | None = None
+    quantization: str | None = None
+    must_beat: bool | None = None
+    min_gain: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CharterText:
+    """Why the run should exist, as its owner wrote it down."""
+
+    behaviour: str | None = None
+    facts_change: str | None = None
+    prompt_tried: str | None = None
+    owner: str | None = None
+    base_license: str | None = None
+    data_license: str | None = None
+    personal_data: str | None = None
+    retire_when: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One resolved experiment: every key has its value, `resolved` is the same as a JSON tree.
+
+    With ``peft_method: full`` nothing reads `lora`, which is null in `resolved`.
+    """
+
+    name: str
+    file: str
+    root: Path
+    task: str
+    base_model: str
+    revision: str | None
+    trust_remote_code: bool
+    peft_method: str
+    quantization: str
+    lora: Lora
+    training: Training
+    prompt: Prompt
+    generation: Generation
+    runtimes: tuple[str, ...]
+    paths: Paths
+    decision: DecisionDefaults
+    charter: CharterText
+    overrides: Mapping[str, Any]
+    resolved: Mapping[str, Any] = field(repr=False)
+    runtime_settings: Mapping[str, RuntimeSettings] = field(default_factory=dict)
+    arms: Mapping[str, OutsideArm] = field(default_factory=dict)
+
+    def path(self, relative: str) -> Path:
+        """Return the absolute path of a file of the project; ExperimentError when it lies outside."""
+        return contained(self.root, relative)
+
+    def local_base(self) -> Path | None:
+        """Return the base model's folder, or None when `base_model` is a hub id."""
+        folder = (self.root / Path(self.base_model).expanduser()).resolve()
+        if folder.is_dir():
+            return folder
+        return None if is_hub_id(self.base_model) else folder
+
+
+def is_hub_id(name: str) -> bool:
+    """Tell whether `name` has the form of a hub id (``org/model``)."""
+    return _HUB_ID.match(name) is not None
+
+
+def contained(root: Path, relative: str) -> Path:
+    """Return ``root / relative`` resolved; ExperimentError when that lies outside the root."""
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise ExperimentError(f"the path {relative!r} leads outside the project {str(root)!r}")
+    return path
