@@ -163,6 +163,16 @@ RULES: Final[dict[str, Rule]] = {
         "Training teaches another answer than the held-out file expects.",
         "Decide on one answer and keep the row in one file.",
     ),
+    "leak/judged": Rule(
+        "error",
+        "A decision rested on this row, and rows that are still held out with it: what is left was chosen by results.",
+        "Take the row out of training, or judge on fresh held-out rows.",
+    ),
+    "leak/was-held-out": Rule(
+        "warning",
+        "Earlier decisions rested on this row, so their numbers and those of this adapter do not compare.",
+        "Take the row out of training; where the old held-out file is retired on purpose, waive this with that reason.",
+    ),
     # The answer.
     "output/not-json": Rule(
         "error", "The row teaches text where JSON was promised.", "Write exactly one JSON value."
@@ -272,6 +282,10 @@ RULES: Final[dict[str, Rule]] = {
         "warning", "The waiver covers no finding any more.", "Remove it from the contract."
     ),
 }
+
+
+FROM_THE_STORE: Final = frozenset({"leak/judged", "leak/was-held-out"})
+"""Rules that only a session can check, by the looks of its store: another machine may find nothing."""
 
 
 def finding(

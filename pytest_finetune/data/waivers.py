@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import date
 
-from pytest_finetune.data.catalogue import finding
+from pytest_finetune.data.catalogue import FROM_THE_STORE, finding
 from pytest_finetune.data.findings import Finding, Findings, Waiver
 
 
@@ -35,7 +35,7 @@ def _told(
             if any(waiver.covers(item) for item in found):
                 read = f"the waiver of {waiver.rule} ended on {waiver.expires} ({waiver.reason})"
                 yield finding("contract/waiver-expired", read, file=file)
-        elif waiver not in used:
+        elif waiver not in used and waiver.rule not in FROM_THE_STORE:
             yield finding(
                 "contract/waiver-unused", f"the waiver of {waiver.rule} ({waiver.reason})", file=file
             )

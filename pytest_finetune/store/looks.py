@@ -39,6 +39,16 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """A look that was written down, as far as it is known what it judged; the oldest books name no experiment."""
+
+    experiment: str
+    k: int
+    at_ns: int
+    rows: frozenset[str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class _Seen:
     """A look as it was written down; `rows` is None when the line that listed them is damaged."""
 
@@ -47,6 +57,7 @@ class _Seen:
     rules: Mapping[str, str]
     k: int
     at_ns: int
+    experiment: str
 
     def shares(self, rows: frozenset[str]) -> bool:
         """Unknown rows count as shared: wear is never forgotten because a line was damaged."""
@@ -72,11 +83,19 @@ class LookBook:
         """
         return _count(self._read(), look)
 
-    def register(self, look: Look, rules: Mapping[str, str] | None = None) -> int:
+    def judged(self) -> tuple[Judged, ...]:
+        """Return every earlier look whose rows are known, the oldest first; asks others for theirs where it can."""
+        return tuple(
+            Judged(seen.experiment, seen.k, seen.at_ns, seen.rows)
+            for seen in self._read_what_can_be_read()
+            if seen.rows is not None
+        )
+
+    def register(self, look: Look, rules: Mapping[str, str] | None = None, experiment: str = "") -> int:
         """Write `look` down unless it is there, and return its k.
 
-        `rules` maps each rule's name to the digest of its text, for `rules_seen`. Raises StoreError
-        when the book cannot be written.
+        `rules` maps each rule's name to the digest of its text, for `rules_seen`; `experiment` names the one that
+        looked. Raises StoreError when the book cannot be written.
         """
         file = self._folder / f"{host_name()}.jsonl"
         with explained("write down a look", file):
@@ -86,7 +105,7 @@ class LookBook:
                 seen = self._read_what_can_be_read()
                 k = _count(seen, look)
                 if all(other.identity != look.identity for other in seen):
-                    _append(stream, _new_lines(seen, look, dict(rules or {}), k))
+                    _append(stream, _new_lines(seen, look, dict(rules or {}), k, experiment))
         self._send(file)
         return k
 
@@ -186,7 +205,7 @@ class LookBook:
 def _seen(records: list[dict[str, Any]]) -> list[_Seen]:
     sets = {record["set"]: frozenset(record["rows"]) for record in records if "set" in record}
     looks = [
-        _Seen(r["identity"], sets.get(r["rows_set"]), r["rules"], r["k"], r["at_ns"])
+        _Seen(r["identity"], sets.get(r["rows_set"]), r["rules"], r["k"], r["at_ns"], r.get("experiment", ""))
         for r in records
         if "identity" in r
     ]
@@ -205,7 +224,7 @@ def _count(seen: list[_Seen], look: Look) -> int:
     return 1 + len({other.identity for other in seen if other.shares(look.rows)})
 
 
-def _new_lines(seen: list[_Seen], look: Look, rules: dict[str, str], k: int) -> list[bytes]:
+def _new_lines(seen: list[_Seen], look: Look, rules: dict[str, str], k: int, experiment: str) -> list[bytes]:
     rows = digest(look.rows)
     lines = []
     if all(other.rows != look.rows for other in seen):
@@ -216,6 +235,7 @@ def _new_lines(seen: list[_Seen], look: Look, rules: dict[str, str], k: int) -> 
                 "adapter": look.adapter,
                 "answers": look.answers,
                 "at_ns": time.time_ns(),
+                "experiment": experiment,
                 "k": k,
                 "rules": rules,
                 "rules_sha256": look.rules_sha256,

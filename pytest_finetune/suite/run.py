@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, overload
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from pytest_finetune.evaluation.arms import TUNED, asking_order, planned, unconstrained
 from pytest_finetune.evaluation.response import Response
 from pytest_finetune.markers import ExperimentRef, Stage
-from pytest_finetune.suite import answering, header, outside, planning, tokens, training_step
+from pytest_finetune.suite import answering, header, outside, planning, tokens, training_step, wear
 from pytest_finetune.suite.evidence import Fact, grow, remember
 from pytest_finetune.suite.per_row import PerRow
 
@@ -132,7 +133,8 @@ class ExperimentRun:
         tokenization = tokens.tokenization_of(self.experiment)
         if tokenization is not None:
             contract = contract.with_tokens(tokenization)
-        return SessionContract.of(contract.with_checks(self._plugin_checks), self._note_findings)
+        checks = (self._plugin_checks, partial(wear.trained_after_a_look, self.session.store.looks))
+        return SessionContract.of(contract.with_checks(*checks), self._note_findings)
 
     def _note_findings(self, findings: Findings) -> None:
         self.note(("data", "findings"), [finding.as_json() for finding in findings])

@@ -90,6 +90,34 @@ def test_the_rows_of_many_looks_are_written_once(store: Store) -> None:
     assert file.stat().st_size < 500 * 70 + 10 * 1000
 
 
+def test_the_book_tells_who_judged_which_rows(store: Store) -> None:
+    assert store.looks.judged() == ()
+    store.looks.register(look(), experiment="priority")
+    store.looks.register(look(adapter="b", rows=frozenset({"row1"})))
+    first, second = store.looks.judged()
+    assert (first.experiment, first.k, first.rows) == ("priority", 1, ROWS)
+    assert (second.experiment, second.k, second.rows) == ("", 2, frozenset({"row1"}))
+    assert first.at_ns < second.at_ns
+
+
+def test_a_look_of_an_older_book_judged_for_no_known_experiment(store: Store) -> None:
+    from pytest_finetune.store.book_lines import line_of, record_of
+
+    store.looks.register(look(), experiment="priority")
+    rows, line = the_file(store).read_bytes().splitlines()
+    record = record_of(line)
+    assert record is not None
+    del record["experiment"]
+    the_file(store).write_bytes(rows + b"\n" + line_of(record) + b"\n")
+    assert [(one.experiment, one.rows) for one in store.looks.judged()] == [("", ROWS)]
+
+
+def test_a_look_whose_rows_were_lost_judged_none_that_can_be_named(store: Store) -> None:
+    store.looks.register(look())
+    the_file(store).write_bytes(the_file(store).read_bytes().splitlines(keepends=True)[1])
+    assert store.looks.judged() == ()
+
+
 def test_a_rule_whose_text_changed_after_a_look_is_told(store: Store) -> None:
     store.looks.register(look(rules="1"), {"json": "t1", "priority": "p1"})
     assert store.looks.changed_after_look({"json": "t1", "priority": "p1"}, ROWS) == ()
