@@ -37,11 +37,16 @@ class Findings:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     command.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder that a promotion wrote")
+    add_signature(command)
+    arguments.add_json(command)
+
+
+def add_signature(command: argparse.ArgumentParser) -> None:
+    """Declare who must have signed; `signer` reads it."""
     by = command.add_argument_group("the signature")
     by.add_argument("--public-key", type=Path, metavar="FILE", help="check the signature with this key (PEM)")
     by.add_argument("--identity", metavar="NAME", help="check that this identity signed, through Sigstore")
     by.add_argument("--identity-issuer", metavar="URL", help="the OpenID issuer that vouches for --identity")
-    arguments.add_json(command)
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -51,9 +56,9 @@ def run(args: argparse.Namespace) -> Answer:
     folder: Path = args.bundle
     if not folder.is_dir():
         raise CommandError(f"{str(folder)!r}: there is no such folder")
-    signer = _signer(args)
+    by = signer(args)
     try:
-        found, bundle = _verified(folder, signer)
+        found, bundle = verified(folder, by)
     except BundleError as error:
         if not (folder / "MANIFEST.json").is_file():
             raise CommandError(str(error)) from None
@@ -61,7 +66,8 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(list(_lines(folder, found, bundle)), _tree(folder, found, bundle), yes=not found.problems)
 
 
-def _signer(args: argparse.Namespace) -> Path | Identity | None:
+def signer(args: argparse.Namespace) -> Path | Identity | None:
+    """Return the key or identity that the arguments name; CommandError when they contradict."""
     from pytest_finetune.record.signing import Identity
 
     if bool(args.identity) != bool(args.identity_issuer):
@@ -73,14 +79,13 @@ def _signer(args: argparse.Namespace) -> Path | Identity | None:
     return Identity(args.identity, args.identity_issuer) if args.identity else args.public_key
 
 
-def _verified(folder: Path, signer: Path | Identity | None) -> tuple[Findings, Bundle]:
+def verified(folder: Path, signer: Path | Identity | None) -> tuple[Findings, Bundle]:
+    """Check a bundle; BundleError when it has no manifest that can be read."""
     from pytest_finetune.record.verify import content_problems, file_problems, open_bundle
 
     bundle = open_bundle(folder)
     problems, checked = file_problems(bundle), []
-    checked.append(
-        ("files", f"{counted(len(bundle.manifest.files), 'file')} as {bundle.manifest.digest[:12]} lists")
-    )
+    checked.append(("files", _files_words(bundle)))
     signature, words = _signature(bundle, signer)
     problems += signature
     checked.append(("signature", words))
@@ -116,6 +121,12 @@ def _signature(bundle: Bundle, signer: Path | Identity | None) -> tuple[list[Pro
     if wrong is None:
         return [], f"holds for {_name(signer)}"
     return [Problem(SIGNATURE, f"does not hold: {wrong}")], "does not hold"
+
+
+def _files_words(bundle: Bundle) -> str:
+    listed = f"{counted(len(bundle.manifest.files), 'file')} as {bundle.manifest.digest[:12]} lists"
+    beside = len(bundle.of_the_hub)
+    return f"{listed}; {counted(beside, 'file')} of the Hub beside them, left aside" if beside else listed
 
 
 def _name(signer: Path | Identity) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,11 @@ from typing import Any, Final
 MANIFEST: Final = "MANIFEST.json"
 SIGNATURE: Final = "model.sig"  # covers the manifest, so the manifest cannot list it
 SCHEMA_VERSION: Final = "1"
+# What the Hub and `hf download` put beside the files of a bundle; nothing that loads a model reads them.
+_OF_THE_HUB: Final = re.compile(
+    r"\.gitattributes|\.cache/huggingface/"
+    r"(?:\.gitignore(?:\.lock)?|CACHEDIR\.TAG|trees/[0-9a-f]{40}\.json|download/[^\0]+\.(?:metadata|lock))"
+)
 
 
 class BundleError(ValueError):
@@ -89,6 +95,17 @@ def walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
             yield name, status.st_size
         else:
             raise BundleError(f"{name} is a {'link' if child.is_symlink() else 'special file'}, not a file")
+
+
+def of_the_hub(name: str) -> bool:
+    """Tell whether a file is one that a bundle gets beside its own on the way through the Hub.
+
+    >>> of_the_hub(".gitattributes"), of_the_hub(".cache/huggingface/download/record.json.metadata")
+    (True, True)
+    >>> of_the_hub(".cache/huggingface/download/model.bin"), of_the_hub("outputs/.gitattributes")
+    (False, False)
+    """
+    return _OF_THE_HUB.fullmatch(name) is not None
 
 
 def sha256_of(file: Path) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_finetune.record.bundle_manifest import SIGNATURE, BundleError
+from pytest_finetune.record.bundle_manifest import SIGNATURE, BundleError, of_the_hub, walk
 
 PASSWORD_VARIABLE: Final = "FINETUNE_KEY_PASSWORD"
 SIGSTORE: Final = "sigstore"
@@ -29,25 +29,25 @@ def sign(folder: Path, key: str) -> None:
     password of an encrypted key comes from FINETUNE_KEY_PASSWORD. Raises BundleError.
     """
     signing = _library("signing")
-    config = signing.Config().set_hashing_config(_hashing(folder))
-    if key == SIGSTORE:
-        config = config.use_sigstore_signer(use_ambient_credentials=bool(os.environ.get("CI")))
-    else:
-        config = _with_key(config, Path(key))
+    config = signing.Config().set_hashing_config(_hashing([folder / SIGNATURE]))
+    config = _with_identity(config) if key == SIGSTORE else _with_key(config, Path(key))
     try:
         config.sign(folder, folder / SIGNATURE)
     except Exception as error:  # the library lets through whatever its own dependencies raise
-        raise BundleError(f"cannot sign with {key}: {_reason(error)}") from error
+        raise BundleError(f"cannot sign with {key}: {_reason(error)}{_needs(key)}") from error
 
 
 def check_signature(folder: Path, by: Path | Identity) -> str | None:
-    """Return why the signature does not hold for this folder, None when it does; BundleError for a bad key."""
+    """Return why the signature does not hold for this folder, None when it does.
+
+    Raises BundleError for a bad key, and where Sigstore's roots cannot be had: then nothing was checked.
+    """
     verifying = _library("verifying")
     config = verifying.Config()
-    if isinstance(by, Identity):
-        config = config.use_sigstore_verifier(identity=by.name, oidc_issuer=by.issuer)
-    else:
-        config = _public(config, by)
+    config = _by_identity(config, by) if isinstance(by, Identity) else _public(config, by)
+    beside = [folder / name for name, _ in walk(folder) if of_the_hub(name)]
+    if beside:
+        config = config.set_hashing_config(_hashing(beside))
     try:
         config.verify(folder, folder / SIGNATURE)
     except Exception as error:  # as above; every way of failing means that the signature does not hold
@@ -56,10 +56,58 @@ def check_signature(folder: Path, by: Path | Identity) -> str | None:
 
 
 def require(key: str) -> None:
-    """Raise BundleError where the library or the key file is missing: before a long run, not after it."""
+    """Raise BundleError where library, key file or CI identity is missing: before a long run, not after it."""
     _library("signing")
-    if key != SIGSTORE and not Path(key).is_file():
+    if key == SIGSTORE:
+        _ambient_token()
+    elif not Path(key).is_file():
         raise BundleError(f"there is no key file {key!r}")
+
+
+def _with_identity(config: Any) -> Any:
+    token = _ambient_token()
+    try:
+        return config.use_sigstore_signer(identity_token=token)
+    except Exception as error:  # its trust roots come from the network
+        raise BundleError(f"cannot sign with {SIGSTORE}: {_reason(error)}{_needs(SIGSTORE)}") from error
+
+
+def _by_identity(config: Any, by: Identity) -> Any:
+    try:
+        return config.use_sigstore_verifier(identity=by.name, oidc_issuer=by.issuer)
+    except Exception as error:  # as above
+        raise BundleError(
+            f"nothing was checked: Sigstore's roots of trust cannot be read ({_reason(error)}): check an identity "
+            "where there is a network, or a key pair with --public-key"
+        ) from error
+
+
+def _ambient_token() -> str | None:
+    """Return the identity that a CI job offers; None outside of one, where Sigstore asks in a browser.
+
+    Raises BundleError in a job that offers none: the browser that would be asked next is nobody's.
+    """
+    if not os.environ.get("CI"):
+        return None
+    from sigstore import oidc
+
+    try:
+        token = oidc.detect_credential()
+    except Exception as error:  # GitHub's variables are there and its answer is no
+        why = _reason(error)
+    else:
+        if token is not None:
+            return str(token)
+        why = "none was found"
+    raise BundleError(
+        f"this CI job has no identity to sign with ({why}): on GitHub give the job `permissions: id-token: write`, "
+        "on GitLab an `id_tokens: SIGSTORE_ID_TOKEN` with `aud: sigstore`, or sign with a key pair"
+    )
+
+
+def _needs(key: str) -> str:
+    """Name what Sigstore needs and a key pair does not."""
+    return "; Sigstore needs the network, a key pair (a PEM file) does not" if key == SIGSTORE else ""
 
 
 def _with_key(config: Any, key: Path) -> Any:
@@ -86,9 +134,9 @@ def _public(config: Any, key: Path) -> Any:
         ) from None
 
 
-def _hashing(folder: Path) -> Any:
-    """Cover everything but the signature: by default git's own files would be left out as well."""
-    return _library("hashing").Config().set_ignored_paths(paths=[folder / SIGNATURE], ignore_git_paths=False)
+def _hashing(left_out: list[Path]) -> Any:
+    """Cover everything else: by default git's own files would be left out as well."""
+    return _library("hashing").Config().set_ignored_paths(paths=left_out, ignore_git_paths=False)
 
 
 def _ignored(folder: Path) -> str | None:

@@ -73,6 +73,11 @@ class Bundle:
         return SIGNATURE in self.names
 
     @property
+    def of_the_hub(self) -> list[str]:
+        """The files that came along from the Hub: they are not the bundle's, and take nothing from it."""
+        return sorted(filter(bundle_manifest.of_the_hub, self.names - self.manifest.files.keys()))
+
+    @property
     def same_version(self) -> bool:
         """Whether this version of the package wrote the record, so that its sentences can be compared."""
         return self.record.get("plugin_version") == __version__
@@ -108,7 +113,7 @@ def file_problems(bundle: Bundle) -> list[Problem]:
             found.append(Problem(name, "is missing"))
         elif bundle_manifest.sha256_of(bundle.folder / name) != sha256:
             found.append(Problem(name, "was changed: it does not match its digest in the manifest"))
-    foreign = bundle.names - manifest.files.keys() - {MANIFEST, SIGNATURE}
+    foreign = bundle.names - manifest.files.keys() - {MANIFEST, SIGNATURE, *bundle.of_the_hub}
     return [*found, *(Problem(name, "does not belong to the bundle") for name in sorted(foreign))]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from pytest_finetune.record.bundle_manifest import SIGNATURE, BundleError
-from pytest_finetune.record.signing import PASSWORD_VARIABLE, check_signature, sign
+from pytest_finetune.record.signing import (
+    PASSWORD_VARIABLE,
+    SIGSTORE,
+    Identity,
+    check_signature,
+    require,
+    sign,
+)
 
 from .bundles import mend, new_project, promote
 
@@ -94,6 +102,18 @@ def test_a_signature_that_was_taken_away_is_missed(
     assert f"{SIGNATURE}: is missing: the bundle is not signed" in said
 
 
+def test_a_signature_holds_on_the_way_through_the_hub(
+    bundle: Path, signed: tuple[Path, Path], verify: Verify
+) -> None:
+    (bundle / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+    (bundle / ".cache" / "huggingface").mkdir(parents=True)
+    (bundle / ".cache" / "huggingface" / "CACHEDIR.TAG").write_text("Signature: 8a47\n")
+    code, said = verify(bundle, "--public-key", signed[1])
+    assert code == 0, said
+    (bundle / "decision.md").write_text("keep")
+    assert "decision.md" in str(check_signature(bundle, signed[1]))
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"no json", b'{"dsseEnvelope": 1}'])
 def test_a_signature_that_cannot_be_read_does_not_hold(
     bundle: Path,
@@ -133,3 +153,108 @@ def test_a_key_that_is_none_is_a_mistake(signed: tuple[Path, Path], tmp_path: Pa
     assert verify(signed[0], "--public-key", tmp_path / "none")[0] == 2
     assert verify(signed[0], "--identity", "me")[0] == 2
     assert json.loads((signed[0] / SIGNATURE).read_bytes())["dsseEnvelope"]
+
+
+@pytest.fixture
+def signable(tmp_path: Path) -> Path:
+    """A folder that something could sign."""
+    folder = tmp_path / "signable"
+    folder.mkdir()
+    (folder / "a.txt").write_text("a")
+    return folder
+
+
+def unreachable(*_: object, **__: object) -> None:
+    """Stand in for the roots of trust where there is no network."""
+    raise OSError("Failed to refresh TUF metadata")
+
+
+def test_without_a_network_sigstore_says_what_would_do_without(
+    signable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr("sigstore.models.ClientTrustConfig.production", unreachable)
+    with pytest.raises(BundleError) as raised:
+        sign(signable, SIGSTORE)
+    assert str(raised.value) == (
+        "cannot sign with sigstore: Failed to refresh TUF metadata; Sigstore needs the network, a key pair "
+        "(a PEM file) does not"
+    )
+    assert not (signable / SIGNATURE).exists()
+
+
+def test_an_identity_that_cannot_be_checked_is_neither_held_nor_refused(
+    signed: tuple[Path, Path], verify: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sigstore.models.ClientTrustConfig.production", unreachable)
+    words = ("--identity", "ci@example.org", "--identity-issuer", "https://issuer.example")
+    code, said = verify(signed[0], *words)
+    assert code == 2
+    assert said == (
+        "pytest-finetune verify: nothing was checked: Sigstore's roots of trust cannot be read (Failed to refresh TUF "
+        "metadata): check an identity where there is a network, or a key pair with --public-key\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "reason", ["none was found", "GitHub: missing or insufficient OIDC token permissions"]
+)
+def test_a_ci_job_without_an_identity_is_told_before_the_run_and_asks_no_browser(
+    signable: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    def detect() -> None:
+        if reason != "none was found":
+            raise RuntimeError(reason)
+
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setattr("sigstore.oidc.detect_credential", detect)
+    monkeypatch.setattr(
+        "sigstore.oidc.Issuer.identity_token", lambda *_, **__: pytest.fail("asked a browser")
+    )
+    for attempt in (partial(require, SIGSTORE), partial(sign, signable, SIGSTORE)):
+        with pytest.raises(BundleError) as raised:
+            attempt()
+        assert f"this CI job has no identity to sign with ({reason}): on GitHub give" in str(raised.value)
+        assert "`permissions: id-token: write`" in str(raised.value)
+
+
+def test_the_identity_of_a_ci_job_is_the_one_that_signs(
+    signable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import model_signing.signing
+
+    private, public = key_pair(signable.parent, "ambient")
+    asked: list[object] = []
+
+    def signer(config: model_signing.signing.Config, *, identity_token: str | None) -> object:
+        asked.append(identity_token)
+        return config.use_elliptic_key_signer(private_key=private)
+
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setattr("sigstore.oidc.detect_credential", lambda: "the job's token")
+    monkeypatch.setattr(model_signing.signing.Config, "use_sigstore_signer", signer)
+    require(SIGSTORE)
+    sign(signable, SIGSTORE)
+    assert asked == ["the job's token"]
+    assert check_signature(signable, public) is None
+
+
+def test_an_identity_is_handed_to_sigstore_with_its_issuer(
+    signable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import model_signing.verifying
+
+    private, public = key_pair(signable.parent, "someone")
+    sign(signable, str(private))
+    asked: list[tuple[str, str]] = []
+
+    def verifier(config: model_signing.verifying.Config, *, identity: str, oidc_issuer: str) -> object:
+        asked.append((identity, oidc_issuer))
+        return config.use_elliptic_key_verifier(public_key=public)
+
+    monkeypatch.setattr(model_signing.verifying.Config, "use_sigstore_verifier", verifier)
+    who = Identity("ci@example.org", "https://issuer.example")
+    assert check_signature(signable, who) is None
+    (signable / "a.txt").write_text("b")
+    assert "a.txt" in str(check_signature(signable, who))
+    assert asked == [("ci@example.org", "https://issuer.example")] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,32 @@ def test_what_is_missing_and_what_does_not_belong_is_named(
     assert f"NOT VERIFIED: {bundle}: 2 things not as promoted" in said
     assert "decision.md: is missing" in said
     assert "outputs/more.jsonl: does not belong to the bundle" in said
+
+
+def test_what_the_hub_puts_beside_a_bundle_is_left_aside_and_nothing_else(
+    bundle: Path, verify: Callable[..., tuple[int, str]]
+) -> None:
+    book = bundle / ".cache" / "huggingface"
+    (book / "download" / "outputs").mkdir(parents=True)
+    (bundle / ".gitattributes").write_text("*.safetensors filter=lfs diff=lfs merge=lfs -text\n")
+    (book / ".gitignore").write_text("*")
+    (book / "download" / "outputs" / "tuned.jsonl.metadata").write_text("0\n")
+    code, said = verify(bundle)
+    assert code == 0, said
+    assert re.search(
+        r"files +[0-9]+ files as [0-9a-f]{12} lists; 3 files of the Hub beside them, left aside", said
+    )
+    for name in (
+        ".cache/huggingface/download/adapter.bin",
+        "outputs/.gitattributes",
+        ".cache/pip/x.metadata",
+    ):
+        (bundle / name).parent.mkdir(exist_ok=True)
+        (bundle / name).write_text("x")
+        code, said = verify(bundle)
+        assert code == 1
+        assert f"{name}: does not belong to the bundle" in said
+        (bundle / name).unlink()
 
 
 def test_a_link_in_a_bundle_is_refused(bundle: Path, verify: Callable[..., tuple[int, str]]) -> None:
