@@ -24,6 +24,7 @@ _LARGE_UNSEEN_LOSS = 0.1
 _ENOUGH_GROUPS = 20
 _ROWS_SHOWN = 10
 _PROMPTS = ("prompted", "best_prompt")
+_OWN = (BASE, *_PROMPTS, "constrained", TUNED)
 
 
 class Needed(NamedTuple):
@@ -68,10 +69,24 @@ def _size_sentence(contest: Contest, rows: int | None, power: float) -> str:
     return f"more than {MOST_ROWS:,} held-out rows would be needed to settle it against {against}"
 
 
+def served_instead(primary: Contests) -> Contest | None:
+    """Return the best of the arms from outside that the adapter lost to; None where the base does as well as that."""
+    lost = [one for name, one in primary.items() if name not in _OWN and one.many and one.excluded]
+    best = max(lost, key=_rate_of, default=None)
+    return best if best is not None and _rate_of(best) > _rate_of(primary[BASE]) else None
+
+
+def _rate_of(contest: Contest) -> float:
+    return contest.table.tally(contest.against).mean
+
+
 def after_discard(primary: Contests, contests: Mapping[str, Contests]) -> NextChange:
     """Say what to serve instead, and what to look at."""
     base = primary[BASE]
     better = [one for name, one in primary.items() if name != BASE and one.many and one.excluded]
+    instead = served_instead(primary)
+    if instead is not None:
+        return _serve(instead)
     if base.many and base.worse:
         change = "serve the base model, and look at what the training rows taught before training again"
         return NextChange(change, base.comparison.sentence, base.comparison.broken[:_ROWS_SHOWN])
@@ -81,15 +96,19 @@ def after_discard(primary: Contests, contests: Mapping[str, Contests]) -> NextCh
             change = "serve the base model: it is already good at this, prompting is enough"
         return NextChange(change, base.comparison.sentence, base.table.failing(TUNED)[:_ROWS_SHOWN])
     if better:
-        lost = better[0].comparison
-        return NextChange(_instead_of_training(lost.against), lost.sentence, lost.broken[:_ROWS_SHOWN])
+        return _serve(better[0])
     guard = min(lost_guards(contests), key=lambda one: one.contest.p_worse)
     change = f"add training rows that show what {guard.name} checks"
     return NextChange(change, guard.sentence, guard.contest.comparison.broken[:_ROWS_SHOWN])
 
 
+def _serve(contest: Contest) -> NextChange:
+    """Say to serve an opponent that is as good as the adapter."""
+    lost = contest.comparison
+    return NextChange(_instead_of_training(lost.against), lost.sentence, lost.broken[:_ROWS_SHOWN])
+
+
 def _instead_of_training(against: str) -> str:
-    """Say what to serve when an opponent is as good as the adapter."""
     if against in _PROMPTS:
         return f"serve the base model with the prompt of arm {against!r}: prompting is enough"
     if against == "constrained":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.evaluation import wording
-from pytest_finetune.evaluation.advice import after_discard, after_iterate, risks, rows_needed
+from pytest_finetune.evaluation.advice import after_discard, after_iterate, risks, rows_needed, served_instead
 from pytest_finetune.evaluation.comparison import BASE, TUNED, Comparison, Contest, Contests
 from pytest_finetune.evaluation.evidence import NextChange
 from pytest_finetune.evaluation.guards import lost_guards
@@ -57,7 +57,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Decision:
-    """The verdict, why, and what to do next; the first reason is the one sentence."""
+    """The verdict, why, and what to do next; the first reason is the one sentence.
+
+    `instead` names the arm from outside that is to be served, where the adapter lost to one.
+    """
 
     verdict: str
     reasons: tuple[str, ...]
@@ -71,6 +74,7 @@ class Decision:
     rules_sha256: str = ""
     plan_line: str = ""
     risks: tuple[str, ...] = ()
+    instead: str | None = None
 
     @property
     def keep(self) -> bool:
@@ -78,8 +82,12 @@ class Decision:
         return self.verdict == "keep"
 
     def advised(self, change: NextChange | None) -> Decision:
-        """Return the decision with a diagnosis' next change; a kept adapter needs none."""
-        return self if change is None or self.keep else dataclasses.replace(self, next_change=change)
+        """Return the decision with a diagnosis' next change; none where an arm is kept or served instead."""
+        return (
+            self
+            if change is None or self.keep or self.instead
+            else dataclasses.replace(self, next_change=change)
+        )
 
     def warned(self, risks: Sequence[str]) -> Decision:
         """Return the decision with further risks."""
@@ -180,7 +188,11 @@ def _decided(
     if against:
         reasons = (*against, *_gained_elsewhere(primary, contests))
         discarded = dataclasses.replace(decided, verdict="discard", reasons=reasons)
-        return discarded.advised(after_discard(primary, contests))
+        champion = served_instead(primary)
+        return dataclasses.replace(
+            discarded.advised(after_discard(primary, contests)),
+            instead=None if champion is None else champion.against,
+        )
     if not short:
         return dataclasses.replace(decided, verdict="keep", reasons=tuple(_keep_reasons(primary, verdicts)))
     needed = rows_needed(primary, case.defaults.power)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from pytest_finetune.evaluation.decision import Case, Decision, decide
+from pytest_finetune.evaluation.evidence import NextChange
 from pytest_finetune.evaluation.rules import RuleSpec, Scores
 from pytest_finetune.experiment import DecisionDefaults
 
@@ -49,6 +50,43 @@ def test_an_opponent_with_a_margin_of_zero_must_be_beaten_but_not_by_much() -> N
 def test_an_opponent_that_is_better_discards_however_much_the_base_is_beaten() -> None:
     decision = judged({"baseline": 20, "tuned": 80, "champion": 95}, margins={"champion": 0.0})
     assert decision.verdict == "discard"
+
+
+OVERFITTED = NextChange("train less", "20 of 30 wrong answers repeat a training output word for word")
+
+
+def test_an_adapter_that_lost_to_the_champion_leaves_it_in_service() -> None:
+    decision = judged({"baseline": 20, "tuned": 80, "champion": 95}).advised(OVERFITTED)
+    assert decision.verdict == "discard"
+    assert decision.instead == "champion"
+    assert decision.next_change is not None
+    assert (
+        decision.next_change.change
+        == "serve the champion: it is as good as the adapter on these rows, or better"
+    )
+    assert "95 with the champion" in decision.next_change.because
+    assert decision.next_change.rows[:2] == ("r80", "r81")
+
+
+def test_of_several_champions_the_best_is_served_though_the_base_is_good_enough_too() -> None:
+    arms = {"baseline": 92, "tuned": 92, "in_production": 94, "challenger": 99}
+    decision = judged(arms).advised(OVERFITTED)
+    assert decision.next_change is not None
+    assert decision.next_change.change.startswith("serve arm 'challenger': ")
+
+
+def test_a_base_that_does_as_well_as_the_champion_is_served_rather_than_it() -> None:
+    decision = judged({"baseline": 95, "tuned": 95, "champion": 95})
+    assert decision.instead is None
+    assert decision.next_change is not None
+    assert decision.next_change.change.endswith("prompting is enough")
+
+
+def test_an_adapter_that_lost_to_a_prompt_still_hears_what_went_wrong() -> None:
+    decision = judged({"baseline": 20, "tuned": 80, "prompted": 95})
+    assert decision.next_change is not None
+    assert decision.next_change.change.endswith("prompting is enough")
+    assert decision.advised(OVERFITTED).next_change == OVERFITTED
 
 
 @pytest.mark.parametrize("count", [10, 80, 95, 100])

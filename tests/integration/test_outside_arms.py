@@ -57,6 +57,20 @@ def test_imported_answers_that_must_be_beaten_and_are_better_discard(project: Pr
     decision = project.experiment()["decision"]
     assert decision["verdict"] == "discard"
     assert "arm 'theirs'" in decision["reasons"][0]
+    assert decision["next_change"]["change"].startswith("serve arm 'theirs': ")
+
+
+def test_a_champion_that_is_not_beaten_stays_in_service_whatever_else_is_found(project: Project) -> None:
+    project.says("baseline", 78)  # so good that the diagnosis would say that prompting is enough
+    project.says("tuned", 72)
+    written(project, 80)
+    with_arms(project, "  champion: {answers: theirs.jsonl, must_beat: true}\n")
+    result = project.run("--finetune")
+    assert project.experiment()["decision"]["verdict"] == "discard"
+    result.stdout.re_match_lines([r"next change: serve the champion: it is as good as the adapter"])
+    note = (project.path / "finetune-record" / "decision.md").read_text(encoding="utf-8")
+    assert "serve the champion" in note
+    assert "prompting is enough" not in note
 
 
 @pytest.mark.parametrize(
