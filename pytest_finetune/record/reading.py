@@ -13,7 +13,8 @@ from typing import Any, Final
 
 Json = Mapping[str, Any]
 
-ARMS: Final = ("baseline", "prompted", "tuned")
+# From the outside in: what an adapter is held against, then the adapter itself.
+ARMS: Final = ("baseline", "prompted", "best_prompt", "constrained")
 STAGES: Final = ("data", "fit", "baseline", "training", "rules", "comparison", "decision")
 
 
@@ -76,9 +77,16 @@ def cheap_only(record: Json) -> bool:
 
 
 def arms(experiment: Json) -> list[str]:
-    """Name the arms: baseline, prompted, tuned, then any other by name."""
+    """Name the arms: the base as it was asked, arms from outside by name, tuned, tuned in further runtimes."""
     names = [name for name, arm in part(experiment, "arms").items() if isinstance(arm, Mapping)]
-    return sorted(names, key=lambda name: (ARMS.index(name) if name in ARMS else len(ARMS), name))
+    return sorted(names, key=_place)
+
+
+def _place(arm: str) -> tuple[int, str]:
+    """Return where an arm stands among others."""
+    if arm in ARMS:
+        return ARMS.index(arm), arm
+    return len(ARMS) + (2 if arm.startswith("tuned@") else arm == "tuned"), arm
 
 
 def rules(experiment: Json) -> list[str]:
@@ -103,18 +111,19 @@ def primary(experiment: Json) -> str | None:
 
 
 def comparisons(experiment: Json) -> list[Json]:
-    """Return the comparisons, those of the primary rule first, against the baseline before the prompt."""
+    """Return the comparisons, those of the primary rule first, each rule's in the order of the arms."""
     order = {name: place for place, name in enumerate(rules(experiment))}
 
-    def rank(pair: Json) -> tuple[int, int, str]:
-        against = text(pair, "against")
-        return (
-            order.get(text(pair, "rule"), len(order)),
-            ARMS.index(against) if against in ARMS else len(ARMS),
-            against,
-        )
+    def rank(pair: Json) -> tuple[int, tuple[int, str]]:
+        return order.get(text(pair, "rule"), len(order)), _place(text(pair, "against"))
 
     return sorted(parts(experiment, "comparisons"), key=rank)
+
+
+def is_opponent(experiment: Json, arm: str) -> bool:
+    """Tell whether an adapter is kept only when it beats this arm; without a plan on record, base and prompt are."""
+    plan = part(experiment, "planned_arms", arm)
+    return bool(plan.get("opponent")) if plan else arm in ("baseline", "prompted")
 
 
 def is_guard(rule: Json) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -220,6 +221,94 @@ def test_many_arms_lose_their_intervals_before_their_names(make: Callable[[str],
     assert "serving-0" in shown
     assert "[90.4, 97.4]" not in shown
     assert "[90.4, 97.4]" in text_of(record, 160)
+
+
+def with_arms(record: Any, **opponents: bool) -> Any:
+    """Give the only experiment further arms, copies of the prompt; each is an opponent or only shown."""
+    run = record["experiments"][0]
+    run["planned_arms"] = {
+        arm: {"model": "base", "opponent": opponent, "min_gain": None}
+        for arm, opponent in {"baseline": True, "prompted": True, "tuned": False, **opponents}.items()
+    }
+    for arm in opponents:
+        run["arms"][arm] = run["arms"]["prompted"]
+        run["comparisons"] += [
+            dict(pair, against=arm) for pair in run["comparisons"] if pair["against"] == "prompted"
+        ]
+    return record
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_every_opponent_has_an_aligned_line_that_is_never_cut(
+    make: Callable[[str], Any], columns: int
+) -> None:
+    record = with_arms(make("keep").record, zoo=False, champion=True, constrained=True, best_prompt=True)
+    lines = [line.text for line in summary_lines(record, "r", columns) if " over " in line.text[:14]]
+    names = ["base", "prompt", "best prompt", "constrained", "champion", "zoo"]
+    assert [line.split(" over ")[1][:11].strip() for line in lines] == names
+    assert len({line.index("+") for line in lines}) == 1
+    assert len({line.index("[") for line in lines}) == 1
+    assert not any("..." in line for line in lines)
+    assert ("points over" in lines[0]) is (columns < 80)
+    assert ("shown only" in lines[-1]) is (columns >= 120)
+
+
+def test_a_gain_that_was_asked_and_not_demonstrated_says_so_in_word_and_colour(
+    make: Callable[[str], Any],
+) -> None:
+    record = with_arms(make("iterate").record, champion=True, zoo=False)
+    for pair in record["experiments"][0]["comparisons"]:
+        pair["verdict"] = {"champion": "worse", "prompted": "not demonstrated"}.get(pair["against"], "beats")
+    told = {
+        line.text.split(" over ")[1].split()[0]: line
+        for line in summary_lines(record, "r", 120)
+        if "  gain over" in line.text
+    }
+    assert {name: line.markup for name, line in told.items()} == {
+        "base": "", "prompt": "yellow", "champion": "red", "zoo": "",
+    }  # fmt: skip
+    assert told["prompt"].text.endswith("  not demonstrated")
+    assert told["champion"].text.endswith("  worse")
+
+
+def test_gains_beyond_the_room_are_counted(make: Callable[[str], Any]) -> None:
+    record = with_arms(make("keep").record, **{f"rival{place}": True for place in range(12)})
+    lines = [line.text for line in summary_lines(record, "r")]
+    assert len(lines) <= MAX_LINES
+    shown = sum("gain over" in line for line in lines)
+    assert f"  and over {14 - shown} more arms, on the page" in lines
+
+
+def test_arms_without_room_leave_the_table_and_are_counted(make: Callable[[str], Any]) -> None:
+    record = with_arms(make("keep").record, **{f"a-rather-long-arm-{place}": place > 0 for place in range(4)})
+    shown = text_of(record)
+    head = next(line for line in shown.splitlines() if line.startswith("  rule"))
+    assert head.split() == ["rule", "base", "prompt", "a-rather-long-arm-1", "a-rather-long-arm-2", "tuned"]
+    assert "intervals at 95%; 2 more arms on the page" in shown
+
+
+def test_a_long_rule_name_takes_room_from_the_intervals(make: Callable[[str], Any]) -> None:
+    record = make("keep").record
+    run = record["experiments"][0]
+    for part in (run["rules"], *(arm["rules"] for arm in run["arms"].values())):
+        part["stops_by_itself"] = part.pop("strict_json")
+    shown = text_of(record)
+    assert re.search(r"stops_by_itself +[\d.]+% \[[\d.]+,[\d.]+\]", shown)
+    assert re.search(r"stops_by_itself +[\d.]+% \[[\d.]+, [\d.]+\]", text_of(record, 120))
+
+
+def test_slices_are_cut_with_a_mark_where_the_lines_end(make: Callable[[str], Any]) -> None:
+    record = with_arms(make("keep").record, champion=True, constrained=True, best_prompt=True)
+    run = record["experiments"][0]
+    run["rules"]["priority"]["slice"] = "tags"
+    score = {"total": 20, "passed": 5, "rate": 0.25, "interval": [0.1, 0.4], "protected": False, "gain": 0.2}
+    parts = {f"a-long-slice-name-{n}": score | {"verdict": "too few rows"} for n in range(4)}
+    run["arms"]["tuned"]["rules"]["priority"]["slices"] = parts
+    lines = [line.text for line in summary_lines(record, "r")]
+    first = next(at for at, line in enumerate(lines) if line.startswith("  priority by tags:"))
+    sliced = list(itertools.takewhile(str.strip, lines[first:]))
+    assert 1 <= len(sliced) <= 2
+    assert sliced[-1].endswith("...")
 
 
 def test_a_note_about_the_missing_page_changes_where_the_record_is(make: Callable[[str], Any]) -> None:
