@@ -23,11 +23,13 @@ HEAD: Final = (
     "time",
     "peak",
     "key",
+    "run",
 )
 _NUMBERS: Final = ("rate", "rate_low", "rate_high", "base_rate", "gain", "gain_low", "gain_high", "seconds")
 _COUNTS: Final = ("look", "peak_bytes", "predicted_bytes")
 _WORDS: Final = ("created", "experiment", "task", "verdict", "primary", "reason", "key")
-_KEY_SHOWN: Final = 12
+ID_SHOWN: Final = 12
+"""As many digits of a run's id and of an adapter's key as a table shows."""
 _STYLE: Final = (
     ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:2rem}"
     "table{border-collapse:collapse}th,td{text-align:left;padding:.3rem .8rem;border-bottom:1px solid #8886;"
@@ -68,7 +70,8 @@ def cells(run: Run) -> tuple[str, ...]:
         "-" if run["look"] is None else str(run["look"]),
         "-" if run["seconds"] is None else duration(run["seconds"]),
         "-" if run["peak_bytes"] is None else size(run["peak_bytes"]),
-        (run["key"] or "-")[:_KEY_SHOWN],
+        (run["key"] or "-")[:ID_SHOWN],
+        run["run"][:ID_SHOWN],
     )
 
 

@@ -6,7 +6,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+ANSWERS_FILE: Final = "answers.jsonl"
+"""The one file of an entry of answers in the store."""
 
 
 class AnswersError(ValueError):

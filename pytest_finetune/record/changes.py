@@ -14,9 +14,9 @@ def outline(experiment: Json) -> dict[str, Any]:
     files = reading.part(experiment, "checksums")
     packages = reading.part(experiment, "environment", "packages")
     return {
-        **_flat(reading.part(experiment, "config")),
-        **{name: value for name, value in _flat(files, "checksums.").items() if name.endswith(".sha256")},
-        **_flat(packages, "packages."),
+        **flat(reading.part(experiment, "config")),
+        **{name: value for name, value in flat(files, "checksums.").items() if name.endswith(".sha256")},
+        **flat(packages, "packages."),
     }
 
 
@@ -26,11 +26,12 @@ def between(before: Json, now: Json) -> dict[str, list[Any]]:
     return {name: [before.get(name), now.get(name)] for name in names if before.get(name) != now.get(name)}
 
 
-def _flat(tree: Json, above: str = "") -> dict[str, Any]:
+def flat(tree: Json, above: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by dotted name; lists and empty mappings are leaves."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{above}{key}.")
+            found |= flat(value, f"{above}{key}.")
         else:
             found[f"{above}{key}"] = value
     return found

@@ -68,11 +68,19 @@ def summary(record: Json, experiment: Json) -> dict[str, Any]:
 
 
 def write_run(folder: Path, record: Json, experiment: Json) -> None:
-    """Write the facts of one run without the texts of rows."""
+    """Write the facts of one run without the texts of rows; digests tell later whether a row is still the same."""
     kept = {name: record.get(name) for name in ("created", "command", "exit_status", "plugin_version")}
-    facts = json.loads(record_json({"experiments": [_without_texts(experiment)]}))["experiments"][0]
+    told = {
+        **_without_texts(experiment),
+        "held_out": [_row(row) for row in reading.parts(experiment, "held_out")],
+    }
+    facts = json.loads(record_json({"experiments": [told]}))["experiments"][0]
     text = json.dumps({**kept, "experiment": facts}, sort_keys=True, allow_nan=False)
     (folder / RUN).write_text(text + "\n", encoding="ascii")
+
+
+def _row(row: Json) -> dict[str, Any]:
+    return {name: row.get(name) for name in ("id", "file", "digest")}
 
 
 def _without_texts(value: Any) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pytest_finetune.evaluation.answers import ANSWERS_FILE
 from pytest_finetune.suite.outside import outside_of
 from pytest_finetune.suite.progress import ProgressLine
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from pytest_finetune.store import Entry
     from pytest_finetune.suite.outside import Outside
     from pytest_finetune.suite.run import ExperimentRun
-
-ANSWERS_FILE: Final = "answers.jsonl"
 
 
 class BaseModel:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_finetune.evaluation.answers import ANSWERS_FILE
 from pytest_finetune.record.case import case_of, judged_arms, rule_specs
-from pytest_finetune.suite.answering import ANSWERS_FILE
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row

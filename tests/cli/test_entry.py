@@ -150,7 +150,16 @@ def test_json_is_ascii_and_csv_has_one_row_a_line() -> None:
 
 def test_the_parser_knows_what_was_promised_and_nothing_that_is_not_there() -> None:
     (commands,) = [action for action in parser()._actions if action.dest == "command"]
-    assert list(commands.choices or ()) == ["init", "plan", "profile", "power", "history", "verify", "gc"]
+    assert list(commands.choices or ()) == [
+        "init",
+        "plan",
+        "profile",
+        "power",
+        "history",
+        "compare",
+        "verify",
+        "gc",
+    ]
 
 
 def env() -> dict[str, str]:

@@ -54,6 +54,29 @@ def test_kept_and_discarded_runs_stay_and_the_same_run_stands_there_once(
     assert len(json.loads(history(capsys, project, "--json"))["runs"]) == 2
 
 
+def test_two_runs_of_a_store_are_compared_row_by_row(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.run("--finetune")
+    project.answers["delta"] = 3.0
+    project.says("tuned", 60, other='{"label": "none"}')
+    eval_rows = project.path / "eval.jsonl"
+    eval_rows.write_text(eval_rows.read_text().replace("held-out case 7 on", "held-out case 7 about"))
+    project.run("--finetune", "--finetune-set", "lora.r=8")
+    runs = json.loads(history(capsys, project, "--json"))["runs"]
+    a, b = (next(run["run"] for run in runs if run["look"] == look) for look in (1, 2))
+    assert main(["compare", a, b, "--rootdir", str(project.path)]) == 0
+    said = capsys.readouterr().out
+    assert "held-out rows: 79 in both runs, 1 with another text in B (e007)" in said
+    assert "answers of base: none of 79 changed" in said
+    assert "answers of tuned: 12 of 79 changed (e060, e061," in said
+    assert ["label", "79", "0", "12"] in [line.split()[:4] for line in said.splitlines()]
+    assert ["key", "lora.r", "4", "8"] in [line.split() for line in said.splitlines()]
+    assert main(["compare", a, str(project.path / "finetune-record"), "--rootdir", str(project.path)]) == 0
+    from_record = capsys.readouterr().out
+    assert from_record.split("differs in")[1] == said.split("differs in")[1]
+
+
 def test_no_text_of_a_row_is_remembered(project: Project) -> None:
     project.run("--finetune")
     (run,) = (project.path / ".finetune" / "records").glob("*/run.json")
