@@ -89,7 +89,8 @@ def prompting_is_enough(evidence: DiagnosisEvidence) -> NextChange | None:
                 f"{100 * (1 - rate):.1f} points can be gained, "
                 f"{wording.margin(evidence.min_gain)} are asked for"
             )
-            return NextChange(f"serve {serve} and train nothing: prompting is enough", because)
+            change = f"serve {serve} and train nothing: prompting is enough"
+            return NextChange(change, because, evidence.failing(arm, _ROWS_SHOWN))
     return None
 
 
@@ -192,7 +193,8 @@ def memorised(evidence: DiagnosisEvidence) -> NextChange | None:
         f"the training loss fell from {losses[0]:.2f} to {losses[-1]:.2f} while {evidence.primary} went from "
         f"{wording.percent(base)} to {wording.percent(tuned)} on held-out rows"
     )
-    return NextChange("broaden the training data: more different inputs, not more epochs", because)
+    change = "broaden the training data: more different inputs, not more epochs"
+    return NextChange(change, because, evidence.failing("tuned", _ROWS_SHOWN))
 
 
 def labels_wrong(evidence: DiagnosisEvidence) -> NextChange | None:

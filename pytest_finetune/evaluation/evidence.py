@@ -84,6 +84,12 @@ class DiagnosisEvidence:
         given = [] if scores is None else [score for score in scores.arms.get(arm, ()) if score is not None]
         return sum(given) / len(given) if given else None
 
+    def failing(self, arm: str, most: int) -> tuple[str, ...]:
+        """Return the first rows that an arm does not fully pass under the primary rule."""
+        scores = self.scores.get(self.primary)
+        pairs = () if scores is None else zip(scores.rows, scores.arms.get(arm, ()), strict=False)
+        return tuple(row for row, score in pairs if score is not None and score < 1)[:most]
+
     def readable(self, arm: str) -> float | None:
         """Return the share of an arm's answers that carry a label at all."""
         labels = self.labels.get(arm, ())

@@ -35,13 +35,30 @@ def decided(run: ExperimentRun, tree: Mapping[str, Any]) -> Decision:
     if collapse is not None:
         decision = decision.warned([collapse.sentence])
     decision = decision.warned(tuple(warnings_of(found, case.primaries[0].name)))
-    return decision.advised(diagnose(evidence, [_plugin_diagnosis(run)]))
+    broken: list[str] = []
+    change = diagnose(evidence, [_plugin_diagnosis(run, broken)])
+    return decision.warned(broken).advised(change)
 
 
-def _plugin_diagnosis(run: ExperimentRun) -> Callable[[DiagnosisEvidence], NextChange | None]:
+def _plugin_diagnosis(
+    run: ExperimentRun, broken: list[str]
+) -> Callable[[DiagnosisEvidence], NextChange | None]:
+    """Return the diagnoses of plugins as one; what is wrong with them must not cost the decision, and is told."""
+    from pytest_finetune.evaluation.evidence import NextChange
+
     def ask(evidence: DiagnosisEvidence) -> NextChange | None:
-        found = run.session.config.hook.pytest_finetune_diagnose(evidence=evidence)
-        return next((change for change in found if change is not None), None)
+        try:
+            found = run.session.config.hook.pytest_finetune_diagnose(evidence=evidence)
+        except Exception as error:
+            broken.append(
+                f"pytest_finetune_diagnose failed: {type(error).__name__}: {error}; correct the plugin"
+            )
+            return None
+        said = [change for change in found if change is not None]
+        strange = [type(change).__name__ for change in said if not isinstance(change, NextChange)]
+        if strange:
+            broken.append(f"pytest_finetune_diagnose returned a {strange[0]}: return a NextChange or None")
+        return next((change for change in said if isinstance(change, NextChange)), None)
 
     return ask
 
@@ -76,6 +93,7 @@ def _evidence(
         texts=texts,
         stopped=tuple(tuned[row.id].stopped for row in rows) if tuned else (),
         max_new_tokens=run.experiment.generation.max_new_tokens,
+        longest_expected_tokens=_longest_expected(run, tuned.values()),
         log=tuple(training.get("log", ())),
         steps=training.get("steps"),
         training=run.experiment.training,
@@ -85,6 +103,15 @@ def _evidence(
         longest_tokens=training.get("tokens", {}).get("max"),
         runtime_match=tuple(match.rules[primary.name] for match in found if primary.name in match.rules),
     )
+
+
+def _longest_expected(run: ExperimentRun, answers: Iterable[Answer]) -> int | None:
+    """Return the tokens of the longest expected answer, its stop token left out; None while every answer stops."""
+    tokenization = run.contract.tokenization
+    if tokenization is None or all(answer.stopped for answer in answers):
+        return None
+    counts = tokenization.counts(run.eval_rows)
+    return max(count.supervised(count.length) - count.stops for count in counts)
 
 
 def _truncated(run: ExperimentRun) -> tuple[str, ...]:

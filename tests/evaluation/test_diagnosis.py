@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,6 +121,7 @@ def test_a_base_that_is_already_good_leaves_nothing_to_train() -> None:
         "the base model already scores 96.7% on priority: at most 3.3 points can be gained, 5 points "
         "are asked for"
     )
+    assert change.rows == ("r58", "r59")
 
 
 def test_a_prompt_that_is_already_good_is_enough() -> None:
@@ -235,6 +239,7 @@ def test_a_falling_loss_and_flat_held_out_rows_are_memorising() -> None:
     assert change == NextChange(
         "broaden the training data: more different inputs, not more epochs",
         "the training loss fell from 2.41 to 0.04 while priority went from 50.0% to 51.7% on held-out rows",
+        ROWS[31:41],
     )
 
 
@@ -299,6 +304,23 @@ def test_the_first_cause_speaks_before_its_symptoms() -> None:
     change = diagnose(everything)
     assert change is not None
     assert change.change.startswith("lower training.learning_rate")
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "decision.md").read_text(encoding="utf-8")
+
+
+def test_the_page_lists_every_diagnosis_in_the_order_of_asking() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE) == [one.__name__ for one in DIAGNOSES]
+
+
+def test_the_diagnosis_of_the_page_says_what_it_is_written_for() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    ours = names["pytest_finetune_diagnose"]
+    assert ours(evidence()) is None
+    stuck = evidence(log=({"step": 8.0, "loss": 3.4},))
+    assert ours(stuck) == NextChange("use our house tokenizer", "the loss ends at 3.4", ROWS[30:40])
 
 
 def test_every_diagnosis_is_a_documented_function() -> None:
