@@ -226,11 +226,26 @@ class FinetuneSession:
         name = place.experiment.name if place.experiment else None
         if report.failed and place.experiment and not place.stage.needs_model:
             self._close_gate(place, item, report)
+        if place.stage is Stage.RULES and self.settings.finetune:
+            self._note_rule_that_never_ran(place, item, report)
         if report.when == "call" and place.experiment in self._runs and place.experiment is not None:
             from pytest_finetune.suite.junit import properties
 
             item.user_properties += properties(self._runs[place.experiment], place.stage, item)
         self.outbox.send(report, place.stage.word, name)
+
+    def _note_rule_that_never_ran(
+        self, place: collection.Place, item: pytest.Item, report: pytest.TestReport
+    ) -> None:
+        """Put down why a rule judged nothing, so that the decision can say it."""
+        from pytest_finetune.suite.rule_marks import not_set_up
+
+        run = self._runs.get(place.experiment) if place.experiment else None
+        found = not_set_up(item, report) if run is not None else None
+        if run is None or found is None:
+            return
+        closed = self.gate.blocks(run.ref, place.stage)
+        run.not_judged(found[0], f"the {closed.stage.word} stage failed" if closed else found[1])
 
     def _close_gate(self, place: collection.Place, item: pytest.Item, report: pytest.TestReport) -> None:
         assert place.experiment is not None

@@ -88,8 +88,8 @@ class Scores:
 
     `arms[name][i]` belongs to `rows[i]`: 1.0 passed, 0.0 failed, a number between for a graded rule,
     None skipped. `noise` holds further runs of the base on the same rows. `slices` names the rows of each
-    slice, where the rule is sliced. `errors` are runtime errors, which decide nothing; an assertion or
-    exception inside the rule is a failed row and not an error.
+    slice, where the rule is sliced. `errors` are runtime errors, which decide nothing, or say why the rule was not
+    executed; an assertion or exception inside the rule is a failed row and not an error.
     """
 
     name: str
@@ -169,7 +169,9 @@ def missing(rule: RuleSpec, scores: Scores | None, arms: Sequence[str]) -> Itera
     """Yield what forbids a decision about a rule: each a sentence that says what is missing."""
     name = repr(rule.name)
     if scores is None or not scores.executed:
-        yield f"rule {name} was not run: run the whole suite, without -k and without deselecting it"
+        why = scores.errors[:1] if scores is not None else ()
+        whole = "run the whole suite, without -k and without deselecting it"
+        yield f"rule {name} was not run: {why[0] if why else whole}"
         return
     if scores.errors:
         yield f"rule {name} could not judge ({wording.listed(scores.errors, 2)}): mend it, run again"

@@ -54,7 +54,7 @@ def scores_of(tree: Mapping[str, Any], name: str) -> Scores:
     if facts["outcome"] == "error":
         return Scores(name, rows, errors=tuple(facts["reasons"]) or ("it ended as an error",))
     if "scores" not in facts:
-        return Scores(name, rows, executed=False)
+        return Scores(name, rows, executed=False, errors=tuple(facts["reasons"]))
     arms = {
         arm: tuple(None if value is None else float(value) for value in given)
         for arm, given in sorted(facts["scores"].items())

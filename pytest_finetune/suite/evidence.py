@@ -136,7 +136,7 @@ def _update(test: TestOutcome, report: pytest.TestReport) -> None:
         test.message = first_line(report)
     elif report.skipped and test.outcome == "passed":
         test.outcome = "xfailed" if hasattr(report, "wasxfail") else "skipped"
-        test.message = _skip_reason(report)
+        test.message = skip_reason(report)
 
 
 def first_line(report: pytest.TestReport) -> str:
@@ -152,7 +152,8 @@ def first_line(report: pytest.TestReport) -> str:
     return told[:500]
 
 
-def _skip_reason(report: pytest.TestReport) -> str:
+def skip_reason(report: pytest.TestReport) -> str:
+    """Return why a report was skipped or expected to fail."""
     if isinstance(report.longrepr, tuple):
         return str(report.longrepr[2]).removeprefix("Skipped: ")[:500]
     return str(getattr(report, "wasxfail", ""))[:500]

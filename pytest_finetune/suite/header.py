@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.evaluation.arms import plan_facts, planned
-from pytest_finetune.suite.rule_marks import rule_facts, rules_of
+from pytest_finetune.suite.rule_marks import facts_of
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment
@@ -45,8 +45,8 @@ def facts(
     if session.settings.finetune:
         yield ("hardware",), _hardware(session)
     yield ("planned_arms",), plan_facts(planned(experiment))
-    for name, (rule, item) in rules_of(session.rule_items.get(ref, ())).items():
-        yield ("rules", name), rule_facts(rule, item)
+    for name, rule in facts_of(session.rule_items.get(ref, ())).items():
+        yield ("rules", name), rule
 
 
 def _checksums(experiment: Experiment) -> dict[str, Any]:

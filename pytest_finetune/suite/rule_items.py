@@ -72,9 +72,10 @@ def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
     assert place.experiment is not None
     run = session.run(place.experiment)
     rule = rule_of(item)
-    rows = run.rows_of(rule.suite)
-    facts: dict[str, Any] = {"outcome": "error", "rows": [row.id for row in rows]}
+    facts: dict[str, Any] = {"outcome": "error"}
     try:
+        rows = run.rows_of(rule.suite)
+        facts["rows"] = [row.id for row in rows]
         if rule.corpus:
             facts |= whole_file.facts(run, item, rule, rows)
         elif rule.invariant_to:

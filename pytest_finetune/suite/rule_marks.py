@@ -7,13 +7,13 @@ import inspect
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from pytest_finetune.markers import MarkerMistake, RuleMark, rule_mark
-from pytest_finetune.suite.collection import PARAM
+from pytest_finetune.suite.collection import PARAM, per_row_misuse
 
 if TYPE_CHECKING:
     from types import CodeType, FunctionType
@@ -24,10 +24,16 @@ _DEPTH = 4
 def rule_of(item: pytest.Item) -> RuleMark:
     """Return the item's checked rule; MarkerMistake when its arguments cannot be meant."""
     mark = item.get_closest_marker("eval_rule")
-    assert mark is not None
+    if mark is None:
+        raise MarkerMistake(
+            f"{item.name}: it takes an answer, but it is not marked with @pytest.mark.eval_rule"
+        )
+    return rule_mark(mark, _default_name(item), _parameters(item))
+
+
+def _default_name(item: pytest.Item) -> str:
     name = getattr(item, "originalname", None) or item.name
-    ids = _parameters(item)
-    return rule_mark(mark, f"{name.removeprefix('test_')}{ids}", ids)
+    return f"{name.removeprefix('test_')}{_parameters(item)}"
 
 
 def _parameters(item: pytest.Item) -> str:
@@ -66,6 +72,40 @@ def duplicate(item: pytest.Item, items: Iterable[pytest.Item]) -> str | None:
     if names[name] < 2:
         return None
     return f"{names[name]} rules have the name {name!r}: rename a function, or give eval_rule(name=...)"
+
+
+def facts_of(items: Sequence[pytest.Item]) -> dict[str, dict[str, Any]]:
+    """Return the record's form of all rules before they run, with the reason of those that never will."""
+    found = {}
+    for name, (rule, item) in rules_of(items).items():
+        why = duplicate(item, items) or per_row_misuse(item)
+        found[name] = {**rule_facts(rule, item), "reasons": [why] if why else []}
+    for item in items:
+        try:
+            rule_of(item)
+        except MarkerMistake as mistake:
+            mark = item.get_closest_marker("eval_rule")
+            meant = RuleMark(
+                _default_name(item), primary=mark is not None and mark.kwargs.get("primary") is True
+            )
+            why = per_row_misuse(item) if mark is None else f"its marker is wrong: {mistake}"
+            found.setdefault(meant.name, {**rule_facts(meant, item), "reasons": [why]})
+    return found
+
+
+def not_set_up(item: pytest.Item, report: pytest.TestReport) -> tuple[str, str] | None:
+    """Return the name of a rule whose set-up did not end well, and why; None where it did or was never meant."""
+    from pytest_finetune.suite.evidence import first_line, skip_reason
+
+    if report.when != "setup" or report.passed:
+        return None
+    try:
+        name = rule_of(item).name
+    except MarkerMistake:
+        return None
+    if report.skipped:
+        return name, f"it was skipped: {skip_reason(report)}"
+    return name, first_line(report).removeprefix("Failed: ")
 
 
 def rule_facts(rule: RuleMark, item: pytest.Item) -> dict[str, Any]:

@@ -93,6 +93,12 @@ class ExperimentRun:
         if self.session.gate.close(self.ref, stage, by, because):
             self.note(("gate",), {"stage": stage.word, "by": by, "because": because})
 
+    def not_judged(self, rule: str, because: str) -> None:
+        """Put down why a rule never ran, unless a mistake in it was known before."""
+        self.begin()
+        if not self.tree()["rules"][rule]["reasons"]:
+            self.note(("rules", rule), {"reasons": [because]})
+
     def once(self, name: str, make: Callable[[], T]) -> T:
         """Make a part once. What a user can mend fails the asking test with its message and no traceback."""
         if name in self._failed:
