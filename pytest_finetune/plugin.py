@@ -76,7 +76,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tell the xdist controller what the store had to say."""
     if xdist.is_worker(session.config):
-        xdist.tell(session.config, _state(session.config).store_warnings())
+        xdist.tell(session.config, _state(session.config).warnings())
 
 
 @pytest.hookimpl(tryfirst=True)

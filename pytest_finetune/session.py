@@ -17,6 +17,7 @@ from pytest_finetune.suite.gate import Gate
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment
     from pytest_finetune.store import Store
+    from pytest_finetune.suite.device import ChosenDevice
     from pytest_finetune.suite.run import ExperimentRun
 
 _KEY: Final = pytest.StashKey["FinetuneSession"]()
@@ -75,13 +76,22 @@ class FinetuneSession:
         return parse_share(self.settings.headroom) if self.settings.headroom else HEADROOM
 
     @cached_property
-    def device(self) -> str:
-        """The device to run on: what was asked for, or the accelerator that is here."""
-        if self.settings.device != "auto":
-            return self.settings.device
-        from pytest_finetune.memory.hardware import accelerator
+    def chosen(self) -> ChosenDevice:
+        """The device of this session, and its lease in an xdist worker."""
+        from pytest_finetune.suite.device import ChosenDevice
 
-        return accelerator()
+        return ChosenDevice(self.config, self.settings.device, self._note_hardware)
+
+    @property
+    def device(self) -> str:
+        """The name of the device to run on; an xdist worker waits here for a GPU of its own."""
+        return self.chosen.name
+
+    def _note_hardware(self) -> None:
+        from pytest_finetune.suite.header import hardware
+
+        for run in self._runs.values():
+            run.note(("hardware",), hardware(self))
 
     def load(self, ref: ExperimentRef) -> Experiment:
         """Return the resolved experiment; ExperimentError with every mistake in it."""
@@ -116,9 +126,12 @@ class FinetuneSession:
         return self.run(ExperimentRef(tree["config_file"], overrides))
 
     def release(self) -> None:
-        """Stop the servers that were started; memory goes with the process."""
+        """Stop the servers that were started and give a leased GPU back; other memory goes with the process."""
+        leased = "chosen" in self.__dict__ and self.chosen.lease is not None
         for run in self._runs.values():
-            run.rest(run.experiment.runtime_settings)
+            run.rest(run.runtimes if leased else run.experiment.runtime_settings)
+        if leased:
+            self.chosen.release()
 
     def _hint(self, ref: ExperimentRef) -> str:
         if (self.config.rootpath / ref.file).exists():
@@ -182,11 +195,15 @@ class FinetuneSession:
                 else f"--finetune-device={self.settings.device}"
             )
             raise pytest.UsageError(f"{why}: there is no accelerator here, or this torch build cannot use it")
+        if self.settings.device.startswith("cuda:"):
+            from pytest_finetune.suite.device import refuse_missing
+
+            refuse_missing(self.settings.device)
 
     def before_test(self, item: pytest.Item) -> None:
         """Skip, block or refuse an item of ours before its fixtures are set up."""
         self.item = item
-        _skip_without_gpu(item)
+        self._skip_without_gpu(item)
         place = collection.place_of(item)
         if place is None:
             return
@@ -254,6 +271,17 @@ class FinetuneSession:
         else:  # the experiment file itself cannot be used
             self.gate.close(place.experiment, place.stage, item.nodeid, first_line(report))
 
+    def _skip_without_gpu(self, item: pytest.Item) -> None:
+        mark = item.get_closest_marker("gpu")
+        if mark is None:
+            return
+        from pytest_finetune.suite.device import reason_to_skip
+
+        wanted = mark.kwargs.get("min_gib", mark.args[0] if mark.args else 0)
+        reason = reason_to_skip(self.chosen, wanted, self.config.rootpath)
+        if reason is not None:
+            pytest.skip(reason)
+
     def explain(self, op: str, left: object, right: object) -> list[str] | None:
         """Explain a failed assertion about one of our objects; the whole text goes into a report section."""
         found = explain.compare(op, left, right)
@@ -262,32 +290,15 @@ class FinetuneSession:
         explain.section(self.item, found.title, found.whole)
         return list(found.brief)
 
-    def store_warnings(self) -> list[str]:
-        """Return what the store set aside or passed over; asks no store that was not used."""
-        return list(self.store.warnings) if "store" in self.__dict__ else []
+    def warnings(self) -> list[str]:
+        """Return what the store set aside or passed over, and why no GPU was leased; asks nothing that was not used."""
+        store = self.store.warnings if "store" in self.__dict__ else ()
+        chosen = self.chosen.warnings if "chosen" in self.__dict__ else ()
+        return [*store, *chosen]
 
     def narrowed(self) -> list[str]:
         """Return what narrows this run, as it was written."""
         return collection.narrowing(self.config, self.given)
-
-
-def _skip_without_gpu(item: pytest.Item) -> None:
-    mark = item.get_closest_marker("gpu")
-    if mark is None:
-        return
-    from pytest_finetune.memory.hardware import accelerator
-
-    if accelerator() == "cpu":
-        pytest.skip("needs an accelerator, and there is none here (or this torch build cannot use it)")
-    wanted = mark.kwargs.get("min_gib", mark.args[0] if mark.args else 0)
-    from pytest_finetune import GiB
-    from pytest_finetune.memory.hardware import detect
-
-    budget = detect(accelerator(), item.config.rootpath)
-    if budget.total_bytes < wanted * GiB:
-        pytest.skip(
-            f"needs an accelerator of {wanted} GiB; {budget.name} has {budget.total_bytes / GiB:.1f} GiB"
-        )
 
 
 __all__ = ["FinetuneSession", "Stage", "begin", "of"]

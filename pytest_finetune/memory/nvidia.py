@@ -1,16 +1,80 @@
-"""NVIDIA's cards: through NVML (nvidia-ml-py), else through nvidia-smi."""
+"""NVIDIA's cards: through NVML (nvidia-ml-py), else through nvidia-smi; CUDA itself is never initialised."""
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from pytest_finetune.memory.budget import Budget, Process
 from pytest_finetune.memory.cards import UNKNOWN, family_of
 from pytest_finetune.memory.drivers import output
+
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
+
+
+class Card(NamedTuple):
+    """A card that CUDA shows to this process: its word in CUDA_VISIBLE_DEVICES, and its own name."""
+
+    word: str
+    uuid: str
+
+
+def visible() -> tuple[Card, ...]:
+    """Return the cards that CUDA shows to this process, in torch's order; none where no driver answers."""
+    try:
+        import pynvml
+    except ImportError:
+        text = output(["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"])
+        return shown((text or "").split(), os.environ.get(VISIBLE))
+    try:
+        with _session(pynvml):
+            return _visible(pynvml)
+    except pynvml.NVMLError:
+        return ()
+
+
+def shown(uuids: Sequence[str], words: str | None) -> tuple[Card, ...]:
+    """Read CUDA_VISIBLE_DEVICES as CUDA does: in its own order, up to the first word that names no card.
+
+    A number counts as the driver and nvidia-smi do (CUDA_DEVICE_ORDER=PCI_BUS_ID).
+
+    >>> [card.uuid for card in shown(("GPU-1a", "GPU-2b", "GPU-3c"), "2,GPU-1,-1,1")]
+    ['GPU-3c', 'GPU-1a']
+    """
+    if words is None:
+        return tuple(Card(str(index), uuid) for index, uuid in enumerate(uuids))
+    found = []
+    for word in map(str.strip, words.split(",")):
+        uuid = _uuid(uuids, word)
+        if uuid is None:
+            break
+        found.append(Card(word, uuid))
+    return tuple(found)
+
+
+def _uuid(uuids: Sequence[str], word: str) -> str | None:
+    if word.isdigit():
+        return uuids[int(word)] if int(word) < len(uuids) else None
+    if word.startswith("MIG-"):
+        return word
+    matching = [uuid for uuid in uuids if word and uuid.startswith(word)]  # CUDA takes a part that is enough
+    return matching[0] if len(matching) == 1 else None
+
+
+def awake() -> bool:
+    """Tell whether CUDA was initialised in this process: from then on it reads CUDA_VISIBLE_DEVICES no more.
+
+    Asked of the driver: ``torch.cuda.is_available()`` initialises it as well, and torch does not know.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return bool(driver.cuDeviceGetCount(ctypes.byref(ctypes.c_int())) == 0)  # 3 is CUDA_ERROR_NOT_INITIALIZED
 
 
 def card(index: int) -> Budget | None:
@@ -67,19 +131,14 @@ def _from_nvml(nvml: Any, handle: Any) -> Budget:
     )
 
 
+def _visible(nvml: Any) -> tuple[Card, ...]:
+    handles = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))
+    return shown([_text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles], os.environ.get(VISIBLE))
+
+
 def _handle(nvml: Any, index: int) -> Any:
-    """Map torch's index to NVML's, which knows nothing of CUDA_VISIBLE_DEVICES."""
-    visible = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
-    if not visible:
-        if "CUDA_VISIBLE_DEVICES" in os.environ:
-            raise IndexError("CUDA_VISIBLE_DEVICES hides every card")
-        return nvml.nvmlDeviceGetHandleByIndex(index)
-    word = visible[index]
-    if word.isdigit():
-        return nvml.nvmlDeviceGetHandleByIndex(int(word))
-    if word == "-1":
-        raise IndexError("CUDA_VISIBLE_DEVICES hides every card")
-    return nvml.nvmlDeviceGetHandleByUUID(word)
+    """Map torch's index to NVML's card: NVML knows nothing of CUDA_VISIBLE_DEVICES."""
+    return nvml.nvmlDeviceGetHandleByUUID(_visible(nvml)[index].uuid)
 
 
 def _processes(nvml: Any, handle: Any) -> dict[int, Process]:
@@ -105,8 +164,13 @@ def _text(value: str | bytes) -> str:
 
 
 def _from_tool(index: int) -> Budget | None:
+    cards = visible()
+    if index >= len(cards):
+        return None
     fields = "name,memory.total,memory.free,driver_version,compute_cap"
-    text = output(["nvidia-smi", f"--id={index}", f"--query-gpu={fields}", "--format=csv,noheader,nounits"])
+    text = output(
+        ["nvidia-smi", f"--id={cards[index].uuid}", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    )
     parts = [part.strip() for part in (text or "").partition("\n")[0].split(",")]
     if len(parts) != 5 or not parts[1].isdigit() or not parts[2].isdigit():
         return None

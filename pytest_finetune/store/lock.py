@@ -1,4 +1,4 @@
-"""Advisory locks that save work: a dead holder frees them, and nothing is wrong without them."""
+"""Advisory locks on files: a dead holder frees them, and nothing is wrong without them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,21 @@ class Lock:
     waited_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lock that is held until `release`, or until the process ends."""
+
+    file: Path
+    handle: int
+
+    def release(self) -> None:
+        """Give the lock back and remove its file."""
+        # Removed while it is still held: whoever waits on this file sees that its name is gone.
+        with contextlib.suppress(OSError):
+            self.file.unlink()
+        os.close(self.handle)
+
+
 @contextlib.contextmanager
 def file_lock(
     file: Path, on_wait: Callable[[str], None], what: str, timeout_s: float, warn: Callable[[str], None]
@@ -46,33 +61,26 @@ def file_lock(
     The file is removed when the lock is released.
     """
     started = time.monotonic()
-    handle = _acquire(file, on_wait, what, started + timeout_s, warn)
+    held = first_free([file], on_wait, what, timeout_s, lambda text: warn(f"store: {text}"))
     try:
-        yield Lock(handle is not None, time.monotonic() - started)
+        yield Lock(held is not None, time.monotonic() - started)
     finally:
-        if handle is not None:
-            _release(file, handle)
+        if held is not None:
+            held.release()
 
 
 @contextlib.contextmanager
 def free_lock(file: Path) -> Iterator[bool]:
     """Hold the lock `file` for the block when nobody holds it; False, at once, when that cannot be had."""
-    handle = None
+    held = None
     if fcntl is not None:
         with contextlib.suppress(OSError):
-            handle = _try(file)
+            held = _try(file)
     try:
-        yield handle is not None
+        yield held is not None
     finally:
-        if handle is not None:
-            _release(file, handle)
-
-
-def _release(file: Path, handle: int) -> None:
-    # Removed while it is still held: whoever waits on this file sees that its name is gone.
-    with contextlib.suppress(OSError):
-        file.unlink()
-    os.close(handle)
+        if held is not None:
+            held.release()
 
 
 def shared(file: Path) -> int | None:
@@ -123,39 +131,61 @@ def whole_file(handle: int) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_UN)
 
 
-def _acquire(
-    file: Path, on_wait: Callable[[str], None], what: str, deadline: float, warn: Callable[[str], None]
-) -> int | None:
+def first_free(
+    files: Sequence[Path],
+    on_wait: Callable[[str], None],
+    what: str,
+    timeout_s: float,
+    warn: Callable[[str], None],
+) -> Held | None:
+    """Take the first of the locks `files` that is free, or becomes free; None where that cannot be had.
+
+    That is after `timeout_s`, and on a file system without locks; each with a warning. While others hold them all,
+    `on_wait` hears who does and since when: at once, then once a minute.
+    """
     if fcntl is None:
         return None
-    pause, told, seen_dead = _FIRST_PAUSE_S, 0.0, 0.0
+    pause, told, deadline = _FIRST_PAUSE_S, 0.0, time.monotonic() + timeout_s
+    seen_dead: dict[Path, float] = {}
     while True:
         try:
-            handle = _try(file)
+            held = next(filter(None, map(_try, files)), None)
         except OSError as error:
-            warn(f"store: no lock for {what} ({error.strerror}); going on without it")
+            warn(f"no lock for {what} ({error.strerror}); going on without it")
             return None
-        if handle is not None:
-            return handle
-        owner = _owner(file)
+        if held is not None:
+            return held
+        owners = {file: _owner(file) for file in files}
         now = time.monotonic()
-        seen_dead = (seen_dead or now) if _is_dead(owner) else 0.0
-        if seen_dead and now - seen_dead >= _DEAD_S:
-            # The lock lives on in a child that the dead holder left; a new file is a new lock.
-            file.unlink(missing_ok=True)
-            seen_dead = 0.0
+        if _freed_after_the_dead(owners, seen_dead, now):
             continue
+        who = "; ".join(map(_who, owners.values()))
         if now >= deadline:
-            warn(f"store: {what} is still locked by {_who(owner)}; going on without the lock")
+            warn(f"{what} is still locked by {who}; going on without the lock")
             return None
         if not told or now - told >= _REMINDER_S:
-            on_wait(f"waiting for {what}, locked by {_who(owner)}")
+            on_wait(f"waiting for {what}, locked by {who}")
             told = now
         time.sleep(min(pause, max(0.0, deadline - now)))
         pause = min(pause * 1.5, _LONGEST_PAUSE_S)
 
 
-def _try(file: Path) -> int | None:
+def _freed_after_the_dead(
+    owners: Mapping[Path, Mapping[str, Any]], seen_dead: dict[Path, float], now: float
+) -> bool:
+    """Free locks that live on in a child that their dead holder left: a new file is a new lock."""
+    freed = False
+    for file, owner in owners.items():
+        if not _is_dead(owner):
+            seen_dead.pop(file, None)
+        elif now - seen_dead.setdefault(file, now) >= _DEAD_S:
+            file.unlink(missing_ok=True)
+            del seen_dead[file]
+            freed = True
+    return freed
+
+
+def _try(file: Path) -> Held | None:
     """Try once; None when it is held."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
@@ -171,7 +201,7 @@ def _try(file: Path) -> int | None:
         if error.errno in _BUSY:
             return None
         raise
-    return handle
+    return Held(file, handle)
 
 
 def _still_named(handle: int, file: Path) -> bool:

@@ -125,7 +125,7 @@ class Closing:
         narrowed = self.state.narrowed()
         if narrowed:
             notes.append(f"narrowed run: {', '.join(narrowed)}")
-        return list(dict.fromkeys(notes + self._told_by_workers + self.state.store_warnings()))
+        return list(dict.fromkeys(notes + self._told_by_workers + self.state.warnings()))
 
     def _promote(self, session: pytest.Session) -> None:
         if self.state.settings.promote is None:

@@ -43,7 +43,7 @@ def facts(
     yield ("charter",), _charter(experiment)
     yield ("environment",), _environment()
     if session.settings.finetune:
-        yield ("hardware",), _hardware(session)
+        yield ("hardware",), hardware(session)
     yield ("planned_arms",), plan_facts(planned(experiment))
     for name, rule in facts_of(session.rule_items.get(ref, ())).items():
         yield ("rules", name), rule
@@ -85,7 +85,10 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _hardware(session: FinetuneSession) -> dict[str, Any]:
+def hardware(session: FinetuneSession) -> dict[str, Any]:
+    """Look at the device: the leased one, or before there is a lease, the first; waits for none."""
     from pytest_finetune.memory.hardware import detect
 
-    return detect(session.device, session.store.root, headroom=session.headroom).as_json()
+    chosen = session.chosen
+    seen = detect(chosen.known, session.store.root, headroom=session.headroom).as_json()
+    return seen if chosen.lease is None else {**seen, "lease": chosen.lease.as_json()}

@@ -62,7 +62,8 @@ def budget_of(run: ExperimentRun) -> Budget:
     if session.settings.budget:
         named = parse_budget(session.settings.budget, headroom=session.headroom)
         return replace(named, disk_free_bytes=disk_free_bytes(session.store.root))
-    return detect(session.device, session.store.root, headroom=session.headroom)
+    device = session.device if session.settings.finetune else session.chosen.known  # a look waits for no GPU
+    return detect(device, session.store.root, headroom=session.headroom)
 
 
 def disk_of(run: ExperimentRun) -> DiskBudget:

@@ -80,7 +80,7 @@ def keep(state: FinetuneSession, record: dict[str, Any], answers: Answers) -> No
 
     _count_looks(state)
     remember_runs(state, record)
-    record["notes"] += [said for said in state.store_warnings() if said not in record["notes"]]
+    record["notes"] += [said for said in state.warnings() if said not in record["notes"]]
     _compare_with_the_last_run(state, record)
     try:
         validate(record)

@@ -33,6 +33,8 @@ def nvml(**changed: Any) -> ModuleType:
         "nvmlShutdown": lambda: None,
         "nvmlDeviceGetHandleByIndex": lambda index: index,
         "nvmlDeviceGetHandleByUUID": lambda uuid: uuid,
+        "nvmlDeviceGetCount": lambda: 4,
+        "nvmlDeviceGetUUID": lambda index: f"GPU-{index}f2c",
         "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=24 * GiB, free=16 * GiB),
         "nvmlDeviceGetCudaComputeCapability": lambda handle: (8, 9),
         "nvmlDeviceGetName": lambda handle: b"NVIDIA GeForce RTX 4090",
@@ -83,21 +85,46 @@ def test_a_driver_that_hides_other_processes_still_counts_their_memory(
 
 def test_cuda_visible_devices_renumbers_the_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setitem(
-        sys.modules,
-        "pynvml",
-        nvml(
-            nvmlDeviceGetHandleByIndex=lambda index: asked.append(index),
-            nvmlDeviceGetHandleByUUID=lambda uuid: asked.append(uuid),
-        ),
-    )
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f2c")
-    assert nvidia.card(0) is not None
-    assert nvidia.card(1) is not None
-    assert asked == [3, "GPU-8f2c"]
+    monkeypatch.setitem(sys.modules, "pynvml", nvml(nvmlDeviceGetHandleByUUID=asked.append))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-1f,MIG-77,GPU-8f2c,0")
+    for index in range(3):
+        assert nvidia.card(index) is not None
+    assert nvidia.card(3) is None  # CUDA reads no further than a card that is not there
+    assert asked == ["GPU-3f2c", "GPU-1f2c", "MIG-77"]
     for hidden in ("", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
         assert nvidia.card(0) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "uuids"),
+    [
+        (None, ["GPU-1a", "GPU-2b", "GPU-2c"]),
+        ("", []),
+        ("-1", []),
+        ("2, 0", ["GPU-2c", "GPU-1a"]),
+        ("GPU-2b,GPU-1", ["GPU-2b", "GPU-1a"]),
+        ("GPU-2,0", []),  # two cards are called so
+        ("1,7,0", ["GPU-2b"]),
+        ("MIG-5d,1", ["MIG-5d", "GPU-2b"]),
+        ("NoDevFiles", []),
+    ],
+)
+def test_the_visible_cards_are_read_as_cuda_reads_them(words: str | None, uuids: list[str]) -> None:
+    assert [card.uuid for card in nvidia.shown(("GPU-1a", "GPU-2b", "GPU-2c"), words)] == uuids
+
+
+def test_cuda_is_not_awake_before_anything_initialised_it() -> None:
+    assert nvidia.awake() is False
+
+
+@pytest.mark.parametrize(("status", "awake"), [(0, True), (3, False)])
+def test_cuda_is_awake_when_the_driver_counts_devices(
+    monkeypatch: pytest.MonkeyPatch, status: int, awake: bool
+) -> None:
+    driver = SimpleNamespace(cuDeviceGetCount=lambda count: status)
+    monkeypatch.setattr("ctypes.CDLL", lambda name: {"libcuda.so.1": driver}[name])
+    assert nvidia.awake() is awake
 
 
 @pytest.mark.usefixtures("no_masks")
@@ -112,10 +139,10 @@ def test_a_driver_without_a_card_is_no_card(monkeypatch: pytest.MonkeyPatch, tmp
     assert detect("cuda", tmp_path).device == "cpu"
 
 
-def tool(folder: Path, name: str, prints: str) -> None:
+def tool(folder: Path, name: str, prints: str, also: str = "") -> None:
     """Put a command on a path that prints something."""
     file = folder / name
-    file.write_text(f"#!{sys.executable}\nprint({prints!r})\n")
+    file.write_text(f"#!{sys.executable}\nimport sys\nsaid = {prints!r}\n{also}print(said)\n")
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
 
 
@@ -125,10 +152,14 @@ def test_nvidia_smi_is_asked_where_the_library_is_missing(
     monkeypatch.setitem(sys.modules, "pynvml", None)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert nvidia.card(0) is None
-    tool(tmp_path, "nvidia-smi", "NVIDIA L4, 23034, 22564, 550.54, 8.9")
+    lists = "if '--query-gpu=uuid' in sys.argv: said = 'GPU-1a\\nGPU-2b'\nelse: assert '--id=GPU-2b' in sys.argv\n"
+    tool(tmp_path, "nvidia-smi", "NVIDIA L4, 23034, 22564, 550.54, 8.9", lists)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     budget = nvidia.card(0)
     assert budget is not None
     assert (budget.name, budget.total_bytes, budget.family) == ("NVIDIA L4", 23034 << 20, ADA)
+    assert nvidia.card(1) is None
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     tool(tmp_path, "nvidia-smi", "No devices were found")
     assert nvidia.card(0) is None
 

@@ -42,6 +42,7 @@ def environment(experiment: Json) -> Html:
     return facts(
         [
             ("hardware", reading.text(machine, "name") or None),
+            ("leased", reading.text(reading.part(machine, "lease"), "uuid") or None),
             *((name, _bytes(machine, key)) for name, key in _SIZES),
             ("driver", reading.text(machine, "driver") or None),
             ("runtime", reading.text(machine, "runtime") or None),
