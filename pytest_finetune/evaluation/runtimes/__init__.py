@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pytest_finetune.evaluation.runtimes.protocol import AnsweringError, Runtime
+from pytest_finetune.evaluation.runtimes.protocol import AnsweringError, ComparingRuntime, Runtime
 
-__all__ = ["AnsweringError", "Runtime"]
+__all__ = ["AnsweringError", "ComparingRuntime", "Runtime"]

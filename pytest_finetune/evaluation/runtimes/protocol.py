@@ -45,3 +45,18 @@ class DescribedRuntime(Runtime, Protocol):
         Loads no model. Raises AnsweringError.
         """
         ...
+
+
+@runtime_checkable
+class ComparingRuntime(Runtime, Protocol):
+    """A runtime that sees the probabilities of its models besides their texts; others need not."""
+
+    def token_kl(
+        self, prompts: Sequence[Prompted], answers: Sequence[Answer], adapter: Path
+    ) -> list[tuple[float, ...]]:
+        """Return, for each of the base's own answers to `prompts`, the divergence at each of its tokens.
+
+        That is KL(base || tuned) in nats between the two models' next tokens, both reading the prompt and the
+        answer so far. The end of an answer that stopped counts as a token. Raises AnsweringError.
+        """
+        ...

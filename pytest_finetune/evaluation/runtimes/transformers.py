@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pytest_finetune.evaluation.answers import Answer
 from pytest_finetune.evaluation.prompts import Prompted
 from pytest_finetune.evaluation.runtimes.attach import attach, check_whole_model, detach
+from pytest_finetune.evaluation.runtimes.divergence import Spoken, token_kl
 from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
 from pytest_finetune.experiment import Generation
 from pytest_finetune.training.base import BaseSource
@@ -116,6 +117,17 @@ class TransformersRuntime:
                 answers.update(self._answer_batch(model, batch, generation, seed=generation.seed + number))
         return [answers[at] for at in range(len(prompts))]
 
+    def token_kl(
+        self, prompts: Sequence[Prompted], answers: Sequence[Answer], adapter: Path
+    ) -> list[tuple[float, ...]]:
+        """Return KL(base || tuned) in nats at each token of the base's own answers to `prompts`.
+
+        The answers are their texts' tokens, at most as many as were generated.
+        """
+        spoken = [self._spoken(asked, said) for asked, said in zip(prompts, answers, strict=True)]
+        with surroundings(offline=self._source.local), self._both(adapter) as (base, tuned):
+            return [token_kl(one, base, tuned, self._device) for one in spoken]
+
     def release(self) -> None:
         """Give the model's memory back; the next answer loads it again."""
         if self._model is None:
@@ -140,6 +152,10 @@ class TransformersRuntime:
         text = tokenizer.apply_chat_template(list(asked.prompt), tokenize=False, add_generation_prompt=True)
         # The template writes the special tokens itself.
         return Encoded(at, asked, text, tokenizer(text=text, add_special_tokens=False)["input_ids"])
+
+    def _spoken(self, asked: Prompted, said: Answer) -> Spoken:
+        ids = self.tokenizer(text=said.response, add_special_tokens=False)["input_ids"]
+        return Spoken(self._encode(0, asked).ids, ids[: said.tokens], said.stopped)
 
     @staticmethod
     def _check_tokens(encoded: Sequence[Encoded]) -> None:
@@ -188,6 +204,23 @@ class TransformersRuntime:
             yield wrapped
         finally:
             self._model = detach(wrapped)
+
+    @contextlib.contextmanager
+    def _both(self, folder: Path) -> Iterator[tuple[Any, Any]]:
+        """Give the base and the tuned model as functions: the adapter off and on, or two whole models."""
+        if is_whole_model(folder):
+            from pytest_finetune.training.model import load_model
+
+            check_whole_model(folder)
+            yield self.model, load_model(BaseSource(str(folder)), self._device)
+            return
+        with self._with_adapter(folder) as wrapped:
+
+            def base(**inputs: Any) -> Any:
+                with wrapped.disable_adapter():
+                    return wrapped(**inputs)
+
+            yield base, wrapped
 
     def _in_its_place(self, folder: Path) -> Iterator[Any]:
         """Yield a model that was trained in full; the base is let go first, and loaded anew when it is asked."""
