@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from pytest_finetune.data.charter import Charter
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Row, Rows
-    from pytest_finetune.evaluation.arm import Arm, Arms
+    from pytest_finetune.evaluation.arm import Arm
     from pytest_finetune.evaluation.decision import Decision
+    from pytest_finetune.evaluation.drift import Drift
     from pytest_finetune.evaluation.response import Response
     from pytest_finetune.evaluation.runtime_match import RuntimeMatch
     from pytest_finetune.experiment import Experiment
@@ -122,14 +123,6 @@ def tuned(_finetune_experiment: ExperimentRun) -> Arm:
 
 
 @pytest.fixture(scope="session")
-def arms(_finetune_experiment: ExperimentRun) -> Arms:
-    """Every arm by its name: ``arms["champion"]`` is an arm like ``baseline`` and ``tuned``, asked when it is taken."""
-    from pytest_finetune.evaluation.arm import Arms
-
-    return Arms(_finetune_experiment.arms, _finetune_experiment.arm)
-
-
-@pytest.fixture(scope="session")
 def decision(_finetune_experiment: ExperimentRun) -> Decision:
     """The verdict over all rules: ``.verdict``, ``.keep``, ``.reasons``, ``.next_change``, ``.examples_needed``."""
     return _finetune_experiment.decision()
@@ -139,6 +132,17 @@ def decision(_finetune_experiment: ExperimentRun) -> Decision:
 def runtime_match(_finetune_experiment: ExperimentRun) -> tuple[RuntimeMatch, ...]:
     """How far the tuned arm agrees with itself in each further runtime: ``match.text.rate``, ``match["rule"].rate``."""
     return _finetune_experiment.runtime_match()
+
+
+@pytest.fixture(scope="session")
+def drift(_finetune_experiment: ExperimentRun) -> Drift:
+    """How far the tuned model has moved from the base on neutral prompts that are not of the task.
+
+    ``.changed`` (share of answers), ``.interval``, ``.mean_kl``, ``.max_kl`` (nats), ``.forgets``, ``.rows``.
+    """
+    from pytest_finetune.suite.drifting import asked_for
+
+    return asked_for(_finetune_experiment)
 
 
 @pytest.fixture

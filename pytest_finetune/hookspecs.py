@@ -53,7 +53,8 @@ def pytest_finetune_runtime(
     """Return the runtime of that name for a base model, or None when the name is not yours.
 
     A runtime loads the base model and answers prompts with and without an adapter; see
-    `pytest_finetune.evaluation.runtimes.Runtime`. Take of the arguments those that you need::
+    `pytest_finetune.evaluation.runtimes.Runtime`, and `ComparingRuntime` for one that can measure a KL. Take of the
+    arguments those that you need::
 
         def pytest_finetune_runtime(name, experiment, base, device):
             if name == "vllm":

@@ -63,8 +63,8 @@ FIXTURE_STAGES: Final[Mapping[str, Stage]] = {
     "baseline": Stage.COMPARISON,
     "prompted": Stage.COMPARISON,
     "tuned": Stage.COMPARISON,
-    "arms": Stage.COMPARISON,
     "runtime_match": Stage.COMPARISON,
+    "drift": Stage.COMPARISON,
     "decision": Stage.DECISION,
 }
 PER_ROW: Final = frozenset({"response", "example", "score", "confusion"})

@@ -107,7 +107,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_assertrepr_compare(
     config: pytest.Config, op: str, left: object, right: object
 ) -> list[str] | None:
-    """Explain failed assertions about findings and memory plans."""
+    """Explain failed assertions about findings, memory plans and drift."""
     return _state(config).explain(op, left, right)
 
 

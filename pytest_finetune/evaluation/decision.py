@@ -18,6 +18,7 @@ from pytest_finetune.evaluation.statistics.power import discordance_after
 from pytest_finetune.evaluation.thresholds import RuleVerdict, judge_rule
 
 if TYPE_CHECKING:
+    from pytest_finetune.evaluation.drift import Drift
     from pytest_finetune.experiment import DecisionDefaults
 
 _REPR_LENGTH = 200
@@ -30,7 +31,7 @@ class Case:
     `looks` counts this look: 1 at the first. `arms` names every arm that was asked; those besides the
     base and the tuned one are opponents that must be beaten as well, by their own of `margins` where they
     have one, except those in `shown`, which are only compared. `problems` are reasons why nothing can be
-    decided.
+    decided. `drift` changes no verdict; what it shows is a risk.
     """
 
     rules: tuple[RuleSpec, ...]
@@ -43,6 +44,7 @@ class Case:
     answers_differ: bool | None = None
     delta_nonzero: bool | None = None
     problems: tuple[str, ...] = ()
+    drift: Drift | None = None
 
     @property
     def opponents(self) -> tuple[str, ...]:
@@ -183,7 +185,10 @@ def _decided(
         so_far,
         undecided=False,
         plan_line=plan.line,
-        risks=tuple(risks(case.scores, contests, case.delta_nonzero)),
+        risks=(
+            *risks(case.scores, contests, case.delta_nonzero),
+            *(case.drift.risks() if case.drift else ()),
+        ),
     )
     if against:
         reasons = (*against, *_gained_elsewhere(primary, contests))

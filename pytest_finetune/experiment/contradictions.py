@@ -138,6 +138,8 @@ def _path_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
         files["paths", "contract_file"] = paths.contract_file
     for name, suite in paths.suites.items():
         files["paths", "suites", name] = suite
+    if experiment.drift.prompts is not None:
+        files["drift", "prompts"] = experiment.drift.prompts
     for key, relative in files.items():
         try:
             path = experiment.path(relative)

@@ -12,6 +12,7 @@ from pytest_finetune.experiment.contradictions import contradictions
 from pytest_finetune.experiment.records import (
     CharterText,
     DecisionDefaults,
+    DriftSettings,
     Experiment,
     ExperimentError,
     Generation,
@@ -139,6 +140,7 @@ def _build(
         "paths": Paths(**tree["paths"]),
         "decision": DecisionDefaults(**tree.get("decision", {})),
         "arms": {arm: OutsideArm(**given) for arm, given in tree.get("arms", {}).items()},
+        "drift": _drift(tree.get("drift", True)),
         "charter": CharterText(**tree.get("charter", {})),
     }
     return Experiment(
@@ -147,6 +149,7 @@ def _build(
         root=root,
         overrides=overrides,
         resolved={key: _plain(value) for key, value in values.items()}
+        | {"drift": {"prompts": values["drift"].prompts} if values["drift"].measure else False}
         | {"runtimes": _plain([as_written(runtime) for runtime in runtimes])}
         | ({"lora": None} if method == "full" else {}),
         runtime_settings={name: settings for name, settings in runtimes if settings is not None},
@@ -156,6 +159,10 @@ def _build(
 
 def _prompt(given: Mapping[str, Any]) -> Prompt:
     return Prompt(**{**given, "candidates": tuple(given.get("candidates", ()))})
+
+
+def _drift(given: bool | Mapping[str, Any]) -> DriftSettings:
+    return DriftSettings(**given) if isinstance(given, Mapping) else DriftSettings(measure=given)
 
 
 def _plain(value: Any) -> Any:

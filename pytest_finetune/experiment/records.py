@@ -113,6 +113,14 @@ class DecisionDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftSettings:
+    """Whether drift from the base is measured, and on which file of prompts; None is the set that ships."""
+
+    measure: bool = True
+    prompts: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OutsideArm:
     """An arm from outside; exactly one of the first four says what it is.
 
@@ -174,6 +182,7 @@ class Experiment:
     resolved: Mapping[str, Any] = field(repr=False)
     runtime_settings: Mapping[str, RuntimeSettings] = field(default_factory=dict)
     arms: Mapping[str, OutsideArm] = field(default_factory=dict)
+    drift: DriftSettings = field(default_factory=DriftSettings)
 
     def path(self, relative: str) -> Path:
         """Return the absolute path of a file of the project; ExperimentError when it lies outside."""

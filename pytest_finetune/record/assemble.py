@@ -39,6 +39,7 @@ _EMPTY: Final[Mapping[str, Any]] = {
     "comparisons": [],
     "pairs": [],
     "runtime_match": [],
+    "drift": None,
     "decision": None,
 }
 _PRIVATE: Final = frozenset({"looks", "measured"})

@@ -9,6 +9,7 @@ from pytest_finetune.experiment import DecisionDefaults
 
 if TYPE_CHECKING:
     from pytest_finetune.evaluation.decision import Case
+    from pytest_finetune.evaluation.drift import Drift
     from pytest_finetune.evaluation.rules import RuleSpec, Scores
     from pytest_finetune.evaluation.score import Score
     from pytest_finetune.evaluation.thresholds import RuleVerdict
@@ -101,7 +102,15 @@ def case_of(tree: Mapping[str, Any]) -> Case:
         answers_differ=digests[0] != digests[1] if all(digests) else None,
         delta_nonzero=(tree.get("training") or {}).get("delta_nonzero"),
         problems=problems_of(tree),
+        drift=drift_of(tree),
     )
+
+
+def drift_of(tree: Mapping[str, Any]) -> Drift | None:
+    """Return the drift from the base on neutral prompts; None where it was switched off or not reached."""
+    from pytest_finetune.evaluation.drift import Drift
+
+    return Drift.read(tree.get("drift"), defaults_of(tree).confidence)
 
 
 def problems_of(tree: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_finetune.record import reading
+from pytest_finetune.record.drift import drift_sentence
 from pytest_finetune.record.headline import headline
 from pytest_finetune.record.markdown import code, plain, table
 from pytest_finetune.record.reading import Json
@@ -73,6 +74,8 @@ def _evidence(experiment: Json) -> list[str]:
     lines = ["## Evidence", "", *table(head, rows), ""]
     pairs = reading.comparisons(experiment)
     gains = [_gain(pair) for pair in pairs if main is None or pair.get("rule") == main]
+    drift = drift_sentence(experiment)
+    gains += [f"- drift from the base: {plain(drift)}"] if drift else []
     return [*lines, *gains, *([""] if gains else []), *_power(experiment)]
 
 

@@ -18,6 +18,7 @@ from pytest_finetune.record.reading import Json
 from pytest_finetune.record.sections import (
     breakdown,
     data,
+    drift,
     evidence,
     facts,
     gains,
@@ -118,6 +119,7 @@ def _evaluated(experiment: Json, anchor: str) -> list[Html]:
         ("slices", "Slices", slices.slices(experiment, anchor)),
         ("labels", "Label confusion", slices.confusion(experiment)),
         ("runtimes", "Runtimes", breakdown.runtimes(experiment)),
+        ("drift", "Drift on neutral prompts", drift.drift(experiment)),
     ]
     return [_section(f"{anchor}-{name}", title, body) for name, title, body in parts if body is not None]
 

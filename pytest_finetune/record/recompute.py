@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pytest_finetune.record.case import case_of, score_of, slices_of
+from pytest_finetune.record.case import case_of, drift_of, score_of, slices_of
 from pytest_finetune.record.wording import one_line
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def contradictions(experiment: Mapping[str, Any], *, texts: bool) -> Iterator[Co
     yield from _comparisons(experiment["comparisons"], decision, texts=texts)
     yield from _rules(experiment["rules"], decision, texts=texts)
     yield from _rates(experiment)
+    yield from _drift(experiment)
 
 
 def _tree(experiment: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,6 +111,14 @@ def _rates(experiment: Mapping[str, Any]) -> Iterator[Contradiction]:
             for name, value in computed.items():
                 if not _same(rate.get(name), value):
                     yield Contradiction(f"arms.{arm}.rules.{rule}.{name}", rate.get(name), value)
+
+
+def _drift(experiment: Mapping[str, Any]) -> Iterator[Contradiction]:
+    drift = drift_of(experiment)
+    recorded, computed = experiment.get("drift") or {}, drift.facts() if drift else {}
+    for name, value in computed.items():
+        if not _same(recorded.get(name), value):
+            yield Contradiction(f"drift.{name}", recorded.get(name), value)
 
 
 def _same(one: object, other: object) -> bool:

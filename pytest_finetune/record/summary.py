@@ -70,9 +70,11 @@ def summary(record: Json, experiment: Json) -> dict[str, Any]:
 def write_run(folder: Path, record: Json, experiment: Json) -> None:
     """Write the facts of one run without the texts of rows; digests tell later whether a row is still the same."""
     kept = {name: record.get(name) for name in ("created", "command", "exit_status", "plugin_version")}
+    drift = {name: value for name, value in reading.part(experiment, "drift").items() if name != "rows"}
     told = {
         **_without_texts(experiment),
         "held_out": [_row(row) for row in reading.parts(experiment, "held_out")],
+        "drift": drift or None,
     }
     facts = json.loads(record_json({"experiments": [told]}))["experiments"][0]
     text = json.dumps({**kept, "experiment": facts}, sort_keys=True, allow_nan=False)

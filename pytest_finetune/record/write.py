@@ -26,7 +26,7 @@ _RECORD_ORDER: Final = (
 _EXPERIMENT_ORDER: Final = (
     "name", "task", "decision", "key", "key_fields", "key_changed", "changes", "config_file", "config", "overrides",
     "checksums", "charter", "environment", "hardware", "data", "memory", "training", "arms", "comparisons",
-    "runtime_match", "rules", "held_out",
+    "runtime_match", "drift", "rules", "held_out",
 )  # fmt: skip
 
 

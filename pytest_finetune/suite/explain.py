@@ -22,7 +22,9 @@ class Explanation(NamedTuple):
 
 
 def compare(op: str, left: object, right: object) -> Explanation | None:
-    """Explain ``findings == []``, ``memory_plan <= gpu_budget`` and the same of its disk; None for anything else.
+    """Explain ``findings == []``, ``memory_plan <= gpu_budget``, the same of its disk, and ``drift.mean_kl <= 0.5``.
+
+    None for anything else.
 
     Told by name, so that a failed assertion elsewhere imports nothing of ours.
     """
@@ -36,6 +38,9 @@ def compare(op: str, left: object, right: object) -> Explanation | None:
     if op == "<=" and kind == "pytest_finetune.memory.disk.DiskPlan":
         lines = found.explain(right)
         return Explanation("disk plan", shortened(lines, "disk plan"), lines)
+    if op in {"<=", "<"} and kind == "pytest_finetune.evaluation.drift.Figure":
+        lines = found.explain(op, right)
+        return Explanation("drift", shortened(lines, "drift"), lines)
     return None
 
 

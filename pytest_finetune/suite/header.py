@@ -54,6 +54,8 @@ def _checksums(experiment: Experiment) -> dict[str, Any]:
     files = {"experiment": experiment.file, "train": paths.train_file, "eval": paths.eval_file}
     if paths.contract_file:
         files["contract"] = paths.contract_file
+    if experiment.drift.prompts:
+        files["neutral"] = experiment.drift.prompts
     found: dict[str, Any] = {name: _checksum(experiment, relative) for name, relative in files.items()}
     if paths.suites:
         found["suites"] = {name: _checksum(experiment, relative) for name, relative in paths.suites.items()}

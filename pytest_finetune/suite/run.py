@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, overlo
 
 import pytest
 
-from pytest_finetune.evaluation.arms import PROMPTED, TUNED, asking_order, planned, unconstrained
+from pytest_finetune.evaluation.arms import TUNED, asking_order, planned, unconstrained
 from pytest_finetune.evaluation.response import Response
 from pytest_finetune.markers import ExperimentRef, Stage
-from pytest_finetune.suite import answering, header, outside, planning, tokens, training_step, wear
+from pytest_finetune.suite import (
+    answering,
+    drifting,
+    header,
+    outside,
+    planning,
+    tokens,
+    training_step,
+    wear,
+)
 from pytest_finetune.suite.evidence import Fact, grow, remember
 from pytest_finetune.suite.per_row import PerRow
 
@@ -24,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_finetune.evaluation.arm import Arm
     from pytest_finetune.evaluation.arms import ArmPlan
     from pytest_finetune.evaluation.decision import Decision
+    from pytest_finetune.evaluation.drift import Drift
     from pytest_finetune.evaluation.runtime_match import RuntimeMatch
     from pytest_finetune.evaluation.runtimes import Runtime
     from pytest_finetune.experiment import Experiment
@@ -196,6 +206,7 @@ class ExperimentRun:
             pytest.fail("nothing is trained: the rows break the contract\n" + "\n".join(lines), pytrace=False)
         try:
             outside.check(self)
+            drifting.check(self)
         except BaseException as error:
             self.close_gate(Stage.DATA, "the arms of the experiment", str(error).splitlines()[0])
             raise
@@ -268,7 +279,19 @@ class ExperimentRun:
     def answers_to(self, plan: ArmPlan, suite: str | None = None) -> Mapping[str, Answer]:
         """Return the answers of any plan, once for each name and suite."""
         name = f"answers of {plan.name}" + (f" on {suite}" if suite else "")
-        return self.once(name, lambda: answering.answers_of(self, plan, suite))
+        found = self.once(name, lambda: answering.answers_of(self, plan, suite))
+        drifting.ask_along(self, plan.name)
+        return found
+
+    @step
+    def neutral_prompts(self) -> Rows:
+        """The neutral prompts."""
+        return drifting.prompts_of(self)
+
+    @step
+    def drift(self) -> Drift:
+        """The drift from the base on neutral prompts."""
+        return drifting.drift_of(self)
 
     @step
     def noise(self) -> tuple[Mapping[str, Answer], ...]:
@@ -291,6 +314,8 @@ class ExperimentRun:
 
         for arm in asking_order(self.arms):
             self.answers(arm)
+        if self.experiment.drift.measure:
+            _ = self.drift
         tree = self.tree()
         look = look_of(tree, self.eval_rows)
         book = self.session.store.looks
@@ -307,7 +332,7 @@ class ExperimentRun:
         from pytest_finetune.evaluation.arm import Arm
 
         if name not in self.arms:
-            pytest.fail(_no_arm(name, self.arms), pytrace=False)
+            pytest.fail("there is no prompt-only arm: set prompt.few_shot in the experiment", pytrace=False)
         responses = {id_: as_response(answer) for id_, answer in self.answers(name).items()}
         return Arm(name, self.arms[name].runtime, responses, self._score)
 
@@ -351,14 +376,6 @@ class ExperimentRun:
         return PerRow(name)
 
 
-def _no_arm(name: str, known: Iterable[str]) -> str:
-    if name == PROMPTED:
-        return "there is no prompt-only arm: set prompt.few_shot in the experiment"
-    return (
-        f"there is no arm {name!r}; known: {', '.join(known)}: name another one under arms in the experiment"
-    )
-
-
 def as_response(answer: Answer) -> Response:
     """Return an answer as rules see it."""
     return Response(answer.response, answer.tokens, answer.seconds, answer.stopped)
@@ -366,6 +383,7 @@ def as_response(answer: Answer) -> Response:
 
 def _user_errors() -> tuple[type[Exception], ...]:
     from pytest_finetune.data.contract import ContractError
+    from pytest_finetune.data.neutral import PromptsError
     from pytest_finetune.evaluation.answers import AnswersError
     from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
     from pytest_finetune.experiment import ExperimentError
@@ -382,6 +400,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
         ExperimentError,
         FileNotFoundError,
         PlanError,
+        PromptsError,
         AnsweringError,
         NotSetUp,
         StoreError,

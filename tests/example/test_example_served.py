@@ -149,3 +149,6 @@ def test_a_real_server_agrees_with_the_first_runtime_and_dies_without_a_half_rec
     assert match["text"]["same"] >= 12, said
     assert "  runtimes  served like transformers: " in said
     assert experiment["arms"]["tuned@served"]["runtime"].startswith("served (transformers ")
+    drift = experiment["drift"]
+    assert (drift["outcome"], drift["prompts"], drift["kl_reason"]) == ("measured", 40, None)
+    assert 0 < drift["mean_kl"] < drift["max_kl"]

@@ -17,6 +17,7 @@ from pytest_finetune.record.bundle_manifest import MANIFEST, BundleError, parse
 from pytest_finetune.record.statement import ADAPTER_DIGEST, STATEMENT
 
 from .bundles import doctor, mend, new_project, promote, seal
+from .conftest import Project
 
 Json = dict[str, Any]
 
@@ -25,11 +26,20 @@ Json = dict[str, Any]
 def promoted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that a run wrote, away from its project and its store."""
     project = new_project(tmp_path_factory.mktemp("project"), few_shot=2)
+    forgetful(project)
     bundle = promote(project)
     away = tmp_path_factory.mktemp("away") / "bundle"
     shutil.move(bundle, away)
     shutil.rmtree(project.path)
     return away
+
+
+def forgetful(project: Project) -> None:
+    """Let the tuned model answer whatever it is asked, neutral prompts too, with its task."""
+    file, conftest = project.path / "finetune.yaml", (project.path / "conftest.py").read_text()
+    file.write_text(file.read_text().replace('"{input} ->"', '"{instruction}: {input} ->"'))
+    said = """TABLE[arm].get(p.id, '{"label": "high"}' if adapter else "as before")"""
+    project.write({"conftest.py": conftest.replace("TABLE[arm][p.id]", said)})
 
 
 @pytest.fixture
@@ -218,9 +228,20 @@ def soften_the_risks(record: Json) -> None:
     record["experiments"][0]["decision"]["reasons"] = ["it is simply better"]
 
 
+def hide_the_forgetting(record: Json) -> None:
+    decision = record["experiments"][0]["decision"]
+    decision["risks"] = [risk for risk in decision["risks"] if not risk.startswith("forgetting")]
+
+
+def lower_the_drift(record: Json) -> None:
+    record["experiments"][0]["drift"]["answers_changed"] = 1
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (hide_the_forgetting, "decision.risks is [], its rows give ['forgetting: 40 of 40"),
+        (lower_the_drift, "drift.answers_changed is 1, its rows give 40"),
         (lower_the_gain, "decision.verdict is 'keep', its rows give"),
         (loosen_a_threshold, "decision.rules_sha256 is"),
         (forget_earlier_looks, "decision.alpha is 0.025, its rows give"),

@@ -193,8 +193,24 @@ def experiment(
         if against != "tuned"
     ]
     record = {**RUN, "name": name, "held_out": rows, "arms": arms, "rules": rules, "comparisons": pairs}
+    record["drift"] = drift()
     record["decision"] = {**DECISIONS[verdict], "looks": 1, "alpha": 0.025, "rules_sha256": "ab" * 32}
     return copy.deepcopy(record), answers
+
+
+def drift() -> Record:
+    """Six neutral prompts of which the tuned model answers four in other words and one with its task."""
+    from pytest_finetune.evaluation.drift import Drift, DriftRow
+
+    tuned = ("Lisbon", "It is Lisbon.", "Lisbon, of course.", "lisbon", '{"priority": "low"}', "")
+    rows = tuple(
+        DriftRow(
+            f"question-{n}", "What is the capital of Portugal?", "Lisbon", said, 3, 0.25 * n, False, n == 4
+        )
+        for n, said in enumerate(tuned)
+    )
+    asked = {"file": None, "sha256": "cd" * 32, "runtime": "transformers"}
+    return {**Drift(rows, told_by="contract").facts(), **asked}
 
 
 SHARED = json.loads(Path(__file__).with_name("sample_run.json").read_text(encoding="utf-8"))

@@ -139,3 +139,45 @@ def test_the_dashed_line_over_an_arm_is_what_was_asked_over_that_arm(make: Calla
     run["planned_arms"] = {"prompted": {"opponent": True, "min_gain": None}}
     run["config"]["decision"]["prompt_gain"] = 0.31
     assert own == str(gains(run)), "an arm's own margin is drawn where the prompt's would be"
+
+
+def test_drift_shows_its_numbers_and_the_changed_answers_furthest_first(make: Callable[[str], Any]) -> None:
+    said = words(make("keep"))
+    assert "Drift on neutral prompts answers changed 5 of 6, 83.3% [35.9, 99.6]" in said
+    assert "answers in the task's format 1 tuned, 0 base (told by the contract)" in said
+    assert "0.625 nats on average over 18 tokens, at most 1.25 over one answer" in said
+    assert "5 changed answers, furthest from the base first" in said
+    assert said.index("question-5 1.25") < said.index("question-4 1 ") < said.index("question-1 0.25")
+    assert "Lisbon (an empty answer)" in said
+    assert "question-0" not in said
+
+
+def test_drift_without_probabilities_says_why(make: Callable[[str], Any]) -> None:
+    sample = make("keep")
+    drift = sample.record["experiments"][0]["drift"]
+    drift |= {
+        "mean_kl": None,
+        "max_kl": None,
+        "tokens": None,
+        "kl_reason": "the runtime 'prod' gives texts only",
+    }
+    assert "token KL from the base not measured: the runtime 'prod' gives texts only" in words(sample)
+
+
+def test_drift_that_was_not_measured_says_why_and_switched_off_it_is_left_out(
+    make: Callable[[str], Any],
+) -> None:
+    sample = make("keep")
+    run = sample.record["experiments"][0]
+    run["drift"] |= {"outcome": "error", "reason": "the server is gone", "rows": []}
+    assert "Drift was not measured: the server is gone." in words(sample)
+    run["drift"] = None
+    assert "neutral prompts" not in words(sample)
+
+
+def test_an_answer_to_a_neutral_prompt_is_text_and_never_markup(make: Callable[[str], Any]) -> None:
+    sample = make("keep")
+    sample.record["experiments"][0]["drift"]["rows"][1]["tuned"] = "<script>alert(1)</script>"
+    source = summary_html(*sample)
+    assert "<script>alert(1)" not in source
+    assert "&lt;script&gt;alert(1)" in source

@@ -1,10 +1,11 @@
-"""What a run worked with, a line each: title, data, memory, training, runtimes, power."""
+"""What a run worked with, a line each: title, data, memory, training, runtimes, drift, power."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from pytest_finetune.record import reading
+from pytest_finetune.record.drift import drift_sentence
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.terminal.layout import Line, fit, wrapped
 from pytest_finetune.record.wording import counted, duration, figure, one_line, size
@@ -15,6 +16,9 @@ def fact_lines(experiment: Json, columns: int) -> list[Line]:
     said = [_data(experiment), _memory(experiment), _training(experiment)]
     said += [line for line in (_reused(experiment), _retrained(experiment)) if line]
     said += _runtimes(experiment)
+    said += (
+        [f"  drift     {one_line(sentence)}"] if (sentence := drift_sentence(experiment, brief=True)) else []
+    )
     title = Line(fit(_title(experiment), columns), "bold")
     return [title, *(Line(fit(line, columns)) for line in said), *_power(experiment, columns)]
 
