@@ -49,7 +49,7 @@ FLOOR = {
     "safetensors_check",
     "__init__",
 }
-FLOW = ("data", "memory", "training", "evaluation", "record")
+FLOW = ("data", "memory", "training", "evaluation", "record", "publish")
 
 
 class Import(NamedTuple):

@@ -58,7 +58,7 @@ def test_the_job_that_holds_the_token_verifies_before_it_uploads_and_runs_no_tes
     publish = recipe(GITHUB)["jobs"]["publish"]
     commands = [step.get("run", "") for step in publish["steps"]]
     verify = next(at for at, command in enumerate(commands) if "pytest-finetune verify" in command)
-    upload = next(at for at, command in enumerate(commands) if "hf upload" in command)
+    upload = next(at for at, command in enumerate(commands) if "pytest-finetune push" in command)
     compare = next(at for at, command in enumerate(commands) if "adapter_sha256" in command)
     assert verify < compare < upload
     assert not any(re.search(r"\bpytest (--|$)", command) for command in commands)
@@ -66,4 +66,4 @@ def test_the_job_that_holds_the_token_verifies_before_it_uploads_and_runs_no_tes
 
     script = recipe(GITLAB)["publish"]["script"]
     assert script.index("pytest-finetune verify artifacts/adapter") < len(script) - 1
-    assert script[-1].startswith("hf upload")
+    assert script[-1].startswith("pytest-finetune push artifacts/adapter --to ")

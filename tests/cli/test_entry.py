@@ -62,7 +62,7 @@ def test_words_that_are_no_command_are_a_usage_error(world: World, words: list[s
 
 
 def test_every_command_has_a_help_that_names_the_exit_codes(run: Callable[..., Ran]) -> None:
-    for command in ("init", "plan", "profile", "power", "history", "verify", "gc"):
+    for command in ("init", "plan", "profile", "power", "history", "verify", "push", "gc"):
         ran = run(command, "--help")
         assert ran.code == 0
         assert "exit codes:" in ran.out
@@ -158,6 +158,7 @@ def test_the_parser_knows_what_was_promised_and_nothing_that_is_not_there() -> N
         "history",
         "compare",
         "verify",
+        "push",
         "gc",
     ]
 
