@@ -22,6 +22,9 @@ from pytest_finetune.record.sections import (
     evidence,
     facts,
     gains,
+    noise,
+    pairs,
+    prompts,
     rows,
     run,
     slices,
@@ -32,7 +35,7 @@ from pytest_finetune.record.wording import one_line
 Answers = Mapping[str, Mapping[str, Sequence[Json]]]
 
 UNJUDGED: Final = {
-    "training": "Training", "memory": "Memory", "data": "Data", "config": "Configuration", "lineage": "Lineage",
+    "data": "Data", "training": "Training", "memory": "Memory", "config": "Configuration", "lineage": "Lineage",
 }  # fmt: skip
 SECTIONS: Final = {
     "rates": "Arms", "gains": "Gains", "power": "Power", "training": "Training", "memory": "Memory", "data": "Data",
@@ -84,20 +87,24 @@ def page_title(record: Json) -> str:
 
 
 def _experiment(experiment: Json, record: Json, answers: Mapping[str, Sequence[Json]], anchor: str) -> Html:
-    judged = reading.arms(experiment)
+    judged = bool(reading.arms(experiment))
+    rows_read = _section(f"{anchor}-data", "Data", data.data(experiment))
+    work = _pair(
+        _section(f"{anchor}-training", "Training", run.training(experiment)),
+        _section(f"{anchor}-memory", "Memory", run.memory(experiment)),
+    )
+    if judged:
+        body = [*_evaluated(experiment, anchor), work, rows_read]
+        body.append(_section(f"{anchor}-rows", "Held-out rows", rows.rows(experiment, answers, anchor)))
+    else:
+        stopped = facts.failures(experiment, record)
+        body = [part for part in (stopped, rows_read, work) if part is not None]
+        body.append(_section(f"{anchor}-rates", "Evidence", evidence.rates(experiment)))
     return join(
         [
             verdict.banner(experiment, record, anchor),
             _contents(anchor, SECTIONS if judged else UNJUDGED),
-            *(_evaluated(experiment, anchor) if judged else [facts.failures(experiment, record)]),
-            _pair(
-                _section(f"{anchor}-training", "Training", run.training(experiment)),
-                _section(f"{anchor}-memory", "Memory", run.memory(experiment)),
-            ),
-            _section(f"{anchor}-data", "Data", data.data(experiment)),
-            _section(f"{anchor}-rows", "Held-out rows", rows.rows(experiment, answers, anchor))
-            if judged
-            else _section(f"{anchor}-rates", "Evidence", evidence.rates(experiment)),
+            *body,
             _pair(
                 _section(f"{anchor}-charter", "Charter", facts.charter(experiment)),
                 _section(f"{anchor}-environment", "Environment", facts.environment(experiment)),
@@ -118,9 +125,18 @@ def _evaluated(experiment: Json, anchor: str) -> list[Html]:
         ("changed", "Fixed and broken rows", breakdown.changed_rows(experiment, anchor)),
         ("slices", "Slices", slices.slices(experiment, anchor)),
         ("labels", "Label confusion", slices.confusion(experiment)),
-        ("runtimes", "Runtimes", breakdown.runtimes(experiment)),
+        ("runtimes", "Runtimes", breakdown.runtimes(experiment, anchor)),
+        ("pairs", "The other arms against each other", pairs.pairs(experiment)),
         ("drift", "Drift on neutral prompts", drift.drift(experiment)),
     ]
+    opponents = [
+        ("prompts", "Hand-written prompts", prompts.prompts(experiment)),
+        ("noise", "Noise of the base", noise.noise(experiment, anchor)),
+    ]
+    return [*_sections(anchor, parts), _pair(*_sections(anchor, opponents))]
+
+
+def _sections(anchor: str, parts: Sequence[tuple[str, str, Html | None]]) -> list[Html]:
     return [_section(f"{anchor}-{name}", title, body) for name, title, body in parts if body is not None]
 
 

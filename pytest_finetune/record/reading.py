@@ -79,10 +79,10 @@ def cheap_only(record: Json) -> bool:
 def arms(experiment: Json) -> list[str]:
     """Name the arms: the base as it was asked, arms from outside by name, tuned, tuned in further runtimes."""
     names = [name for name, arm in part(experiment, "arms").items() if isinstance(arm, Mapping)]
-    return sorted(names, key=_place)
+    return sorted(names, key=place_of)
 
 
-def _place(arm: str) -> tuple[int, str]:
+def place_of(arm: str) -> tuple[int, str]:
     """Return where an arm stands among others."""
     if arm in ARMS:
         return ARMS.index(arm), arm
@@ -115,7 +115,7 @@ def comparisons(experiment: Json) -> list[Json]:
     order = {name: place for place, name in enumerate(rules(experiment))}
 
     def rank(pair: Json) -> tuple[int, tuple[int, str]]:
-        return order.get(text(pair, "rule"), len(order)), _place(text(pair, "against"))
+        return order.get(text(pair, "rule"), len(order)), place_of(text(pair, "against"))
 
     return sorted(parts(experiment, "comparisons"), key=rank)
 

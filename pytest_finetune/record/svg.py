@@ -14,13 +14,21 @@ from typing import Final, NamedTuple
 from pytest_finetune.record.html import Html, element, join
 from pytest_finetune.record.wording import figure
 
-_HEIGHT: Final = 30
+_ROUND: Final = element("circle", r="5.5", class_="ft-hollow")
+_SQUARE: Final = element("path", d="M-5.5-5.5h11v11h-11z", class_="ft-solid")
+_DIAMOND: Final = "M0-7 7 0 0 7-7 0z"
 _MARKERS: Final = {
-    "baseline": element("circle", r="5.5", class_="ft-hollow"),
-    "prompted": element("path", d="M0-7 7 0 0 7-7 0z", class_="ft-solid"),
+    "baseline": _ROUND,
+    "prompted": element("path", d=_DIAMOND, class_="ft-solid"),
+    "best_prompt": element("path", d=_DIAMOND, class_="ft-hollow"),
+    "constrained": element("path", d="M-5-5h10v10h-10z", class_="ft-hollow"),
     "tuned": element("circle", r="6", class_="ft-solid"),
 }
-_OTHER: Final = element("path", d="M-5.5-5.5h11v11h-11z", class_="ft-solid")
+# Arms of one family share a colour; their shapes tell them apart.
+_COLOURS: Final = {
+    "baseline": "baseline", "constrained": "baseline", "prompted": "prompted", "best_prompt": "prompted",
+    "tuned": "tuned",
+}  # fmt: skip
 
 
 class Axis(NamedTuple):
@@ -53,27 +61,36 @@ def gain_axis(values: Sequence[float]) -> Axis:
 def whisker(
     axis: Axis, arm: str, value: float | None, span: tuple[float, float] | None, threshold: float | None
 ) -> Html:
-    """Draw a value as a dot with its interval as a whisker, and a threshold as a dashed line."""
-    middle = str(_HEIGHT // 2)
-    parts = [_vertical(axis.place(tick), "ft-zero" if tick == 0 else "ft-grid") for tick in axis.ticks]
+    """Draw a value as a dot with its interval as a whisker, and a threshold as a dashed line.
+
+    Vertical lines fill the height that the style sheet gives; the rest stands in the middle of it.
+    """
+    lines = [_vertical(axis.place(tick), "ft-zero" if tick == 0 else "ft-grid") for tick in axis.ticks]
     if threshold is not None and math.isfinite(threshold):
-        parts.append(_vertical(axis.place(threshold), "ft-threshold"))
+        lines.append(_vertical(axis.place(threshold), "ft-threshold"))
+    parts = []
     if span is not None:
         ends = [axis.place(end) for end in span]
-        parts.append(element("line", x1=ends[0], x2=ends[1], y1=middle, y2=middle, class_="ft-whisker"))
-        parts += [element("line", x1=end, x2=end, y1="10", y2="20", class_="ft-whisker") for end in ends]
+        parts.append(element("line", x1=ends[0], x2=ends[1], y1="0", y2="0", class_="ft-whisker"))
+        parts += [element("line", x1=end, x2=end, y1="-5", y2="5", class_="ft-whisker") for end in ends]
     if value is not None and math.isfinite(value):
-        marker = _MARKERS.get(arm, _OTHER)
-        parts.append(element("svg", marker, x=axis.place(value), y=middle, overflow="visible"))
-    arm_class = f"ft-arm-{arm}" if arm in _MARKERS else "ft-arm-other"
-    return element("svg", *parts, class_=f"ft-plot {arm_class}", height=_HEIGHT, aria_hidden="true")
+        parts.append(element("svg", _mark(arm), x=axis.place(value), overflow="visible"))
+    middle = element("svg", *parts, y="50%", overflow="visible")
+    return element("svg", *lines, middle, class_=f"ft-plot {_colour(arm)}", aria_hidden="true")
 
 
 def marker(arm: str) -> Html:
     """Draw an arm's marker alone, as a key to the plots."""
-    arm_class = f"ft-arm-{arm}" if arm in _MARKERS else "ft-arm-other"
-    inner = element("svg", _MARKERS.get(arm, _OTHER), x="8", y="8", overflow="visible")
-    return element("svg", inner, class_=f"ft-key {arm_class}", width="16", height="16", aria_hidden="true")
+    inner = element("svg", _mark(arm), x="8", y="8", overflow="visible")
+    return element("svg", inner, class_=f"ft-key {_colour(arm)}", width="16", height="16", aria_hidden="true")
+
+
+def _mark(arm: str) -> Html:
+    return _MARKERS.get(arm, _ROUND if arm.startswith("tuned@") else _SQUARE)
+
+
+def _colour(arm: str) -> str:
+    return f"ft-arm-{_COLOURS.get(arm.partition('@')[0], 'other')}"
 
 
 def scale(axis: Axis, unit: str) -> Html:
@@ -87,7 +104,7 @@ def scale(axis: Axis, unit: str) -> Html:
 
 
 def _vertical(x: str, class_: str) -> Html:
-    return element("line", x1=x, x2=x, y1="0", y2=str(_HEIGHT), class_=class_)
+    return element("line", x1=x, x2=x, y1="0", y2="100%", class_=class_)
 
 
 def shares(parts: Sequence[tuple[str, str, float]]) -> Html:
@@ -126,7 +143,7 @@ def meter(share: float) -> Html:
 
 def swatch(place: int) -> Html:
     """Draw the colour of one memory part, as a key to the bar."""
-    box = element("rect", width="12", height="12", rx="2", class_=f"ft-part ft-part-{place % 8}")
+    box = element("rect", width="12", height="12", rx="2", class_=f"ft-part ft-part-{place % 10}")
     return element("svg", box, class_="ft-key", width="12", height="12", aria_hidden="true")
 
 

@@ -261,6 +261,59 @@ def keep() -> Sample:
     return Sample(session(one), {"finetune": answers})
 
 
+def rich() -> Sample:
+    """A kept adapter with every part that only some records have."""
+    rates = {"baseline": (0.5, 0.4), "prompted": (0.7, 0.7), "best_prompt": (0.6, 0.7), "champion": (0.6, 0.9),
+             "tuned": (0.95, 0.99), "tuned@merged": (0.9, 0.99)}  # fmt: skip
+    one, answers = experiment("finetune", 6, rates, "keep", count=24)
+    ids = one["rules"]["priority"]["rows"]
+    one["planned_arms"] = {
+        arm: {"model": "base", "prompts": "zero-shot", "runtime": "transformers", "min_gain": None,
+              "opponent": not arm.startswith("tuned")}
+        for arm in rates
+    }  # fmt: skip
+    short = {"gain": 0.25, "interval": [0.05, 0.4], "p_value": 0.03, "fixed": 7, "broken": 1}
+    one["pairs"] = [
+        {"rule": name, "arm": "prompted", "against": against, **short}
+        for name in ("priority", "strict_json")
+        for against in ("baseline", "champion")
+    ]
+    one["noise"] = {"2": {"run": 2, "changed": ids[:3]}}
+    first = one["rules"]["priority"]["scores"]["baseline"]
+    one["rules"]["priority"]["noise"] = [[1 - first[0], *first[1:]]]
+    one["rules"]["priority"]["confusion"] = {
+        arm: {"high": {"high": 9, "low": 2}, "low": {"": 1, "low": 12}} for arm in rates
+    }
+    one["prompt_candidates"] = {
+        "rows": ["data/train.jsonl:3", "data/train.jsonl:8"], "rule": "priority", "best": 1,
+        "tried": [{"template": template, "passed": n, "total": 2, "rate": n / 2}
+                  for n, template in enumerate(("Say {input}", "JSON only.\n{input}"))],
+    }  # fmt: skip
+    one["training"] |= {
+        "reused": True, "reuse": "semantic", "reused_from": {"versions.torch": ["2.12.0", "2.13.0"]},
+        "retrained": {"before_sha256": "c3" * 32, "same_weights": False, "largest_difference": 0.0003,
+                      "answers_changed": 2, "answers": 24},
+        "held_out_loss": [{"step": 60, "epoch": 1, "loss": 0.9}, {"step": 120, "epoch": 2, "loss": 0.4}],
+    }  # fmt: skip
+    agreed = {"same": 22, "total": 24, "rows": ids[4:6]}
+    one["runtime_match"] = [
+        {"first": "transformers", "second": "merged", "text": agreed, "rules": {"priority": agreed}}
+    ]
+    sliced = one["rules"]["strict_json"]
+    sliced |= {
+        "changed_after_look": True, "slice": "tags", "protected": ["negative"],
+        "slice_rows": {"negative": ids[:4], "plain": ids[4:]},
+    }  # fmt: skip
+    score = {"total": 4, "passed": 3, "rate": 0.75, "interval": [0.19, 0.99]}
+    for arm in one["arms"].values():
+        arm["rules"]["strict_json"]["slices"] = {
+            part: score | {"protected": part == "negative"} for part in ("negative", "plain")
+        }
+    gained = {"gain": 0.5, "gain_interval": [-0.1, 0.9], "verdict": "not worse"}
+    one["arms"]["tuned"]["rules"]["strict_json"]["slices"]["negative"] |= gained
+    return Sample(session(one), {"finetune": answers})
+
+
 def iterate() -> Sample:
     one, answers = experiment(
         "finetune", 2, {"baseline": (0.6, 0.6), "prompted": (0.75, 0.98), "tuned": (0.8, 0.97)}, "iterate"
@@ -328,7 +381,7 @@ def several() -> Sample:
 
 MAKERS: dict[str, Callable[[], Sample]] = {
     "keep": keep, "iterate": iterate, "discard": discard, "gate_closed": gate_closed, "data_only": data_only,
-    "crash": crash, "too_large": too_large, "several": several,
+    "crash": crash, "too_large": too_large, "several": several, "rich": rich,
 }  # fmt: skip
 
 
@@ -366,6 +419,8 @@ KEPT_VALUES = {
     "severity",
     "fits",
     "against",
+    "reuse",
+    "before_sha256",
 }
 
 

@@ -63,7 +63,7 @@ def test_hostile_text_neither_runs_nor_leaves_nor_breaks_the_layout(
     assert tab.evaluate(WIDE) == []
 
 
-@pytest.mark.parametrize("name", ["keep", "several", "too_large", "gate_closed"])
+@pytest.mark.parametrize("name", ["keep", "rich", "several", "too_large", "gate_closed"])
 def test_the_page_fits_a_phone(make: Callable[[str], Any], show: Callable[..., Tab], name: str) -> None:
     tab = show(make(name), 380)
     assert tab.evaluate(OVERFLOW) == 0
@@ -72,7 +72,7 @@ def test_the_page_fits_a_phone(make: Callable[[str], Any], show: Callable[..., T
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("name", ["keep", "several", "gate_closed"])
+@pytest.mark.parametrize("name", ["keep", "rich", "several", "gate_closed"])
 def test_axe_finds_nothing_serious(
     make: Callable[[str], Any], show: Callable[..., Tab], name: str, dark: bool
 ) -> None:

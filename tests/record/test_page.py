@@ -235,7 +235,7 @@ def test_a_very_long_answer_is_cut_and_says_where_the_rest_is(make: Callable[[st
 
 def test_thresholds_are_drawn_and_worded(make: Callable[[str], Any]) -> None:
     source = summary_html(*make("keep"))
-    assert 'x1="95.00%" x2="95.00%" y1="0" y2="30" class="ft-threshold"' in source
+    assert 'x1="95.00%" x2="95.00%" y1="0" y2="100%" class="ft-threshold"' in source
     assert "tuned at least 95%" in source
     assert "a demonstrated gain over the base, observed at least 10 points" in source
 

@@ -15,7 +15,7 @@ from pytest_finetune.record.page import page_title, summary_html
 from pytest_finetune.record.terminal import MAX_LINES, summary_lines
 from pytest_finetune.record.validate import problems
 
-NAMES = ("keep", "iterate", "gate_closed", "crash", "too_large", "several")
+NAMES = ("keep", "iterate", "gate_closed", "crash", "too_large", "several", "rich")
 Path = tuple[Any, ...]
 
 

@@ -49,10 +49,9 @@ def test_labels_are_counted_for_each_arm_and_no_label_has_a_column(make: Callabl
     rule["confusion"] = {"tuned": {"high": {"high": 30, "low": 3}, "low": {"": 2, "low": 7, "urgent<b>": 1}}}
     said = words(sample)
     assert (
-        "priority: labels of tuned tuned: expected high low urgent<b> (no label) high 30 3 0 0 low 0 7 1 2"
-        in said
+        "priority, answered by tuned expected high low urgent<b> (no label) high 30 3 0 0 low 0 7 1 2" in said
     )
-    assert "labels of base" not in said
+    assert "answered by base" not in said
     source = summary_html(*sample)
     assert '<span class="ft-share-5 ft-right">30</span>' in source
     assert '<span class="ft-share-0">0</span>' in source
@@ -181,3 +180,209 @@ def test_an_answer_to_a_neutral_prompt_is_text_and_never_markup(make: Callable[[
     source = summary_html(*sample)
     assert "<script>alert(1)" not in source
     assert "&lt;script&gt;alert(1)" in source
+
+
+def with_opponents(sample: Any, *names: str) -> Any:
+    """Give the only experiment further opponents that answer like the prompt."""
+    run = sample.record["experiments"][0]
+    plan = {"baseline": True, "prompted": True, "tuned": False, **dict.fromkeys(names, True)}
+    run["planned_arms"] = {
+        arm: {"model": "base", "opponent": opponent, "min_gain": None} for arm, opponent in plan.items()
+    }
+    for name in names:
+        run["arms"][name] = run["arms"]["prompted"]
+        sample.answers["finetune"][name] = sample.answers["finetune"]["prompted"]
+        run["comparisons"] += [
+            dict(pair, against=name) for pair in run["comparisons"] if pair["against"] == "prompted"
+        ]
+        for rule in run["rules"].values():
+            rule["scores"][name] = rule["scores"]["prompted"]
+    return sample
+
+
+def test_of_many_opponents_the_first_view_has_the_base_and_the_smallest_gain(
+    make: Callable[[str], Any],
+) -> None:
+    sample = with_opponents(make("keep"), "best_prompt", "champion")
+    for pair in sample.record["experiments"][0]["comparisons"]:
+        if (pair["rule"], pair["against"]) == ("priority", "champion"):
+            pair |= {"gain": 0.011, "interval": [-0.02, 0.05]}
+    said = words(sample)
+    first = said[: said.index("Arms side by side")]
+    assert "gain over base +94.4 points [" in first
+    assert "smallest of 3 further gains +1.1 points [-2.0, +5.0] over champion" in first
+    assert "gain over best prompt" not in first
+    two = words(make("keep"))
+    assert "gain over prompt +36.9 points" in two[: two.index("Arms side by side")]
+
+
+def test_an_arm_that_is_only_shown_has_no_tile(make: Callable[[str], Any]) -> None:
+    sample = with_opponents(make("keep"), "zoo")
+    sample.record["experiments"][0]["planned_arms"]["zoo"]["opponent"] = False
+    said = words(sample)
+    assert "zoo" not in said[: said.index("Arms side by side")]
+    assert "zoo" in said
+
+
+def test_a_keep_folds_its_many_reasons_and_other_verdicts_do_not(make: Callable[[str], Any]) -> None:
+    reasons = [f"reason {place}" for place in range(5)]
+    for name in ("keep", "iterate"):
+        sample = make(name)
+        sample.record["experiments"][0]["decision"]["reasons"] = reasons
+        source = summary_html(*sample)
+        assert ("<summary>and 4 further reasons</summary>" in source) is (name == "keep")
+        assert "<li>reason 4</li>" in source
+
+
+def test_what_is_kept_shows_its_risks_beside_the_verdict(make: Callable[[str], Any]) -> None:
+    for name in ("keep", "discard"):
+        sample = make(name)
+        sample.record["experiments"][0]["decision"]["risks"] = ["the rows wear out"]
+        assert words(sample).count("the rows wear out") == (2 if name == "keep" else 1)
+        assert ("Risk: the rows wear out" in words(sample)) is (name == "keep")
+
+
+def test_gains_that_nobody_asked_for_are_folded(make: Callable[[str], Any]) -> None:
+    sample = make("keep")
+    source = summary_html(*sample)
+    assert (
+        "<summary>On 2 further rules, of which no gain was asked: strict_json, short_reason</summary>"
+        in source
+    )
+    sample.record["experiments"][0]["rules"]["strict_json"]["outcome"] = "failed"
+    source = summary_html(*sample)
+    assert "<summary>On 1 further rule, of which no gain was asked: short_reason</summary>" in source
+
+
+def test_every_other_pair_of_arms_stands_in_one_line(make: Callable[[str], Any]) -> None:
+    sample = make("keep")
+    run = sample.record["experiments"][0]
+    assert "The other arms against each other" not in words(sample)
+    pair = {"gain": 0.25, "interval": [0.1, 0.4], "p_value": 0.002, "fixed": 44, "broken": 4}
+    run["pairs"] = [
+        {"rule": rule, "arm": arm, "against": against, **pair}
+        for rule in ("strict_json", "priority")
+        for arm, against in (("prompted", "best_prompt"), ("prompted", "baseline"), ("a<b>", "baseline"))
+    ]
+    said = words(sample)
+    assert "The other arms against each other priority: other pairs of arms" in said
+    assert "prompt over base +25.0 points [+10.0, +40.0] 44 4 p = 0.002" in said
+    assert (
+        said.index("prompt over base") < said.index("a<b> over base") < said.index("prompt over best prompt")
+    )
+    assert "Under 1 further rule: strict_json" in said
+    assert said.count("prompt over base +25.0") == 2
+
+
+def test_the_noise_of_the_base_names_texts_and_scores_that_differ(make: Callable[[str], Any]) -> None:
+    sample = make("keep")
+    run = sample.record["experiments"][0]
+    assert "Noise of the base" not in words(sample)
+    ids = run["rules"]["priority"]["rows"]
+    first = run["rules"]["priority"]["scores"]["baseline"]
+    run["noise"] = {"2": {"run": 2, "changed": []}, "10": {"run": 10, "changed": [ids[0], ids[4]]}}
+    run["rules"]["priority"]["noise"] = [first, [1 - first[0], *first[1:]]]
+    said = words(sample)
+    assert "The base, asked 3 times: rows that differ between its runs" in said
+    assert "text, run 2 0 none text, run 10 2 1 5 score, priority 1 1 " in said
+    assert "A row whose score differs is never counted as fixed" in said
+    run["noise"]["10"]["changed"] = []
+    run["rules"]["priority"]["noise"] = [first, first]
+    assert "The base was asked 3 times: every text and every score stayed the same." in words(sample)
+
+
+def test_the_hand_written_prompts_stand_with_their_scores_and_the_one_that_competed(
+    make: Callable[[str], Any],
+) -> None:
+    sample = make("keep")
+    run = sample.record["experiments"][0]
+    assert "Hand-written prompts" not in words(sample)
+    run["prompt_candidates"] = {
+        "rows": ["train.jsonl:3", "train.jsonl:9"],
+        "rule": "priority",
+        "best": 1,
+        "tried": [
+            {"template": "Say <b>{input}</b>", "passed": 1, "total": 4, "rate": 0.25},
+            {"template": "JSON: {input}", "passed": 3, "total": 4, "rate": 0.75},
+        ],
+    }
+    said = words(sample)
+    assert "1 Say <b>{input}</b> 25.0% 1 of 4 2 ✓ competed JSON: {input} 75.0% 3 of 4" in said
+    assert "Tried on 2 training rows by priority; held-out rows chose none." in said
+    assert "The training rows that they were tried on train.jsonl:3, train.jsonl:9" in said
+
+
+def test_an_adapter_from_another_environment_says_so_and_what_differs(make: Callable[[str], Any]) -> None:
+    sample = make("keep")
+    training = sample.record["experiments"][0]["training"]
+    assert "another environment" not in words(sample)
+    training |= {"reuse": "semantic", "reused": True, "reused_from": {"versions.torch": ["2.12.0", "2.13.0"]}}
+    said = words(sample)
+    assert "! The adapter comes from another environment (--finetune-reuse=semantic)." in said
+    assert "It is promoted only when every answer was produced in this one." in said
+    assert 'key there here versions.torch "2.12.0" "2.13.0"' in said
+    assert "training reused 120 steps from another environment" in said
+
+
+def test_a_retraining_is_compared_with_what_it_replaced(make: Callable[[str], Any]) -> None:
+    sample = make("keep")
+    training = sample.record["experiments"][0]["training"]
+    assert "Against the stored adapter" not in words(sample)
+    found = {"before_sha256": "c3" * 32, "same_weights": False, "largest_difference": 0.00031}
+    training["retrained"] = {**found, "answers_changed": 3, "answers": 160}
+    said = words(sample)
+    assert (
+        "weights ! not equal largest difference of a weight 0.00031 at most answers changed 3 of 160" in said
+    )
+    training["retrained"] |= {"answers_changed": None, "largest_difference": None}
+    said = words(sample)
+    assert "tensors have other names or shapes" in said
+    assert "not known, the old ones are not stored" in said
+    training["retrained"] |= {"same_weights": True, "largest_difference": 0.0, "answers_changed": 0}
+    said = words(sample)
+    assert "weights ✓ equal, byte for byte answers changed 0 of 160" in said
+
+
+def test_a_rule_that_changed_after_a_look_wears_a_mark(make: Callable[[str], Any]) -> None:
+    sample = make("keep")
+    assert "changed after a look" not in words(sample)
+    sample.record["experiments"][0]["rules"]["strict_json"]["changed_after_look"] = True
+    said = words(sample)
+    assert "strict_json ✓ passed ! changed after a look tuned at least 95%" in said
+    assert "rules changed after a look strict_json" in said
+
+
+def test_the_rows_on_which_runtimes_differ_are_links(make: Callable[[str], Any]) -> None:
+    sample = make("keep")
+    run = sample.record["experiments"][0]
+    ids = run["rules"]["priority"]["rows"]
+    same = {"same": 159, "total": 160, "rows": [ids[6]]}
+    run["runtime_match"] = [
+        {"first": "transformers", "second": "merged", "text": same, "rules": {"priority": same}}
+    ]
+    said = words(sample)
+    assert "The tuned model in merged, against transformers what alike rows that differ" in said
+    assert "raw text 159 of 160 7 score, priority 159 of 160 7" in said
+    assert "scores in merged 159 of 160 like in transformers" in said
+    assert '<a href="#ft-1-row-7">7</a>' in summary_html(*sample)
+
+
+def test_arms_that_were_asked_alike_share_one_prompt(make: Callable[[str], Any]) -> None:
+    sample = make("keep")
+    assert "What each arm was asked, on the first row base, prompt, tuned Instruction:" in words(sample)
+    sample.answers["finetune"]["prompted"][0]["prompt"] = "Four solved tickets first."
+    said = words(sample)
+    assert "base, tuned Instruction:" in said
+    assert "prompt Four solved tickets first." in said
+
+
+def test_of_several_experiments_each_verdict_carries_its_name(make: Callable[[str], Any]) -> None:
+    said = words(make("several"))
+    assert "KEEP small: support_ticket_priority_json" in said
+    assert "ITERATE wide: support_ticket_priority_json" in said
+    assert "finetune: support" not in words(make("keep"))
+
+
+def test_a_run_that_was_stopped_shows_its_data_before_its_training(make: Callable[[str], Any]) -> None:
+    titles = re.findall(r"<h3[^>]*>([^<]*)</h3>", summary_html(*make("gate_closed")))
+    assert titles[:4] == ["What stopped the run", "Data", "Training", "Memory"]

@@ -27,6 +27,7 @@ def power(experiment: Json) -> Html:
                 "rows that would settle it",
                 f"about {counted(needed, 'fresh row')}" if needed is not None else None,
             ),
+            ("rules changed after a look", ", ".join(worn) if (worn := _worn(experiment)) else None),
             ("rules, sha256", element("code", digest) if digest else None),
         ]
     )
@@ -34,26 +35,56 @@ def power(experiment: Json) -> Html:
     return join([known, *([element("h4", "Remaining risks"), element("ul", *risks)] if risks else [])])
 
 
+def _worn(experiment: Json) -> list[str]:
+    """Name the rules whose text changed after a look at the held-out rows: they were written in view of them."""
+    known = reading.part(experiment, "rules")
+    return [name for name in reading.rules(experiment) if reading.part(known, name).get("changed_after_look")]
+
+
 MOST_LINKS: Final = 200
-_APART: Final = 5
 
 
 def changed_rows(experiment: Json, anchor: str) -> Html | None:
     """Every row that the tuning fixed or broke, by rule and opponent, each a link to its answers."""
     places = row_places(experiment, anchor)
-    rows: list[list[Child]] = []
+    main = reading.primary(experiment)
+    first: list[list[Child]] = []
+    rest: list[list[Child]] = []
     for pair in reading.comparisons(experiment):
         against = arm_word(reading.text(pair, "against", "an unknown arm"))
         name = f"{reading.text(pair, 'rule', 'unnamed rule')} over {against}"
         changed = [[str(row) for row in reading.listed(pair, key)] for key in ("broken", "fixed")]
         if any(changed):
+            rows = first if main in (None, pair.get("rule")) else rest
             rows.append([name, *(row_links(ids, places) for ids in changed)])
+    if not first and not rest:
+        return None
+    note = "Numbers are lines of the held-out file; each leads to the answers."
+    return join(
+        [
+            _changed_table(first, "Rows that the tuning changed")
+            if first
+            else element("p", f"The tuning changed no row under {main}."),
+            element("p", note, class_="ft-muted"),
+            _further(rest),
+        ]
+    )
+
+
+def _changed_table(rows: list[list[Child]], caption: str) -> Html:
+    return table(["rule", "broken", "fixed"], rows, caption, "ft-links ft-compact")
+
+
+def _further(rows: list[list[Child]]) -> Html | None:
     if not rows:
         return None
-    note = element(
-        "p", "Numbers are lines of the held-out file; each leads to the answers.", class_="ft-muted"
+    caption = "Rows that the tuning changed under the further rules"
+    return element(
+        "details",
+        element("summary", "Under the further rules"),
+        _changed_table(rows, caption),
+        class_="ft-more",
     )
-    return join([table(["rule", "broken", "fixed"], rows, "Rows that the tuning changed", "ft-links"), note])
 
 
 def row_places(experiment: Json, anchor: str) -> dict[str, tuple[str, str]]:
@@ -81,21 +112,27 @@ def row_links(ids: Sequence[str], places: Mapping[str, tuple[str, str]]) -> Html
     return element("details", element("summary", counted(len(ids), "row")), listed)
 
 
-def runtimes(experiment: Json) -> Html | None:
-    """How far the tuned arm agrees between runtimes; None where one runtime was used."""
-    rows: list[list[Child]] = []
+def runtimes(experiment: Json, anchor: str) -> Html | None:
+    """How far the tuned arm agrees between runtimes, a table each; None where one runtime was used."""
+    places = row_places(experiment, anchor)
+    grids = []
     for match in reading.parts(experiment, "runtime_match"):
         first, second = (reading.text(match, key, "unknown") for key in ("first", "second"))
-        named = [("raw text", reading.part(match, "text")), *reading.part(match, "rules").items()]
-        rows += [
-            [second, first, what, *_agreed(found)] for what, found in named if isinstance(found, Mapping)
-        ]
-    head = ["runtime", "against", "what", "alike", "rows that differ"]
-    return table(head, rows, "Agreement of the tuned model between runtimes") if rows else None
+        rules = reading.part(match, "rules")
+        named = [("raw text", reading.part(match, "text"))]
+        named += [(f"score, {rule}", reading.part(rules, rule)) for rule in _in_order(experiment, rules)]
+        rows: list[list[Child]] = [[what, *_agreed(found, places)] for what, found in named]
+        caption = f"The tuned model in {second}, against {first}"
+        grids.append(table(["what", "alike", "rows that differ"], rows, caption, "ft-links ft-compact"))
+    return join(grids) if grids else None
 
 
-def _agreed(found: Json) -> list[Child]:
-    apart = [str(row) for row in reading.listed(found, "rows")]
-    more = f" and {len(apart) - _APART}" if len(apart) > _APART else ""
+def _in_order(experiment: Json, rules: Json) -> list[str]:
+    order = reading.rules(experiment)
+    return sorted(rules, key=lambda rule: (order.index(rule) if rule in order else len(order), rule))
+
+
+def _agreed(found: Json, places: Mapping[str, tuple[str, str]]) -> list[Child]:
     same, total = reading.whole(found, "same"), reading.whole(found, "total")
-    return [f"{same} of {total}", (", ".join(apart[:_APART]) + more) or "none"]
+    alike = element("span", f"{same} of {total}", class_="ft-nobreak")
+    return [alike, row_links([str(row) for row in reading.listed(found, "rows")], places)]

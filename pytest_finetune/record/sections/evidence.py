@@ -35,6 +35,11 @@ def badge(word: str, *, calm: bool = False) -> Html:
     )
 
 
+WORN: Final = element(
+    "span", element("span", "!", aria_hidden="true"), " changed after a look", class_="ft-badge ft-warn"
+)  # the rule was written with these rows' answers in view
+
+
 def rates(experiment: Json) -> Html:
     """Arms side by side, rule by rule, each rate with its interval and the threshold that it must reach."""
     names, arms = reading.rules(experiment), reading.arms(experiment)
@@ -64,8 +69,6 @@ def _rule_head(experiment: Json, name: str) -> Html:
     kind = "primary" if rule.get("primary") else "guard" if reading.is_guard(rule) else None
     above = reading.listed(reading.part(experiment, "decision"), "reasons")
     notes = [str(reason) for reason in reading.listed(rule, "reasons") if reason not in above]
-    if rule.get("changed_after_look"):
-        notes.append("The text of this rule changed after a look at these rows.")
     if skipped := reading.listed(rule, "skipped"):
         notes.append(f"{counted(len(skipped), 'row')} skipped.")
     cell = element(
@@ -73,6 +76,7 @@ def _rule_head(experiment: Json, name: str) -> Html:
         element("span", name, class_="ft-name"),
         element("span", kind, class_="ft-kind") if kind else None,
         badge(reading.text(rule, "outcome", "not recorded")),
+        WORN if rule.get("changed_after_look") else None,
         element("span", _wanted(rule), class_="ft-muted ft-wanted"),
         *(element("span", note, class_="ft-note") for note in notes),
         scope="rowgroup",

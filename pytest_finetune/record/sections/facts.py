@@ -108,7 +108,7 @@ def _since(experiment: Json, changed: Mapping[str, Pair]) -> Html:
         said = f"Nothing changed since the last run ({last})." if last else "No earlier run is known."
         return element("p", said, class_="ft-muted")
     rows: list[list[Child]] = [
-        [name, element("code", _literal(old)), element("code", _literal(new)), "yes" if name in key else ""]
+        [name, element("code", literal(old)), element("code", literal(new)), "yes" if name in key else ""]
         for name, (old, new) in sorted(changed.items())
     ]
     caption = "Changed since the last run" + (f" ({last})" if last else "")
@@ -138,10 +138,11 @@ def flat(tree: Json, above: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{name}.")
         else:
-            yield name, _literal(value)
+            yield name, literal(value)
 
 
-def _literal(value: object) -> str:
+def literal(value: object) -> str:
+    """Word a setting as JSON."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from pytest_finetune.record import reading, svg
 from pytest_finetune.record.html import Html, element, join
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.sections.evidence import badge, with_span
-from pytest_finetune.record.wording import arm_word, gain_span, points
+from pytest_finetune.record.wording import arm_word, counted, gain_span, points
+
+Drawn = tuple[Json, float | None]  # a comparison and the gain that it was held against
 
 
 def gains(experiment: Json) -> Html:
@@ -27,6 +30,43 @@ def gains(experiment: Json) -> Html:
         if value is not None
     ]
     axis = svg.gain_axis(values)
+    drawn = list(zip(pairs, limits, strict=True))
+    names = list(dict.fromkeys(reading.text(pair, "rule", "unnamed rule") for pair in pairs))
+    first = [name for name in names if _is_in_question(experiment, name)] or names
+    rest = [name for name in names if name not in first]
+    note = "A dashed line: the gain to reach, or the loss to exclude. p is one-sided."
+    return join(
+        [
+            _table(experiment, first, drawn, axis, "Gains of the tuned model by rule"),
+            element("p", note, class_="ft-muted"),
+            _folded(experiment, rest, drawn, axis),
+        ]
+    )
+
+
+def _is_in_question(experiment: Json, name: str) -> bool:
+    """Tell whether something hangs on a rule's gain: asked for, limited from below, or the rule did not pass."""
+    rule = reading.part(experiment, "rules", name)
+    asked = any(rule.get(key) is not None for key in ("min_gain", "max_loss"))
+    return bool(rule.get("primary")) or asked or rule.get("outcome") != "passed"
+
+
+def _folded(experiment: Json, names: Sequence[str], drawn: Sequence[Drawn], axis: svg.Axis) -> Html | None:
+    if not names:
+        return None
+    title = f"On {counted(len(names), 'further rule')}, of which no gain was asked: {', '.join(names)}"
+    caption = "Gains of the tuned model by further rules"
+    return element(
+        "details",
+        element("summary", title),
+        _table(experiment, names, drawn, axis, caption),
+        class_="ft-more",
+    )
+
+
+def _table(
+    experiment: Json, names: Sequence[str], drawn: Sequence[Drawn], axis: svg.Axis, caption: str
+) -> Html:
     head = [
         element("th", "tuned over", scope="col"),
         element("th", svg.scale(axis, ""), element("span", "gain in points", class_="ft-quiet"), scope="col"),
@@ -34,10 +74,10 @@ def gains(experiment: Json) -> Html:
         element("th", "finding", scope="col"),
     ]
     body = []
-    for name in dict.fromkeys(reading.text(pair, "rule", "unnamed rule") for pair in pairs):
+    for name in names:
         rows = [
             row
-            for pair, limit in zip(pairs, limits, strict=True)
+            for pair, limit in drawn
             if reading.text(pair, "rule", "unnamed rule") == name
             for row in (
                 _gain_row(pair, axis, limit, asked=_asked(experiment, pair)),
@@ -46,12 +86,13 @@ def gains(experiment: Json) -> Html:
         ]
         title = element("th", element("span", name, class_="ft-name"), scope="rowgroup", colspan="4")
         body.append(element("tbody", element("tr", title, class_="ft-rule"), *rows))
-    caption = element("caption", "Gains of the tuned model by rule")
-    grid = element(
-        "table", caption, element("thead", element("tr", *head)), *body, class_="ft-grid-table ft-gains"
+    return element(
+        "table",
+        element("caption", caption),
+        element("thead", element("tr", *head)),
+        *body,
+        class_="ft-grid-table ft-gains",
     )
-    note = "A dashed line: the gain to reach, or the loss to exclude. p is one-sided."
-    return join([grid, element("p", note, class_="ft-muted")])
 
 
 def _limit(experiment: Json, pair: Json) -> float | None:
@@ -91,9 +132,10 @@ def _gain_row(pair: Json, axis: svg.Axis, limit: float | None, *, asked: bool) -
 
 
 def _asked(experiment: Json, pair: Json) -> bool:
-    """Tell whether a gain was asked for: of the primary rule always, of another where it has a margin."""
+    """Tell whether a gain was asked for: over an opponent, of the primary rule or of one with a margin."""
     rule = reading.part(experiment, "rules", reading.text(pair, "rule"))
-    return bool(rule.get("primary")) or rule.get("min_gain") is not None
+    opponent = reading.is_opponent(experiment, reading.text(pair, "against"))
+    return opponent and (bool(rule.get("primary")) or rule.get("min_gain") is not None)
 
 
 def _sentence_row(experiment: Json, pair: Json) -> Html | None:

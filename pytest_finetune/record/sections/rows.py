@@ -150,12 +150,18 @@ def _balance(grouped: Mapping[str, Sequence[Numbered]], main: str | None, sheet:
 
 
 def _prompts(sheet: Sheet, answers: Answers) -> Html | None:
-    """The prompt of the first row, as each arm was asked."""
-    asked = [(arm, reading.text(answers[arm][0], "prompt")) for arm in sheet.arms if answers[arm]]
+    """The prompt of the first row, as each arm was asked; arms that were asked alike share it."""
+    asked: dict[str, list[str]] = {}
+    for arm in sheet.arms:
+        if answers[arm] and (prompt := reading.text(answers[arm][0], "prompt")):
+            asked.setdefault(prompt, []).append(arm)
     shown = [
-        element("div", element("h4", svg.marker(arm), " ", arm_word(arm)), element("pre", _cut(prompt, arm)))
-        for arm, prompt in asked
-        if prompt
+        element(
+            "div",
+            element("h4", join([join([svg.marker(arm), f" {arm_word(arm)}"]) for arm in arms], ", ")),
+            element("pre", _cut(prompt, arms[0])),
+        )
+        for prompt, arms in asked.items()
     ]
     if not shown:
         return None

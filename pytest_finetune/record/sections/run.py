@@ -10,6 +10,7 @@ from pytest_finetune.record import reading, svg
 from pytest_finetune.record.html import Child, Html, element, facts, join, table
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.sections.evidence import badge
+from pytest_finetune.record.sections.reuse import elsewhere, retrained
 from pytest_finetune.record.wording import counted, duration, figure, size
 
 SERIES: Final = {"training loss": ("log", "loss"), "held-out loss": ("held_out_loss", "loss")}
@@ -35,7 +36,7 @@ def training(experiment: Json) -> Html:
             ("adapter, sha256", element("code", digest) if digest else None),
         ]
     )
-    return join([_curve(done), known])
+    return join([elsewhere(done), _curve(done), known, retrained(done)])
 
 
 def _curve(done: Json) -> Html:
@@ -144,7 +145,8 @@ def _bars(plan: Json, predicted: float | None, measured: float | None, budget: f
     bars = [part for name, peak in known for part in (element("span", name), svg.level(peak / most, limit))]
     if parts:
         made_of = [
-            (name, f"ft-part ft-part-{place % 8}", count) for place, (name, count) in enumerate(parts.items())
+            (name, f"ft-part ft-part-{place % 10}", count)
+            for place, (name, count) in enumerate(parts.items())
         ]
         bars += [element("span", "made of"), svg.shares(made_of)]
     key = [
@@ -152,7 +154,9 @@ def _bars(plan: Json, predicted: float | None, measured: float | None, budget: f
         for place, (name, count) in enumerate(parts.items())
     ]
     caption = (
-        element("p", "The dashed line is the budget.", class_="ft-muted") if budget is not None else None
+        element("p", "The dashed line is the budget.", class_="ft-muted ft-apart")
+        if budget is not None
+        else None
     )
     return join([element("div", *bars, class_="ft-bars"), element("ul", *key, class_="ft-keys"), caption])
 

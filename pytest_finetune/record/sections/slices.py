@@ -13,6 +13,7 @@ from pytest_finetune.record.sections.evidence import badge
 from pytest_finetune.record.wording import arm_word, gain_words, percent, rate_span
 
 MOST_LABELS: Final = 24
+MOST_METERS: Final = 3  # more arms than these need the room for their numbers
 NO_LABEL: Final = "(no label)"
 
 
@@ -44,23 +45,27 @@ def _sliced(experiment: Json, name: str, places: Mapping[str, tuple[str, str]]) 
             [part, " ", element("span", "protected", class_="ft-kind") if about.get("protected") else None]
         )
         scores = [reading.part(experiment, "arms", arm, "rules", name, "slices", part) for arm in arms]
-        gain = gain_words(reading.number(about, "gain"), reading.span(about, "gain_interval"))
-        finding = badge(reading.text(about, "verdict", "not judged"), calm=True)
-        rows.append(
-            [shown, *map(_score, scores), gain, finding, row_links(reading.listed(members, part), places)]
+        gain = element(
+            "span",
+            gain_words(reading.number(about, "gain"), reading.span(about, "gain_interval")),
+            class_="ft-nobreak",
         )
+        finding = badge(reading.text(about, "verdict", "not judged"), calm=True)
+        told = [_score(score, with_meter=len(arms) <= MOST_METERS) for score in scores]
+        rows.append([shown, *told, gain, finding, row_links(reading.listed(members, part), places)])
     head = ["slice", *map(arm_word, arms), "gain over base", "finding", "rows"]
     note = "A protected slice fails the rule where the tuned model is demonstrably worse on it; the others are hints."
     by = reading.text(rule, "slice", "slice")
-    return join([table(head, rows, f"{name} by {by}", "ft-links"), element("p", note, class_="ft-muted")])
+    dense = "ft-links ft-wide" if len(arms) > MOST_METERS else "ft-links"
+    return join([table(head, rows, f"{name} by {by}", dense), element("p", note, class_="ft-muted")])
 
 
-def _score(score: Json) -> Child:
+def _score(score: Json, *, with_meter: bool) -> Child:
     rate = reading.number(score, "rate")
     if rate is None:
         return "not run"
     span = element("span", f" {rate_span(reading.span(score, 'interval'))}", class_="ft-muted ft-nobreak")
-    return join([svg.meter(rate), f" {percent(rate)}", span])
+    return join([svg.meter(rate) if with_meter else None, f" {percent(rate)}", span])
 
 
 def _by_tag(experiment: Json, places: Mapping[str, tuple[str, str]]) -> Html | None:
@@ -95,7 +100,7 @@ def _rate(rule: Json, arm: str, chosen: list[int]) -> Child:
     if not known:
         return "not run"
     rate = sum(known) / len(known)
-    counts = element("span", f"{sum(known):g} of {len(known)}", class_="ft-muted")
+    counts = element("span", f"{sum(known):g} of {len(known)}", class_="ft-muted ft-nobreak")
     return join([svg.meter(rate), f" {percent(rate)} ", counts])
 
 
@@ -105,13 +110,23 @@ def confusion(experiment: Json) -> Html | None:
     for name in reading.rules(experiment):
         known = reading.part(experiment, "rules", name, "confusion")
         arms = [arm for arm in reading.arms(experiment) if reading.part(known, arm)]
-        if arms:
-            pictures = [_grid(name, arm, reading.part(known, arm)) for arm in arms]
-            grids.append(element("div", *pictures, class_="ft-pair"))
+        many = len(arms) > MOST_METERS
+        first = [arm for arm in arms if arm in ("baseline", "tuned")] if many else arms
+        rest = [arm for arm in arms if arm not in first]
+        grids += [_grids(name, known, first)] if first else []
+        if rest:
+            title = f"{name}: {', '.join(map(arm_word, rest))}"
+            grids.append(
+                element("details", element("summary", title), _grids(name, known, rest), class_="ft-more")
+            )
     if not grids:
         return None
     note = "Rows: the expected label. Columns: what was answered. The outlined cell is right; darker is more."
-    return join([*grids, element("p", note, class_="ft-muted")])
+    return join([*grids, element("p", note, class_="ft-muted ft-apart")])
+
+
+def _grids(rule: str, known: Json, arms: Sequence[str]) -> Html:
+    return element("div", *(_grid(rule, arm, reading.part(known, arm)) for arm in arms), class_="ft-pair")
 
 
 def _grid(rule: str, arm: str, counts: Json) -> Html:
@@ -122,8 +137,8 @@ def _grid(rule: str, arm: str, counts: Json) -> Html:
     rows: list[list[Child]] = [
         [one or NO_LABEL, *_cells(reading.part(counts, one), columns, one)] for one in expected
     ]
-    head = [f"{arm_word(arm)}: expected", *(label or NO_LABEL for label in columns)]
-    return table(head, rows, f"{rule}: labels of {arm_word(arm)}", "ft-confusion")
+    head = ["expected", *(label or NO_LABEL for label in columns)]
+    return table(head, rows, f"{rule}, answered by {arm_word(arm)}", "ft-confusion")
 
 
 def _cells(answered: Json, columns: Sequence[str], right: str) -> list[Child]:

@@ -6,19 +6,10 @@ from typing import Final
 
 from pytest_finetune.record import reading
 from pytest_finetune.record.headline import Headline, headline
-from pytest_finetune.record.html import Child, Html, element, facts, join, table
+from pytest_finetune.record.html import Child, Html, element, join, table
 from pytest_finetune.record.reading import Json
-from pytest_finetune.record.wording import (
-    arm_word,
-    counted,
-    duration,
-    figure,
-    gain_span,
-    margin,
-    percent,
-    points,
-    size,
-)
+from pytest_finetune.record.sections.tiles import tiles
+from pytest_finetune.record.wording import counted, percent, points
 
 SYMBOLS: Final = {"good": "✓", "warn": "↻", "bad": "✕", "none": "–"}
 
@@ -26,14 +17,17 @@ SYMBOLS: Final = {"good": "✓", "warn": "↻", "bad": "✕", "none": "–"}
 def banner(experiment: Json, record: Json, anchor: str) -> Html:
     """Open an experiment: verdict, sentence, next change, then the numbers that carry it."""
     said = headline(experiment, record)
-    name = reading.text(experiment, "task", reading.text(experiment, "name", "experiment"))
+    name = reading.text(experiment, "name", "experiment")
+    task = reading.text(experiment, "task", name)
+    if len(reading.experiments(record)) > 1 and task != name:
+        task = f"{name}: {task}"
     head = element(
         "h2",
         element(
             "span", element("span", SYMBOLS[said.tone], aria_hidden="true"), f" {said.word}", class_="ft-word"
         ),
         " ",
-        element("span", name, class_="ft-task"),
+        element("span", task, class_="ft-task"),
         id=anchor,
     )
     opened = element(
@@ -53,17 +47,26 @@ def _change(said: Headline) -> Html | None:
     if not said.change:
         return None
     because = element("span", f" because {said.because}", class_="ft-muted") if said.because else None
-    return element("p", element("strong", "Next change: "), said.change, because, class_="ft-change")
+    change = element("p", element("strong", "Next change: "), said.change, because)
+    return element("div", change, class_="ft-change")
 
 
 def _further(said: Headline) -> Html | None:
-    reasons = [element("li", reason) for reason in said.further]
-    return element("ul", *reasons, class_="ft-reasons") if reasons else None
+    """The reasons after the first; a keep has many that say the same of each opponent, so its list is folded."""
+    if not said.further:
+        return None
+    listed = element("ul", *(element("li", reason) for reason in said.further), class_="ft-reasons")
+    if said.tone != "good" or len(said.further) <= 2:
+        return listed
+    title = element("summary", f"and {counted(len(said.further), 'further reason')}")
+    return element("details", title, listed, class_="ft-further")
 
 
 def _risks(said: Headline) -> Html | None:
-    lines = [element("p", element("strong", "Risk: "), risk, class_="ft-change") for risk in said.risks]
-    return join(lines) if lines else None
+    if not said.risks or said.tone != "good":
+        return None  # what is kept will be served; of the rest the section on power tells the risks
+    lines = [element("p", element("strong", "Risk: "), risk) for risk in said.risks]
+    return element("div", *lines, class_="ft-change")
 
 
 def _about(experiment: Json, record: Json) -> Html:
@@ -79,53 +82,6 @@ def _about(experiment: Json, record: Json) -> Html:
         element("code", reading.text(record, "command", "unknown command")),
     ]
     return join(said, " · ")
-
-
-def tiles(experiment: Json) -> Html:
-    """The numbers that a reader asks for first; what a run did not get to is left out."""
-    main = reading.primary(experiment)
-    pairs = [one for one in reading.comparisons(experiment) if main is not None and one.get("rule") == main]
-    found: list[tuple[str, Child]] = _rates(experiment, main) if main is not None else []
-    found += [
-        (f"{main}, gain over {arm_word(reading.text(pair, 'against'))}", _gain(experiment, pair))
-        for pair in pairs
-    ]
-    for pair in pairs[:1]:
-        fixed, broken = len(reading.listed(pair, "fixed")), len(reading.listed(pair, "broken"))
-        against = arm_word(reading.text(pair, "against"))
-        found.append((f"rows, against {against}", _tile(f"{fixed} fixed", f"{broken} broken")))
-    training, memory = reading.part(experiment, "training"), reading.part(experiment, "memory")
-    if training:
-        how = "reused" if training.get("reused") else duration(reading.number(training, "seconds"))
-        found.append(("training", _tile(how, counted(reading.number(training, "steps"), "step"))))
-    if memory:
-        peak, budget = (reading.number(memory, key) for key in ("predicted_peak_bytes", "budget_bytes"))
-        of = f"of {size(budget)}, {reading.text(memory, 'fits', 'not judged')}"
-        found.append(("peak memory, predicted", _tile(size(peak), of)))
-    return facts(found, "ft-tiles")
-
-
-def _rates(experiment: Json, main: str) -> list[tuple[str, Child]]:
-    """The primary rule's rate before and after."""
-    base, tuned = (reading.part(experiment, "arms", arm, "rules", main) for arm in ("baseline", "tuned"))
-    before, after = (reading.number(score, "rate") for score in (base, tuned))
-    if before is None or after is None:
-        return []
-    counts = (
-        f"{figure(reading.number(tuned, 'passed'), 6)} of {figure(reading.number(tuned, 'total'), 6)} rows"
-    )
-    return [(f"{main}, base to tuned", _tile(f"{percent(before)} → {percent(after)}", counts))]
-
-
-def _gain(experiment: Json, pair: Json) -> Html:
-    wanted = reading.number(reading.part(experiment, "rules", reading.text(pair, "rule")), "min_gain")
-    below = gain_span(reading.span(pair, "interval"))
-    wish = f", wanted {margin(wanted)}" if wanted is not None and pair.get("against") == "baseline" else ""
-    return _tile(points(reading.number(pair, "gain")), f"{below}{wish}")
-
-
-def _tile(value: str, below: str) -> Html:
-    return join([element("span", value, class_="ft-value"), element("span", below, class_="ft-muted")])
 
 
 def overview(record: Json, anchors: list[str]) -> Html:
@@ -153,5 +109,8 @@ def _cell(run: Json, name: str) -> Html | str:
     )
     gain = reading.number(next(over_base, {}), "gain")
     return join(
-        [percent(rate), element("span", points(gain), class_="ft-note") if gain is not None else None]
+        [
+            percent(rate),
+            element("span", points(gain), class_="ft-note ft-nobreak") if gain is not None else None,
+        ]
     )

@@ -36,6 +36,8 @@ def _brief(experiment: Json) -> str:
         return "no primary rule was judged"
     base, tuned = (reading.part(experiment, "arms", arm, "rules", main) for arm in ("baseline", "tuned"))
     over_base = [p for p in reading.comparisons(experiment) if p.get("against") == "baseline"]
+    if not base and not tuned:
+        return "not run"
     pair = next((p for p in over_base if p.get("rule") == main), {})
     rates = "  ".join(f"{percent(reading.number(score, 'rate')):>6}" for score in (base, tuned))
     return f"{rates}  {gain_words(reading.number(pair, 'gain'), reading.span(pair, 'interval'))}"
@@ -43,7 +45,7 @@ def _brief(experiment: Json) -> str:
 
 def _verdicts(ranked: list[tuple[Json, Headline]], columns: int, room: int) -> list[Line]:
     """As many verdicts as fit, the worst last; each wrapped where there is room."""
-    most = 3 if len(ranked) * 5 <= room else 1
+    most = next((lines for lines in (3, 2) if len(ranked) * (lines + 2) <= room), 1)
     lines: list[Line] = []
     for run, said in reversed(ranked):
         name = one_line(reading.text(run, "name", "experiment"), 24)
