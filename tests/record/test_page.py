@@ -135,6 +135,7 @@ def test_the_only_script_is_ours_and_says_nothing_of_the_record(sample: Any) -> 
 
 ORDER = (
     "KEEP", "Arms side by side", "What the tuning gained", "Power, looks and risks", "Fixed and broken rows", "Slices",
+    "Drift on neutral prompts",
     "Training", "Memory", "Data", "Held-out rows", "Charter", "Environment", "Configuration", "Lineage", "Repeat this run",
     "Tests of the session",
 )  # fmt: skip
