@@ -94,7 +94,8 @@ def verified(folder: Path, signer: Path | Identity | None) -> tuple[Findings, Bu
     if problems:
         return Findings(problems, checked, (), ()), bundle
     checked.insert(1, ("decision", _decision_words(bundle)))
-    leaves = ["that the outcomes follow from the answers", "that the adapter gives these answers"]
+    kept = "model" if bundle.whole_model else "adapter"
+    leaves = ["that the outcomes follow from the answers", f"that the {kept} gives these answers"]
     proves = [
         f"these are the promoted files, and {_verdict(bundle)} follows from the outcomes in their record"
     ]
@@ -159,7 +160,8 @@ def _lines(folder: Path, found: Findings, bundle: Bundle) -> Iterator[str]:
     yield f"verified: {folder}"
     width = max(len(name) for name, _ in found.checked)
     yield f"  {'task'.ljust(width)}  {one_line(bundle.experiment['task'])}"
-    yield f"  {'adapter'.ljust(width)}  {bundle.manifest.adapter_sha256[:12]} on {one_line(bundle.manifest.base_model)}"
+    kept, of = ("model", "trained in full from") if bundle.whole_model else ("adapter", "on")
+    yield f"  {kept.ljust(width)}  {bundle.manifest.adapter_sha256[:12]} {of} {one_line(bundle.manifest.base_model)}"
     for name, words in found.checked:
         yield f"  {name.ljust(width)}  {words}"
     if not bundle.same_version:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +15,12 @@ from pytest_finetune.record.bundle_manifest import MANIFEST, BundleError, descri
 from pytest_finetune.record.card import model_card
 from pytest_finetune.record.statement import STATEMENT, statement, statement_json
 from pytest_finetune.store import disk
+from pytest_finetune.training.kept import is_whole_model
 
 __all__ = ["MANIFEST", "BundleError", "BundleSource", "refuse_other", "write_bundle"]
 
 EXPERIMENT: Final = "experiment"  # a project root of its own: paths of the experiment file are relative to it
+_MODEL_CONFIGS: Final = ("config.json", "generation_config.json")
 VIEWS: Final = ("record.json", "report.html", "decision.md")
 _TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -39,9 +41,10 @@ _TOKENIZER_FILES: Final = (
 class BundleSource:
     """Where a bundle's parts lie, and what they are.
 
-    `adapter` and `base` are folders; `folder` is the record's; `files` maps names relative to the project (the
-    experiment, its contract, the rows when they are asked for) to files and the SHA-256 that they had when the
-    run read them. `revision` is the commit of a base from the hub. `sign` signs a finished folder.
+    `adapter` (an adapter's folder, or that of a model that was trained in full) and `base` are folders; `folder` is the
+    record's; `files` maps names relative to the project (the experiment, its contract, the rows when they are asked
+    for) to files and the SHA-256 that they had when the run read them. `revision` is the commit of a base from the hub.
+    `sign` signs a finished folder.
     """
 
     adapter: Path
@@ -99,8 +102,9 @@ def refuse_other(target: Path, adapter_sha256: str) -> None:
 
 
 def _fill(part: Path, source: BundleSource) -> None:
-    _copy_adapter(part, source)
-    _copy_tokenizer(part, source.base)
+    _copy_weights(part, source)
+    for folder in (source.base, source.adapter):  # a whole model has a tokenizer of its own
+        _copy_tokenizer(part, folder)
     _copy_inputs(part, source)
     for name in VIEWS:
         shutil.copyfile(source.folder / name, part / name)
@@ -113,23 +117,35 @@ def _fill(part: Path, source: BundleSource) -> None:
     _write(part / MANIFEST, _manifest(part, source))
 
 
-def _copy_adapter(part: Path, source: BundleSource) -> None:
+def _copy_weights(part: Path, source: BundleSource) -> None:
     for weights in sorted(source.adapter.glob("*.safetensors")):
         shutil.copyfile(weights, part / weights.name)
-    config = json.loads((source.adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = source.experiment["config"]["base_model"]
-    config["revision"] = source.revision
-    _write(part / "adapter_config.json", (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    if is_whole_model(source.adapter):
+        _copy_named(part, source.adapter, _MODEL_CONFIGS)
+    else:
+        _pin_base(part, source)
     if adapter_digest(part) != source.adapter_sha256:
         raise BundleError("the adapter in the store is not the one that was judged: run again")
 
 
-def _copy_tokenizer(part: Path, base: Path) -> None:
-    for name in _TOKENIZER_FILES:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, part / name)
-    if (base / "additional_chat_templates").is_dir():
-        shutil.copytree(base / "additional_chat_templates", part / "additional_chat_templates")
+def _pin_base(part: Path, source: BundleSource) -> None:
+    config = json.loads((source.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = source.experiment["config"]["base_model"]
+    config["revision"] = source.revision
+    _write(part / "adapter_config.json", (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _copy_tokenizer(part: Path, folder: Path) -> None:
+    _copy_named(part, folder, _TOKENIZER_FILES)
+    templates = "additional_chat_templates"
+    if (folder / templates).is_dir():
+        shutil.copytree(folder / templates, part / templates, dirs_exist_ok=True)
+
+
+def _copy_named(part: Path, folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, part / name)
 
 
 def _copy_inputs(part: Path, source: BundleSource) -> None:

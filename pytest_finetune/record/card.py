@@ -27,9 +27,10 @@ def model_card(record: Json, experiment: Json, revision: str | None) -> str:
 def _metadata(experiment: Json, revision: str | None) -> dict[str, Any]:
     config, charter = reading.part(experiment, "config"), reading.part(experiment, "charter")
     method = one_line(reading.text(config, "peft_method", "lora"))
-    metadata: dict[str, Any] = {"library_name": "peft", "pipeline_tag": "text-generation"}
+    library, relation = ("transformers", "finetune") if method == "full" else ("peft", "adapter")
+    metadata: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-generation"}
     if revision is not None:  # the Hub takes ids of the Hub only
-        metadata |= {"base_model": one_line(config["base_model"]), "base_model_relation": "adapter"}
+        metadata |= {"base_model": one_line(config["base_model"]), "base_model_relation": relation}
     metadata |= _license(reading.text(charter, "base_license"))
     metadata["tags"] = ["pytest-finetune", method]
     results = _results(experiment)
@@ -81,6 +82,7 @@ def _body(record: Json, experiment: Json, revision: str | None) -> list[str]:
     decision, lora = reading.part(experiment, "decision"), reading.part(config, "lora")
     reasons = reading.listed(decision, "reasons") or ["no reason was recorded"]
     base = code(reading.text(config, "base_model", "unknown"))
+    method = reading.text(config, "peft_method", "unknown")
     pinned = f" at {code(revision)}" if revision else ""
     return [
         f"# {plain(_task(experiment))}",
@@ -94,7 +96,7 @@ def _body(record: Json, experiment: Json, revision: str | None) -> list[str]:
         "## Made from",
         "",
         f"- base {base}{pinned}, stored as {plain(reading.text(config, 'quantization', 'none'))}",
-        f"- method {plain(reading.text(config, 'peft_method', 'unknown'))}, rank {plain(lora.get('r'))}",
+        f"- method {plain(method)}" + (f", rank {plain(lora.get('r'))}" if method != "full" else ""),
         f"- experiment key {code(reading.text(experiment, 'key', 'none'))}",
         *_files(reading.part(experiment, "checksums")),
         f"- licence of the base: {plain(reading.text(charter, 'base_license', 'not stated'))}, "
@@ -108,15 +110,27 @@ def _body(record: Json, experiment: Json, revision: str | None) -> list[str]:
         "## Use",
         "",
         "```python",
-        "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM",
-        "",
-        f"base = AutoModelForCausalLM.from_pretrained({_literal(config['base_model'])}{_revision(revision)})",
-        'model = PeftModel.from_pretrained(base, ".")  # this folder',
+        *_loading(method, config["base_model"], revision),
         "```",
         "",
         "`pytest-finetune verify .` checks every file here and computes the decision again from its per-row outcomes. "
         "Evidence: `decision.md`, `report.html`, `record.json`, `outputs/`.",
+    ]
+
+
+def _loading(method: str, base: object, revision: str | None) -> list[str]:
+    if method == "full":
+        return [
+            "from transformers import AutoModelForCausalLM",
+            "",
+            'model = AutoModelForCausalLM.from_pretrained(".")  # this folder',
+        ]
+    return [
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f"base = AutoModelForCausalLM.from_pretrained({_literal(base)}{_revision(revision)})",
+        'model = PeftModel.from_pretrained(base, ".")  # this folder',
     ]
 
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pytest_finetune.training.kept import ADAPTER_CONFIG, MODEL_CONFIG
+
 STATEMENT: Final = "promotion.intoto.json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://github.com/pytest-finetune/pytest-finetune/promotion/v1"
@@ -21,12 +23,12 @@ def statement(
 ) -> dict[str, Any]:
     """Return the statement (in-toto v1) over a bundle whose `files` have these digests.
 
-    The subjects are the adapter's files, for generic tools, and the adapter as a whole, by our digest.
+    The subjects are the adapter's files (or those of a model that was trained in full), for generic tools, and the
+    adapter as a whole, by our digest.
     """
     decision, training, config = (experiment[part] for part in ("decision", "training", "config"))
-    adapter_files = [
-        name for name in sorted(files) if name.endswith(".safetensors") or name == "adapter_config.json"
-    ]
+    configuration = MODEL_CONFIG if config["peft_method"] == "full" else ADAPTER_CONFIG
+    adapter_files = [name for name in sorted(files) if name.endswith(".safetensors") or name == configuration]
     subjects = [{"name": name, "digest": {"sha256": files[name]}} for name in adapter_files]
     whole = {"name": "adapter", "digest": {ADAPTER_DIGEST: training["adapter_sha256"]}}
     return {

@@ -24,6 +24,7 @@ from pytest_finetune.record.validate import problems
 from pytest_finetune.record.wording import one_line
 from pytest_finetune.safetensors_check import delta_nonzero
 from pytest_finetune.store.manifest import DefectError, check_adapter
+from pytest_finetune.training.kept import ADAPTER_CONFIG, MODEL_CONFIG, is_whole_model, missing_file
 
 RECORD: Final = "record.json"
 
@@ -66,6 +67,11 @@ class Bundle:
                 f"{RECORD} holds no experiment {self.manifest.experiment!r}, which {MANIFEST} names"
             )
         return named[0]  # type: ignore[no-any-return]
+
+    @property
+    def whole_model(self) -> bool:
+        """Whether it holds a model that was trained in full, not an adapter."""
+        return is_whole_model(self.folder)
 
     @property
     def signed(self) -> bool:
@@ -147,23 +153,37 @@ def _adapter(bundle: Bundle) -> Iterator[Problem]:
     for place, sha256 in ((MANIFEST, manifest.adapter_sha256), (RECORD, recorded)):
         if sha256 != adapter_digest(bundle.folder):
             yield Problem(place, f"its adapter digest {sha256[:12]} is not that of the adapter in the bundle")
-    names = [n for n in manifest.files if n.endswith(".safetensors") or n == "adapter_config.json"]
+    method = experiment["config"]["peft_method"]
+    if lacking_file := missing_file(bundle.folder, method):
+        yield Problem(lacking_file, f"is missing: {method} keeps one")
+        return
+    names = [n for n in manifest.files if n.endswith(".safetensors") or n in (ADAPTER_CONFIG, MODEL_CONFIG)]
     try:
         check_adapter(bundle.folder, dict.fromkeys(names))
     except DefectError as defect:
         yield Problem("adapter", str(defect))
         return
+    yield from _base(bundle)
+    if bundle.whole_model:
+        return  # whether it differs from its base, only the base can tell
     if experiment["training"].get("delta_nonzero") != (nonzero := delta_nonzero(bundle.folder)):
         said = experiment["training"].get("delta_nonzero")
         yield Problem(RECORD, f"delta_nonzero is {said}, the adapter's weights give {nonzero}")
-    config = json.loads((bundle.folder / "adapter_config.json").read_bytes())
-    pinned = (config.get("base_model_name_or_path"), config.get("revision"))
-    for place, base in (("adapter_config.json", pinned[0]), (MANIFEST, manifest.base_model)):
-        if base != experiment["config"]["base_model"]:
-            yield Problem(place, f"its base model {base!r} is not the one that was judged")
-    if pinned[1] != manifest.revision:
+
+
+def _base(bundle: Bundle) -> Iterator[Problem]:
+    manifest, judged = bundle.manifest, bundle.experiment["config"]["base_model"]
+    if manifest.base_model != judged:
+        yield Problem(MANIFEST, f"its base model {manifest.base_model!r} is not the one that was judged")
+    if bundle.whole_model:
+        return
+    config = json.loads((bundle.folder / ADAPTER_CONFIG).read_bytes())
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if base != judged:
+        yield Problem(ADAPTER_CONFIG, f"its base model {base!r} is not the one that was judged")
+    if revision != manifest.revision:
         yield Problem(
-            "adapter_config.json", f"its revision {pinned[1]!r} is not the manifest's {manifest.revision!r}"
+            ADAPTER_CONFIG, f"its revision {revision!r} is not the manifest's {manifest.revision!r}"
         )
 
 

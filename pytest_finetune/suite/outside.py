@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
+from pytest_finetune.training.kept import ADAPTER, WHOLE_MODEL
 
 if TYPE_CHECKING:
     from pytest_finetune.evaluation.answers import Answer
@@ -86,8 +87,8 @@ def _bundle(run: ExperimentRun, plan: ArmPlan) -> Outside:
             f"{place}: {len(changed)} of {len(files)} files are not as promoted ({', '.join(changed[:3])}): "
             "a changed bundle is not loaded"
         )
-    if "adapter_model.safetensors" not in files:
-        raise AnsweringError(f"{place}: its manifest lists no adapter_model.safetensors")
+    if not {ADAPTER, WHOLE_MODEL} & set(files):
+        raise AnsweringError(f"{place}: its manifest lists neither {ADAPTER} nor {WHOLE_MODEL}")
     _same_base(run, place, _bundled_base(folder, adapter_sha256))
     return Outside({"path": str(plan.source), "adapter_sha256": adapter_sha256}, adapter=folder)
 

@@ -50,19 +50,9 @@ def _refusals(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int
         yield "no experiment ran"
     for experiment in record["experiments"]:
         yield from lacking(experiment, record["tests"])
-        yield from _whole_model(experiment)
         yield from answered_elsewhere(state, experiment)
     if not (state.settings.record / REPORT).is_file():
         yield "there is no report.html: install pytest-html"
-
-
-def _whole_model(experiment: Mapping[str, Any]) -> Iterator[str]:
-    if experiment["config"]["peft_method"] == "full":
-        kept = (experiment["training"] or {}).get("adapter_path")
-        yield (
-            f"{experiment['name']}: a bundle holds an adapter, and peft_method: full keeps a whole model; "
-            f"it lies in {kept}"
-        )
 
 
 def _target(state: FinetuneSession, experiment: Mapping[str, Any], *, several: bool) -> Path:

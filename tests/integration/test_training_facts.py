@@ -92,14 +92,3 @@ def test_a_full_training_that_changed_nothing_is_told(project: Project) -> None:
     project.save()
     project.run("--finetune")
     assert project.experiment()["training"]["delta_nonzero"] is False
-
-
-def test_a_model_trained_in_full_is_not_bundled_and_the_refusal_says_where_it_lies(project: Project) -> None:
-    with_full_fine_tuning(project)
-    result = project.run("--finetune", "--finetune-promote")
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(
-        [
-            "not promoted: finetune: a bundle holds an adapter, and peft_method: full keeps a whole model; it lies in *"
-        ]
-    )
