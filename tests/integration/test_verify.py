@@ -240,7 +240,7 @@ def lower_the_drift(record: Json) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (hide_the_forgetting, "decision.risks is [], its rows give ['forgetting: 40 of 40"),
+        (hide_the_forgetting, 'decision.risks is [], its rows give ["forgetting: 40 of 40'),
         (lower_the_drift, "drift.answers_changed is 1, its rows give 40"),
         (lower_the_gain, "decision.verdict is 'keep', its rows give"),
         (loosen_a_threshold, "decision.rules_sha256 is"),
