@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,22 +57,24 @@ def _encodable(line: str) -> str:
     return line
 
 
+_TYPES: Final[dict[str, Any]] = {
+    "id": str,
+    "line": int,
+    "prompt": str,
+    "response": str,
+    "tokens": int,
+    "seconds": float | int,
+    "stopped": bool,
+}
+
+
 def _read(line: str, number: int, path: Path) -> Answer:
     try:
         found: Any = json.loads(line)
-        values = {field.name: found[field.name] for field in fields(Answer)}
+        values = {name: found[name] for name in _TYPES}
     except (ValueError, KeyError, TypeError) as error:
         raise AnswersError(f"{path}:{number}: no answer: {error!r}") from None
-    types = {
-        "id": str,
-        "line": int,
-        "prompt": str,
-        "response": str,
-        "tokens": int,
-        "seconds": float | int,
-        "stopped": bool,
-    }
-    wrong = [name for name, kind in types.items() if not isinstance(values[name], kind)]
-    if wrong:
-        raise AnswersError(f"{path}:{number}: {wrong[0]} is {values[wrong[0]]!r}")
+    for name, kind in _TYPES.items():
+        if not isinstance(values[name], kind):
+            raise AnswersError(f"{path}:{number}: {name} is {values[name]!r}")
     return Answer(**values)

@@ -145,8 +145,8 @@ class Table:
 
 def tabulate(rule: RuleSpec, scores: Scores) -> Table:
     """Drop the rows that every arm skipped; call `missing` first, which finds what forbids this."""
-    counted = [all(score is not None for score in given) for given in zip(*scores.arms.values(), strict=True)]
-    kept = [i for i, counts in enumerate(counted) if counts]
+    kept = _counted(scores)
+    counted = set(kept)
     groups = scores.groups or (None,) * len(scores.rows)
     runs = (scores.arms.get("baseline", ()), *scores.noise)
     return Table(
@@ -154,8 +154,10 @@ def tabulate(rule: RuleSpec, scores: Scores) -> Table:
         rows=tuple(scores.rows[i] for i in kept),
         arms={name: tuple(float(arm[i] or 0.0) for i in kept) for name, arm in scores.arms.items()},
         groups=tuple(groups[i] for i in kept) if rule.cluster else None,
-        noisy=tuple(bool(scores.noise) and len({run[i] for run in runs}) > 1 for i in kept),
-        skipped=tuple(row for row, counts in zip(scores.rows, counted, strict=True) if not counts),
+        noisy=tuple(len({run[i] for run in runs}) > 1 for i in kept)
+        if scores.noise
+        else (False,) * len(kept),
+        skipped=tuple(row for i, row in enumerate(scores.rows) if i not in counted),
         slices=_counted_slices(scores, kept),
     )
 
@@ -193,7 +195,7 @@ def _unusable_rows(rule: RuleSpec, scores: Scores) -> Iterator[str]:
     if twice:
         yield f"rule {name} has rows with the same id ({wording.listed(twice)}): give each its own"
         return
-    mixed = [row for row, *given in zip(scores.rows, *scores.arms.values(), strict=True) if _mixed(given)]
+    mixed = _mixed_rows(scores)
     if mixed:
         yield (
             f"rule {name} skips {wording.rows(len(mixed))} in some arms only ({wording.listed(mixed)}): "
@@ -208,9 +210,7 @@ def _unusable_rows(rule: RuleSpec, scores: Scores) -> Iterator[str]:
     elif rule.guard and not any(given):
         yield f"guard {name} passes on no row in any arm, so it cannot guard anything: it may be broken"
     elif rule.slice is not None:
-        counted = {
-            row for row, *given in zip(scores.rows, *scores.arms.values(), strict=True) if None not in given
-        }
+        counted = {scores.rows[i] for i in _counted(scores)}
         slices = {key: [row for row in rows if row in counted] for key, rows in scores.slices.items()}
         yield from _slice_problems(rule, slices)
 
@@ -226,5 +226,18 @@ def _slice_problems(rule: RuleSpec, slices: Mapping[str, Sequence[str]]) -> Iter
             yield f"rule {rule.name!r} protects the slice {wanted!r}, which no counted row is in; slices: {known}"
 
 
-def _mixed(given: Sequence[float | None]) -> bool:
-    return any(score is None for score in given) and any(score is not None for score in given)
+def _mixed_rows(scores: Scores) -> list[str]:
+    """Return the rows that some arms skip and others do not."""
+    columns = scores.arms.values()
+    if not any(None in column for column in columns):
+        return []
+    rows = zip(scores.rows, *columns, strict=True)
+    return [row for row, *given in rows if None in given and any(score is not None for score in given)]
+
+
+def _counted(scores: Scores) -> Sequence[int]:
+    """Return the positions of the rows that no arm skips."""
+    columns = scores.arms.values()
+    if not any(None in column for column in columns):
+        return range(len(scores.rows))
+    return [i for i, given in enumerate(zip(*columns, strict=True)) if None not in given]

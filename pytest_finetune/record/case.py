@@ -82,8 +82,8 @@ def defaults_of(tree: Mapping[str, Any]) -> DecisionDefaults:
     return DecisionDefaults(**tree["config"]["decision"])
 
 
-def case_of(tree: Mapping[str, Any]) -> Case:
-    """Return everything that the decision rests on."""
+def case_of(tree: Mapping[str, Any], only: str | None = None) -> Case:
+    """Return everything that the decision rests on; `only` the scores of one rule, where that one alone is judged."""
     from pytest_finetune.evaluation.decision import Case
 
     rules = rule_specs(tree)
@@ -91,7 +91,7 @@ def case_of(tree: Mapping[str, Any]) -> Case:
     digests = [arms.get(arm, {}).get("answers_sha256") for arm in ("baseline", "tuned")]
     return Case(
         rules=rules,
-        scores={rule.name: scores_of(tree, rule.name) for rule in rules},
+        scores={rule.name: scores_of(tree, rule.name) for rule in rules if only in {None, rule.name}},
         defaults=defaults_of(tree),
         looks=tree.get("looks", {}).get("k", 1),
         arms=tuple(sorted(expected_arms(tree))),
@@ -148,7 +148,7 @@ def judged_rule(tree: Mapping[str, Any], name: str) -> RuleVerdict:
     """Judge one rule by its own thresholds."""
     from pytest_finetune.evaluation.decision import judge
 
-    return judge(case_of(tree), name)
+    return judge(case_of(tree, only=name), name)
 
 
 def labels_of(

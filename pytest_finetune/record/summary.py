@@ -76,7 +76,7 @@ def write_run(folder: Path, record: Json, experiment: Json) -> None:
         "held_out": [_row(row) for row in reading.parts(experiment, "held_out")],
         "drift": drift or None,
     }
-    facts = json.loads(record_json({"experiments": [told]}))["experiments"][0]
+    facts = json.loads(record_json({"experiments": [told]}, indent=None))["experiments"][0]
     text = json.dumps({**kept, "experiment": facts}, sort_keys=True, allow_nan=False)
     (folder / RUN).write_text(text + "\n", encoding="ascii")
 

@@ -45,9 +45,12 @@ def write_record(directory: Path, record: Json, answers: Answers) -> None:
         _remove_output(directory, name)
 
 
-def record_json(record: Json) -> str:
-    """Render a record with a stable key order and a trailing newline; NaN and infinity become null."""
-    return _dumps(_ordered(_finite(record)), indent=1) + "\n"
+def record_json(record: Json, indent: int | None = 1) -> str:
+    """Render a record with a stable key order and a trailing newline; NaN and infinity become null.
+
+    Without indentation it takes a third of the time.
+    """
+    return _dumps(_ordered(_finite(record)), indent=indent) + "\n"
 
 
 def outputs_path(experiment: str, arm: str, several: bool) -> str:
@@ -133,11 +136,14 @@ def _plain(value: object) -> object:
     raise TypeError(f"a record holds no {type(value).__name__}: {value!r}")
 
 
+_LEAVES: Final = frozenset({str, int, bool, type(None)})  # a record has a million of them
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [item if type(item) in _LEAVES else _finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -159,4 +165,6 @@ def _first(mapping: dict[str, Any], order: Iterable[str]) -> dict[str, Any]:
 def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value)}
-    return [_sorted(item) for item in value] if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    return [item if type(item) in _LEAVES else _sorted(item) for item in value]
