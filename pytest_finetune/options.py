@@ -167,18 +167,24 @@ def read_settings(config: pytest.Config) -> Settings:
         require_gpu=option.finetune_require_gpu,
         asked=_asked(option),
         headroom=option.finetune_headroom or config.getini("finetune_headroom") or None,
-        store_readonly=option.finetune_store_readonly or config.getini("finetune_store_readonly"),
+        store_readonly=_readonly(option, config),
     )
 
 
 def _check_promotion(option: Any, config: pytest.Config) -> None:
-    """Refuse what only a promotion uses where there is none, and a key that cannot sign, before the long run."""
+    """Refuse what only a promotion uses where there is none, and what it cannot do, before the long run."""
     for flag, value in (
         ("--finetune-promote-data", option.finetune_promote_data),
         ("--finetune-sign", option.finetune_sign),
     ):
         if value and option.finetune_promote is None:
             raise pytest.UsageError(f"{flag} needs --finetune-promote: it says what goes into the bundle")
+    if option.finetune_promote is not None and _readonly(option, config):
+        raise pytest.UsageError(
+            "--finetune-promote contradicts --finetune-store-readonly: the look at the held-out rows would be "
+            "counted on this machine only, and the next decision on these rows would be too easy: promote where the "
+            "store may be written (-o finetune_store_readonly=false where the ini file says so)"
+        )
     if option.finetune_sign:
         from pytest_finetune.record.bundle_manifest import BundleError
         from pytest_finetune.record.signing import SIGSTORE, require
@@ -188,6 +194,10 @@ def _check_promotion(option: Any, config: pytest.Config) -> None:
             require(key if key == SIGSTORE else str(config.invocation_params.dir / key))
         except BundleError as error:
             raise pytest.UsageError(f"--finetune-sign={key}: {error}") from None
+
+
+def _readonly(option: Any, config: pytest.Config) -> bool:
+    return bool(option.finetune_store_readonly or config.getini("finetune_store_readonly"))
 
 
 def _asked(option: Any) -> bool:

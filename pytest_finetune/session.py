@@ -161,9 +161,10 @@ class FinetuneSession:
         self._check_hardware()
 
     def _check_store(self) -> None:
-        if "://" not in self.settings.store and not self.settings.store_readonly:
+        from pytest_finetune.store import StoreError, is_url
+
+        if not is_url(self.settings.store) and not self.settings.store_readonly:
             return  # a folder to write to is made when something is kept
-        from pytest_finetune.store import StoreError
 
         try:
             _ = self.store

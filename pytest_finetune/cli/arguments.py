@@ -32,7 +32,9 @@ def add_root(command: argparse.ArgumentParser) -> None:
 def add_store(command: argparse.ArgumentParser) -> None:
     """Add ``--rootdir`` and ``--store``."""
     add_root(command)
-    command.add_argument("--store", metavar="DIR", help=f"the store (default: {STORE} in the project)")
+    command.add_argument(
+        "--store", metavar="DIR", help=f"the store, or its URL (default: {STORE} in the project)"
+    )
 
 
 def add_experiment(command: argparse.ArgumentParser) -> None:

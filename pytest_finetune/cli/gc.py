@@ -18,7 +18,7 @@ HELP: Final = "remove old entries from the store, never what is promoted, locked
 DESCRIPTION: Final = (
     "Remove entries that were not used for --max-age, then the least recently used until --max-size remains. "
     "Leftovers of killed writers (a day old) and what was set aside (a month old) go in any case; with neither "
-    "option nothing else does."
+    "option nothing else does. Of a store on a URL, the cache on this machine is collected; nothing is removed there."
 )
 
 
@@ -42,16 +42,16 @@ def run(args: argparse.Namespace) -> Answer:
     """Collect; an empty or missing store is no mistake."""
     from pytest_finetune.store import collect
 
-    store = existing_store_of(args)
-    if store is None:
-        root = str(store_of(args).root)
-        tree: dict[str, Any] = {"store": root, "dry_run": args.dry_run, "removed": [], "kept": []}
-        return Answer([f"no store at {root}: nothing to remove"], {**tree, "freed_bytes": 0, "left_bytes": 0})
+    store = existing_store_of(args) or store_of(args)
+    url = None if store.upstream is None else store.upstream.name
+    tree: dict[str, Any] = {"store": str(store.root), "cache_of": url, "dry_run": args.dry_run}
+    if not store.root.is_dir():
+        nothing = f"no cache of {url} at" if url else "no store at"
+        tree |= {"removed": [], "kept": [], "freed_bytes": 0, "left_bytes": 0}
+        return Answer([f"{nothing} {store.root}: nothing to remove"], tree)
     _refuse_a_foreign_folder(store)
     done = collect(store, max_age_s=args.max_age, max_bytes=args.max_size, dry_run=args.dry_run)
-    tree = {
-        "store": str(store.root),
-        "dry_run": args.dry_run,
+    tree |= {
         "removed": [{"place": r.place, "bytes": r.size_bytes, "why": r.why} for r in done.removed],
         "kept": [{"place": place, "why": why} for place, why in done.kept],
         "freed_bytes": done.freed_bytes,
@@ -87,4 +87,6 @@ def _lines(tree: Mapping[str, Any]) -> Iterator[str]:
         if removed
         else f"{verb} nothing"
     )
-    yield f"{entries}; {size(tree['left_bytes'])} {'would stay' if tree['dry_run'] else 'stay'} in {tree['store']}"
+    stay = "would stay" if tree["dry_run"] else "stay"
+    cache = f", the cache of {tree['cache_of']}, where nothing is removed" if tree["cache_of"] else ""
+    yield f"{entries}; {size(tree['left_bytes'])} {stay} in {tree['store']}{cache}"

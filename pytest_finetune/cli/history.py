@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.cli import arguments, runs
 from pytest_finetune.cli.answer import Answer, columns
-from pytest_finetune.cli.project import existing_store_of, store_of
+from pytest_finetune.cli.project import existing_store_of, place_of, store_of
 from pytest_finetune.record.wording import counted, duration, figure, size
 
 if TYPE_CHECKING:
@@ -38,10 +37,10 @@ def run(args: argparse.Namespace) -> Answer:
     store = existing_store_of(args)
     adapters = [] if store is None else [_adapter(store, entry) for entry in store.entries("adapters")]
     known = [] if store is None else [runs.run_of(entry) for entry in store.entries("records")]
-    root = store_of(args).root
-    tree = {"store": str(root), "runs": known, "adapters": adapters}
+    place = place_of(store or store_of(args))
+    tree = {"store": place, "runs": known, "adapters": adapters}
     warnings = [] if store is None else list(store.warnings)
-    lines = list(runs.lines(known) if known else _lines(root, adapters))
+    lines = list(runs.lines(known) if known else _lines(place, adapters))
     page = runs.page(known) if args.html else ""
     return Answer(lines, tree, warnings=warnings, rows=known or adapters, page=page)
 
@@ -57,15 +56,15 @@ def _adapter(store: Store, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _lines(root: Path, adapters: list[dict[str, Any]]) -> Iterator[str]:
+def _lines(place: str, adapters: list[dict[str, Any]]) -> Iterator[str]:
     if not adapters:
-        yield f"no adapter in {root}: `pytest --finetune` trains one"
+        yield f"no adapter in {place}: `pytest --finetune` trains one"
         return
     head = ("created", "experiment", "task", "steps", "final loss", "time", "size", "kept", "key")
     yield from columns(head, [_row(adapter) for adapter in adapters], right=(3, 4, 5, 6), indent=0)
     total = sum(adapter["bytes"] for adapter in adapters)
     yield ""
-    yield f"{counted(len(adapters), 'adapter')}, {size(total)}, in {root}"
+    yield f"{counted(len(adapters), 'adapter')}, {size(total)}, in {place}"
 
 
 def _row(adapter: Mapping[str, Any]) -> tuple[object, ...]:

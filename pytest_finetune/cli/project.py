@@ -94,12 +94,15 @@ def folder_of(args: argparse.Namespace) -> Path:
 
 
 def store_of(args: argparse.Namespace) -> Store:
-    """Return the store that the arguments name; it need not exist yet."""
-    from pytest_finetune.store import Store
+    """Return the store that the arguments name; it need not exist yet. Behind a URL, nothing is ever written."""
+    from pytest_finetune.store import Store, StoreError, is_url, open_store
 
     named: str = args.store or STORE
-    if "://" in named:
-        raise CommandError(f"--store {named!r}: a store on a URL is not supported; name a folder")
+    if is_url(named):
+        try:
+            return open_store(named, folder_of(args), readonly=True)
+        except StoreError as error:
+            raise CommandError(f"--store: {error}") from None
     root = folder_of(args) / Path(named).expanduser()
     if root.exists() and not root.is_dir():
         raise CommandError(f"--store {named!r}: that is a file; a store is a folder")
@@ -109,11 +112,16 @@ def store_of(args: argparse.Namespace) -> Store:
 def existing_store_of(args: argparse.Namespace) -> Store | None:
     """Return the store, or None when nothing was stored yet; CommandError when a named one is not there."""
     store = store_of(args)
-    if store.root.is_dir():
+    if store.upstream is not None or store.root.is_dir():
         return store
     if args.store:
         raise CommandError(f"--store {args.store!r}: there is no such folder ({store.root})")
     return None
+
+
+def place_of(store: Store) -> str:
+    """Name the store as the user does: its URL, or its folder."""
+    return str(store.root) if store.upstream is None else store.upstream.name
 
 
 def left_out(defects: int) -> str:

@@ -8,7 +8,7 @@ from pytest_finetune.store.gc import Collected, Removal, collect
 from pytest_finetune.store.lock import Lock
 from pytest_finetune.store.looks import Judged, Look, LookBook
 from pytest_finetune.store.manifest import Entry, FileRecord
-from pytest_finetune.store.opening import open_store
+from pytest_finetune.store.opening import is_url, open_store
 
 __all__ = [
     "KINDS",
@@ -23,5 +23,6 @@ __all__ = [
     "Store",
     "StoreError",
     "collect",
+    "is_url",
     "open_store",
 ]

@@ -30,7 +30,7 @@ EXPERIMENT_COMMANDS = ("plan", "profile", "power")
         (["--set", "training"], "--set 'training': write KEY=VALUE"),
         (["--set", "training.max_seq_length=long"], "--set training.max_seq_length=long"),
         (["--store", "train.jsonl"], "--store 'train.jsonl': that is a file"),
-        (["--store", "s3://bucket/store"], "a store on a URL is not supported"),
+        (["--store", "s3://me:secret@bucket/store"], "a user name or password in the address would stand"),
         (["../outside.yaml"], "leads outside the project"),
     ],
 )

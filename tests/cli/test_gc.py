@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_finetune.store import Store
+from pytest_finetune.store import Store, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,3 +91,26 @@ def test_no_store_at_all_is_nothing_to_remove(
     assert ran.code == 0
     assert "nothing to remove" in ran.out
     assert not (tmp_path / ".finetune").exists()
+
+
+def test_of_a_store_on_a_url_the_cache_is_collected_and_nothing_else(
+    run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file://{tmp_path}/shared"
+    monkeypatch.chdir(tmp_path)
+    cache = tmp_path / ".finetune-cache"
+    ran = run("gc", "--store", url, "--max-size", "1B")
+    assert ran.out.startswith(f"no cache of {url} at {cache}")
+    shared = open_store(url, tmp_path)
+    shared.commit("outputs", "new", answers)
+    shared.close()
+    ran = run("gc", "--store", url, "--max-size", "1B")
+    assert "removed 1 thing, " in ran.out
+    assert ran.out.splitlines()[-1].endswith(
+        f"stay in {shared.root}, the cache of {url}, where nothing is removed"
+    )
+    assert not (shared.root / "outputs" / "new").exists()
+    assert run("gc", "--store", url, "--json").tree["cache_of"] == url
+    brought = open_store(url, tmp_path).read("outputs", "new")
+    assert brought is not None
+    assert (brought.path / "answers.jsonl").read_text() == "x" * 1000

@@ -5,11 +5,12 @@ import io
 import json
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_finetune.store import Store
+from pytest_finetune.record.wording import size
+from pytest_finetune.store import Store, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,3 +89,39 @@ def test_a_damaged_entry_is_a_warning_beside_the_table(run: Callable[..., Ran], 
     assert ran.code == 0
     assert "no sound manifest" in ran.err
     assert "1 adapter, " in ran.out
+
+
+def test_what_lies_behind_a_url_is_listed_before_anything_is_here(
+    run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file://{tmp_path}/shared"
+    open_store(url, tmp_path / "team").commit("adapters", "a" * 64, adapter, ABOUT)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    tree = run("history", "--store", url, "--json").tree
+    assert (tree["store"], [found["key"] for found in tree["adapters"]]) == (url, ["a" * 64])
+    out = run("history", "--store", url).out
+    assert out.splitlines()[-1].endswith(f"1 adapter, {size_of(tree)}, in {url}")
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def size_of(tree: Any) -> str:
+    return size(tree["adapters"][0]["bytes"])
+
+
+def test_what_is_kept_of_a_url_that_cannot_be_reached_is_listed_with_a_warning(
+    run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file://{tmp_path}/shared"
+    monkeypatch.chdir(tmp_path)
+    open_store(url, tmp_path).commit("adapters", "a" * 64, adapter, ABOUT)
+
+    def unreachable(self: object, *args: object, **kwargs: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.ls", unreachable)
+    ran = run("history", "--store", url)
+    assert ran.code == 0
+    assert "a" * 12 in ran.out
+    assert "only what is on this machine is listed: " in ran.err
+    assert "no route to host" in ran.err

@@ -10,6 +10,8 @@ import pytest
 
 from pytest_finetune.store import LookBook, StoreError
 
+from .bundles import FIT
+
 if TYPE_CHECKING:
     from .conftest import Project
 
@@ -79,6 +81,29 @@ def test_a_folder_is_only_read_when_the_ini_file_says_so(project: Project) -> No
     assert project.run("--finetune").ret == 0
     assert project.calls() == []
     assert files(project.path / ".finetune") == before
+
+
+READONLY = "[pytest]\nfinetune_store_readonly = true\n"
+
+
+@pytest.mark.parametrize(("ini", "flag"), [("", "--finetune-store-readonly"), (READONLY, "--finetune")])
+def test_a_promotion_from_a_store_that_is_only_read_is_refused_before_the_run(
+    project: Project, ini: str, flag: str
+) -> None:
+    """Its look would be counted on this machine only."""
+    project.write({"pytest.ini": ini or "[pytest]\n"})
+    result = project.run("--finetune", "--finetune-promote", flag)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    said = "*--finetune-promote contradicts --finetune-store-readonly: the look at the held-out rows would *"
+    result.stderr.fnmatch_lines([said])
+    assert project.calls() == []
+
+
+def test_an_ini_file_that_says_only_read_can_be_overruled_for_a_promotion(project: Project) -> None:
+    project.write({"pytest.ini": READONLY, "test_fit.py": FIT})
+    result = project.run("--finetune", "--finetune-promote", "-o", "finetune_store_readonly=false")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["promoted: *artifacts/adapter"])
 
 
 def test_a_look_that_cannot_be_written_down_is_said_and_costs_no_record(
