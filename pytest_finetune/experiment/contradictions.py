@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
+from pytest_finetune.experiment.launcher import unshared
 from pytest_finetune.experiment.records import Experiment, ExperimentError
 from pytest_finetune.experiment.runtimes import ServerSettings, mistakes
 from pytest_finetune.experiment.schema import schema
@@ -47,6 +48,34 @@ def _training_problems(experiment: Experiment, problem: Any) -> Iterator[Problem
         if key in own:
             plain = "max_seq_length" if key == "max_length" else key
             yield problem(("training", "sft", key), f"has a key of its own: write training.{plain}")
+    yield from _launcher_problems(experiment, problem)
+
+
+# Arguments of SFTConfig that would deal out other rows, weigh them otherwise, or start the processes in another way.
+_ONE_PROCESS: Final = {
+    "accelerator_config": "the rows are dealt out as one process would see them",
+    "auto_find_batch_size": "the processes share the batch that is written down",
+    "average_tokens_across_devices": "the loss is that of one process: a mean over the tokens of all",
+    "dataloader_drop_last": "every row is trained on, as in one process",
+    "ddp_backend": "nccl on GPUs and gloo on CPUs are chosen by the device",
+    "deepspeed": "each process holds the whole model (DistributedDataParallel)",
+    "fsdp": "each process holds the whole model (DistributedDataParallel)",
+    "fsdp_config": "each process holds the whole model (DistributedDataParallel)",
+    "parallelism_config": "each process holds the whole model (DistributedDataParallel)",
+    "train_sampling_strategy": "the rows come in the random order that one process would take",
+}
+
+
+def _launcher_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
+    training = experiment.training
+    if training.launcher.processes == 1:
+        return
+    if text := unshared(training):
+        yield problem(("training", "launcher", "processes"), text)
+    for key in training.sft:
+        if key in _ONE_PROCESS:
+            text = f"contradicts launcher: {{processes: {training.launcher.processes}}}: {_ONE_PROCESS[key]}"
+            yield problem(("training", "sft", key), f"{text}; leave one of them out")
 
 
 def _runtime_problems(tree: Mapping[str, Any], experiment: Experiment, problem: Any) -> Iterator[Problem]:

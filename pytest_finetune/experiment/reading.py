@@ -16,6 +16,7 @@ from pytest_finetune.experiment.records import (
     Experiment,
     ExperimentError,
     Generation,
+    Launcher,
     Lora,
     OutsideArm,
     Paths,
@@ -74,7 +75,7 @@ def load_experiment(
     tree = _overridden(file, overrides)
     problems = list(_mistakes(file, tree, overrides))
     if not problems:
-        experiment = _build(root.resolve(), relative, tree, overrides, name)
+        experiment = build(root.resolve(), relative, tree, overrides, name)
         problems = list(contradictions(file, tree, experiment))
     if problems:
         raise ExperimentError("\n".join(_located(problem, relative, overrides) for problem in problems))
@@ -117,9 +118,10 @@ def _located(problem: Problem, label: str, overrides: Mapping[str, Any]) -> str:
     return problem.at(label)
 
 
-def _build(
+def build(
     root: Path, relative: str, tree: Mapping[str, Any], overrides: Mapping[str, Any], name: str | None
 ) -> Experiment:
+    """Build the record of a tree that the schema allows."""
     method = tree["peft_method"]
     lora = dict(tree.get("lora") or {})
     if isinstance(lora.get("target_modules"), list):
@@ -133,7 +135,7 @@ def _build(
         "peft_method": method,
         "quantization": tree.get("quantization", "nf4" if method == "qlora" else "none"),
         "lora": Lora(**lora),
-        "training": Training(**tree["training"]),
+        "training": _training(tree["training"]),
         "prompt": _prompt(tree.get("prompt", {})),
         "generation": Generation(**tree.get("generation", {})),
         "runtimes": tuple(runtime.name for runtime in runtimes),
@@ -155,6 +157,10 @@ def _build(
         runtime_settings={name: settings for name, settings in runtimes if settings is not None},
         **values,
     )
+
+
+def _training(given: Mapping[str, Any]) -> Training:
+    return Training(**{**given, "launcher": Launcher(**given.get("launcher", {}))})
 
 
 def _prompt(given: Mapping[str, Any]) -> Prompt:

@@ -39,6 +39,13 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True)
+class Launcher:
+    """Where the training runs: in this process, or in so many of its own under ``accelerate launch``."""
+
+    processes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
     """The optimisation; lengths in tokens, `max_steps` in optimizer steps."""
 
@@ -56,6 +63,7 @@ class Training:
     warmup_steps: float = 0
     packing: bool = False
     full_determinism: bool = False
+    launcher: Launcher = field(default_factory=Launcher)
     sft: Mapping[str, Any] = field(default_factory=dict)
 
 

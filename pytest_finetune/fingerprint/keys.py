@@ -97,6 +97,8 @@ def adapter_key(
         for name, value in _mapping(experiment.training).items()
         if name != "save_total_limit"  # how many checkpoints are kept changes nothing in the last one
     }
+    if experiment.training.launcher.processes == 1:
+        del training["launcher"]  # several processes add up in another order; one adds as it always did
     return Key.of(
         {
             "schema": ADAPTER_SCHEMA,

@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from pytest_finetune.experiment import Experiment, Generation, Lora, Prompt, Training, load_experiment
+from pytest_finetune.experiment import (
+    Experiment,
+    Generation,
+    Launcher,
+    Lora,
+    Prompt,
+    Training,
+    load_experiment,
+)
 from pytest_finetune.fingerprint import (
     ABSENT,
     BaseDigest,
@@ -77,6 +85,8 @@ def key(experiment: Experiment, **changes: Any) -> Key:
 
 def other(value: object) -> Any:
     """A different value of the same kind."""
+    if isinstance(value, Launcher):
+        return Launcher(processes=value.processes + 1)
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
@@ -103,6 +113,18 @@ def test_every_training_value_changes_the_key_but_the_number_of_checkpoints_kept
     changed = dataclasses.replace(experiment.training, **{name: other(getattr(experiment.training, name))})
     same = key(dataclasses.replace(experiment, training=changed)) == key(experiment)
     assert same == (name == "save_total_limit")
+
+
+def test_the_launcher_is_in_the_key_for_several_processes_and_not_for_one(experiment: Experiment) -> None:
+    def launched(processes: int) -> Key:
+        training = dataclasses.replace(experiment.training, launcher=Launcher(processes))
+        return key(dataclasses.replace(experiment, training=training))
+
+    assert "launcher" not in key(experiment).fields["training"]
+    assert launched(1) == key(experiment)
+    assert launched(2).fields["training"]["launcher"] == {"processes": 2}
+    assert len({launched(1), launched(2), launched(4)}) == 3
+    assert launched(2).semantic() != launched(1).semantic()  # another order of sums on every machine
 
 
 @pytest.mark.parametrize("name", ["peft_method", "quantization"])

@@ -1,0 +1,76 @@
+"""How several processes share the effective batch of one: accumulation is divided first, then the batch."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pytest_finetune.experiment.records import Training
+
+
+class Share(NamedTuple):
+    """What each process does for one optimizer step: rows at once, and how often."""
+
+    batch: int
+    accumulation: int
+
+
+def share_of(training: Training) -> Share:
+    """Return the share of each process; all shares together are the effective batch of one process alone.
+
+    Raises ValueError when the processes cannot share it.
+
+    >>> from pytest_finetune.experiment.records import Launcher, Training
+    >>> share_of(Training(gradient_accumulation_steps=8, launcher=Launcher(processes=2)))
+    Share(batch=1, accumulation=4)
+    >>> share_of(Training(per_device_train_batch_size=4, gradient_accumulation_steps=2, launcher=Launcher(processes=4)))
+    Share(batch=2, accumulation=1)
+    """
+    processes, batch = training.launcher.processes, training.per_device_train_batch_size
+    of_accumulation = math.gcd(training.gradient_accumulation_steps, processes)
+    of_batch = processes // of_accumulation
+    if batch % of_batch:
+        raise ValueError(unshared(training))
+    return Share(batch // of_batch, training.gradient_accumulation_steps // of_accumulation)
+
+
+def unshared(training: Training) -> str | None:
+    """Say why the processes cannot share the effective batch, and the nearest values with which they can."""
+    processes, batch = training.launcher.processes, training.per_device_train_batch_size
+    accumulation = training.gradient_accumulation_steps
+    rows = batch * accumulation
+    if rows % processes == 0:
+        return None
+    counts = [count for count in range(1, rows + 1) if rows % count == 0]
+    step = processes // math.gcd(batch, processes)
+    fewer = accumulation // step * step
+    works = [str(near) for near in (fewer, fewer + step) if near]
+    return (
+        f"{processes} processes cannot share an effective batch of {rows} rows (per_device_train_batch_size {batch} "
+        f"x gradient_accumulation_steps {accumulation}): write {_around(counts, processes)} processes, "
+        f"or gradient_accumulation_steps {' or '.join(works)}"
+    )
+
+
+def _around(counts: list[int], wanted: int) -> str:
+    below = [count for count in counts if count < wanted]
+    above = [count for count in counts if count > wanted]
+    return " or ".join(str(near) for near in (*below[-1:], *above[:1]))
+
+
+def shared_words(training: Training) -> str:
+    """Say what the processes share, for the record.
+
+    >>> from pytest_finetune.experiment.records import Launcher, Training
+    >>> shared_words(Training(gradient_accumulation_steps=8, launcher=Launcher(processes=2)))
+    'gradient_accumulation_steps 8 -> 4 each, effective batch still 8'
+    """
+    share = share_of(training)
+    batch, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    changed = {
+        "gradient_accumulation_steps": (accumulation, share.accumulation),
+        "per_device_train_batch_size": (batch, share.batch),
+    }
+    words = [f"{name} {all_} -> {each} each" for name, (all_, each) in changed.items() if all_ != each]
+    return ", ".join([*words, f"effective batch still {batch * accumulation}"])
