@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_finetune.experiment.launcher import share_of
 from pytest_finetune.fingerprint import BaseModelError, base_folder
 from pytest_finetune.memory.budget import Budget
 from pytest_finetune.memory.cards import UNKNOWN, Family
@@ -19,7 +20,7 @@ from pytest_finetune.memory.disk import DiskPlan, plan_disk
 from pytest_finetune.memory.figures import Figures, PlanError
 from pytest_finetune.memory.planner import Planner
 from pytest_finetune.memory.remedies import Remedies, find_remedies
-from pytest_finetune.memory.workload import TRL_STEP, Adapter, Workload
+from pytest_finetune.memory.workload import TRL_STEP, Adapter, Workload, each_process
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment
@@ -36,7 +37,7 @@ class MemoryPlan:
 
     Compares with a `Budget` or with bytes: ``memory_plan <= gpu_budget`` holds when the training runs
     there, tightly or not. `longest_row` is the length of the longest row in tokens, None when it is not
-    known.
+    known. It is the plan of each of `processes`, every one on a card of its own.
     """
 
     workload: Workload
@@ -46,6 +47,7 @@ class MemoryPlan:
     family: Family = UNKNOWN
     notes: tuple[str, ...] = ()
     disk: DiskPlan | None = None
+    processes: int = 1
 
     @property
     def peak_bytes(self) -> int:
@@ -143,7 +145,9 @@ class MemoryPlan:
         """
         usable, family = _usable(budget, self.family)
         plan = self.on(family)
-        return find_remedies(plan.workload, plan.longest_row, usable, family, self.planner)
+        return find_remedies(
+            plan.workload, plan.longest_row, usable, family, self.planner, processes=self.processes
+        )
 
     def explain(self, budget: Budget | int) -> list[str]:
         """Return the verdict with numbers, the breakdown, what to change and how to judge another card."""
@@ -188,7 +192,9 @@ def plan_memory(
     figures = planner.one(workload)
     kept = experiment.training.save_total_limit
     disk = plan_disk(workload, figures.trainable, kept, experiment.local_base())
-    return MemoryPlan(workload, figures, longest_tokens, planner, notes=(*assumed, *notes), disk=disk)
+    processes = experiment.training.launcher.processes
+    said = (*assumed, *each_process(processes, figures.trainable), *notes)
+    return MemoryPlan(workload, figures, longest_tokens, planner, notes=said, disk=disk, processes=processes)
 
 
 def workload_of(
@@ -203,7 +209,7 @@ def workload_of(
         config=read_config(experiment),
         tokens=tokens,
         batch=batch,
-        accumulation=training.gradient_accumulation_steps,
+        accumulation=share_of(training).accumulation,
         quantization=experiment.quantization,
         # Every weight is trained as it was loaded; float32 when that is what training keeps its masters in.
         dtype="float32" if full else "bfloat16",
@@ -246,7 +252,7 @@ def _shape(experiment: Experiment, longest_tokens: int | None) -> tuple[int, int
     Packed rows travel as one sequence without padding, whose mask keeps the rows apart.
     """
     training = experiment.training
-    limit, batch = training.max_seq_length, training.per_device_train_batch_size
+    limit, batch = training.max_seq_length, share_of(training).batch
     if training.packing:
         tokens = batch * limit
         return tokens, 1, f"rows are packed: {batch} x {limit} tokens are one sequence of {tokens}"

@@ -72,24 +72,31 @@ class Remedies:
 
 
 def find_remedies(
-    workload: Workload, longest_row: int | None, usable: int, family: Family, planner: Planner
+    workload: Workload,
+    longest_row: int | None,
+    usable: int,
+    family: Family,
+    planner: Planner,
+    *,
+    processes: int = 1,
 ) -> Remedies:
     """Plan every change; of one kind the mildest that is enough is kept, else the strongest."""
-    ladders = [ladder for ladder in changes(workload, longest_row) if ladder]
+    ladders = [ladder for ladder in changes(workload, longest_row, processes) if ladder]
     singles = list(_plan(ladders, usable, family, planner))
     pair = None
     if singles and not any(remedy.enough for remedy in singles):
-        pair = _smallest_pair(ladders, longest_row, usable, family, planner)
+        pair = _smallest_pair(ladders, longest_row, usable, family, planner, processes)
     return Remedies(tuple(singles), pair)
 
 
-def changes(workload: Workload, longest_row: int | None) -> Iterator[list[Change]]:
+def changes(workload: Workload, longest_row: int | None, processes: int = 1) -> Iterator[list[Change]]:
     """Yield the changes that apply, one list a kind in the fixed order.
 
-    Each from the mildest to the strongest.
+    Each from the mildest to the strongest. The workload is that of one of `processes`, whose accumulation steps are
+    written as their sum.
     """
     yield list(_shorter(workload, longest_row))
-    yield list(_smaller_batches(workload))
+    yield list(_smaller_batches(workload, processes))
     if not workload.checkpointing:
         keys: dict[str, Any] = {"training.gradient_checkpointing": True}
         yield [
@@ -144,7 +151,7 @@ def _shorter(workload: Workload, longest_row: int | None) -> Iterator[Change]:
         yield Change("length", f"max_seq_length {length}", keys, workload.changed(tokens=length), note)
 
 
-def _smaller_batches(workload: Workload) -> Iterator[Change]:
+def _smaller_batches(workload: Workload, processes: int) -> Iterator[Change]:
     batch, accumulation = workload.batch, workload.accumulation
     while batch > 1:
         smaller = batch // 2
@@ -155,10 +162,10 @@ def _smaller_batches(workload: Workload) -> Iterator[Change]:
             f"per_device_train_batch_size {batch}",
             {
                 "training.per_device_train_batch_size": batch,
-                "training.gradient_accumulation_steps": accumulation,
+                "training.gradient_accumulation_steps": accumulation * processes,
             },
             workload.changed(batch=batch, accumulation=accumulation, masked=workload.masked and batch > 1),
-            f"with gradient_accumulation_steps {accumulation}: the same effective batch",
+            f"with gradient_accumulation_steps {accumulation * processes}: the same effective batch",
         )
 
 
@@ -208,6 +215,7 @@ def _smallest_pair(
     usable: int,
     family: Family,
     planner: Planner,
+    processes: int,
 ) -> Remedy | None:
     """Return the pair of changes of two kinds that needs least; another base model only where no other pair is enough.
 
@@ -217,7 +225,7 @@ def _smallest_pair(
     chosen = [ladder[0] if ladder[0].kind in ("length", "base") else ladder[-1] for ladder in ladders]
     pairs = []
     for first, second in itertools.combinations(chosen, 2):
-        later = (change for ladder in changes(first.workload, longest_row) for change in ladder)
+        later = (change for ladder in changes(first.workload, longest_row, processes) for change in ladder)
         pairs += [_both(first, change) for change in later if change.words == second.words]
     planned = list(_plan([[pair] for pair in pairs], usable, family, planner))
     return min(planned, key=_reluctance, default=None)

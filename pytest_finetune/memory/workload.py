@@ -6,9 +6,11 @@ So that it can be a key and travel.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from pytest_finetune.memory.sizes import size_text
 
 TRL_STEP: Final = "pytest_finetune.memory.steps:TrlStep"
 PLAIN_STEP: Final = "pytest_finetune.memory.steps:PlainStep"
@@ -103,3 +105,12 @@ def layer_count(config: Mapping[str, Any]) -> int:
         if isinstance(tree.get(key), int):
             return int(tree[key])
     return 0
+
+
+def each_process(processes: int, trainable: int) -> Iterator[str]:
+    """Say whose plan it is when several processes train `trainable` parameters together, and what it leaves out."""
+    if processes > 1:
+        yield (
+            f"planned for each of {processes} processes, a card each; the copy of the gradients that they exchange "
+            f"({size_text(4 * trainable)} in float32) comes on top"
+        )

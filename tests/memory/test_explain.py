@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from pytest_finetune.experiment import Launcher, Training
+from pytest_finetune.experiment.launcher import share_of
 from pytest_finetune.memory.cards import UNKNOWN
 from pytest_finetune.memory.explain import grouped, tightest
 from pytest_finetune.memory.figures import Figures, Held
@@ -116,6 +118,24 @@ def test_a_smaller_batch_keeps_the_effective_batch(tiny_config: Mapping[str, Any
         for change in ladder:
             if change.kind == "batch":
                 assert change.workload.batch * change.workload.accumulation == 32
+
+
+def test_a_smaller_batch_of_each_of_several_processes_is_written_as_what_all_of_them_share(
+    tiny_config: Mapping[str, Any],
+) -> None:
+    plan = planned(tiny_config, accumulation=2)  # of each of 4 processes: 8 x 2 x 4 rows a step
+    batches = [
+        change for ladder in changes(plan.workload, None, 4) for change in ladder if change.kind == "batch"
+    ]
+    assert batches
+    for change in batches:
+        training = Training(
+            launcher=Launcher(processes=4),
+            **{key.partition(".")[2]: value for key, value in change.keys.items()},
+        )
+        assert share_of(training) == (change.workload.batch, change.workload.accumulation)
+        assert training.per_device_train_batch_size * training.gradient_accumulation_steps == 64
+        assert f"gradient_accumulation_steps {training.gradient_accumulation_steps}:" in change.note
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from pytest_finetune.experiment import Experiment, load_experiment
+from pytest_finetune.experiment import Experiment, Launcher, load_experiment
 from pytest_finetune.memory.cards import TURING
 from pytest_finetune.memory.figures import Figures, Held, PlanError
 from pytest_finetune.memory.hardware import Budget, detect, expandable_segments, parse_budget
 from pytest_finetune.memory.plan import MemoryPlan, for_family, plan_memory, workload_of
 from pytest_finetune.memory.planner import Planner
 from pytest_finetune.memory.remedies import changes
-from pytest_finetune.memory.sizes import GiB, MiB
+from pytest_finetune.memory.sizes import GiB, MiB, size_text
 from pytest_finetune.memory.workload import Workload
 from pytest_finetune.store import Store
 
@@ -160,6 +160,23 @@ def test_a_quantised_base_keeps_narrow_adapters(tmp_path: Path, experiment: Expe
     workload, _ = workload_of(dataclasses.replace(experiment, peft_method="qlora", quantization="nf4"), 48)
     assert workload.adapter is not None
     assert (workload.quantization, workload.adapter.dtype) == ("nf4", "bfloat16")
+
+
+def test_several_processes_are_planned_by_the_share_of_each(experiment: Experiment, tmp_path: Path) -> None:
+    training = dataclasses.replace(experiment.training, gradient_accumulation_steps=2, launcher=Launcher(4))
+    launched = dataclasses.replace(experiment, training=training)
+    workload, _ = workload_of(launched, 48)
+    assert (workload.batch, workload.accumulation) == (1, 1)
+    plan = plan_memory(launched, 48, Store(tmp_path / "store"))
+    assert plan.processes == 4
+    copy = size_text(4 * plan.figures.trainable)
+    assert plan.notes[1] == (
+        "planned for each of 4 processes, a card each; the copy of the gradients that they exchange "
+        f"({copy} in float32) comes on top"
+    )
+    assert not any(
+        "processes" in note for note in plan_memory(experiment, 48, Store(tmp_path / "store")).notes
+    )
 
 
 def test_the_disk_is_planned_with_the_memory(experiment: Experiment, tmp_path: Path) -> None:
