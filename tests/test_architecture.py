@@ -31,6 +31,7 @@ AT_HOME_WITH_TORCH = (
     "training/arguments.py",
     "training/measuring.py",
     "training/model.py",
+    "training/ranks.py",
     "training/trainer.py",
     "memory/kernels.py",
     "memory/loading.py",

@@ -17,6 +17,7 @@ from transformers.training_args import OptimizerNames
 from trl import SFTConfig
 
 from pytest_finetune.experiment import Experiment
+from pytest_finetune.experiment.launcher import share_of
 from pytest_finetune.training.model import compute_dtype
 from pytest_finetune.training.request import TrainingError
 from pytest_finetune.yamlfile import nearest
@@ -52,7 +53,7 @@ _OURS: Final[Mapping[str, str]] = {
 
 def sft_config(experiment: Experiment, checkpoints: Path, device: str) -> SFTConfig:
     """Return the trainer's arguments; TrainingError names what is wrong in `training.sft`."""
-    training = experiment.training
+    training, share = experiment.training, share_of(experiment.training)
     check_passthrough(training.sft)
     _check_named("optim", training.optim)
     _check_named("lr_scheduler_type", training.lr_scheduler_type)
@@ -60,8 +61,8 @@ def sft_config(experiment: Experiment, checkpoints: Path, device: str) -> SFTCon
     settings: dict[str, Any] = {
         "output_dir": str(checkpoints),
         "max_length": training.max_seq_length,
-        "per_device_train_batch_size": training.per_device_train_batch_size,
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "per_device_train_batch_size": share.batch,
+        "gradient_accumulation_steps": share.accumulation,
         "learning_rate": training.learning_rate,
         "num_train_epochs": training.num_train_epochs,
         "max_steps": -1 if training.max_steps is None else training.max_steps,
@@ -89,7 +90,12 @@ def sft_config(experiment: Experiment, checkpoints: Path, device: str) -> SFTCon
         config = SFTConfig(**settings)
     except (ValueError, TypeError, ImportError) as error:
         raise TrainingError(f"the trainer refuses the experiment's training settings: {error}") from error
-    if device.startswith("cuda"):
+    if config.world_size != training.launcher.processes:
+        raise TrainingError(
+            f"the launcher started {config.world_size} processes that know of one another, not "
+            f"{training.launcher.processes}: nothing was trained"
+        )
+    if device.startswith("cuda") and config.world_size == 1:
         _pin(config, torch.device(device))
     return config
 
@@ -105,7 +111,7 @@ def _pin(config: Any, device: torch.device) -> None:
 
 def pace(config: Any, examples: int, given: Mapping[str, Any]) -> None:
     """Set how often to log and to save from the number of steps, unless the user said so in `given`."""
-    batches = math.ceil(examples / config.per_device_train_batch_size)
+    batches = math.ceil(examples / (config.per_device_train_batch_size * config.world_size))
     per_epoch = max(1, math.ceil(batches / config.gradient_accumulation_steps))
     steps = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * per_epoch)
     if "logging_steps" not in given:

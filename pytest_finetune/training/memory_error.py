@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from pytest_finetune.experiment.launcher import share_of
 from pytest_finetune.memory.sizes import size_text
 from pytest_finetune.training.request import TrainingError, TrainingRequest
 
@@ -16,7 +17,9 @@ _MARGIN: Final = 0.9
 
 
 class OutOfMemoryError(TrainingError):
-    """The training needed more memory than there was."""
+    """The training needed more memory than there was; `facts` is the message without what would help."""
+
+    facts: str = ""
 
 
 @contextlib.contextmanager
@@ -31,7 +34,10 @@ def memory_report(request: TrainingRequest) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         _let_go(error, request.device)
-        raise OutOfMemoryError(_report(request, error)) from error
+        facts = _facts(request, error)
+        found = OutOfMemoryError(f"{facts}\n{advice(request)}")
+        found.facts = facts
+        raise found from error
 
 
 @contextlib.contextmanager
@@ -70,7 +76,7 @@ def _let_go(error: BaseException, device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def _report(request: TrainingRequest, error: BaseException) -> str:
+def _facts(request: TrainingRequest, error: BaseException) -> str:
     from pytest_finetune.training import accelerator
 
     training = request.experiment.training
@@ -82,15 +88,20 @@ def _report(request: TrainingRequest, error: BaseException) -> str:
     lines += [f"  {note}" for note in getattr(error, "__notes__", ())]
     lines += [
         f"  the allocator said: {' '.join(str(error).split())[:300]}",
-        f"  it ran with per_device_train_batch_size {training.per_device_train_batch_size}, "
+        f"  it ran with per_device_train_batch_size {share_of(training).batch}, "
         f"max_seq_length {training.max_seq_length}, gradient_checkpointing "
         f"{str(training.gradient_checkpointing).lower()}, quantization {request.experiment.quantization}",
     ]
+    return "\n".join(lines)
+
+
+def advice(request: TrainingRequest) -> str:
+    """Return the one change that is planned to be enough, else those that save memory."""
     remedy = _first_remedy(request)
     if remedy is not None:
-        return "\n".join([*lines, f"  change one thing:  {remedy}"])
-    lines.append("  change one thing; the memory plan (pytest-finetune plan) says what each would save:")
-    return "\n".join([*lines, *(f"    {change}" for change in _changes(request))])
+        return f"  change one thing:  {remedy}"
+    first = "  change one thing; the memory plan (pytest-finetune plan) says what each would save:"
+    return "\n".join([first, *(f"    {change}" for change in _changes(request))])
 
 
 def _first_remedy(request: TrainingRequest) -> str | None:

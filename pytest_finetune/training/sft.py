@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_finetune.experiment.launcher import share_of, shared_words
 from pytest_finetune.fingerprint import digest, package_versions
 from pytest_finetune.training.base import BaseSource, check_folder, source_of
 from pytest_finetune.training.checkpoints import drop_others, newest
 from pytest_finetune.training.held_out import chosen, held_out
+from pytest_finetune.training.launch import train_in_processes
 from pytest_finetune.training.memory_error import memory_report
 from pytest_finetune.training.request import (
     Progress,
@@ -23,6 +22,7 @@ from pytest_finetune.training.request import (
     TrainingRequest,
     TrainingResult,
 )
+from pytest_finetune.training.stopping import asked_to_stop
 from pytest_finetune.training.surroundings import no_dataset_bars, surroundings
 from pytest_finetune.training.tokenised import (
     Stops,
@@ -48,18 +48,32 @@ def train(request: TrainingRequest) -> TrainingResult:
     random state, log levels. Raises TrainingError for what the user can mend; TrainingInterrupted after
     Ctrl-C, once the step in progress is done and a checkpoint of it lies there.
     """
-    started = time.monotonic()
     if not request.pairs:
         raise TrainingError("there is no training row: paths.train_file is empty")
     source = source_of(request.experiment, request.base)
     if source.local:
         check_folder(Path(source.name))
+    if request.experiment.training.launcher.processes > 1:
+        return train_in_processes(request)
+    with asked_to_stop() as stop:
+        return train_here(request, stop.is_set)
+
+
+def train_here(request: TrainingRequest, stop: Callable[[], bool]) -> TrainingResult:
+    """Train in this process: alone, or with the others that a launcher has started; `stop` ends it after a step.
+
+    Of several processes the first writes and hears the progress, and all return the same result.
+    """
+    started = time.monotonic()
+    source = source_of(request.experiment, request.base)
     with surroundings(offline=source.local), no_dataset_bars(), memory_report(request):
-        return _train(request, source, started)
+        return _train(request, source, started, stop)
 
 
-def _train(request: TrainingRequest, source: BaseSource, started: float) -> TrainingResult:
-    from pytest_finetune.training import accelerator, adapter, arguments, measuring, model
+def _train(
+    request: TrainingRequest, source: BaseSource, started: float, stop: Callable[[], bool]
+) -> TrainingResult:
+    from pytest_finetune.training import accelerator, adapter, arguments, measuring, model, ranks
 
     max_length = request.experiment.training.max_seq_length
     config = arguments.sft_config(request.experiment, request.checkpoints, request.device)
@@ -73,15 +87,14 @@ def _train(request: TrainingRequest, source: BaseSource, started: float) -> Trai
     check_stop(rows, Stops(model.stop_ids(base, tokenizer), tokenizer.eos_token), max_length)
     if not whole:
         adapter.check_targets(base, request.experiment.lora.target_modules)
-    with _asked_to_stop() as stop:
-        trainer = _trainer(request, config, base, tokenizer, rows, stop)
-        trainable, parameters = adapter.trainable_share(trainer.model)
-        first = None if whole else adapter.first_weights(trainer.model, request.experiment)
-        measured = measuring.measure_first(trainer, request)
-        resumed = _run(trainer, request, stop)
-    if whole:
+    trainer = _trainer(request, config, base, tokenizer, rows, stop)
+    trainable, parameters = adapter.trainable_share(trainer.model)
+    first = None if whole else adapter.first_weights(trainer.model, request.experiment)
+    measured = measuring.measure_first(trainer, request) if ranks.count() == 1 else None
+    resumed = _run(trainer, request)
+    if whole and ranks.is_first():
         adapter.save_whole(trainer.model, tokenizer, request.folder)
-    else:
+    elif ranks.is_first():
         adapter.save_adapter(trainer.model, request.experiment, request.folder, first)
     log = tuple(_log_entry(entry) for entry in trainer.state.log_history if "loss" in entry)
     return TrainingResult(
@@ -90,13 +103,13 @@ def _train(request: TrainingRequest, source: BaseSource, started: float) -> Trai
         seconds=time.monotonic() - started,
         final_loss=log[-1]["loss"] if log else None,
         log=log,
-        peak_bytes=accelerator.peak_reserved(request.device),
-        allocated_bytes=accelerator.peak_allocated(request.device),
+        peak_bytes=ranks.largest(accelerator.peak_reserved(request.device), config.device),
+        allocated_bytes=ranks.largest(accelerator.peak_allocated(request.device), config.device),
         trainable=trainable,
         parameters=parameters,
         tokens=token_figures(rows, max_length),
         resumed_from=resumed,
-        notes=notes(rows),
+        notes=(*_launch_notes(request), *notes(rows)),
         measured=measured.as_json() if measured is not None else {},
         held_out_loss=tuple(
             {"step": entry["step"], "epoch": entry["epoch"], "loss": entry["held_out_loss"]}
@@ -112,7 +125,7 @@ def _trainer(
     base: Any,
     tokenizer: Any,
     rows: Sequence[TokenRow],
-    stop: threading.Event,
+    stop: Callable[[], bool],
 ) -> SealingTrainer:
     from datasets import Dataset
 
@@ -128,8 +141,8 @@ def _trainer(
     unseen = tokenise(tokenizer, asked, [f"held-out row {number}" for number in range(1, len(asked) + 1)])
     watch = Watch(
         request.progress,
-        stop.is_set,
-        held_out(unseen, training.max_seq_length, training.per_device_train_batch_size),
+        stop,
+        held_out(unseen, training.max_seq_length, share_of(training).batch),
     )
     trainer = SealingTrainer(
         identity=_identity(request),
@@ -155,7 +168,19 @@ def _trainer(
     if not config.bf16:
         adapter.use_float32(trainer.model)
     arguments.pace(config, len(prepared), training.sft)
+    trainer.share_rows()
     return trainer
+
+
+def _launch_notes(request: TrainingRequest) -> list[str]:
+    """Say what several processes shared, and what one process would have done besides."""
+    from pytest_finetune.training import ranks
+
+    if ranks.count() == 1:
+        return []
+    shared = f"{ranks.count()} processes ({ranks.backend()}): {shared_words(request.experiment.training)}"
+    unmeasured = "the longest batch was not measured before the training, which one process on a card does"
+    return [shared, *([unmeasured] if request.device.startswith("cuda") else [])]
 
 
 def _other_loss(sft: Mapping[str, Any]) -> bool:
@@ -163,38 +188,22 @@ def _other_loss(sft: Mapping[str, Any]) -> bool:
     return sft.get("completion_only_loss") is False or bool(sft.get("assistant_only_loss"))
 
 
-def _run(trainer: SealingTrainer, request: TrainingRequest, stop: threading.Event) -> int | None:
+def _run(trainer: SealingTrainer, request: TrainingRequest) -> int | None:
     """Train to the end, from the newest whole checkpoint on; return the step that it was taken after."""
+    from pytest_finetune.training import ranks
+
     found = newest(request.checkpoints, _identity(request))
-    drop_others(request.checkpoints, found)
+    ranks.wait()  # until everybody has looked
+    if ranks.is_first():
+        drop_others(request.checkpoints, found)
     trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
     done, steps = trainer.state.global_step, trainer.state.max_steps
-    if stop.is_set() and done < steps:
+    if trainer.stopped and done < steps:
         raise TrainingInterrupted(
             f"training stopped after step {done} of {steps}; a whole checkpoint of it is stored: "
             "run the same command again and it goes on from there"
         )
     return found.step if found else None
-
-
-@contextlib.contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event, so that the step in progress ends whole; the second interrupts."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _identity(request: TrainingRequest) -> str:
@@ -210,7 +219,7 @@ def _identity(request: TrainingRequest) -> str:
             "method": [experiment.peft_method, experiment.quantization],
             "base": [request.base, experiment.revision],
             "pairs": [list(pair) for pair in request.pairs],
-            "device": request.device,
+            "device": request.device.partition(":")[0],
             "packages": package_versions(),
         }
     )

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import SFTTrainer
 
+from pytest_finetune.training import ranks
 from pytest_finetune.training.accelerator import in_use
 from pytest_finetune.training.checkpoints import seal, whole_steps
 from pytest_finetune.training.held_out import HeldOut, held_out_loss
@@ -29,6 +30,8 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
     `places` maps the token ids of a row to its place.
     """
 
+    train_dataset: Any
+
     def __init__(
         self,
         *,
@@ -41,6 +44,8 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
         self._identity, self._write, self._places = identity, write, places
         self.step_loss = 0.0
         self.tokens_seen = 0
+        self.stopped = False
+        self._rows = 0  # set when they are shared
         # Older checkpoints go once the newest is sealed; Trainer itself would drop them a moment too early.
         self._keep, self.args.save_total_limit = max(1, self.args.save_total_limit or 1), None
         # With the progress bar off, Trainer prints its log to stdout instead.
@@ -75,6 +80,19 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
             "or warm up (training.warmup_steps)"
         )
 
+    def share_rows(self) -> None:
+        """Deal the rows out to all processes so that each optimizer step sees those that one process would see."""
+        if self.args.world_size > 1:
+            self._rows = len(self.train_dataset)
+            self.train_dataset = ranks.with_filler(self.train_dataset)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.args.world_size == 1:
+            return super()._get_train_sampler(train_dataset)
+        dealt = self.args.per_device_train_batch_size * self.args.world_size
+        seed = self.args.data_seed
+        return ranks.SharedOrder(self._rows, dealt, seed, lambda: int(self.state.epoch or 0))
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         # Trainer would add the tokenizer, a model card and a pickle of its arguments; nothing reads them.
         self._write(self.model, Path(output_dir or self.args.output_dir))
@@ -82,6 +100,9 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # Not SFTTrainer's own: that one adds a second model card.
         Trainer._save_checkpoint(self, model, trial)
+        ranks.wait()  # until everybody's random state lies there
+        if not ranks.is_first():
+            return
         output = Path(self.args.output_dir)
         seal(output / f"checkpoint-{self.state.global_step}", self._identity)
         for step in whole_steps(output)[: -self._keep]:
@@ -110,13 +131,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """
         assert self.trainer is not None
         assert self._meter is not None
-        loss, self.trainer.step_loss = self.trainer.step_loss, 0.0
+        loss, seen = ranks.summed([self.trainer.step_loss, self.trainer.tokens_seen], args.device)
+        self.trainer.step_loss = 0.0
         reading = self._meter.read(
             now_s=time.monotonic(),
             step=state.global_step,
             steps=state.max_steps,
-            tokens=self.trainer.tokens_seen,
-            loss=loss,
+            tokens=seen,
+            loss=loss / ranks.count(),  # each process's is scaled up by their number
             epoch=float(state.epoch or 0.0),
         )
         self._tell(dataclasses.replace(reading, memory_bytes=in_use(str(args.device))))
@@ -125,7 +147,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             state.log_history.append(
                 {"step": state.global_step, "epoch": float(state.epoch), "held_out_loss": found}
             )
-        if self._stop():
+        (asked,) = ranks.summed([self._stop()], args.device)  # all end after the same step
+        self.trainer.stopped = asked > 0
+        if self.trainer.stopped:
             control.should_save = True
             control.should_training_stop = True
         return control

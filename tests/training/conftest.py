@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,10 +112,16 @@ def make_experiment(
         charter=CharterText(),
         overrides={},
         resolved={
+            "task": "sums",
+            "base_model": "models/tiny",
+            "revision": revision,
+            "trust_remote_code": False,
             "peft_method": method,
             "quantization": quantization,
-            "lora": dataclasses.asdict(lora),
+            "lora": None if method == "full" else json.loads(json.dumps(dataclasses.asdict(lora))),
             "training": dataclasses.asdict(training),
+            "prompt": {},
+            "paths": {"train_file": "train.jsonl", "eval_file": "eval.jsonl"},
         },
     )
 

@@ -121,10 +121,17 @@ def test_the_pace_of_log_and_checkpoints_follows_the_number_of_steps(
     from pytest_finetune.training.arguments import pace
 
     config = SimpleNamespace(
-        per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=-1, num_train_epochs=2.0
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        max_steps=-1,
+        num_train_epochs=2.0,
+        world_size=1,
     )
     pace(config, examples, {})
     assert (config.logging_steps, config.save_steps) == (log, save)
+    shared = SimpleNamespace(**vars(config) | {"gradient_accumulation_steps": 1, "world_size": 2})
+    pace(shared, examples, {})
+    assert (shared.logging_steps, shared.save_steps) == (log, save), "two processes take as many steps"
     pace(config, examples, {"save_steps": 7})
     assert config.save_steps == save
     assert steps == 2 * examples // 8
