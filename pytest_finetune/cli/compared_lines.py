@@ -86,6 +86,8 @@ def _figures(figures: Found) -> Iterator[tuple[str, ...]]:
     yield row("peak, predicted", "predicted_peak_bytes", size)
     yield row("peak, measured", "measured_peak_bytes", size)
     yield row("answering time (tuned)", "answering_seconds", duration)
+    yield row("neutral answers changed", "neutral_answers_changed", str)
+    yield row("neutral answers, token KL", "neutral_mean_kl", figure)
 
 
 def _rate_row(one: Found) -> tuple[str, ...]:

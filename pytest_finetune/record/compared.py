@@ -122,6 +122,8 @@ def _figures(experiment: Json) -> dict[str, Any]:
         "trainable": reading.whole(training, "trainable"),
         "answering_seconds": reading.number(tuned, "seconds"),
         "answered_tokens": reading.whole(tuned, "tokens"),
+        "neutral_answers_changed": reading.whole(reading.part(experiment, "drift"), "answers_changed"),
+        "neutral_mean_kl": reading.number(reading.part(experiment, "drift"), "mean_kl"),
     }
 
 

@@ -204,13 +204,17 @@ class ExperimentRun:
             self.close_gate(Stage.DATA, "the built-in contract check", findings.headline())
             lines = findings.explain(limit=MALFORMED_SHOWN)
             pytest.fail("nothing is trained: the rows break the contract\n" + "\n".join(lines), pytrace=False)
-        try:
-            outside.check(self)
-            drifting.check(self)
-        except BaseException as error:
-            self.close_gate(Stage.DATA, "the arms of the experiment", str(error).splitlines()[0])
-            raise
+        self._check_first("the arms of the experiment", outside.check)
+        self._check_first("the neutral prompts", drifting.check)
         return True
+
+    def _check_first(self, name: str, check: Callable[[ExperimentRun], None]) -> None:
+        """Look at what would cost a night to find missing afterwards."""
+        try:
+            check(self)
+        except BaseException as error:
+            self.close_gate(Stage.DATA, name, str(error).splitlines()[0])
+            raise
 
     def _note_overlap(self) -> None:
         from pytest_finetune.data.profile import overlap

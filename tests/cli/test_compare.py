@@ -138,6 +138,7 @@ def test_two_runs_are_compared_in_causes_figures_and_rows(run: Callable[..., Ran
         experiment["environment"]["packages"]["torch"] = "2.1"
         experiment["data"]["train"]["rows"] = 44
         experiment["training"]["seconds"] = 300.0
+        experiment["drift"] = {"outcome": "measured", "answers_changed": 36, "mean_kl": 0.11}
         experiment["decision"] |= {"verdict": "discard", "reasons": ["worse"], "looks": 2}
         experiment["rules"]["label"] = RULE | {"scores": {"tuned": [1, 0, 1, 1, 1, None]}}
         rate = {"passed": 4, "total": 6, "rate": 4 / 6, "interval": [0.3, 0.9]}
@@ -162,6 +163,7 @@ def test_two_runs_are_compared_in_causes_figures_and_rows(run: Callable[..., Ran
     } <= set(lines)
     assert not any("packages.torch" in line for line in lines)
     assert {"verdict keep discard", "look 1 2", "training time 10 s 5 min 00 s"} <= set(lines)
+    assert {"neutral answers changed - 36", "neutral answers, token KL - 0.11"} <= set(lines)
     assert "label tuned 50.0% [20.0, 80.0] 66.7% [30.0, 90.0] +16.7 points" in lines
     assert "held-out rows: 6 in both runs" in lines
     assert "answers of tuned: 2 of 6 changed (e1, e3)" in lines

@@ -283,6 +283,7 @@ def test_a_mistake_in_prompts_of_ones_own_is_told_before_anything_is_trained(pro
     result = project.run("--finetune")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*neutral.jsonl:1: input must be a text, found a number*"])
+    assert project.experiment()["gate"]["by"] == "the neutral prompts"
     assert project.calls() == []
 
 
