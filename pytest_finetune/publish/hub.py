@@ -40,7 +40,7 @@ def push(parcel: Parcel, target: HubTarget, *, create: bool) -> Pushed:
         branches = repository.with_branch(name)
     branch = repository.at(name, branches[name])
     if not fresh and _holds(repository, branch, parcel, place):
-        _same(parcel, branch, place)
+        told.append(("read back", _read_back(len(parcel.sizes), _same(parcel, branch, place))))
         return Pushed(place, repository.url(branch.commit), False, told)
     commit = _committed(repository, branch, parcel)
     there = repository.at(name, commit)
@@ -129,7 +129,8 @@ def _read_back(total: int, by_sha256: int) -> str:
     rest = total - by_sha256
     ways = [f"{by_sha256} by SHA-256"] if by_sha256 else []
     ways += [f"{rest} by git's digest"] if rest else []
-    return f"the Hub has {counted(total, 'file')} as sent ({', '.join(ways)}), and {MANIFEST} byte by byte"
+    files = counted(total, "file")
+    return f"the Hub has {files} as the bundle has them ({', '.join(ways)}), and {MANIFEST} byte by byte"
 
 
 def _listed(names: list[str]) -> str:

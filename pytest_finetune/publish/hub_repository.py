@@ -167,10 +167,10 @@ class Repository:
         if status == 412:
             return PushError(f"{self.name}: somebody else committed meanwhile (412): push again")
         if status is None:
-            return PushError(
-                f"cannot {doing} of {self.name} at {self._api.endpoint}: {reason}; is it reachable from here? "
-                f"{ENDPOINT} names another Hub"
-            )
+            hint = f"is it reachable from here? {ENDPOINT} names another Hub"
+            if "xet" in reason.lower():
+                hint = "HF_HUB_DISABLE_XET=1 is for a Hub that has no Xet storage"
+            return PushError(f"cannot {doing} of {self.name} at {self._api.endpoint}: {reason}; {hint}")
         return PushError(f"cannot {doing} of {self.name} ({status}): {reason}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,8 +39,10 @@ class Server:
         uri = uri or os.environ.get(URI)
         if not uri:
             raise PushError(f"mlflow: alone names no server: write mlflow:http://host:5000, or set {URI}")
+        if not sys.stderr.isatty():
+            os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         try:
-            from mlflow import MlflowClient
+            from mlflow import MlflowClient, set_registry_uri, set_tracking_uri
         except ImportError as error:
             raise PushError(
                 f"a tracking server needs MLflow's client ({error}): pip install 'pytest-finetune[mlflow]'"
@@ -48,6 +51,8 @@ class Server:
         login, _, host = parts.netloc.rpartition("@")
         shown = urlunsplit(parts._replace(netloc=host))
         secrets = [os.environ.get(name, "") for name in _SECRETS] + [login, login.partition(":")[2]]
+        set_tracking_uri(uri)  # where an older client looks for artifacts, whatever it was told below
+        set_registry_uri(uri)
         server = cls(shown, MlflowClient(tracking_uri=uri, registry_uri=uri), [one for one in secrets if one])
         server._reach()
         return server

@@ -105,7 +105,7 @@ def test_a_bundle_arrives_in_one_commit_on_a_branch_of_its_own_and_is_read_back(
     said = dict(line.strip().split("  ", 1) for line in ran.lines[1:])
     assert said["files"].strip().startswith(f"{len(files)} files, ")
     assert said["read back"].strip() == (
-        f"the Hub has {len(files)} files as sent (1 by SHA-256, {len(files) - 1} by git's digest), and MANIFEST.json "
+        f"the Hub has {len(files)} files as the bundle has them (1 by SHA-256, {len(files) - 1} by git's digest), and MANIFEST.json "
         "byte by byte"
     )
     assert said["address"].strip() == f"{hub.url}/{NAME}/commit/{repository.branches[branch]}"
@@ -141,6 +141,7 @@ def test_the_same_bundle_again_is_nothing_to_do(promoted: Path, hub: Hub, push: 
         f"already there: hf://{NAME}@{branch_of(promoted)} holds this bundle ({manifest(promoted)['digest'][:12]}); "
         "nothing to do"
     )
+    assert f"the Hub has {len(content(promoted))} files as the bundle has them (1 by SHA-256" in ran.out
     assert repository.branches == before
     assert sum("/commit/" in asked for asked in hub.asked) == 1
 
@@ -287,6 +288,20 @@ def test_a_hub_that_nobody_reaches_is_one_clear_line(
     assert f"cannot read the branches of {NAME} at {address}: " in ran.out
     assert "is it reachable from here? HF_ENDPOINT names another Hub" in ran.out
     assert ran.err == ""
+
+
+def test_a_hub_without_xet_is_told_how_to_do_without(
+    promoted: Path, hub: Hub, push: Push, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hf_xet")
+    import huggingface_hub.constants as hub_constants
+
+    monkeypatch.setattr(hub_constants, "HF_HUB_DISABLE_XET", False)
+    hub.make(NAME)
+    ran = push(promoted)
+    assert ran.code == 1
+    assert "/xet-write-token/" in ran.out
+    assert ran.out.endswith("; HF_HUB_DISABLE_XET=1 is for a Hub that has no Xet storage\n")
 
 
 def test_without_a_token_the_variable_is_named_and_nobody_is_asked(
