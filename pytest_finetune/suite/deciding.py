@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.evaluation.answers import ANSWERS_FILE
 from pytest_finetune.record.case import case_of, judged_arms, rule_specs
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pytest_finetune.session import FinetuneSession
     from pytest_finetune.store import Look
     from pytest_finetune.suite.run import ExperimentRun
+
+_CUT: Final = 0.1  # the share of cut answers from which an arm is no fair opponent
 
 
 def decided(run: ExperimentRun, tree: Mapping[str, Any]) -> Decision:
@@ -35,9 +37,23 @@ def decided(run: ExperimentRun, tree: Mapping[str, Any]) -> Decision:
     if collapse is not None:
         decision = decision.warned([collapse.sentence])
     decision = decision.warned(tuple(warnings_of(found, case.primaries[0].name)))
+    decision = decision.warned(tuple(_cut_opponents(run, tree)))
     broken: list[str] = []
     change = diagnose(evidence, [_plugin_diagnosis(run, broken)])
     return decision.warned(broken).advised(change)
+
+
+def _cut_opponents(run: ExperimentRun, tree: Mapping[str, Any]) -> Iterator[str]:
+    """Yield that constrained answers were cut: under a schema only the limit breaks a JSON, so nothing was beaten."""
+    for facts in tree.get("arms", {}).values():
+        cut = facts["answers"] - facts["stopped"]
+        if facts.get("constrain") and cut >= _CUT * facts["answers"]:
+            limit = run.experiment.generation.max_new_tokens
+            yield (
+                f"constrained decoding of the base model is no fair opponent: {cut:,} of {facts['answers']:,} answers "
+                f"ended at the limit of {limit} tokens, before their JSON was whole: bound its texts by maxLength in "
+                "output.schema of the contract"
+            )
 
 
 def _plugin_diagnosis(

@@ -165,3 +165,82 @@ def test_constrained_decoding_needs_a_contract(project: Project) -> None:
     result = project.run("--finetune")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.re_match_lines([r".*generation.constrain: 'contract' needs paths.contract_file"])
+
+
+CONSTRAINED = (
+    CONFTEST.replace(
+        'arm = "tuned" if adapter',
+        'arm = "constrained" if generation.constrain else "tuned" if adapter',
+    )
+    .replace("4, 0.01, True)", "4, 0.01, arm != 'constrained' or int(p.id[1:]) >= TABLE['cut'])")
+    .replace("class TableRuntime:\n", "class TableRuntime:\n    constrains = True\n")
+)
+SCHEMA = """
+task: priority
+version: 1
+output: {schema: {type: object, required: [label], properties: {label: {type: string}}}}
+"""
+
+
+@pytest.mark.parametrize(("cut", "told"), [(80, True), (8, True), (7, False), (0, False)])
+def test_constrained_answers_that_were_cut_are_no_fair_opponent(
+    project: Project, cut: int, told: bool
+) -> None:
+    project.says("constrained", 20, other='{"label": "cri')
+    project.answers["cut"] = cut
+    project.save()
+    yaml = (project.path / "finetune.yaml").read_text()
+    yaml = yaml.replace("max_new_tokens: 8", "max_new_tokens: 8, constrain: contract")
+    yaml = yaml.replace("paths: {", "paths: {contract_file: contract.yaml, ")
+    project.write({"conftest.py": CONSTRAINED, "contract.yaml": SCHEMA, "finetune.yaml": yaml})
+    assert project.run("--finetune").ret == 0
+    record = project.experiment()
+    assert record["arms"]["constrained"]["rules"]["label"]["passed"] == 20
+    said = [risk for risk in record["decision"]["risks"] if risk.startswith("constrained decoding")]
+    if told:
+        assert said == [
+            "constrained decoding of the base model is no fair opponent: "
+            f"{cut} of 80 answers ended at the limit of 8 tokens, before their JSON was whole: "
+            "bound its texts by maxLength in output.schema of the contract"
+        ]
+    else:
+        assert said == []
+
+
+def slice_shaky(project: Project) -> None:
+    """Tag the rows that the base may answer otherwise, and protect them."""
+    lines = [json.loads(line) for line in (project.path / "eval.jsonl").read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line["tags"] = ["settled"] if number < 40 else ["shaky"]
+    rules = (project.path / "test_rules.py").read_text()
+    sliced = rules.replace("primary=True", "primary=True, slice='tags', protected=['shaky']")
+    project.write({"eval.jsonl": "".join(json.dumps(line) + "\n" for line in lines), "test_rules.py": sliced})
+
+
+def test_a_noisy_row_of_a_slice_is_never_fixed(noisy: Project) -> None:
+    slice_shaky(noisy)
+    noisy.says("tuned", 80)
+    assert noisy.run("--finetune").ret == 0
+    record = noisy.experiment()
+    (pair,) = [one for one in record["comparisons"] if one["rule"] == "label"]
+    assert pair["noisy"] == [row_id(i) for i in range(40, 72)]
+    assert pair["fixed"] == [row_id(i) for i in range(72, 80)]
+    slices = record["arms"]["tuned"]["rules"]["label"]["slices"]
+    assert {name: (part["total"], part["gain"], part["verdict"]) for name, part in slices.items()} == {
+        "settled": (40, 0, "not worse"),
+        "shaky": (40, 0.2, "beats"),
+    }
+
+
+@pytest.mark.parametrize(("runs", "verdict"), [(0, "worse"), (2, "not worse")])
+def test_a_protected_slice_that_only_noise_could_have_lost_is_not_lost(
+    noisy: Project, runs: int, verdict: str
+) -> None:
+    slice_shaky(noisy)
+    noisy.says("baseline", 72)
+    noisy.says("baseline2", 40)
+    noisy.answers["tuned"] = {row_id(i): "prose" if 40 <= i < 72 else expected(i) for i in range(80)}
+    noisy.save()
+    noisy.run("--finetune", "--finetune-set", f"decision.noise_runs={runs}")
+    slices = noisy.experiment()["arms"]["tuned"]["rules"]["label"]["slices"]
+    assert slices["shaky"]["verdict"] == verdict

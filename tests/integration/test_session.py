@@ -109,6 +109,42 @@ def test_editing_a_rule_neither_trains_nor_asks_again_and_is_marked(project: Pro
     assert project.experiment()["decision"]["looks"] == 1
 
 
+def test_an_edited_rule_judges_the_stored_answers_without_torch_and_every_view_says_so(
+    project: Project,
+) -> None:
+    project.write(
+        {
+            "conftest.py": (project.path / "conftest.py").read_text()
+            + "\ndef pytest_unconfigure():\n    import sys\n    print('TORCH', 'torch' in sys.modules)\n"
+        }
+    )
+    assert project.run("--finetune", subprocess=True).ret == 0
+    first = project.experiment()
+    assert not any(rule["changed_after_look"] for rule in first["rules"].values())
+    assert project.calls() == ["train", "answer tuned", "answer baseline"]
+    rules = (project.path / "test_rules.py").read_text()
+    edited = rules.replace("json.loads(response.text)", "assert json.loads(response.text)")
+    project.write({"test_rules.py": edited})
+    result = project.run("--finetune", "-s", subprocess=True)
+    assert result.ret == 0
+    assert project.calls() == []
+    result.stdout.fnmatch_lines(["*TORCH False*"])
+    experiment = project.experiment()
+    assert [name for name, rule in experiment["rules"].items() if rule["changed_after_look"]] == [
+        "strict_json"
+    ]
+    assert experiment["arms"]["tuned"]["outputs_key"] == first["arms"]["tuned"]["outputs_key"]
+    assert experiment["arms"]["tuned"]["reused"]
+    said = "rule strict_json was changed after a look at these rows"
+    assert said in experiment["decision"]["risks"]
+    folder = project.path / "finetune-record"
+    result.stdout.re_match_lines(
+        [r"  strict_json \(changed\) +0\.0%", r"  \* primary rule, .*; changed: after a look"]
+    )
+    assert said in (folder / "decision.md").read_text(encoding="utf-8").replace("\\_", "_")
+    assert said in (folder / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_comment_in_a_rule_is_no_new_look(project: Project) -> None:
     project.run("--finetune")
     rules = (project.path / "test_rules.py").read_text()

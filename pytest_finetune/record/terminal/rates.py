@@ -32,7 +32,7 @@ def rate_lines(experiment: Json, columns: int, most: int = MOST_RULES) -> list[L
         return []
     most = max(most, 2)
     shown = names if len(names) <= most else names[: most - 1]
-    labels = {name: one_line(name) + " *" * (name == reading.primary(experiment)) for name in shown}
+    labels = {name: _label(experiment, name) for name in shown}
     longest = max(cells("rule"), *map(cells, labels.values()))
     grid = _grid(experiment, shown, arms, columns, min(longest, _MOST_NAME))
     first = min(longest, grid.name_width)
@@ -43,12 +43,22 @@ def rate_lines(experiment: Json, columns: int, most: int = MOST_RULES) -> list[L
         line = "  ".join(["  " + padded(labels[name], first), *told]).rstrip()
         outcome = reading.text(reading.part(experiment, "rules", name), "outcome", "passed")
         lines.append(Line(fit(line, columns), _OUTCOMES.get(outcome, "red")))
-    lines.append(Line(fit(_legend(experiment, len(arms) - len(grid.arms)), columns)))
+    changed = any(_changed(experiment, name) for name in shown)
+    lines.append(Line(fit(_legend(experiment, len(arms) - len(grid.arms), changed), columns)))
     if len(shown) < len(names):
         rest = [reading.part(experiment, "rules", name) for name in names[len(shown) :]]
         failing = sum(rule.get("outcome") != "passed" for rule in rest)
         lines.append(Line(f"  and {counted(len(rest), 'more rule')}, {failing or 'none'} of them not passed"))
     return lines
+
+
+def _label(experiment: Json, name: str) -> str:
+    changed = " (changed)" * _changed(experiment, name)
+    return one_line(name) + changed + " *" * (name == reading.primary(experiment))
+
+
+def _changed(experiment: Json, name: str) -> bool:
+    return bool(reading.part(experiment, "rules", name).get("changed_after_look"))
 
 
 def _grid(experiment: Json, names: Sequence[str], arms: Sequence[str], columns: int, wanted: int) -> Grid:
@@ -88,10 +98,11 @@ def _cell(score: Json, form: str, arm: str) -> str:
     return f"{percent(rate):>6} {span if form == 'all' else span.replace(', ', ',')}".rstrip()
 
 
-def _legend(experiment: Json, missing: int) -> str:
+def _legend(experiment: Json, missing: int, changed: bool) -> str:
     main = reading.primary(experiment)
     rule = reading.part(experiment, "rules", main or "")
-    more = f"; {counted(missing, 'more arm')} on the page" if missing else ""
+    more = "; changed: after a look" if changed else ""
+    more += f"; {counted(missing, 'more arm')} on the page" if missing else ""
     if not rule:
         return f"  no primary rule was recorded{more}"
     rows = counted(len(reading.listed(rule, "rows")), "held-out row")
