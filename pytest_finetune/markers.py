@@ -109,6 +109,11 @@ class RuleMark:
     direction: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def paired(self) -> bool:
+        """Whether the rule gives a score to each row as it stands in the file."""
+        return not (self.corpus or self.invariant_to)
+
 
 def declare(config: pytest.Config) -> None:
     """Register every marker, with its arguments, for ``pytest --markers`` and ``--strict-markers``."""

@@ -55,6 +55,7 @@ class FinetuneSession:
         self.brought: set[str] = set()
         self.asked_for: Callable[[pytest.Item], bool] | None = None
         self.promoted: list[str] = []
+        self.brings_rules = True
         self.rule_items: dict[ExperimentRef, list[pytest.Item]] = {}
         self._runs: dict[ExperimentRef, ExperimentRun] = {}
         self._experiments: dict[ExperimentRef, Experiment] = {}
@@ -116,6 +117,11 @@ class FinetuneSession:
                 raise pytest.fail.Exception(f"{error}{self._hint(ref)}", pytrace=False) from None
             self._runs[ref] = ExperimentRun(self, ref, experiment)
         return self._runs[ref]
+
+    def adopt(self, ref: ExperimentRef, run: ExperimentRun) -> None:
+        """Let `run` be the run of an experiment that is not read from this project."""
+        self._experiments[ref] = run.experiment
+        self._runs[ref] = run
 
     def run_named(self, name: str, tree: Mapping[str, Any]) -> ExperimentRun:
         """Return the run of that name; on an xdist controller, which ran nothing, one made from its facts."""

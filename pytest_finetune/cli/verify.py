@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, CommandError
-from pytest_finetune.record.wording import counted, one_line
+from pytest_finetune.cli.verified import (
+    AUTHOR,
+    OUTCOMES,
+    Findings,
+    Part,
+    answers_doubt,
+    lines,
+    refused,
+    tree,
+    with_parts,
+)
+from pytest_finetune.record.wording import counted
 
 if TYPE_CHECKING:
     from pytest_finetune.record.signing import Identity
@@ -21,23 +31,19 @@ DESCRIPTION = (
     "Check a bundle by itself, offline and without torch: every digest, the record's schema, and that the decision "
     "follows from the per-row outcomes, thresholds and look in the record. What it proves stands in the last line."
 )
-_SHOWN = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What was found: `problems`, what was checked, what this proves and what it leaves open."""
-
-    problems: Sequence[Problem]
-    checked: Sequence[tuple[str, str]]
-    proves: Sequence[str]
-    leaves: Sequence[str]
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     command.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder that a promotion wrote")
     add_signature(command)
+    more = command.add_argument_group("run it again", "only when asked, since this runs code")
+    more.add_argument(
+        "--rules",
+        type=Path,
+        metavar="DIR",
+        help="run the rules in DIR again over the answers; runs the code in DIR",
+    )
     arguments.add_json(command)
 
 
@@ -59,11 +65,21 @@ def run(args: argparse.Namespace) -> Answer:
     by = signer(args)
     try:
         found, bundle = verified(folder, by)
+        if not found.problems:  # what follows from a bundle that was changed says nothing more
+            found = with_parts(found, list(_parts(bundle, args)))
     except BundleError as error:
         if not (folder / "MANIFEST.json").is_file():
             raise CommandError(str(error)) from None
-        return _refused(folder, str(error))
-    return Answer(list(_lines(folder, found, bundle)), _tree(folder, found, bundle), yes=not found.problems)
+        return refused(folder, str(error))
+    return Answer(list(lines(folder, found, bundle)), tree(folder, found, bundle), yes=not found.problems)
+
+
+def _parts(bundle: Bundle, args: argparse.Namespace) -> Iterator[Part]:
+    """Yield what was asked for beyond the bundle itself."""
+    if args.rules is not None:
+        from pytest_finetune.cli.verify_rules import rules_again
+
+        yield rules_again(bundle, args.rules)
 
 
 def signer(args: argparse.Namespace) -> Path | Identity | None:
@@ -92,17 +108,16 @@ def verified(folder: Path, signer: Path | Identity | None) -> tuple[Findings, Bu
     if not problems:  # what follows from a file that was changed says nothing more
         problems = content_problems(bundle)
     if problems:
-        return Findings(problems, checked, (), ()), bundle
+        return Findings(problems, checked), bundle
     checked.insert(1, ("decision", _decision_words(bundle)))
-    kept = "model" if bundle.whole_model else "adapter"
-    leaves = ["that the outcomes follow from the answers", f"that the {kept} gives these answers"]
+    leaves = [OUTCOMES, answers_doubt(bundle)]
     proves = [
         f"these are the promoted files, and {_verdict(bundle)} follows from the outcomes in their record"
     ]
     if signer is not None and bundle.signed:
         proves.append(f"signed by {_name(signer)}")
     else:
-        leaves.append("who made it")
+        leaves.append(AUTHOR)
     return Findings((), checked, proves, leaves), bundle
 
 
@@ -147,43 +162,3 @@ def _decision_words(bundle: Bundle) -> str:
         f"{_verdict(bundle)}, computed again from {counted(len(rules), 'rule')} on {counted(rows, 'row')} "
         f"(look {decision['looks']} as recorded, alpha {decision['alpha']:.2g})"
     )
-
-
-def _lines(folder: Path, found: Findings, bundle: Bundle) -> Iterator[str]:
-    if found.problems:
-        yield f"NOT VERIFIED: {folder}: {counted(len(found.problems), 'thing')} not as promoted"
-        for problem in found.problems[:_SHOWN]:
-            yield f"  {one_line(problem, 600)}"
-        if len(found.problems) > _SHOWN:
-            yield f"  and {len(found.problems) - _SHOWN} more (--json lists them)"
-        return
-    yield f"verified: {folder}"
-    width = max(len(name) for name, _ in found.checked)
-    yield f"  {'task'.ljust(width)}  {one_line(bundle.experiment['task'])}"
-    kept, of = ("model", "trained in full from") if bundle.whole_model else ("adapter", "on")
-    yield f"  {kept.ljust(width)}  {bundle.manifest.adapter_sha256[:12]} {of} {one_line(bundle.manifest.base_model)}"
-    for name, words in found.checked:
-        yield f"  {name.ljust(width)}  {words}"
-    if not bundle.same_version:
-        written = one_line(bundle.record.get("plugin_version"))
-        yield f"  {'texts'.ljust(width)}  not compared: version {written} wrote them; numbers and verdicts were"
-    leaves = f"; it does not prove {', '.join(found.leaves)}" if found.leaves else ""
-    yield f"this proves that {', '.join(found.proves)}{leaves}"
-
-
-def _tree(folder: Path, found: Findings, bundle: Bundle) -> dict[str, Any]:
-    return {
-        "bundle": str(folder),
-        "verified": not found.problems,
-        "manifest": bundle.manifest.digest,
-        "adapter_sha256": bundle.manifest.adapter_sha256,
-        "problems": [problem._asdict() for problem in found.problems],
-        "checked": dict(found.checked),
-        "proves": list(found.proves),
-        "does_not_prove": list(found.leaves),
-    }
-
-
-def _refused(folder: Path, why: str) -> Answer:
-    tree = {"bundle": str(folder), "verified": False, "problems": [{"place": "bundle", "what": why}]}
-    return Answer([f"NOT VERIFIED: {folder}", f"  {one_line(why, 600)}"], tree, yes=False)

@@ -67,6 +67,18 @@ def scores_of(tree: Mapping[str, Any], name: str) -> Scores:
     return Scores(name, rows, tuple(facts.get("groups") or ()), arms, noise=noise, slices=slices)
 
 
+def judged_answers(rule: Mapping[str, Any], arm: str) -> tuple[str, frozenset[str]]:
+    """Return under which name the record holds the answers of an arm that a rule judged, and to which rows.
+
+    A corpus rule judges all of them and scores no row; an invariance rule judges those to the perturbed rows.
+    """
+    suite, ways = rule.get("suite"), rule.get("invariant_to")
+    if ways:
+        suite = f"{suite or 'eval'}~{'+'.join(ways)}"
+    rows = () if rule.get("corpus") else rule.get("rows") or ()
+    return f"{arm}@{suite}" if suite else arm, frozenset(rows)
+
+
 def expected_arms(tree: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the arms that were planned, whether they answered or not."""
     return tuple(tree.get("planned_arms", ()))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.record import reading
+from pytest_finetune.record.case import judged_answers
 from pytest_finetune.record.matching import Matching, contents, matched
 from pytest_finetune.record.reading import Json
 
@@ -67,7 +68,13 @@ def changed_outcomes(one: Json, other: Json) -> Iterator[dict[str, Any]]:
         suite = mine.get("suite")
         rows = matched(_known(one, suite, scores[0]), _known(other, suite, scores[1]))
         outcomes = _outcomes(other, name, rows, *scores)
-        yield {"rule": name, "arm": _arm(theirs), **outcomes, **_strays(rows), "by_id": rows.by_id}
+        yield {
+            "rule": name,
+            "arm": judged_answers(theirs, TUNED)[0],
+            **outcomes,
+            **_strays(rows),
+            "by_id": rows.by_id,
+        }
 
 
 def _outcomes(
@@ -103,14 +110,6 @@ def _gain(experiment: Json, rule: str, judged: Sequence[tuple[str, str, float, f
     gain = PairedGain.of([now for *_, now in judged], [before for *_, before, _ in judged], groups)
     brake = Levels(reading.confidence(experiment, facts) or 0.95).brake
     return {"gain": gain.gain, "interval": list(gain.interval(brake))}
-
-
-def _arm(rule: Json) -> str:
-    """Return the name under which the record holds the tuned answers that a rule judged."""
-    suite, ways = rule.get("suite"), reading.listed(rule, "invariant_to")
-    if ways:
-        suite = f"{suite or 'eval'}{DERIVED}{'+'.join(ways)}"
-    return TUNED if suite is None else f"{TUNED}@{suite}"
 
 
 def _scores(facts: Json) -> dict[str, float | None]:

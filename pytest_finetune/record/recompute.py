@@ -50,6 +50,7 @@ def contradictions(experiment: Mapping[str, Any], *, texts: bool) -> Iterator[Co
     yield from _comparisons(experiment["comparisons"], decision, texts=texts)
     yield from _rules(experiment["rules"], decision, texts=texts)
     yield from _rates(experiment)
+    yield from _pairs(experiment)
     yield from _drift(experiment)
 
 
@@ -61,7 +62,7 @@ def _tree(experiment: Mapping[str, Any]) -> dict[str, Any]:
 def _decision(recorded: Mapping[str, Any], decision: Decision, *, texts: bool) -> Iterator[Contradiction]:
     computed = decision.as_json()
     for name in _DECIDED:
-        if (texts or name not in _TEXTS) and not _same(recorded.get(name), computed[name]):
+        if (texts or name not in _TEXTS) and not same(recorded.get(name), computed[name]):
             yield Contradiction(f"decision.{name}", recorded.get(name), computed[name])
     if texts:  # diagnoses add risks of their own
         missing = [risk for risk in computed["risks"] if risk not in recorded.get("risks", ())]
@@ -79,7 +80,7 @@ def _comparisons(
         yield Contradiction("the list of comparisons", *pairs)
     for pair in found.keys() & computed.keys():
         for name, value in computed[pair].items():
-            if (texts or name not in _TEXTS) and not _same(found[pair].get(name), value):
+            if (texts or name not in _TEXTS) and not same(found[pair].get(name), value):
                 place = f"comparisons, {pair[0]} over {pair[1]}: {name}"
                 yield Contradiction(place, found[pair].get(name), value)
 
@@ -91,7 +92,7 @@ def _rules(
         facts = recorded[verdict.name]
         if facts["outcome"] != verdict.outcome:
             yield Contradiction(f"rules.{verdict.name}.outcome", facts["outcome"], verdict.outcome)
-        elif texts and not _same(facts.get("reasons"), list(verdict.reasons)):
+        elif texts and not same(facts.get("reasons"), list(verdict.reasons)):
             yield Contradiction(f"rules.{verdict.name}.reasons", facts.get("reasons"), list(verdict.reasons))
 
 
@@ -99,17 +100,9 @@ def _rates(experiment: Mapping[str, Any]) -> Iterator[Contradiction]:
     tree = _tree(experiment)
     for arm, facts in experiment["arms"].items():
         for rule, rate in facts["rules"].items():
-            score = score_of(tree, rule, arm.partition("@")[0])
-            computed: dict[str, object] = {
-                "passed": score.passed,
-                "total": score.total,
-                "rate": score.rate,
-                "interval": list(score.interval),
-            }
-            if slices := slices_of(tree, rule):
-                computed["slices"] = slices[arm.partition("@")[0]]
-            for name, value in computed.items():
-                if not _same(rate.get(name), value):
+            judged = arm if arm in tree["rules"][rule]["scores"] else arm.rpartition("@")[0]
+            for name, value in _rate(tree, rule, judged).items():
+                if not same(rate.get(name), value):
                     yield Contradiction(f"arms.{arm}.rules.{rule}.{name}", rate.get(name), value)
 
 
@@ -117,17 +110,52 @@ def _drift(experiment: Mapping[str, Any]) -> Iterator[Contradiction]:
     drift = drift_of(experiment)
     recorded, computed = experiment.get("drift") or {}, drift.facts() if drift else {}
     for name, value in computed.items():
-        if not _same(recorded.get(name), value):
+        if not same(recorded.get(name), value):
             yield Contradiction(f"drift.{name}", recorded.get(name), value)
 
 
-def _same(one: object, other: object) -> bool:
+def _rate(tree: Mapping[str, Any], rule: str, arm: str) -> dict[str, object]:
+    """Return an arm's score under a rule in the record's form; a corpus rule counts no rows."""
+    if tree["rules"][rule].get("corpus"):
+        (value,) = tree["rules"][rule]["scores"][arm]
+        return {"passed": value, "total": 1, "rate": value, "interval": None}
+    score = score_of(tree, rule, arm)
+    computed: dict[str, object] = {
+        "passed": score.passed,
+        "total": score.total,
+        "rate": score.rate,
+        "interval": list(score.interval),
+    }
+    slices = slices_of(tree, rule)
+    return {**computed, "slices": slices[arm]} if slices else computed
+
+
+def _pairs(experiment: Mapping[str, Any]) -> Iterator[Contradiction]:
+    """Yield where the comparisons without the tuned arm do not follow; an older record has none."""
+    from pytest_finetune.evaluation.pairs import pairs_of
+
+    if "pairs" not in experiment:
+        return
+    names = ("rule", "arm", "against")
+    recorded, computed = (
+        {tuple(str(one[name]) for name in names): one for one in pairs}
+        for pairs in (experiment["pairs"], pairs_of(case_of(_tree(experiment))))
+    )
+    for pair in sorted(recorded.keys() | computed.keys()):
+        if not same(recorded.get(pair), computed.get(pair)):
+            rule, arm, against = pair
+            place = f"pairs, {rule}: {arm} over {against}"
+            yield Contradiction(place, recorded.get(pair), computed.get(pair))
+
+
+def same(one: object, other: object) -> bool:
+    """Tell whether two values of a record are one, but for the last digits of a number."""
     if isinstance(one, bool) or isinstance(other, bool) or one is None or other is None:
         return one is other
     if isinstance(one, int | float) and isinstance(other, int | float):
         return math.isclose(one, other, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
     return one == other

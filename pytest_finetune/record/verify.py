@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pytest_finetune import __version__
-from pytest_finetune.evaluation.answers import AnswersError, read_answers
+from pytest_finetune.evaluation.answers import Answer, AnswersError, read_answers
+from pytest_finetune.experiment import Experiment, ExperimentError, load_experiment
 from pytest_finetune.fingerprint import adapter_digest, digest
-from pytest_finetune.record import bundle_manifest, reading
+from pytest_finetune.record import bundle_manifest, changes, reading
 from pytest_finetune.record.bundle import EXPERIMENT
 from pytest_finetune.record.bundle_manifest import MANIFEST, SIGNATURE, BundleError, Manifest
 from pytest_finetune.record.card import model_card
+from pytest_finetune.record.case import judged_answers
 from pytest_finetune.record.earned import lacking
 from pytest_finetune.record.note import decision_note
-from pytest_finetune.record.recompute import contradictions
+from pytest_finetune.record.recompute import Contradiction, contradictions, same
+from pytest_finetune.record.runtime_match import runtime_matches
 from pytest_finetune.record.statement import STATEMENT, statement, statement_json
 from pytest_finetune.record.validate import problems
 from pytest_finetune.record.wording import one_line
@@ -88,6 +91,12 @@ class Bundle:
         """Whether this version of the package wrote the record, so that its sentences can be compared."""
         return self.record.get("plugin_version") == __version__
 
+    def resolved(self) -> Experiment:
+        """Return the experiment as its file and the recorded overrides resolve; ExperimentError with its mistakes."""
+        told = self.experiment
+        file, overrides = told["config_file"], told["overrides"]
+        return load_experiment(self.folder / EXPERIMENT, file, overrides, name=told["name"], bundled=True)
+
     def answers(self, experiment: Mapping[str, Any], arm: str) -> list[dict[str, Any]]:
         """Return the raw answers of an arm; BundleError when they cannot be read."""
         name = experiment["arms"][arm]["outputs"]
@@ -129,7 +138,17 @@ def content_problems(bundle: Bundle) -> list[Problem]:
     if broken:
         return broken
     found: list[Problem] = []
-    for check in (_adapter, _inputs, _outputs, _evidence, _decision, _statement, _views):
+    for check in (
+        _adapter,
+        _inputs,
+        _configuration,
+        _outputs,
+        _evidence,
+        _decision,
+        _runtimes,
+        _statement,
+        _views,
+    ):
         found += _guarded(check, bundle)
     return found
 
@@ -203,6 +222,22 @@ def _inputs(bundle: Bundle) -> Iterator[Problem]:
             yield Problem(copy, "is not the file that the run read (by the record's checksum)")
 
 
+def _configuration(bundle: Bundle) -> Iterator[Problem]:
+    """Resolve the experiment file again: thresholds and confidence of the decision stand in it."""
+    experiment = bundle.experiment
+    try:
+        resolved = bundle.resolved().resolved
+    except ExperimentError as error:
+        yield Problem(f"{EXPERIMENT}/{experiment['config_file']}", one_line(error, 300))
+        return
+    recorded, computed = changes.flat(experiment["config"]), changes.flat(resolved)
+    names = recorded.keys() | computed.keys() if bundle.same_version else recorded.keys() & computed.keys()
+    for name in sorted(names):
+        if not same(recorded.get(name), computed.get(name)):
+            said, found = (one_line(repr(tree.get(name)), 80) for tree in (recorded, computed))
+            yield Problem(RECORD, f"config.{name} is {said}, the experiment file gives {found}")
+
+
 def _outputs(bundle: Bundle) -> Iterator[Problem]:
     for experiment in bundle.record["experiments"]:
         asked: dict[str, set[str]] = {}
@@ -215,8 +250,8 @@ def _outputs(bundle: Bundle) -> Iterator[Problem]:
             asked[arm] = {answer["id"] for answer in answers}
         for rule, facts in (experiment["rules"] or {}).items():
             for arm in facts.get("scores") or {}:
-                full = f"{arm}@{facts['suite']}" if facts.get("suite") else arm
-                if full in asked and not set(facts["rows"]) <= asked[full]:
+                full, rows = judged_answers(facts, arm)
+                if full in asked and not rows <= asked[full]:
                     yield Problem(RECORD, f"rule {rule!r} has scores for rows that {full} never answered")
 
 
@@ -231,6 +266,21 @@ def _evidence(bundle: Bundle) -> Iterator[Problem]:
 def _decision(bundle: Bundle) -> Iterator[Problem]:
     for found in contradictions(bundle.experiment, texts=bundle.same_version):
         yield Problem(RECORD, str(found))
+
+
+def _runtimes(bundle: Bundle) -> Iterator[Problem]:
+    """Compare the runtimes again, from the answers and outcomes of each."""
+
+    def answers(arm: str) -> dict[str, Answer]:
+        found = (Answer(**answer) for answer in bundle.answers(bundle.experiment, arm))
+        return {answer.id: answer for answer in found}
+
+    matches = [match.as_json() for match in runtime_matches(bundle.experiment, answers)]
+    recorded, computed = (
+        {match["second"]: match for match in found} for found in (bundle.experiment["runtime_match"], matches)
+    )
+    if not same(recorded, computed):
+        yield Problem(RECORD, str(Contradiction("runtime_match", recorded, computed)))
 
 
 def _statement(bundle: Bundle) -> Iterator[Problem]:

@@ -36,6 +36,7 @@ def write_record(directory: Path, record: Json, answers: Answers) -> None:
     Outputs that an earlier record in this folder names, and this one does not, are removed; no other file is.
     `report.html` is written by pytest-html.
     """
+    record = as_written(record)
     directory.mkdir(parents=True, exist_ok=True)
     stale = _named_outputs(_earlier(directory / "record.json"))
     written = _write_outputs(directory, record, answers)
@@ -51,6 +52,12 @@ def record_json(record: Json, indent: int | None = 1) -> str:
     Without indentation it takes a third of the time.
     """
     return _dumps(_ordered(_finite(record)), indent=indent) + "\n"
+
+
+def as_written(record: Json) -> dict[str, Any]:
+    """Return a record as it is read back from its file, so that every view shows what the file gives."""
+    read: dict[str, Any] = json.loads(record_json(record))
+    return read
 
 
 def outputs_path(experiment: str, arm: str, several: bool) -> str:

@@ -108,12 +108,14 @@ class Closing:
         return summary_html(self.record, self.answers)
 
     def _record(self, exitstatus: int) -> None:
+        from pytest_finetune.record.write import as_written
         from pytest_finetune.suite.recording import build_record, keep
 
         self.record, self.answers = build_record(self.state, exitstatus, self._command(), self._notes())
         self.page.set_title(self.record)
         if self.state.settings.finetune:
             keep(self.state, self.record, self.answers)
+            self.record = as_written(self.record)
 
     def _command(self) -> str:
         return shlex.join(["pytest", *map(str, self.state.config.invocation_params.args)])

@@ -21,7 +21,10 @@ def bring_rule_files(state: FinetuneSession) -> None:
     What was not asked for and is not needed is dropped again after collection (`settle`).
     """
     config = state.config
-    if not state.settings.finetune or config.args_source is not pytest.Config.ArgsSource.ARGS:
+    if (
+        not (state.settings.finetune and state.brings_rules)
+        or config.args_source is not pytest.Config.ArgsSource.ARGS
+    ):
         return
     if config.option.pyargs or _stateful(config):
         return

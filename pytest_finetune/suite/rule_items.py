@@ -76,14 +76,9 @@ def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
     try:
         rows = run.rows_of(rule.suite)
         facts["rows"] = [row.id for row in rows]
-        if rule.corpus:
-            facts |= whole_file.facts(run, item, rule, rows)
-        elif rule.invariant_to:
-            facts |= invariance.facts(run, item, rule, rows)
-        else:
-            facts |= _score_facts(rule, rows, _scores(run, item, rule, rows))
-            if rule.suite is None and run.experiment.decision.noise_runs:
-                facts["noise"] = [scores_on(item, rows, answers) for answers in run.noise]
+        facts |= scored(run, item, rule, rows)
+        if rule.suite is None and rule.paired and run.experiment.decision.noise_runs:
+            facts["noise"] = [scores_on(item, rows, answers) for answers in run.noise]
         run.note(("rules", rule.name), facts)
         _judge(run, rule, rows, facts)
     except (RuleBroken, pytest.fail.Exception) as stop:
@@ -97,6 +92,15 @@ def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
         text = f"{type(error).__name__}: {error}"
         run.note(("rules", rule.name), {**facts, "outcome": "error", "reasons": [text]})
         raise
+
+
+def scored(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows) -> dict[str, Any]:
+    """Run the rule over every row and arm and return its facts, not judged yet; RuleBroken when it judges nothing."""
+    if rule.corpus:
+        return whole_file.facts(run, item, rule, rows)
+    if rule.invariant_to:
+        return invariance.facts(run, item, rule, rows)
+    return _score_facts(rule, rows, _scores(run, item, rule, rows))
 
 
 def _scores(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows) -> dict[str, ArmScores]:

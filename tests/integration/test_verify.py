@@ -197,6 +197,42 @@ def raise_the_rate(record: Json) -> None:
     record["experiments"][0]["arms"]["tuned"]["rules"]["label"]["rate"] = 0.99
 
 
+def count_more_passed(record: Json) -> None:
+    record["experiments"][0]["arms"]["tuned"]["rules"]["label"]["passed"] = 75
+
+
+def say_another_verdict(record: Json) -> None:
+    record["experiments"][0]["decision"] |= {"verdict": "iterate", "keep": True}
+
+
+def spend_no_alpha(record: Json) -> None:
+    record["experiments"][0]["decision"]["alpha"] = 0.05
+
+
+def switch_spending_off(record: Json) -> None:
+    record["experiments"][0]["config"]["decision"]["spend"] = False
+
+
+def ask_for_less(record: Json) -> None:
+    record["experiments"][0]["config"]["decision"] |= {"min_gain": 0.01, "confidence": 0.6}
+
+
+def let_the_prompt_lose_to_the_base(record: Json) -> None:
+    (pair,) = (one for one in record["experiments"][0]["pairs"] if one["rule"] == "label")
+    pair["gain"] = -pair["gain"]
+
+
+def invent_a_second_runtime(record: Json) -> None:
+    record["experiments"][0]["runtime_match"] = [
+        {
+            "first": "transformers",
+            "second": "prod",
+            "text": {"same": 80, "total": 80, "rows": []},
+            "rules": {},
+        }
+    ]
+
+
 def drop_a_rule(record: Json) -> None:
     experiment = record["experiments"][0]
     del experiment["rules"]["strict_json"]
@@ -246,6 +282,13 @@ def lower_the_drift(record: Json) -> None:
         (loosen_a_threshold, "decision.rules_sha256 is"),
         (forget_earlier_looks, "decision.alpha is 0.025, its rows give"),
         (raise_the_rate, "arms.tuned.rules.label.rate is 0.99, its rows give 0.9"),
+        (count_more_passed, "arms.tuned.rules.label.passed is 75, its rows give 72"),
+        (say_another_verdict, "decision.verdict: 'keep' was expected"),
+        (spend_no_alpha, "decision.alpha is 0.05, its rows give 0.025"),
+        (switch_spending_off, "config.decision.spend is False, the experiment file gives True"),
+        (ask_for_less, "config.decision.confidence is 0.6, the experiment file gives 0.95"),
+        (let_the_prompt_lose_to_the_base, "pairs, label: prompted over baseline is {'against': 'baseline'"),
+        (invent_a_second_runtime, "runtime_match is {'prod': {'first': 'transformers'"),
         (drop_a_rule, "decision.rules_sha256 is"),
         (call_it_fixed, "comparisons, label over baseline: fixed is"),
         (pretend_a_failure_passed, "no data contract test passed in this run"),
