@@ -49,7 +49,7 @@ class Hub:
     """The Hub's state, what it was asked, and how it misbehaves.
 
     `rejects` maps a pattern of "METHOD path" to the status that it answers with; `spoil` changes a file that is
-    committed, as a server would that does not keep what it is sent.
+    committed, as a server would that does not keep what it is sent; `warns` is what it finds odd about a card.
     """
 
     url: str = ""
@@ -58,6 +58,7 @@ class Hub:
     asked: list[str] = field(default_factory=list)
     tokens: set[str | None] = field(default_factory=set)
     rejects: dict[str, int] = field(default_factory=dict)
+    warns: list[str] = field(default_factory=list)
     spoil: Callable[[str, bytes], bytes | None] | None = None
     before_commit: Callable[[Repository], object] | None = None
 
@@ -198,8 +199,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def validate(self, body: bytes) -> None:
         content = json.loads(body)["content"]
-        warned = [] if content.startswith("---\n") else [{"message": "empty or missing yaml metadata"}]
-        self._json({"errors": [], "warnings": warned})
+        if not content.startswith("---\n"):
+            raise _Refused(400, message="empty or missing yaml metadata")
+        self._json({"errors": [], "warnings": [{"message": text} for text in self.state.warns]})
 
     def preupload(self, body: bytes, name: str, revision: str) -> None:
         files = self._files(name, revision)

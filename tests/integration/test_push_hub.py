@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -264,6 +267,33 @@ def test_a_dry_run_names_files_and_bytes_and_asks_nobody(promoted: Path, hub: Hu
     assert hub.asked == []
     tree = json.loads(push(promoted, f"hf://{NAME}@v1", "--dry-run", "--json").out)
     assert (tree["to"], tree["pushed"], len(tree["files"])) == (f"hf://{NAME}@v1", False, len(files))
+
+
+def test_a_process_of_its_own_takes_everything_from_its_environment_and_loads_no_torch(
+    promoted: Path, hub: Hub
+) -> None:
+    repository = hub.make(NAME)
+    code = (
+        "import sys; from pytest_finetune.cli import main; code = main(sys.argv[1:]);"
+        "print(sorted({'torch', 'transformers', 'peft', 'pytest'} & sys.modules.keys())); sys.exit(code)"
+    )
+    words = [sys.executable, "-c", code, "push", str(promoted), "--to", f"hf://{NAME}"]
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stdout + done.stderr
+    assert repository.files(branch_of(promoted)).keys() == {".gitattributes", *content(promoted)}
+    assert TOKEN not in done.stdout + done.stderr
+
+
+def test_what_the_hub_finds_odd_about_the_card_stands_beside_the_answer(
+    promoted: Path, hub: Hub, push: Push
+) -> None:
+    hub.make(NAME)
+    hub.warns = ["license is not one that\x1b[31m is known"]
+    ran = push(promoted, f"hf://{NAME}", "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out)["pushed"] is True
+    assert r"license is not one that\x1b[31m is known" in ran.err
 
 
 def test_the_answer_for_programs_has_the_address(promoted: Path, hub: Hub, push: Push) -> None:
