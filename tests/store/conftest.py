@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from pytest_finetune.store import Store
+from pytest_finetune.store import Store, open_store
 
 Write = Callable[[Path], None]
+Open = Callable[..., Store]
 
 
 def tensor_file(**tensors: tuple[str, list[int], bytes]) -> bytes:
@@ -49,3 +51,47 @@ def adapter() -> Callable[..., Write]:
         return write
 
     return make
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """Start moto's S3 server on a free port; its address is in the environment meanwhile."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    s3fs.S3FileSystem.clear_instance_cache()  # else one is used again that knows the server of another module
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "file", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty place on each of the file systems."""
+    if request.param == "file":
+        return f"file://{tmp_path}/shared"
+    if request.param == "memory":
+        return f"memory://{uuid.uuid4().hex}/store"
+    request.getfixturevalue("s3")
+    import s3fs
+
+    name = f"b{uuid.uuid4().hex}"
+    s3fs.S3FileSystem().mkdir(name)
+    return f"s3://{name}/team/store"
+
+
+@pytest.fixture
+def machine(url: str, tmp_path: Path) -> Open:
+    """Open the store as a machine with this name would, with a cache of its own."""
+
+    def opened(name: str, *, readonly: bool = False) -> Store:
+        return open_store(url, tmp_path / name, readonly=readonly)
+
+    return opened

@@ -106,7 +106,7 @@ class SharedStoreMachine(RuleBasedStateMachine):
     @rule(who=MACHINES, key=KEYS, content=CONTENTS)
     def commit_without_a_network(self, who: int, key: str, content: bytes) -> None:
         bucket = self.bucket(who)
-        reached, bucket._files = bucket._files, Unreachable()  # type: ignore[assignment]
+        reached, bucket._files = bucket._files, Unreachable()
         try:
             self.put(who, key, content)
         finally:
