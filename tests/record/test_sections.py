@@ -144,6 +144,7 @@ def test_drift_shows_its_numbers_and_the_changed_answers_furthest_first(make: Ca
     said = words(make("keep"))
     assert "Drift on neutral prompts answers changed 5 of 6, 83.3% [35.9, 99.6]" in said
     assert "answers in the task's format 1 tuned, 0 base (told by the contract)" in said
+    assert "more than the base's, one-sided p = 0.5 token KL" in said
     assert "0.625 nats on average over 18 tokens, at most 1.25 over one answer" in said
     assert "5 changed answers, furthest from the base first" in said
     assert said.index("question-5 1.25") < said.index("question-4 1 ") < said.index("question-1 0.25")

@@ -9,6 +9,7 @@ from pytest_finetune.record.drift import drift_sentence
 from pytest_finetune.record.html import Child, Html, element, facts, join, table
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.sections.evidence import with_span
+from pytest_finetune.record.sections.gains import p_words
 from pytest_finetune.record.wording import counted, figure, percent, rate_span
 
 MOST_TEXT: Final = 400
@@ -40,7 +41,7 @@ def _numbers(found: Json) -> Html:
         [
             ("answers changed", with_span(counts, rate_span(reading.span(found, "interval")))),
             ("answers in the task's format", in_format),
-            ("more than the base's, one-sided", None if p_value is None else f"p = {figure(p_value, 2)}"),
+            ("more than the base's, one-sided", None if p_value is None else p_words(p_value)),
             ("token KL from the base", _kl(found)),
             ("prompts", reading.text(found, "file", "the set that ships")),
             ("answered in", reading.text(found, "runtime") or None),
