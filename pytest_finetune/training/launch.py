@@ -143,12 +143,12 @@ def _launched(request: TrainingRequest, exchange: Exchange, log: Any) -> Iterato
 
 def _await_end(launcher: subprocess.Popen[bytes]) -> None:
     """Wait until the launcher is gone, which its processes let it; one that does not go is ended."""
-    for signalled in (None, signal.SIGTERM, signal.SIGKILL):
-        if signalled is not None:
-            launcher.send_signal(signalled)
+    harder = iter((launcher.terminate, launcher.kill))
+    while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             launcher.wait(timeout=20)
             return
+        next(harder, launcher.kill)()
 
 
 def _command(folder: Path, processes: int) -> list[str]:
