@@ -53,6 +53,7 @@ CHANGES_NO_WEIGHTS = {
     "runtimes",
     "runtime_settings",
     "arms",
+    "drift",  # prompts that are asked after the training
     "paths",  # rows count as formatted
     "decision",
     "charter",
