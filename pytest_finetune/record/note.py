@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_finetune.record import reading
+from collections.abc import Sequence
+
+from pytest_finetune.record import reading, remarks
 from pytest_finetune.record.drift import drift_sentence
 from pytest_finetune.record.headline import headline
 from pytest_finetune.record.markdown import code, plain, table
@@ -13,6 +15,7 @@ from pytest_finetune.record.wording import (
     duration,
     figure,
     gain_words,
+    p_words,
     percent,
     rate_span,
     size,
@@ -25,7 +28,25 @@ def decision_note(record: Json) -> str:
     runs = reading.experiments(record)
     if not runs:
         return "# No experiment was run\n"
-    return "\n".join(line for run in runs for line in _experiment(run, record)).rstrip() + "\n"
+    lines = [
+        *(_overview(runs, record) if len(runs) > 1 else []),
+        *(line for run in runs for line in _experiment(run, record)),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _overview(runs: Sequence[Json], record: Json) -> list[str]:
+    """All verdicts in one table, before the first experiment."""
+    rows = []
+    for run in runs:
+        said, main = headline(run, record), reading.primary(run)
+        rate = reading.number(reading.part(run, "arms", "tuned", "rules", main or ""), "rate")
+        name = plain(reading.text(run, "name", "experiment"))
+        rows.append(
+            [name, plain(said.word), "not run" if rate is None else percent(rate), plain(said.reason)]
+        )
+    title = f"# {counted(len(runs), 'experiment')}"
+    return [title, "", *table(["experiment", "verdict", "tuned, primary rule", "because"], rows), ""]
 
 
 def _experiment(experiment: Json, record: Json) -> list[str]:
@@ -71,12 +92,43 @@ def _evidence(experiment: Json) -> list[str]:
         for name in names
     ]
     head = ["rule", *(plain(arm_word(arm)) for arm in arms), "outcome"]
-    lines = ["## Evidence", "", *table(head, rows), ""]
-    pairs = reading.comparisons(experiment)
-    gains = [_gain(pair) for pair in pairs if main is None or pair.get("rule") == main]
-    drift = drift_sentence(experiment)
-    gains += [f"- drift from the base: {plain(drift)}"] if drift else []
-    return [*lines, *gains, *([""] if gains else []), *_power(experiment)]
+    confidence = reading.number(reading.part(experiment, "config", "decision"), "confidence")
+    level = [f"Intervals at {threshold(confidence)}.", ""] if confidence is not None else []
+    lines = ["## Evidence", "", *table(head, rows), "", *level]
+    return [*lines, *_gains(experiment, main), *_remarks(experiment), *_power(experiment)]
+
+
+def _gains(experiment: Json, main: str | None) -> list[str]:
+    """The tuned arm's gain over each opponent, then over each arm that is only shown."""
+    pairs = [pair for pair in reading.comparisons(experiment) if main is None or pair.get("rule") == main]
+    pairs.sort(key=lambda pair: not reading.is_opponent(experiment, reading.text(pair, "against")))
+    if not pairs:
+        return []
+    head = ["the tuned model over", "gain", "rows fixed", "rows broken", "one-sided p", "finding"]
+    return [*table(head, [_gain(experiment, pair, main) for pair in pairs]), ""]
+
+
+def _gain(experiment: Json, pair: Json, main: str | None) -> list[str]:
+    against = reading.text(pair, "against", "an unknown arm")
+    rule = "" if main is not None else f", {reading.text(pair, 'rule', 'a rule')}"
+    asked = reading.is_opponent(experiment, against)
+    return [
+        plain(arm_word(against) + rule),
+        gain_words(reading.number(pair, "gain"), reading.span(pair, "interval")),
+        *(str(len(reading.listed(pair, key))) for key in ("fixed", "broken")),
+        plain(p_words(reading.number(pair, "p_value")).removeprefix("p ").removeprefix("= ")),
+        plain(reading.text(pair, "verdict", "not recorded")) if asked else "only shown",
+    ]
+
+
+def _remarks(experiment: Json) -> list[str]:
+    told = {
+        "best prompt": remarks.best_prompt(experiment),
+        "the base": remarks.noise(experiment),
+        "drift from the base": drift_sentence(experiment),
+    }
+    lines = [f"- {about}: {plain(said)}" for about, said in told.items() if said]
+    return [*lines, ""] if lines else []
 
 
 def _rate(score: Json) -> str:
@@ -87,20 +139,11 @@ def _rate(score: Json) -> str:
     return f"{counts}, {percent(rate)} {rate_span(reading.span(score, 'interval'))}".rstrip()
 
 
-def _gain(pair: Json) -> str:
-    gain = gain_words(reading.number(pair, "gain"), reading.span(pair, "interval"))
-    fixed, broken = (counted(len(reading.listed(pair, key)), "row") for key in ("fixed", "broken"))
-    against = arm_word(reading.text(pair, "against", "an unknown arm"))
-    sided = f"one-sided p = {figure(reading.number(pair, 'p_value'), 2)}"
-    about = plain(f"{reading.text(pair, 'rule', 'a rule')} over {against}")
-    return f"- {about}: {gain}, {fixed} fixed, {broken} broken, {sided}"
-
-
 def _power(experiment: Json) -> list[str]:
     decision = reading.part(experiment, "decision")
     looks, alpha = reading.whole(decision, "looks"), reading.number(decision, "alpha")
-    said = [plain(reading.text(decision, "plan_line"))] if decision.get("plan_line") else []
-    if looks is not None and alpha is not None:
+    said = [f"{plain(reading.text(decision, 'plan_line')).rstrip('.')}."] if decision.get("plan_line") else []
+    if not said and looks is not None and alpha is not None:
         said.append(f"Look {looks} at these held-out rows, claims judged one-sided at {figure(alpha)}.")
     if (needed := reading.whole(decision, "examples_needed")) is not None:
         said.append(f"About {counted(needed, 'fresh held-out row')} would settle it.")
@@ -145,7 +188,10 @@ def _trained(training: Json) -> str:
         figure(reading.number(training, "final_loss")),
     )
     how = "adapter reused" if training.get("reused") else f"trained in {seconds}"
-    return f"{how} ({steps}, final loss {loss})" + (f", adapter sha256 {code(digest)}" if digest else "")
+    elsewhere, again = plain(remarks.reused(training)), plain(remarks.retrained(training))
+    said = f"{how}{' ' if elsewhere else ''}{elsewhere} ({steps}, final loss {loss})"
+    said += f"; retrained: {again}" if again else ""
+    return said + (f", adapter sha256 {code(digest)}" if digest else "")
 
 
 def _risks(experiment: Json) -> list[str]:
@@ -160,7 +206,4 @@ def _risks(experiment: Json) -> list[str]:
     ]
     if changed:
         risks.append(f"Changed after a look at the held-out rows: {plain(', '.join(changed))}.")
-    confidence = reading.number(reading.part(experiment, "config", "decision"), "confidence")
-    if confidence is not None and reading.arms(experiment):
-        risks.append(f"Intervals are at {threshold(confidence)}: the held-out rows are a sample.")
     return ["## Remaining risks", "", *(f"- {risk}" for risk in risks or ["None was recorded."]), ""]

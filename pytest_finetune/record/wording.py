@@ -118,6 +118,13 @@ def figure(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def p_words(p_value: float | None) -> str:
+    """Word a p-value; below one in ten thousand its exact size says nothing more."""
+    if p_value is None or not math.isfinite(p_value):
+        return "no p-value"
+    return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"
+
+
 def arm_word(arm: str) -> str:
     """Name an arm in a sentence: baseline is base, prompted is prompt."""
     return ARM_WORDS.get(arm, arm)

@@ -40,10 +40,58 @@ def test_the_note_opens_with_the_verdict_and_its_reason(make: Callable[[str], An
     assert lines[2] == "The gain over the prompt is not demonstrated on 160 rows."
 
 
+def test_of_several_experiments_the_note_opens_with_all_verdicts(make: Callable[[str], Any]) -> None:
+    lines = decision_note(make("several").record).splitlines()
+    assert lines[:4] == [
+        "# 2 experiments",
+        "",
+        "| experiment | verdict | tuned, primary rule | because |",
+        "| --- | --- | --- | --- |",
+    ]
+    assert [line.split(" | ")[:3] for line in lines[4:6]] == [
+        ["| small", "KEEP", "92.5%"],
+        ["| wide", "ITERATE", "78.8%"],
+    ]
+    assert "# KEEP: small: support_ticket_priority_json" in lines
+    assert not decision_note(make("keep").record).startswith("# 1 experiment")
+
+
 def test_the_evidence_is_a_table_with_gains_below(make: Callable[[str], Any]) -> None:
     note = decision_note(make("keep").record)
     assert "| priority (primary) | 1 of 160, 0.6% [0.1, 3.5] | 93 of 160, 58.1% [50.4, 65.5] |" in note
-    assert "- priority over prompt: +36.9 points [+26.8, +46.9], 63 rows fixed, 4 rows broken" in note
+    assert "| prompt | +36.9 points [+26.8, +46.9] | 63 | 4 | &lt; 0.0001 | beats |" in note
+    assert "\n\nIntervals at 95%.\n\n" in note
+
+
+def test_every_opponent_stands_in_the_note_with_its_finding_and_the_others_below(
+    make: Callable[[str], Any],
+) -> None:
+    record = make("rich").record
+    run = record["experiments"][0]
+    run["planned_arms"]["best_prompt"]["opponent"] = False
+    for pair in run["comparisons"]:
+        pair["verdict"] = "not demonstrated" if pair["against"] == "champion" else "beats"
+    lines = decision_note(record).splitlines()
+    first = lines.index("| the tuned model over | gain | rows fixed | rows broken | one-sided p | finding |")
+    told = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[first + 2 : first + 7]]
+    assert [(cells[0], cells[-1]) for cells in told] == [
+        ("base", "beats"),
+        ("prompt", "beats"),
+        ("champion", "not demonstrated"),
+        ("best prompt", "only shown"),
+        ("tuned&#64;merged", "only shown"),
+    ]
+
+
+def test_remarks_stand_in_the_note_only_where_there_is_something_to_say(make: Callable[[str], Any]) -> None:
+    note = decision_note(make("rich").record)
+    assert "- best prompt: candidate 2 of 2 competed, it passed 1 of 2 training rows\n" in note
+    assert "- the base: asked 2 times, 1 row scored otherwise\n" in note
+    assert "- adapter reused from another environment: torch 2.12.0 -&gt; 2.13.0 (120 steps" in note
+    assert "; retrained: weights differ by at most 0.0003; 2 of 24 answers changed, adapter sha256" in note
+    plain_note = decision_note(make("discard").record)
+    for absent in ("best prompt", "- the base:", "environment", "retrained"):
+        assert absent not in plain_note
 
 
 def test_what_a_run_did_not_reach_is_said(make: Callable[[str], Any]) -> None:

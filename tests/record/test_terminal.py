@@ -223,6 +223,15 @@ def test_many_arms_lose_their_intervals_before_their_names(make: Callable[[str],
     assert "[90.4, 97.4]" in text_of(record, 160)
 
 
+def test_a_foreign_adapter_and_a_retraining_have_a_line_each(make: Callable[[str], Any]) -> None:
+    lines = {line.text: line.markup for line in summary_lines(make("rich").record, "r")}
+    assert lines["  reused    from another environment: torch 2.12.0 -> 2.13.0"] == "yellow"
+    assert lines["  retrained weights differ by at most 0.0003; 2 of 24 answers changed"] == ""
+    assert not any(
+        line.startswith(("  reused", "  retrained")) for line in text_of(make("keep").record).splitlines()
+    )
+
+
 def with_arms(record: Any, **opponents: bool) -> Any:
     """Give the only experiment further arms, copies of the prompt; each is an opponent or only shown."""
     run = record["experiments"][0]

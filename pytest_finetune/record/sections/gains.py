@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from pytest_finetune.record import reading, svg
 from pytest_finetune.record.html import Html, element, join
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.sections.evidence import badge, with_span
-from pytest_finetune.record.wording import arm_word, counted, gain_span, points
+from pytest_finetune.record.wording import arm_word, counted, gain_span, p_words, points
 
 Drawn = tuple[Json, float | None]  # a comparison and the gain that it was held against
 
@@ -147,10 +146,3 @@ def _sentence_row(experiment: Json, pair: Json) -> Html | None:
     if rule.get("outcome") == "passed" and not _asked(experiment, pair):
         return None
     return element("tr", element("td", sentence, colspan="4", class_="ft-note"), class_="ft-sentence")
-
-
-def p_words(p_value: float | None) -> str:
-    """Word a p-value; below one in ten thousand its exact size says nothing more."""
-    if p_value is None or not math.isfinite(p_value):
-        return "no p-value"
-    return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"

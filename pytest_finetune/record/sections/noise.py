@@ -5,6 +5,7 @@ from __future__ import annotations
 from pytest_finetune.record import reading
 from pytest_finetune.record.html import Child, Html, element, join, table
 from pytest_finetune.record.reading import Json
+from pytest_finetune.record.remarks import noisy
 from pytest_finetune.record.sections.breakdown import row_links, row_places
 from pytest_finetune.record.wording import counted
 
@@ -41,15 +42,3 @@ def noise(experiment: Json, anchor: str) -> Html | None:
             element("p", NOTE, class_="ft-muted"),
         ]
     )
-
-
-def noisy(rule: Json) -> list[str]:
-    """Name the rows whose score differs between the runs of the base."""
-    first = reading.listed(reading.part(rule, "scores"), "baseline")
-    runs = [first, *(list(run) for run in reading.listed(rule, "noise") if isinstance(run, list | tuple))]
-    rows = [str(row) for row in reading.listed(rule, "rows")]
-    return [
-        row
-        for place, row in enumerate(rows)
-        if len({run[place] if place < len(run) else None for run in runs}) > 1
-    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_finetune.record import reading
+from pytest_finetune.record import reading, remarks
 from pytest_finetune.record.drift import drift_sentence
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.terminal.layout import Line, fit, wrapped
@@ -13,14 +13,15 @@ from pytest_finetune.record.wording import counted, duration, figure, one_line, 
 
 def fact_lines(experiment: Json, columns: int) -> list[Line]:
     """Name the experiment, then what it worked with."""
-    said = [_data(experiment), _memory(experiment), _training(experiment)]
-    said += [line for line in (_reused(experiment), _retrained(experiment)) if line]
-    said += _runtimes(experiment)
-    said += (
-        [f"  drift     {one_line(sentence)}"] if (sentence := drift_sentence(experiment, brief=True)) else []
-    )
-    title = Line(fit(_title(experiment), columns), "bold")
-    return [title, *(Line(fit(line, columns)) for line in said), *_power(experiment, columns)]
+    training = reading.part(experiment, "training")
+    said = [Line(_title(experiment), "bold"), *map(Line, (_data(experiment), _memory(experiment)))]
+    said += [Line(_training(experiment))]
+    said += [Line(f"  reused    {text}", "yellow") for text in [remarks.reused(training)] if text]
+    said += [Line(f"  retrained {text}") for text in [remarks.retrained(training)] if text]
+    said += map(Line, _runtimes(experiment))
+    drift = drift_sentence(experiment, brief=True)
+    said += [Line(f"  drift     {one_line(drift)}")] if drift else []
+    return [*(Line(fit(text, columns), markup) for text, markup in said), *_power(experiment, columns)]
 
 
 def _power(experiment: Json, columns: int) -> list[Line]:
@@ -107,30 +108,3 @@ def _runtimes(experiment: Json) -> list[str]:
             said += f", {reading.text(rule, 'same')} of {reading.text(rule, 'total')} scores"
         lines.append(f"  runtimes  {second} like {first}: {said}")
     return lines
-
-
-def _reused(experiment: Json) -> str | None:
-    """Name the environment that an adapter comes from when it is not this one."""
-    training = reading.part(experiment, "training")
-    if training.get("reuse") != "semantic":
-        return None
-    differs = reading.part(training, "reused_from")
-    said = [
-        f"{one_line(name.rpartition('.')[2])} {one_line(old)} -> {one_line(new)}"
-        for name, (old, new) in differs.items()
-    ]
-    return f"  reused    from another environment: {', '.join(said)}"
-
-
-def _retrained(experiment: Json) -> str | None:
-    """Say what a retraining changed, None when there was nothing to compare with."""
-    found = reading.part(experiment, "training", "retrained")
-    if not found:
-        return None
-    if found.get("same_weights"):
-        return "  retrained the same weights as before, byte for byte"
-    largest = reading.number(found, "largest_difference")
-    apart = f"differ by at most {largest:.2g}" if largest is not None else "have other names or shapes"
-    changed, of = reading.number(found, "answers_changed"), reading.number(found, "answers")
-    answers = "old answers not stored" if changed is None else f"{changed} of {of} answers changed"
-    return f"  retrained weights {apart}; {answers}"
