@@ -41,8 +41,14 @@ def run(args: argparse.Namespace) -> Answer:
     tree = {"store": place, "runs": known, "adapters": adapters}
     warnings = [] if store is None else list(store.warnings)
     lines = list(runs.lines(known) if known else _lines(place, adapters))
-    page = runs.page(known) if args.html else ""
+    page = _page(known) if args.html else ""
     return Answer(lines, tree, warnings=warnings, rows=known or adapters, page=page)
+
+
+def _page(known: list[dict[str, Any]]) -> str:
+    from pytest_finetune.record.history_page import history_page
+
+    return history_page(known)
 
 
 def _adapter(store: Store, entry: Entry) -> dict[str, Any]:

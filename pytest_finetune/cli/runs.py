@@ -1,4 +1,4 @@
-"""The table of all runs in a store: in the terminal, as CSV and JSON rows, and as one HTML page."""
+"""The table of all runs in a store: in the terminal, as CSV and JSON rows."""
 
 from __future__ import annotations
 
@@ -30,11 +30,6 @@ _COUNTS: Final = ("look", "peak_bytes", "predicted_bytes")
 _WORDS: Final = ("created", "experiment", "task", "verdict", "primary", "reason", "key")
 ID_SHOWN: Final = 12
 """As many digits of a run's id and of an adapter's key as a table shows."""
-_STYLE: Final = (
-    ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:2rem}"
-    "table{border-collapse:collapse}th,td{text-align:left;padding:.3rem .8rem;border-bottom:1px solid #8886;"
-    "vertical-align:top}.ft-scroll{overflow-x:auto}caption{text-align:left;padding-bottom:.5rem}"
-)
 
 
 def run_of(entry: Entry) -> dict[str, Any]:
@@ -72,25 +67,6 @@ def cells(run: Run) -> tuple[str, ...]:
         "-" if run["peak_bytes"] is None else size(run["peak_bytes"]),
         (run["key"] or "-")[:ID_SHOWN],
         run["run"][:ID_SHOWN],
-    )
-
-
-def page(runs: Sequence[Run]) -> str:
-    """Return one page that needs no script and fetches nothing."""
-    from pytest_finetune.record.html import element, join, table
-
-    rows = [[*cells(run), run["reason"] or ""] for run in runs]
-    body = table([*HEAD, "why"], rows, f"{counted(len(runs), 'run')}, the newest first")
-    head = join(
-        [
-            element("meta", charset="utf-8"),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("title", "Fine-tuning history"),
-            element("style", _STYLE),
-        ]
-    )
-    return "<!doctype html>\n" + element(
-        "html", element("head", head), element("body", element("h1", "Fine-tuning history"), body), lang="en"
     )
 
 

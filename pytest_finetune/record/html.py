@@ -59,7 +59,7 @@ def table(
         element("tbody", *body),
         class_=class_,
     )
-    return element("div", inner, class_="ft-scroll", tabindex="0", role="region", aria_label=caption)
+    return element("div", inner, class_="ft-scroll", tabindex="0", role="group", aria_label=caption)
 
 
 def facts(pairs: Iterable[tuple[str, Child]], class_: str = "ft-facts") -> Html:

@@ -49,7 +49,7 @@ def summary_html(record: Json, answers: Answers) -> str:
     anchors = [f"ft-{place}" for place in range(1, len(runs) + 1)]
     # pytest-html names no viewport; without one a phone lays the page out for a desktop.
     viewport = element("meta", name="viewport", content="width=device-width, initial-scale=1")
-    parts = [viewport, element("style", Html(_asset("style.css") + page_css()))]
+    parts = [viewport, element("style", Html(asset("style.css") + page_css()))]
     parts += [element("p", str(note), class_="ft-alert") for note in reading.listed(record, "notes")]
     if len(runs) != 1:
         parts.append(
@@ -61,7 +61,7 @@ def summary_html(record: Json, answers: Answers) -> str:
         own = answers.get(reading.text(experiment, "name")) or {}
         parts.append(element("article", _experiment(experiment, record, own, anchor), class_="ft-experiment"))
     parts.append(_section("ft-tests", "Tests of the session", facts.tests(record)))
-    parts.append(element("script", Html(_asset("filter.js"))))
+    parts.append(element("script", Html(asset("filter.js"))))
     return element("div", *parts, class_="ft", lang="en")
 
 
@@ -70,7 +70,7 @@ def page_css() -> str:
 
     `summary_html` carries them already.
     """
-    return _asset("page.css")
+    return asset("page.css")
 
 
 def page_title(record: Json) -> str:
@@ -103,7 +103,7 @@ def _experiment(experiment: Json, record: Json, answers: Mapping[str, Sequence[J
     return join(
         [
             verdict.banner(experiment, record, anchor),
-            _contents(anchor, SECTIONS if judged else UNJUDGED),
+            _contents(experiment, anchor, SECTIONS if judged else UNJUDGED),
             *body,
             _pair(
                 _section(f"{anchor}-charter", "Charter", facts.charter(experiment)),
@@ -144,18 +144,22 @@ def _pair(*sections: Html) -> Html:
     return element("div", *sections, class_="ft-pair")
 
 
-def _contents(anchor: str, names: Mapping[str, str]) -> Html:
+def _contents(experiment: Json, anchor: str, names: Mapping[str, str]) -> Html:
     links = [element("a", short, href=f"#{anchor}-{name}") for name, short in names.items()]
-    return element("nav", join(links, " "), aria_label="Sections of this experiment", class_="ft-contents")
+    label = f"Sections of {reading.text(experiment, 'name', 'this experiment')}"
+    return element("nav", join(links, " "), aria_label=label, class_="ft-contents")
 
 
 def _section(anchor: str, title: str, body: Html) -> Html:
+    """Put a part under its title; its name for a screen reader begins with that of the experiment."""
+    experiment = anchor.rpartition("-")[0]
+    names = anchor if experiment == "ft" else f"{experiment} {anchor}"
     return element(
-        "section", element("h3", title, id=anchor), body, aria_labelledby=anchor, class_="ft-section"
+        "section", element("h3", title, id=anchor), body, aria_labelledby=names, class_="ft-section"
     )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
     """Read a style sheet or script of ours without its comments and line breaks."""
     source = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     return re.sub(r"\s+", " ", re.sub(r"/\*.*?\*/", "", source, flags=re.DOTALL)).strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,8 +49,14 @@ def test_kept_and_discarded_runs_stay_and_the_same_run_stands_there_once(
     rows = list(csv.DictReader(io.StringIO(history(capsys, project, "--csv"))))
     assert sorted(row["verdict"] for row in rows) == ["discard", "keep"]
     page = history(capsys, project, "--html")
-    assert "<td>discard</td>" in page
+    assert '<span aria-hidden="true">✕</span> discard</span>' in page
+    assert "<p>2 runs, the newest first: 1 keep, 1 discard</p>" in page
+    assert "<strong>+90.0 points</strong>" in page
+    assert "label 0.0% → 90.0% [" in page
+    assert "label: a gain of 10 points over the base model is excluded" in page
+    assert page.count('class="ft-plot ft-arm-tuned"') == 2
     assert "<script" not in page
+    assert not re.search(r"url\(|@import|https?://", page)
     collect(Store(project.path / ".finetune"), max_age_s=0.0, now_s=4e9)
     assert len(json.loads(history(capsys, project, "--json"))["runs"]) == 2
 

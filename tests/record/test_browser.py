@@ -10,12 +10,16 @@ from typing import Any, Final
 import pytest
 
 from benchmarks.chromium import AXE, CHROMIUM, NO_AXE, Browser, Tab
+from pytest_finetune.record.history_page import history_page
 from pytest_finetune.record.page import summary_html
 
 # What sticks out of the window; what may scroll by itself is apart.
 WIDE: Final = """[...document.querySelectorAll('.ft *')].filter(one =>
   !one.closest('.ft-scroll, svg, .ft-quiet, pre, details:not([open]) > :not(summary)')
   && one.getBoundingClientRect().right > innerWidth + 1).slice(0, 5).map(one => one.className || one.tagName)"""
+# Rows off the screen have no layout yet, and axe-core would hold their words against what lies there instead.
+ALL_OPEN: Final = """document.querySelectorAll('details').forEach(one => one.open = true);
+  document.querySelectorAll('.ft-row').forEach(one => one.style.contentVisibility = 'visible')"""
 OVERFLOW: Final = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 VISIBLE_ROWS: Final = "[...document.querySelectorAll('.ft-row')].filter(one => one.checkVisibility()).length"
 
@@ -71,19 +75,75 @@ def test_the_page_fits_a_phone(make: Callable[[str], Any], show: Callable[..., T
     assert tab.evaluate("document.querySelector('.ft h2').getBoundingClientRect().top") < 200
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("name", ["keep", "rich", "several", "gate_closed"])
+@pytest.mark.parametrize("width", [380, 1280])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("name", ["rich", "several", "gate_closed"])
 def test_axe_finds_nothing_serious(
-    make: Callable[[str], Any], show: Callable[..., Tab], name: str, dark: bool
+    make: Callable[[str], Any], show: Callable[..., Tab], name: str, dark: bool, width: int
 ) -> None:
     if not AXE.is_file():
         pytest.skip(NO_AXE)
     sample = make(name)
     for run in sample.record["experiments"]:
         del run["held_out"][12:]
-    tab = show(sample, dark=dark)
-    tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    tab = show(sample, width, dark=dark)
+    tab.evaluate(ALL_OPEN)
     assert tab.serious() == []
+
+
+RUN: Final = {
+    "created": "2026-11-25T15:37:13+00:00", "experiment": "finetune", "task": "t", "verdict": "keep", "undecided": False,
+    "primary": "priority", "rate": 0.9, "rate_low": 0.85, "rate_high": 0.94, "base_rate": 0.1, "gain": 0.8,
+    "gain_low": 0.7, "gain_high": 0.88, "look": 1, "seconds": 41.0, "peak_bytes": 6 << 30, "predicted_bytes": None,
+    "reason": "priority: a gain over the base model is demonstrated", "key": "3f" * 32, "run": "0a" * 32,
+}  # fmt: skip
+UNREACHED: Final = dict.fromkeys(name for name in RUN if name not in ("run", "created", "undecided"))
+
+
+@pytest.fixture
+def history(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Tab]]:
+    """Open the page of all runs: each verdict, one run that reached nothing, one with hostile text."""
+    hostile = "<script>document.documentElement.dataset.ran='yes'</script>\x1b[31m" + "verylongword" * 30
+    runs = [
+        RUN,
+        RUN | {"verdict": "discard", "gain": -0.2, "gain_low": -0.3, "gain_high": -0.1},
+        RUN | {"verdict": "iterate", "undecided": True},
+        {**RUN, **UNREACHED},
+        RUN | {"experiment": hostile, "reason": hostile, "primary": hostile, "key": hostile},
+    ]
+    page = tmp_path / "history.html"
+    page.write_text(history_page(runs), encoding="utf-8")
+    tabs: list[Tab] = []
+
+    def opened(width: int, **about: Any) -> Tab:
+        tabs.append(browser.open(page, width, **about))
+        return tabs[-1]
+
+    yield opened
+    for tab in tabs:
+        tab.close()
+
+
+@pytest.mark.parametrize("width", [380, 800, 1600])
+def test_the_page_of_all_runs_fits_runs_nothing_and_fetches_nothing(
+    history: Callable[..., Tab], width: int
+) -> None:
+    tab = history(width)
+    assert tab.evaluate(OVERFLOW) == 0
+    assert tab.evaluate(WIDE) == []
+    assert tab.evaluate("document.documentElement.dataset.ran ?? null") is None
+    assert tab.requests() == []
+    assert tab.evaluate("document.querySelectorAll('.ft-history tbody').length") == 5
+
+
+@pytest.mark.parametrize("width", [380, 1280])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing_serious_on_the_page_of_all_runs(
+    history: Callable[..., Tab], dark: bool, width: int
+) -> None:
+    if not AXE.is_file():
+        pytest.skip(NO_AXE)
+    assert history(width, dark=dark).serious() == []
 
 
 def test_without_scripts_every_row_is_there_and_no_dead_control(
