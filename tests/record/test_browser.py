@@ -224,6 +224,20 @@ def test_print_shows_what_is_folded_and_hides_what_is_pressed(
     assert tab.evaluate(tall) == 160
 
 
+@pytest.mark.parametrize("name", ["rich", "several", "gate_closed"])
+def test_paper_cuts_no_table_and_is_light(
+    make: Callable[[str], Any], show: Callable[..., Tab], name: str
+) -> None:
+    tab = show(make(name), 717, media="print", dark=True)  # the width of A4 between its margins
+    assert tab.evaluate(OVERFLOW) == 0
+    cut = "[...document.querySelectorAll('.ft-scroll, .ft pre')].filter(one => one.scrollWidth > one.clientWidth + 1).length"
+    assert tab.evaluate(cut) == 0
+    assert tab.evaluate("document.querySelectorAll('.ft-scroll').length") > 2
+    colour = "getComputedStyle(document.querySelector('.ft')).color"
+    assert tab.evaluate(colour) == show(make(name), 717).evaluate(colour)
+    assert tab.evaluate("document.querySelector('.ft-contents').checkVisibility()") is False
+
+
 def test_both_themes_have_colours_of_their_own(make: Callable[[str], Any], show: Callable[..., Tab]) -> None:
     colours = "[document.body, document.querySelector('.ft')].map(one => getComputedStyle(one)).map(one => [one.backgroundColor, one.color])"
     light, dark = (show(make("keep"), dark=dark).evaluate(colours) for dark in (False, True))

@@ -56,7 +56,7 @@ def _sliced(experiment: Json, name: str, places: Mapping[str, tuple[str, str]]) 
     head = ["slice", *map(arm_word, arms), "gain over base", "finding", "rows"]
     note = "A protected slice fails the rule where the tuned model is demonstrably worse on it; the others are hints."
     by = reading.text(rule, "slice", "slice")
-    dense = "ft-links ft-wide" if len(arms) > MOST_METERS else "ft-links"
+    dense = "ft-links ft-slices" + " ft-wide" * (len(arms) > MOST_METERS)
     return join([table(head, rows, f"{name} by {by}", dense), element("p", note, class_="ft-muted")])
 
 
@@ -88,7 +88,7 @@ def _by_tag(experiment: Json, places: Mapping[str, tuple[str, str]]) -> Html | N
     if not rows:
         return None
     note = "Slices are small: read them as hints, the decision does not use them."
-    grid = table(["tag", *map(arm_word, arms), "rows"], rows, f"{main} by tag", "ft-links")
+    grid = table(["tag", *map(arm_word, arms), "rows"], rows, f"{main} by tag", "ft-links ft-slices")
     return join([grid, element("p", note, class_="ft-muted")])
 
 
