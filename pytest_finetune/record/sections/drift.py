@@ -9,8 +9,7 @@ from pytest_finetune.record.drift import drift_sentence
 from pytest_finetune.record.html import Child, Html, element, facts, join, table
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.sections.evidence import with_span
-from pytest_finetune.record.sections.gains import p_words
-from pytest_finetune.record.wording import counted, figure, percent, rate_span
+from pytest_finetune.record.wording import counted, figure, p_words, percent, rate_span
 
 MOST_TEXT: Final = 400
 
