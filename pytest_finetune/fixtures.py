@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pytest_finetune.data.charter import Charter
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Row, Rows
-    from pytest_finetune.evaluation.arm import Arm
+    from pytest_finetune.evaluation.arm import Arm, Arms
     from pytest_finetune.evaluation.decision import Decision
     from pytest_finetune.evaluation.drift import Drift
     from pytest_finetune.evaluation.response import Response
@@ -120,6 +120,14 @@ def prompted(_finetune_experiment: ExperimentRun) -> Arm:
 def tuned(_finetune_experiment: ExperimentRun) -> Arm:
     """The tuned model's answers to the held-out prompts: ``.responses``, and ``tuned["rule"]`` is its score."""
     return _finetune_experiment.arm("tuned")
+
+
+@pytest.fixture(scope="session")
+def arms(_finetune_experiment: ExperimentRun) -> Arms:
+    """Every arm by its name: ``arms["champion"]`` is an arm like ``baseline`` and ``tuned``, asked when it is taken."""
+    from pytest_finetune.evaluation.arm import Arms
+
+    return Arms(_finetune_experiment.arms, _finetune_experiment.arm)
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,7 @@ FIXTURE_STAGES: Final[Mapping[str, Stage]] = {
     "baseline": Stage.COMPARISON,
     "prompted": Stage.COMPARISON,
     "tuned": Stage.COMPARISON,
+    "arms": Stage.COMPARISON,
     "runtime_match": Stage.COMPARISON,
     "drift": Stage.COMPARISON,
     "decision": Stage.DECISION,

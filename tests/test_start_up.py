@@ -121,6 +121,7 @@ def test_flags_markers_and_fixtures_are_documented(pytester: pytest.Pytester) ->
         "example",
         "score",
         "decision",
+        "arms",
         "runtime_match",
     ):
         assert f"\n{fixture}" in fixtures

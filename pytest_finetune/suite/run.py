@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, overlo
 
 import pytest
 
-from pytest_finetune.evaluation.arms import TUNED, asking_order, planned, unconstrained
+from pytest_finetune.evaluation.arms import PROMPTED, TUNED, asking_order, planned, unconstrained
 from pytest_finetune.evaluation.response import Response
 from pytest_finetune.markers import ExperimentRef, Stage
 from pytest_finetune.suite import (
@@ -336,7 +336,7 @@ class ExperimentRun:
         from pytest_finetune.evaluation.arm import Arm
 
         if name not in self.arms:
-            pytest.fail("there is no prompt-only arm: set prompt.few_shot in the experiment", pytrace=False)
+            pytest.fail(_no_arm(name, self.arms), pytrace=False)
         responses = {id_: as_response(answer) for id_, answer in self.answers(name).items()}
         return Arm(name, self.arms[name].runtime, responses, self._score)
 
@@ -378,6 +378,14 @@ class ExperimentRun:
                 f"{name}: exists inside a rule only: mark the test with @pytest.mark.eval_rule", pytrace=False
             )
         return PerRow(name)
+
+
+def _no_arm(name: str, known: Iterable[str]) -> str:
+    if name == PROMPTED:
+        return "there is no prompt-only arm: set prompt.few_shot in the experiment"
+    return (
+        f"there is no arm {name!r}; known: {', '.join(known)}: name another one under arms in the experiment"
+    )
 
 
 def as_response(answer: Answer) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +133,39 @@ def test_a_champion_that_is_not_there_is_named_before_the_training(
     assert result.ret == 1
     result.stdout.re_match_lines([f".*{message}"])
     assert "train" not in project.calls()
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "arms.md").read_text(encoding="utf-8")
+
+
+def test_tests_take_every_arm_by_its_name(project: Project) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    more = """
+def test_names(arms):
+    assert list(arms) == ["baseline", "tuned", "champion"]
+    assert "champion" in arms and "loser" not in arms and len(arms) == 3
+    assert repr(arms) == "<arms baseline, tuned, champion>"
+    assert arms["champion"]["label"].passed == 60
+    assert arms["champion"].responses["e000"].json() == {"label": "critical"}
+
+def test_unknown(arms):
+    arms["loser"]
+"""
+    written(project, 60)
+    with_arms(project, "  champion: {answers: theirs.jsonl}\n")
+    project.write({"test_arms.py": code.replace("priority", "label") + more})
+    result = project.run("--finetune", "test_arms.py")
+    result.assert_outcomes(passed=5, failed=1)  # with the two rules that they need
+    known = "there is no arm 'loser'; known: baseline, tuned, champion: name another one under arms in the experiment"
+    result.stdout.fnmatch_lines([f"*{known}*"])
+    stages = {test["nodeid"]: test["stage"] for test in project.record()["tests"]}
+    assert stages["test_arms.py::test_names"] == "comparison"
+
+
+def test_a_test_that_takes_arms_is_skipped_without_a_model(project: Project) -> None:
+    project.write({"test_arms.py": "def test_it(arms):\n    arms['tuned']\n"})
+    result = project.run("test_arms.py")
+    result.assert_outcomes(skipped=1)
 
 
 def test_a_promoted_bundle_is_a_champion_until_a_byte_of_it_changes(project: Project) -> None:
