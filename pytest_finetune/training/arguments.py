@@ -84,6 +84,8 @@ def sft_config(experiment: Experiment, checkpoints: Path, device: str) -> SFTCon
         "logging_nan_inf_filter": False,
         "report_to": [],
         "disable_tqdm": True,
+        # The mean is over the tokens of all processes; older releases of transformers leave that off.
+        **({"average_tokens_across_devices": True} if training.launcher.processes > 1 else {}),
         **training.sft,
     }
     try:

@@ -20,6 +20,7 @@ from typing import Any, Final, Never
 from pytest_finetune.training.exchange import Exchange, Failure
 from pytest_finetune.training.memory_error import OutOfMemoryError, advice
 from pytest_finetune.training.request import (
+    Progress,
     TrainingError,
     TrainingInterrupted,
     TrainingRequest,
@@ -57,7 +58,7 @@ def train_in_processes(request: TrainingRequest) -> TrainingResult:
             _raise(request, failures, log)
         result = _result(request, exchange)
     if result is None:
-        raise TrainingError(_ended(log, f"{_died(log, processes)}"))
+        raise TrainingError(_ended(log, _died(log, processes)))
     log.unlink(missing_ok=True)
     return dataclasses.replace(result, seconds=time.monotonic() - started)
 
@@ -110,10 +111,11 @@ def _run(request: TrainingRequest, exchange: Exchange, log: Path) -> None:
             running = launcher.poll() is None
             if stop.is_set():
                 exchange.ask_to_stop()
+            heard: list[tuple[Progress, int]] = []
             with contextlib.suppress(ValueError):  # a line that is no progress is no reason to stop
-                for progress, behind in exchange.told(offset):
-                    offset = behind
-                    request.progress(progress)
+                heard.extend(exchange.told(offset))
+            for progress, offset in heard:  # noqa: B007 (read in the next round)
+                request.progress(progress)
             if running:
                 time.sleep(_LOOK_EVERY_S)
 

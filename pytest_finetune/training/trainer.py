@@ -86,9 +86,9 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
             self._rows = len(self.train_dataset)
             self.train_dataset = ranks.with_filler(self.train_dataset)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+    def _get_train_sampler(self, *given: Any) -> Any:
         if self.args.world_size == 1:
-            return super()._get_train_sampler(train_dataset)
+            return super()._get_train_sampler(*given)
         dealt = self.args.per_device_train_batch_size * self.args.world_size
         seed = self.args.data_seed
         return ranks.SharedOrder(self._rows, dealt, seed, lambda: int(self.state.epoch or 0))
