@@ -42,7 +42,7 @@ def lease_gpu(
     GPU is visible.
     """
     cards = nvidia.visible()
-    choice = cards if wanted is None else cards[wanted : wanted + 1]
+    choice = [card for card in (cards if wanted is None else cards[wanted : wanted + 1]) if card.uuid]
     if not choice:
         return None
     try:

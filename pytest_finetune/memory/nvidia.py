@@ -132,8 +132,16 @@ def _from_nvml(nvml: Any, handle: Any) -> Budget:
 
 
 def _visible(nvml: Any) -> tuple[Card, ...]:
-    handles = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))
-    return shown([_text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles], os.environ.get(VISIBLE))
+    uuids = [_uuid_at(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+    return shown(uuids, os.environ.get(VISIBLE))
+
+
+def _uuid_at(nvml: Any, index: int) -> str:
+    """Return a card's UUID, nothing for one that the driver does not let us near: it keeps its number all the same."""
+    try:
+        return _text(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index)))
+    except nvml.NVMLError:
+        return ""
 
 
 def _handle(nvml: Any, index: int) -> Any:

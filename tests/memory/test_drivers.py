@@ -96,6 +96,27 @@ def test_cuda_visible_devices_renumbers_the_cards(monkeypatch: pytest.MonkeyPatc
         assert nvidia.card(0) is None
 
 
+@pytest.mark.usefixtures("no_masks")
+def test_a_card_that_the_driver_hides_keeps_its_number_and_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def uuid(index: int) -> str:
+        if index == 0:
+            raise NVMLError
+        return f"GPU-{index}"
+
+    def handle(uuid: str) -> str:
+        if not uuid:
+            raise NVMLError
+        return uuid
+
+    said = nvml(nvmlDeviceGetUUID=uuid, nvmlDeviceGetHandleByUUID=handle, nvmlDeviceGetCount=lambda: 2)
+    monkeypatch.setitem(sys.modules, "pynvml", said)
+    assert nvidia.card(0) is None
+    assert nvidia.card(1) is not None
+    assert [card.uuid for card in nvidia.visible()] == ["", "GPU-1"]
+
+
 @pytest.mark.parametrize(
     ("words", "uuids"),
     [

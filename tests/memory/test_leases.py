@@ -139,6 +139,15 @@ def test_where_cuda_is_awake_the_gpu_is_named_since_nothing_can_be_hidden(
         lease.release()
 
 
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_that_the_driver_hides_is_not_leased(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "visible", lambda: nvidia.shown(("", "GPU-b"), None))
+    lease = leases.lease_gpu(None, pytest.fail, pytest.fail)
+    assert lease is not None
+    assert lease.card == nvidia.Card("1", "GPU-b")
+    lease.release()
+
+
 def test_without_a_visible_gpu_there_is_nothing_to_lease(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
