@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_finetune.record.validate import problems
+
+from .test_outcomes import crash, discard, gate_closed, interrupt, iterate
 
 if TYPE_CHECKING:
     from .conftest import Project
@@ -32,6 +39,41 @@ def test_two_workers_write_the_record_of_a_serial_run(project: Project) -> None:
     key = lambda test: test["nodeid"]  # noqa: E731
     assert sorted(timeless(parallel["tests"]), key=key) == sorted(timeless(serial["tests"]), key=key)
     result.stdout.fnmatch_lines(["*KEEP*"])
+
+
+def without_place(record: dict[str, Any], store: str) -> Any:
+    """Return a record without times and without the name of its store."""
+    return timeless(json.loads(json.dumps(record).replace(store, "STORE")))
+
+
+@pytest.mark.parametrize("end", [iterate, discard, gate_closed, crash], ids=lambda end: str(end.__name__))
+def test_however_it_ends_two_workers_write_the_record_of_a_serial_run(
+    project: Project, end: Callable[[Project], None]
+) -> None:
+    end(project)
+    records = []
+    for store, workers in (("store-serial", ()), ("store-parallel", ("-n", "2"))):
+        result = project.run("--finetune", f"--finetune-store={store}", *workers, subprocess=True)
+        assert result.ret == 1
+        record = project.record()
+        assert problems(record) == []
+        record["tests"].sort(key=lambda test: test["nodeid"])
+        records.append(without_place(record, store))
+    serial, parallel = records
+    assert serial == parallel
+    assert serial["experiments"][0]["decision"]["verdict"] == ("discard" if end is discard else "iterate")
+
+
+def test_an_interrupted_worker_leaves_a_record_that_keeps_its_schema(project: Project) -> None:
+    interrupt(project)
+    result = project.run("--finetune", "-n", "2", subprocess=True)
+    record = project.record()
+    assert result.ret == record["exit_status"] == 2
+    assert problems(record) == []
+    (experiment,) = record["experiments"]
+    assert experiment["training"] is None
+    assert experiment["decision"] is None or experiment["decision"]["undecided"]
+    result.stdout.fnmatch_lines(["record: finetune-record/report.html"])
 
 
 def test_an_experiment_stays_on_one_worker_and_trains_once(project: Project) -> None:
