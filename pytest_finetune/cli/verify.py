@@ -20,6 +20,7 @@ from pytest_finetune.cli.verified import (
     tree,
     with_parts,
 )
+from pytest_finetune.cli.verify_run import ROWS, row_count
 from pytest_finetune.record.wording import counted
 
 if TYPE_CHECKING:
@@ -44,6 +45,21 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="run the rules in DIR again over the answers; runs the code in DIR",
     )
+    more.add_argument(
+        "--run",
+        dest="rows",
+        nargs="?",
+        const=ROWS,
+        type=row_count,
+        metavar="K",
+        help=f"load the adapter on its base and give K of its answers again (default: {ROWS})",
+    )
+    more.add_argument(
+        "--base",
+        type=Path,
+        metavar="DIR",
+        help="for --run: where the base model lies; its digest must be the recorded one",
+    )
     arguments.add_json(command)
 
 
@@ -62,6 +78,8 @@ def run(args: argparse.Namespace) -> Answer:
     folder: Path = args.bundle
     if not folder.is_dir():
         raise CommandError(f"{str(folder)!r}: there is no such folder")
+    if args.base is not None and args.rows is None:
+        raise CommandError("--base belongs to --run: without it no model is loaded")
     by = signer(args)
     try:
         found, bundle = verified(folder, by)
@@ -80,6 +98,10 @@ def _parts(bundle: Bundle, args: argparse.Namespace) -> Iterator[Part]:
         from pytest_finetune.cli.verify_rules import rules_again
 
         yield rules_again(bundle, args.rules)
+    if args.rows is not None:
+        from pytest_finetune.cli.verify_run import run_again
+
+        yield run_again(bundle, args.rows, args.base)
 
 
 def signer(args: argparse.Namespace) -> Path | Identity | None:

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]
 
 
+class Rendered(str):
+    """A text that a chat template has written: the special tokens stand in it, none is to be added."""
+
+    __slots__ = ()
+
+
 class Prompted(NamedTuple):
     """One row as it is asked: text, or chat messages that the base's own template turns into text."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_finetune.evaluation.answers import Answer
-from pytest_finetune.evaluation.prompts import Prompted
+from pytest_finetune.evaluation.prompts import Prompted, Rendered
 from pytest_finetune.evaluation.runtimes import AnsweringError, Runtime
 from pytest_finetune.evaluation.runtimes.transformers import TransformersRuntime
 from pytest_finetune.experiment import Generation
@@ -345,3 +345,37 @@ def test_an_adapter_that_lacks_weights_is_refused(
 def test_an_unknown_quantization_names_the_known() -> None:
     with pytest.raises(ValueError, match="quantization 'nf8': known are none, nf4, int8"):
         TransformersRuntime("models/x", quantization="nf8")
+
+
+def test_some_answers_are_given_again_in_the_batches_of_all(
+    runtime: TransformersRuntime, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = ask(*(f"{word} {'again ' * (place % 5)}" for place, word in enumerate(WORDS[:12])))
+    sampled = Generation(max_new_tokens=6, batch_size=4, do_sample=True, seed=7)
+    whole = runtime.answer(prompts, sampled, adapter)
+    sizes: list[int] = []
+    answer_batch = TransformersRuntime._answer_batch
+
+    def counted(self: Any, model: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        sizes.append(len(batch))
+        return answer_batch(self, model, batch, *args, **kwargs)
+
+    monkeypatch.setattr(TransformersRuntime, "_answer_batch", counted)
+    again = runtime.answer_again(prompts, [9, 4], sampled, adapter)
+    assert said(again) == said([whole[9], whole[4]])  # sampled alike: each batch has its own seed
+    assert sizes == [4]  # both stand in one batch of the three
+    assert runtime.answer_again([], [], sampled) == []
+
+
+def test_a_chat_as_the_template_wrote_it_is_asked_again_as_it_was(runtime: TransformersRuntime) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    begin = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    runtime.tokenizer.backend_tokenizer.post_processor = begin
+    chats = [[{"role": "user", "content": word}] for word in WORDS[:3]]
+    asked = [Prompted(f"r{line}", line, chat) for line, chat in enumerate(chats, 1)]
+    answers = runtime.answer(asked, GREEDY)
+    again = [Prompted(answer.id, answer.line, Rendered(answer.prompt)) for answer in answers]
+    assert said(runtime.answer(again, GREEDY)) == said(answers)
+    plain = runtime._encode(0, Prompted("r1", 1, answers[0].prompt)).ids
+    assert plain == [1, *runtime._encode(0, again[0]).ids]  # a plain text gets special tokens of its own

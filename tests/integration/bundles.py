@@ -136,12 +136,12 @@ def promote(project: Project, *args: str) -> Path:
 def doctor(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change the record and make everything agree with it again, by the package's own means."""
     file = bundle / "record.json"
-    before = json.loads(file.read_bytes())
     record = json.loads(file.read_bytes())
+    before = _fragment(bundle, record)
     change(record)
     page = bundle / "report.html"
     text = page.read_text(encoding="utf-8")
-    page.write_text(text.replace(_fragment(bundle, before), _fragment(bundle, record)), encoding="utf-8")
+    page.write_text(text.replace(before, _fragment(bundle, record)), encoding="utf-8")
     file.write_text(record_json(record), encoding="utf-8")
     (bundle / "decision.md").write_text(decision_note(record), encoding="utf-8")
     mend(bundle)

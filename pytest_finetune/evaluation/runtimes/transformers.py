@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_finetune.evaluation.answers import Answer
-from pytest_finetune.evaluation.prompts import Prompted
+from pytest_finetune.evaluation.prompts import Prompted, Rendered
 from pytest_finetune.evaluation.runtimes.attach import attach, check_whole_model, detach
 from pytest_finetune.evaluation.runtimes.divergence import Spoken, token_kl
 from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
@@ -103,8 +103,30 @@ class TransformersRuntime:
         batches hang on the prompts and the batch size alone. Raises AnsweringError for a prompt that leaves
         no room for the answer.
         """
+        answers = self._answers(prompts, generation, adapter, range(len(prompts)))
+        return [answers[at] for at in range(len(prompts))]
+
+    def answer_again(
+        self,
+        prompts: Sequence[Prompted],
+        rows: Sequence[int],
+        generation: Generation,
+        adapter: Path | None = None,
+    ) -> list[Answer]:
+        """Return the answers at these positions of `prompts`, as if all had been asked: in the same batches."""
+        answers = self._answers(prompts, generation, adapter, rows)
+        return [answers[at] for at in rows]
+
+    def _answers(
+        self,
+        prompts: Sequence[Prompted],
+        generation: Generation,
+        adapter: Path | None,
+        wanted: Container[int],
+    ) -> dict[int, Answer]:
+        """Answer every batch that holds a wanted position."""
         if not prompts:
-            return []
+            return {}
         encoded = [self._encode(at, asked) for at, asked in enumerate(prompts)]
         self._check_tokens(encoded)
         self._check_room(encoded, generation)
@@ -114,8 +136,11 @@ class TransformersRuntime:
         with surroundings(offline=self._source.local), self._with_adapter(adapter) as model:
             for number, start in enumerate(range(0, len(order), size)):
                 batch = order[start : start + size]
-                answers.update(self._answer_batch(model, batch, generation, seed=generation.seed + number))
-        return [answers[at] for at in range(len(prompts))]
+                if any(item.at in wanted for item in batch):
+                    answers.update(
+                        self._answer_batch(model, batch, generation, seed=generation.seed + number)
+                    )
+        return answers
 
     def token_kl(
         self, prompts: Sequence[Prompted], answers: Sequence[Answer], adapter: Path
@@ -142,7 +167,9 @@ class TransformersRuntime:
     def _encode(self, at: int, asked: Prompted) -> Encoded:
         tokenizer = self.tokenizer
         if isinstance(asked.prompt, str):
-            return Encoded(at, asked, asked.prompt, tokenizer(text=asked.prompt)["input_ids"])
+            special = not isinstance(asked.prompt, Rendered)
+            ids = tokenizer(text=asked.prompt, add_special_tokens=special)["input_ids"]
+            return Encoded(at, asked, asked.prompt, ids)
         if not tokenizer.chat_template:
             raise AnsweringError(
                 f"{asked.id}: the prompt is a chat, but the tokenizer of {self._source.name!r} has no chat "
