@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_finetune.memory.disk import DiskBudget
     from pytest_finetune.memory.hardware import Budget
     from pytest_finetune.memory.plan import MemoryPlan
-    from pytest_finetune.suite.answering import BaseModel
+    from pytest_finetune.suite.engine import BaseModel
     from pytest_finetune.suite.run import ExperimentRun
     from pytest_finetune.suite.training_step import Adapter
 

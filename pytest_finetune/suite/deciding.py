@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.evaluation.answers import ANSWERS_FILE
+from pytest_finetune.evaluation.arms import asking_order
 from pytest_finetune.record.case import case_of, judged_arms, rule_specs
 
 if TYPE_CHECKING:
@@ -161,3 +162,20 @@ def look_of(tree: Mapping[str, Any], rows: Iterable[Row]) -> Look:
         rules_sha256=rules_sha256(rule_specs(tree)),
         rows=frozenset(row.digest for row in rows),
     )
+
+
+def settled_look(run: ExperimentRun) -> int:
+    """Return which look this is, once every arm has answered; put it down, with the rules that changed since one."""
+    for arm in asking_order(run.arms):
+        run.answers(arm)
+    if run.experiment.drift.measure:
+        _ = run.drift
+    tree = run.tree()
+    look = look_of(tree, run.eval_rows)
+    book = run.session.store.looks
+    k = book.earlier(look)
+    run.note(("looks",), {"k": k, "rules_sha256": look.rules_sha256})
+    texts = {rule: facts["sha256"] for rule, facts in tree["rules"].items()}
+    for name in book.changed_after_look(texts, look.rows):
+        run.note(("rules", name, "changed_after_look"), True)
+    return k

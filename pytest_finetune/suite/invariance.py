@@ -59,9 +59,9 @@ def _paired(rows: Rows, scores: ArmScores) -> Iterator[tuple[Row, float | None]]
 def _one_arm(
     run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows, changed: Rows, arm: str, suite: str
 ) -> ArmScores:
+    from pytest_finetune.suite.arm_views import as_response
     from pytest_finetune.suite.confusion import Confusion
     from pytest_finetune.suite.rule_items import MESSAGE_CHARS, MESSAGES_KEPT, ArmScores, caller, outcome
-    from pytest_finetune.suite.run import as_response
 
     call = caller(item, Confusion())
     before = {

@@ -116,7 +116,7 @@ def _bundled_base(folder: Path, adapter_sha256: str) -> Any:
 def _same_base(run: ExperimentRun, place: str, base: Any) -> None:
     """Refuse an adapter of another base: PEFT puts it on without a word where the shapes agree."""
     from pytest_finetune.fingerprint.canonical import digest, plain
-    from pytest_finetune.suite.answering import base_of
+    from pytest_finetune.suite.engine import base_of
 
     if base is not None and digest(base) != digest(plain(base_of(run).training_parts())):
         raise AnsweringError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.evaluation.answers import ANSWERS_FILE
-from pytest_finetune.suite.answering import base_of, environment_of
+from pytest_finetune.suite.engine import base_of, environment_of
 
 if TYPE_CHECKING:
     from pytest_finetune.fingerprint import Key

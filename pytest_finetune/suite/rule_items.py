@@ -104,7 +104,7 @@ def scored(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows
 
 
 def _scores(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows) -> dict[str, ArmScores]:
-    from pytest_finetune.suite.run import as_response
+    from pytest_finetune.suite.arm_views import as_response
 
     if not len(rows):
         raise RuleBroken(f"{rows.path} holds no row to judge")
@@ -125,7 +125,7 @@ def scores_on(
     item: pytest.Function, rows: Sequence[Row], answers: Mapping[str, Answer]
 ) -> list[float | int | None]:
     """Return what a rule gives further answers, a score for each row (None: skipped)."""
-    from pytest_finetune.suite.run import as_response
+    from pytest_finetune.suite.arm_views import as_response
 
     responses = {id_: as_response(answer) for id_, answer in answers.items()}
     return [_number(value) for value in _arm_scores(caller(item, Confusion()), rows, responses).scores]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.suite import reuse, trainer_results
-from pytest_finetune.suite.answering import base_name, base_of, device_class, dtype_class
+from pytest_finetune.suite.engine import base_name, base_of, device_class, dtype_class
 from pytest_finetune.suite.planning import fit_of
 from pytest_finetune.suite.power_line import warn_before_training
 from pytest_finetune.suite.progress import ProgressLine
@@ -165,6 +165,7 @@ def _fill(run: ExperimentRun, key: Key, folder: Path, about: dict[str, Any], lin
         delta_nonzero=_changes(run, folder),
         held_out_loss=[dict(entry) for entry in result.held_out_loss],
         held_out_sha256=_digest_of(held_out),
+        held_out_file_sha256=run.eval_rows.sha256,
     )
 
 
@@ -199,9 +200,13 @@ def _release(run: ExperimentRun) -> None:
         run.runtime_named(name).release()
 
 
-def _aged(run: ExperimentRun, about: Mapping[str, Any]) -> list[str]:
+def _aged(run: ExperimentRun, about: Mapping[str, Any], *, reused: bool) -> list[str]:
     """Say when the held-out losses of a stored training are those of other rows than there are now."""
-    if not about.get("held_out_loss") or about["held_out_sha256"] == _digest_of(_held_out(run)):
+    if not reused or not about.get("held_out_loss"):
+        return []
+    if about.get("held_out_file_sha256") == run.eval_rows.sha256:  # the prompt is the same: it is in the key
+        return []
+    if about["held_out_sha256"] == _digest_of(_held_out(run)):
         return []
     return [
         "the held-out losses were taken on other rows: paths.eval_file has changed since this adapter was trained "
@@ -224,7 +229,7 @@ def _adapter(run: ExperimentRun, entry: Entry, *, reused: bool) -> Adapter:
             "tokens": about["tokens"],
             "trainable": about["trainable"],
             "parameters": about["parameters"],
-            "notes": [*about["notes"], *_aged(run, about)],
+            "notes": [*about["notes"], *_aged(run, about, reused=reused)],
             "held_out_loss": about.get("held_out_loss", []),
             "delta_nonzero": about["delta_nonzero"],
             "peak_bytes": about["peak_bytes"],

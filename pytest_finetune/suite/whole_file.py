@@ -42,8 +42,8 @@ def facts(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows)
 
 
 def _one_arm(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows, arm: str) -> ArmScores:
+    from pytest_finetune.suite.arm_views import as_response
     from pytest_finetune.suite.rule_items import MESSAGE_CHARS, ArmScores, RuleBroken, Score, outcome
-    from pytest_finetune.suite.run import as_response
 
     answers = run.answers(arm, rule.suite)
     score = Score()

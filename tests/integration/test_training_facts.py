@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from .conftest import Project
 
@@ -92,3 +94,18 @@ def test_a_full_training_that_changed_nothing_is_told(project: Project) -> None:
     project.save()
     project.run("--finetune")
     assert project.experiment()["training"]["delta_nonzero"] is False
+
+
+def test_an_unchanged_held_out_file_is_not_formatted_for_the_losses_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the file says is known by its checksum; the prompt is part of the adapter's key."""
+    with_held_out_losses(project)
+    project.run("--finetune")
+    assert project.experiment()["training"]["held_out_loss"]
+    monkeypatch.setattr(
+        "pytest_finetune.suite.training_step._held_out",
+        lambda run: pytest.fail("held-out rows were formatted"),
+    )
+    assert project.run("--finetune").ret == 0
+    assert project.experiment()["training"]["reused"]
