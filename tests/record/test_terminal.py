@@ -90,7 +90,7 @@ def test_facts_of_data_memory_and_training_are_one_line_each(make: Callable[[str
     shown = text_of(make("keep").record)
     assert "  data      480 rows to train on, 160 rows held out; 1 warning\n" in shown
     assert "  memory    431 MiB predicted of 12.0 GiB (CPU, 2 cores): fits\n" in shown
-    assert "  training  trained 120 steps in 41 s, loss 3.412 -> 0.081; adapter 3fa29c1b\n" in shown
+    assert "  training  120 steps in 41 s, loss 3.412 -> 0.081; adapter 3fa29c1b\n" in shown
     assert "  training  reused adapter 3fa29c1b (120 steps, loss 3.412 -> 0.081)\n" in text_of(
         make("iterate").record
     )

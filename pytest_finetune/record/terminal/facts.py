@@ -93,7 +93,7 @@ def _training(experiment: Json) -> str:
     steps = counted(reading.number(training, "steps"), "step")
     if training.get("reused"):
         return f"  training  reused adapter {key} ({steps}{fall})"
-    return f"  training  trained {steps} in {seconds}{fall}; adapter {key}"
+    return f"  training  {steps} in {seconds}{fall}; adapter {key}"
 
 
 def _runtimes(experiment: Json) -> list[str]:
