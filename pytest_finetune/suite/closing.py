@@ -56,6 +56,7 @@ class Closing:
         result = yield
         if self.record is None:
             self.page.drop()
+            self._refuse_without_evidence(session)
         if self.record is not None and self.state.settings.finetune:
             self.page.finish()
             self._promote(session)
@@ -68,6 +69,9 @@ class Closing:
         result = yield
         if self.record is not None:
             self._print(terminalreporter)
+        elif self.refusals:
+            terminalreporter.write_sep("=", "finetune")
+            self._print_promotion(terminalreporter)
         return result
 
     @pytest.hookimpl(optionalhook=True)
@@ -137,6 +141,16 @@ class Closing:
         assert self.record is not None
         self.refusals = promote(self.state, self.record, int(session.exitstatus))
         if self.refusals and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _refuse_without_evidence(self, session: pytest.Session) -> None:
+        """A promotion that was asked for and had no test to rest on is told, and the run is not green."""
+        if self.state.settings.promote is None or session.config.option.collectonly:
+            return
+        narrowed = self.state.narrowed()
+        why = f" (the run was narrowed: {', '.join(narrowed)})" if narrowed else ""
+        self.refusals = [f"no data, fit, rule or decision test ran{why}"]
+        if session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _print(self, terminalreporter: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_finetune.suite.dropped_rules import dropped_rules
 from pytest_finetune.suite.html_page import REPORT
 from pytest_finetune.suite.reuse import answered_elsewhere
 
@@ -51,6 +52,7 @@ def _refusals(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int
     for experiment in record["experiments"]:
         yield from lacking(experiment, record["tests"])
         yield from answered_elsewhere(state, experiment)
+        yield from dropped_rules(state, experiment)
     if not (state.settings.record / REPORT).is_file():
         yield "there is no report.html: install pytest-html"
 

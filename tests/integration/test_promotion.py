@@ -70,6 +70,133 @@ def test_a_narrowed_run_is_refused_with_the_reason(promotable: Project, args: li
     result.stdout.fnmatch_lines([f"not promoted: *{said}*"])
 
 
+HARD = """
+@pytest.mark.slow
+@pytest.mark.eval_rule(min_rate=0.95)
+def test_hard(response, example):
+    assert response.text == example.expected
+"""
+
+
+@pytest.fixture
+def with_a_failing_rule(promotable: Project) -> Project:
+    """A project that is red by one rule alone: its decision test asks for a verdict, not for keep."""
+    rules = promotable.path / "test_rules.py"
+    decision = "def test_decided(decision):\n    assert decision.verdict\n"
+    settings = "[pytest]\nmarkers = slow: takes its time\n"
+    promotable.write(
+        {"test_rules.py": rules.read_text() + HARD, "test_decision.py": decision, "pytest.ini": settings}
+    )
+    return promotable
+
+
+ALL_BUT_HARD = (
+    "test_data.py",
+    "test_fit.py",
+    "test_rules.py::test_label",
+    "test_rules.py::test_strict_json",
+    "test_decision.py",
+)
+
+
+@pytest.mark.parametrize(
+    ("args", "named", "ran"),
+    [
+        (("-k", "not hard"), "-k 'not hard'", "failed"),  # the decision brings its rules along
+        (("-k", "not hard and not decided"), "-k 'not hard and not decided'", "not run"),
+        (("-m", "not slow"), "-m 'not slow'", "failed"),
+        (("--deselect", "test_rules.py::test_hard"), "--deselect=test_rules.py::test_hard", "not run"),
+        (ALL_BUT_HARD, " ".join(ALL_BUT_HARD), "failed"),
+        (ALL_BUT_HARD[:-1], " ".join(ALL_BUT_HARD[:-1]), "not run"),
+        (("--ignore=test_rules.py",), "--ignore=*test_rules.py", None),
+    ],
+    ids=[
+        "k",
+        "k without the decision",
+        "m",
+        "deselect",
+        "node ids",
+        "node ids without the decision",
+        "ignore",
+    ],
+)
+def test_a_rule_that_is_left_out_is_no_way_to_a_bundle(
+    with_a_failing_rule: Project, args: tuple[str, ...], named: str, ran: str | None
+) -> None:
+    result = with_a_failing_rule.run("--finetune", "--finetune-promote", "-p", "no:cacheprovider", *args)
+    assert result.ret == 1
+    assert not (with_a_failing_rule.path / "artifacts").exists()
+    result.stdout.fnmatch_lines(
+        [f"not promoted: the run was narrowed ({named}): promote from a bare pytest *"]
+    )
+    if ran is not None:
+        result.stdout.fnmatch_lines([f"not promoted: finetune: rule 'hard' did not pass ({ran})"])
+
+
+def test_the_tests_that_failed_last_are_no_whole_run(with_a_failing_rule: Project) -> None:
+    project = with_a_failing_rule
+    project.write({"test_other.py": "import os\n\ndef test_other():\n    assert os.path.exists('mended')\n"})
+    rules = project.path / "test_rules.py"
+    rules.write_text(rules.read_text().replace(HARD, ""))
+    assert project.run("--finetune").ret == 1
+    project.write({"mended": ""})
+    result = project.run("--lf", "--finetune", "--finetune-promote")
+    assert not (project.path / "artifacts").exists()
+    said = "not promoted: no data, fit, rule or decision test ran (the run was narrowed: --lf)"
+    result.stdout.fnmatch_lines([said])
+    assert result.ret == 1
+    assert project.run("--collect-only", "-q", "--finetune", "--finetune-promote").ret == 0
+
+
+def test_the_rule_that_failed_last_is_run_again_alone_and_is_no_whole_run(
+    with_a_failing_rule: Project,
+) -> None:
+    project = with_a_failing_rule
+    assert project.run("--finetune").ret == 1
+    rules = project.path / "test_rules.py"
+    rules.write_text(rules.read_text().replace("min_rate=0.95", "min_rate=0.9"))
+    result = project.run("--lf", "--finetune", "--finetune-promote")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["not promoted: the run was narrowed (--lf): promote from a bare pytest *"])
+    assert not (project.path / "artifacts").exists()
+
+
+def test_a_failing_rule_that_was_taken_out_of_the_file_is_no_way_to_a_bundle(
+    with_a_failing_rule: Project,
+) -> None:
+    project = with_a_failing_rule
+    assert project.run("--finetune").ret == 1
+    rules = project.path / "test_rules.py"
+    whole = rules.read_text()
+    rules.write_text(whole.replace(HARD, ""))
+    said = (
+        "not promoted: finetune: rule 'hard' did not pass on these held-out rows (failed on 20*) and is gone: bring it "
+        "back, or hold out rows that it has not judged"
+    )
+    for _ in range(2):  # the run without the rule is remembered too, and changes nothing
+        result = project.run("--finetune", "--finetune-promote")
+        assert result.ret == 1
+        result.stdout.fnmatch_lines([said])
+        assert not (project.path / "artifacts").exists()
+    rules.write_text(
+        whole.replace("def test_hard", "def test_renamed").replace("min_rate=0.95", "min_rate=0.9")
+    )
+    assert project.run("--finetune", "--finetune-promote").ret == 1  # another name and another text
+    rules.write_text(whole.replace("min_rate=0.95", "min_rate=0.9"))  # changed in the open: told as changed
+    assert project.run("--finetune", "--finetune-promote").ret == 0
+
+
+def test_a_rule_that_passed_may_go_and_one_may_get_another_name(promotable: Project) -> None:
+    assert promotable.run("--finetune").ret == 0
+    rules = promotable.path / "test_rules.py"
+    text = rules.read_text().replace("def test_label", "def test_right_label")
+    rules.write_text(
+        text[: text.index("@pytest.mark.eval_rule(min_rate")]
+        + text[text.index("@pytest.mark.eval_rule(primary") :]
+    )
+    assert promotable.run("--finetune", "--finetune-promote").ret == 0
+
+
 def test_without_a_passed_fit_test_nothing_is_promoted(project: Project) -> None:
     result = project.run("--finetune", "--finetune-promote")
     assert result.ret == 1
