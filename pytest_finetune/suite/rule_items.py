@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +12,7 @@ import pytest
 from pytest_finetune.evaluation.arms import BASELINE, TUNED, asking_order
 from pytest_finetune.markers import PER_ROW, RuleMark
 from pytest_finetune.suite import invariance, whole_file
+from pytest_finetune.suite.broken_rules import RuleBroken, refuse_broken
 from pytest_finetune.suite.collection import place_of
 from pytest_finetune.suite.confusion import Confusion
 from pytest_finetune.suite.rule_marks import rule_of
@@ -32,10 +32,6 @@ MESSAGES_KEPT: Final = 300
 
 class NotSetUp(Exception):
     """A rule is to judge before its own fixtures are there."""
-
-
-class RuleBroken(Exception):
-    """The rule itself is broken, so it judges nothing."""
 
 
 @dataclass(slots=True)
@@ -203,31 +199,6 @@ def _is_timeout(failure: BaseException) -> bool:
             return True
         trace = trace.tb_next
     return False
-
-
-def refuse_broken(rule: RuleMark, found: Mapping[str, ArmScores]) -> None:
-    """Raise when every row of every arm ended in one and the same exception: that is the rule, not the answers."""
-    causes = [cause for arm in found.values() for cause in arm.causes]
-    first = causes[0] if causes else None
-    if first is None or isinstance(first, (AssertionError, json.JSONDecodeError)) or _about_the_answer(first):
-        return
-    if all(type(cause) is type(first) and str(cause) == str(first) for cause in causes):
-        where = _where(first)
-        raise RuleBroken(
-            f"{type(first).__name__}: {first} on all {len(causes)} answers of every arm{where}; "
-            "an error that no answer escapes is the rule's own"
-        ) from first
-
-
-def _about_the_answer(error: Exception) -> bool:
-    return type(error).__name__ == "NotJson" or type(error).__module__.startswith("jsonschema")
-
-
-def _where(error: Exception) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f" (line {trace.tb_lineno} of {trace.tb_frame.f_code.co_name})" if trace is not None else ""
 
 
 def _score_facts(rule: RuleMark, rows: Sequence[Row], found: Mapping[str, ArmScores]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ ALL: Final = "all rows"
 
 def facts(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows) -> dict[str, Any]:
     """Run the rule on every arm and return its facts; RuleBroken when it judges nothing."""
-    from pytest_finetune.suite.rule_items import RuleBroken, refuse_broken
+    from pytest_finetune.suite.broken_rules import RuleBroken, refuse_broken
 
     if not len(rows):
         raise RuleBroken(f"{rows.path} holds no row to judge")
@@ -43,7 +43,8 @@ def facts(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows)
 
 def _one_arm(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows, arm: str) -> ArmScores:
     from pytest_finetune.suite.arm_views import as_response
-    from pytest_finetune.suite.rule_items import MESSAGE_CHARS, ArmScores, RuleBroken, Score, outcome
+    from pytest_finetune.suite.broken_rules import RuleBroken
+    from pytest_finetune.suite.rule_items import MESSAGE_CHARS, ArmScores, Score, outcome
 
     answers = run.answers(arm, rule.suite)
     score = Score()
