@@ -73,6 +73,10 @@ class BundledRun(ExperimentRun):
         """Refuse: a rule sees answers."""
         raise NotInBundle("it asks for a model, and stored answers are judged here")
 
+    def runtime_named(self, name: str) -> NoReturn:
+        """Refuse: nothing is asked here."""
+        raise NotInBundle("it asks for a model, and stored answers are judged here")
+
     def answers_to(self, plan: ArmPlan, suite: str | None = None) -> Mapping[str, Answer]:
         """Return the recorded answers of an arm by row id."""
         name = label(plan.name, suite)
@@ -86,7 +90,7 @@ class BundledRun(ExperimentRun):
         found = (Answer(**answer) for answer in self.bundle.answers(self.recorded, name))
         return {answer.id: answer for answer in found}
 
-    def _read(self, relative: str, split: str) -> Rows:
+    def read(self, relative: str, split: str) -> Rows:
         """Read rows from the bundle, else from the project that the rules lie in, else from the record."""
         from pytest_finetune.data.rows import read_rows
 

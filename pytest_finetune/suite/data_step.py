@@ -68,7 +68,7 @@ def suite_of(run: ExperimentRun, suite: str) -> Rows:
         pytest.fail(
             f"eval_rule(suite={suite!r}): no such suite under paths.suites; known: {known}", pytrace=False
         )
-    return run.once(f"suite {suite}", lambda: read(run, suites[suite], suite))
+    return run.once(f"suite {suite}", lambda: run.read(suites[suite], suite))
 
 
 def check(run: ExperimentRun) -> None:

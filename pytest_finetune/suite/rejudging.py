@@ -98,7 +98,8 @@ class Judge:
         if report.failed or report.skipped:
             told = self.found["rules"].get(self.names.get(report.nodeid))
             if told is not None and "error" not in told:
-                told["error"] = _why(report) or report.outcome
+                why, absent = _why(report) or report.outcome, f"{NotInBundle.__name__}: "
+                told["unchecked" if absent in why else "error"] = why.rpartition(absent)[2]
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep what could not be collected."""

@@ -106,12 +106,16 @@ class ExperimentRun:
     @step
     def train_rows(self) -> Rows:
         """The training rows."""
-        return data_step.read(self, self.experiment.paths.train_file, "train")
+        return self.read(self.experiment.paths.train_file, "train")
 
     @step
     def eval_rows(self) -> Rows:
         """The held-out rows."""
-        return data_step.read(self, self.experiment.paths.eval_file, "eval")
+        return self.read(self.experiment.paths.eval_file, "eval")
+
+    def read(self, relative: str, split: str) -> Rows:
+        """Read a file of rows; `train_rows`, `eval_rows` and `rows_of` do it once for each."""
+        return data_step.read(self, relative, split)
 
     def rows_of(self, suite: str | None) -> Rows:
         """Return the held-out rows of a suite; None is `eval_file`."""

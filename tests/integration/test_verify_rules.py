@@ -184,6 +184,18 @@ def test_a_rule_that_reads_what_only_the_rows_hold_is_not_checked_without_them(
     assert "5 rules of" in said
 
 
+def test_a_rule_that_asks_for_a_model_is_not_checked(
+    made: tuple[Path, Path], rules: Path, verify: Verify
+) -> None:
+    asks = "def test_known_rows_only(response, example, base_model):"
+    rewrite(rules / "test_rules.py", "def test_known_rows_only(response, example):", asks)
+    code, said = verify(made[0], "--rules", rules)
+    assert code == 0, said
+    why = "it asks for a model, and stored answers are judged here"
+    assert f"it does not prove the outcomes of known_rows_only (not checked: {why})" in said
+    assert "5 rules of" in said
+
+
 def test_a_folder_without_rules_of_this_experiment_is_a_mistake(
     made: tuple[Path, Path], tmp_path: Path, verify: Verify
 ) -> None:
