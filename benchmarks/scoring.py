@@ -20,8 +20,8 @@ from pytest_finetune.data.rows import Row
 from pytest_finetune.evaluation.decision import decide
 from pytest_finetune.evaluation.response import Response
 from pytest_finetune.record.case import case_of
-from pytest_finetune.suite.confusion import Confusion
-from pytest_finetune.suite.rule_items import ArmScores, outcome
+from pytest_finetune.suite.items.confusion import Confusion
+from pytest_finetune.suite.items.rule_items import ArmScores, outcome
 
 LABELS = ("critical", "high", "medium", "low")
 CONTRACT = Contract(None, None, output_format="json", labels=LabelRules("label", LABELS))

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from pytest_finetune.memory.disk import DiskBudget
     from pytest_finetune.memory.hardware import Budget
     from pytest_finetune.memory.plan import MemoryPlan
-    from pytest_finetune.suite.engine import BaseModel
     from pytest_finetune.suite.run import ExperimentRun
-    from pytest_finetune.suite.training_step import Adapter
+    from pytest_finetune.suite.steps.engine import BaseModel
+    from pytest_finetune.suite.steps.training_step import Adapter
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +81,7 @@ def memory_plan(_finetune_experiment: ExperimentRun) -> MemoryPlan:
 @pytest.fixture(scope="session")
 def disk_budget(_finetune_experiment: ExperimentRun) -> DiskBudget:
     """What is free on the disk where the store lies: ``assert memory_plan.disk <= disk_budget``."""
-    from pytest_finetune.suite.planning import disk_of
+    from pytest_finetune.suite.steps.planning import disk_of
 
     return disk_of(_finetune_experiment)
 
@@ -148,7 +148,7 @@ def drift(_finetune_experiment: ExperimentRun) -> Drift:
 
     ``.changed`` (share of answers), ``.interval``, ``.mean_kl``, ``.max_kl`` (nats), ``.forgets``, ``.rows``.
     """
-    from pytest_finetune.suite.drifting import asked_for
+    from pytest_finetune.suite.steps.drifting import asked_for
 
     return asked_for(_finetune_experiment)
 

@@ -146,7 +146,7 @@ def rule_mark(mark: pytest.Mark, default_name: str, parameters: str = "") -> Rul
 
     `parameters` is the ``[id]`` of a parametrised rule; it is part of its name.
     """
-    from pytest_finetune.suite.rule_arguments import KNOWN, mistakes
+    from pytest_finetune.suite.items.rule_arguments import KNOWN, mistakes
 
     if mark.args:
         known = ", ".join(KNOWN)

@@ -186,8 +186,8 @@ def _check_promotion(option: Any, config: pytest.Config) -> None:
             "store may be written (-o finetune_store_readonly=false where the ini file says so)"
         )
     if option.finetune_sign:
-        from pytest_finetune.record.bundle_manifest import BundleError
-        from pytest_finetune.record.signing import SIGSTORE, require
+        from pytest_finetune.record.bundle.manifest import BundleError
+        from pytest_finetune.record.bundle.signing import SIGSTORE, require
 
         key = option.finetune_sign
         try:

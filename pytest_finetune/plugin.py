@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "finetune-fixtures")
     state = session.begin(config)
     if not xdist.is_worker(config):
-        from pytest_finetune.suite.closing import Closing
+        from pytest_finetune.suite.closing.ending import Closing
 
         config.pluginmanager.register(Closing(state), "finetune-closing")
         if xdist.is_distributed(config):
@@ -90,7 +90,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
     """Run an `eval_rule` on every held-out row and arm."""
     if pyfuncitem.get_closest_marker("eval_rule") is None:
         return None
-    from pytest_finetune.suite.rule_items import run_rule_item
+    from pytest_finetune.suite.items.rule_items import run_rule_item
 
     run_rule_item(_state(pyfuncitem.config), pyfuncitem)
     return True

@@ -89,7 +89,7 @@ class FinetuneSession:
         return self.chosen.name
 
     def _note_hardware(self) -> None:
-        from pytest_finetune.suite.header import hardware
+        from pytest_finetune.suite.steps.header import hardware
 
         for run in self._runs.values():
             run.note(("hardware",), hardware(self))
@@ -232,7 +232,7 @@ class FinetuneSession:
     def _refuse_bad_rule(self, item: pytest.Item, place: collection.Place) -> None:
         if item.get_closest_marker("eval_rule") is None:
             return
-        from pytest_finetune.suite.rule_marks import duplicate, rule_of
+        from pytest_finetune.suite.items.rule_marks import duplicate, rule_of
 
         try:
             rule_of(item)
@@ -253,7 +253,7 @@ class FinetuneSession:
         if place.stage is Stage.RULES and self.settings.finetune:
             self._note_rule_that_never_ran(place, item, report)
         if report.when == "call" and place.experiment in self._runs and place.experiment is not None:
-            from pytest_finetune.suite.junit import properties
+            from pytest_finetune.suite.closing.junit import properties
 
             item.user_properties += properties(self._runs[place.experiment], place.stage, item)
         self.outbox.send(report, place.stage.word, name)
@@ -262,7 +262,7 @@ class FinetuneSession:
         self, place: collection.Place, item: pytest.Item, report: pytest.TestReport
     ) -> None:
         """Put down why a rule judged nothing, so that the decision can say it."""
-        from pytest_finetune.suite.rule_marks import not_set_up
+        from pytest_finetune.suite.items.rule_marks import not_set_up
 
         run = self._runs.get(place.experiment) if place.experiment else None
         found = not_set_up(item, report) if run is not None else None

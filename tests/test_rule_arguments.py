@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_finetune.suite.rule_arguments import mistakes
+from pytest_finetune.suite.items.rule_arguments import mistakes
 
 
 @pytest.mark.parametrize(

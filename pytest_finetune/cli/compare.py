@@ -34,7 +34,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     """Compare."""
     from pytest_finetune.cli.which_run import find
-    from pytest_finetune.record.compared import compared
+    from pytest_finetune.record.comparison.runs import compared
 
     store = existing_store_of(args)
     found = compared(find(args.a, store), find(args.b, store))

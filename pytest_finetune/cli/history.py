@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def _page(known: list[dict[str, Any]]) -> str:
-    from pytest_finetune.record.history_page import history_page
+    from pytest_finetune.record.page.history import history_page
 
     return history_page(known)
 

@@ -47,7 +47,7 @@ class Project:
     def tokenization(self) -> Tokenization | None:
         """How rows become tokens; None when the base model's tokenizer is not here or cannot be read."""
         from pytest_finetune.data.chat_template import TemplateError
-        from pytest_finetune.suite.tokens import tokenization_of
+        from pytest_finetune.suite.steps.tokens import tokenization_of
 
         try:
             return tokenization_of(self.experiment)

@@ -16,7 +16,7 @@ from pytest_finetune.record.wording import counted, one_line, size
 
 if TYPE_CHECKING:
     from pytest_finetune.publish import Parcel, Pushed, Target
-    from pytest_finetune.record.verify import Problem
+    from pytest_finetune.record.bundle.verify import Problem
 
 HELP = "push a bundle that verifies to a branch of the Hub or to a tracking server of MLflow"
 DESCRIPTION = (
@@ -47,7 +47,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     """Push."""
     from pytest_finetune.publish import HubTarget, Parcel, PushError, parse
-    from pytest_finetune.record.bundle_manifest import BundleError
+    from pytest_finetune.record.bundle.manifest import BundleError
 
     folder: Path = args.bundle
     try:

@@ -24,8 +24,8 @@ from pytest_finetune.cli.verify_run import ROWS, row_count
 from pytest_finetune.record.wording import counted
 
 if TYPE_CHECKING:
-    from pytest_finetune.record.signing import Identity
-    from pytest_finetune.record.verify import Bundle, Problem
+    from pytest_finetune.record.bundle.signing import Identity
+    from pytest_finetune.record.bundle.verify import Bundle, Problem
 
 HELP = "check a promoted bundle: its files, its record, its decision, its signature"
 DESCRIPTION = (
@@ -73,7 +73,7 @@ def add_signature(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     """Verify."""
-    from pytest_finetune.record.bundle_manifest import BundleError
+    from pytest_finetune.record.bundle.manifest import BundleError
 
     folder: Path = args.bundle
     if not folder.is_dir():
@@ -106,7 +106,7 @@ def _parts(bundle: Bundle, args: argparse.Namespace) -> Iterator[Part]:
 
 def signer(args: argparse.Namespace) -> Path | Identity | None:
     """Return the key or identity that the arguments name; CommandError when they contradict."""
-    from pytest_finetune.record.signing import Identity
+    from pytest_finetune.record.bundle.signing import Identity
 
     if bool(args.identity) != bool(args.identity_issuer):
         raise CommandError(
@@ -119,7 +119,7 @@ def signer(args: argparse.Namespace) -> Path | Identity | None:
 
 def verified(folder: Path, signer: Path | Identity | None) -> tuple[Findings, Bundle]:
     """Check a bundle; BundleError when it has no manifest that can be read."""
-    from pytest_finetune.record.verify import content_problems, file_problems, open_bundle
+    from pytest_finetune.record.bundle.verify import content_problems, file_problems, open_bundle
 
     bundle = open_bundle(folder)
     problems, checked = file_problems(bundle), []
@@ -144,9 +144,9 @@ def verified(folder: Path, signer: Path | Identity | None) -> tuple[Findings, Bu
 
 
 def _signature(bundle: Bundle, signer: Path | Identity | None) -> tuple[list[Problem], str]:
-    from pytest_finetune.record.bundle_manifest import SIGNATURE, BundleError
-    from pytest_finetune.record.signing import check_signature
-    from pytest_finetune.record.verify import Problem
+    from pytest_finetune.record.bundle.manifest import SIGNATURE, BundleError
+    from pytest_finetune.record.bundle.signing import check_signature
+    from pytest_finetune.record.bundle.verify import Problem
 
     if signer is None:
         return [], "there, NOT checked: name the key with --public-key" if bundle.signed else "none"

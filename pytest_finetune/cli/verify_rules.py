@@ -16,7 +16,7 @@ from pytest_finetune.evaluation.wording import listed
 from pytest_finetune.record.wording import counted
 
 if TYPE_CHECKING:
-    from pytest_finetune.record.verify import Bundle
+    from pytest_finetune.record.bundle.verify import Bundle
 
 _SAID_CHARS: Final = 2_000
 _ALONE: Final = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_XDIST_WORKER")
@@ -25,7 +25,7 @@ _ALONE: Final = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_XDIST_WORKER")
 
 def rules_again(bundle: Bundle, rules: Path) -> Part:
     """Run the rules that lie in a folder, or a file, over the answers in the bundle."""
-    from pytest_finetune.record.rejudged import rejudged
+    from pytest_finetune.record.bundle.rejudged import rejudged
 
     if not rules.exists():
         raise CommandError(f"--rules {str(rules)!r}: there is no such folder")
@@ -57,7 +57,7 @@ def _run(bundle: Path, rules: Path) -> dict[str, Any]:
             sys.executable,
             "-P",
             "-m",
-            "pytest_finetune.suite.rejudging",
+            "pytest_finetune.suite.items.rejudging",
             str(bundle),
             str(rules),
             scratch,

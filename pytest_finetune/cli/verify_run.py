@@ -12,8 +12,8 @@ from pytest_finetune.record.wording import counted, one_line
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment
-    from pytest_finetune.record.reproduced import Reproduced
-    from pytest_finetune.record.verify import Bundle
+    from pytest_finetune.record.bundle.reproduced import Reproduced
+    from pytest_finetune.record.bundle.verify import Bundle
 
 ROWS: Final = 5
 _ANSWER_CHARS: Final = 120
@@ -31,8 +31,8 @@ def row_count(text: str) -> int:
 def run_again(bundle: Bundle, count: int, named: Path | None) -> Part:
     """Load the adapter on the base and ask some held-out rows again."""
     from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
-    from pytest_finetune.record.reproduced import reproduced
-    from pytest_finetune.record.verify import Problem
+    from pytest_finetune.record.bundle.reproduced import reproduced
+    from pytest_finetune.record.bundle.verify import Problem
     from pytest_finetune.training.request import TrainingError
 
     experiment = bundle.resolved()
@@ -68,7 +68,7 @@ def run_again(bundle: Bundle, count: int, named: Path | None) -> Part:
 def _base(bundle: Bundle, experiment: Experiment, named: Path | None) -> Path:
     """Return the base model's folder; CommandError unless it has the recorded digest."""
     from pytest_finetune.fingerprint import base_digest
-    from pytest_finetune.record.reproduced import base_differs
+    from pytest_finetune.record.bundle.reproduced import base_differs
 
     base = named if named is not None else _recorded_base(bundle, experiment)
     if not base.is_dir():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.cli.runs import ID_SHOWN, run_of
 from pytest_finetune.record import reading
-from pytest_finetune.record.stored_run import NoRun, StoredRun, run_in_folder
+from pytest_finetune.record.comparison.stored_run import NoRun, StoredRun, run_in_folder
 from pytest_finetune.record.summary import RUN
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Final
 from pytest_finetune.publish.hub_repository import Branch, RemoteFile, Repository
 from pytest_finetune.publish.parcel import Parcel, Pushed, PushError
 from pytest_finetune.publish.target import HubTarget
-from pytest_finetune.record.bundle_manifest import MANIFEST, SIGNATURE, BundleError, parse
+from pytest_finetune.record.bundle.manifest import MANIFEST, SIGNATURE, BundleError, parse
 from pytest_finetune.record.wording import counted, one_line, size
 
 _RULES: Final = ".gitattributes"  # what the Hub itself puts into every repository

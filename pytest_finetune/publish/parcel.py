@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_finetune.record import reading
-from pytest_finetune.record.bundle_manifest import MANIFEST, SIGNATURE
-from pytest_finetune.record.verify import Bundle
+from pytest_finetune.record.bundle.manifest import MANIFEST, SIGNATURE
+from pytest_finetune.record.bundle.verify import Bundle
 
 
 class PushError(Exception):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_finetune.markers import RuleMark
-    from pytest_finetune.suite.rule_items import ArmScores
+    from pytest_finetune.suite.items.rule_items import ArmScores
 
 
 class RuleBroken(Exception):

@@ -9,7 +9,9 @@ import pytest
 
 from pytest_finetune.evaluation.arms import TUNED, planned, unconstrained
 from pytest_finetune.markers import ExperimentRef, Stage
-from pytest_finetune.suite import (
+from pytest_finetune.suite.evidence import Fact, grow, remember
+from pytest_finetune.suite.items.per_row import PerRow
+from pytest_finetune.suite.steps import (
     answering,
     arm_views,
     data_step,
@@ -19,9 +21,7 @@ from pytest_finetune.suite import (
     planning,
     training_step,
 )
-from pytest_finetune.suite.evidence import Fact, grow, remember
-from pytest_finetune.suite.per_row import PerRow
-from pytest_finetune.suite.step import Parts, step
+from pytest_finetune.suite.steps.step import Parts, step
 
 if TYPE_CHECKING:
     from pytest_finetune.data.charter import Charter
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from pytest_finetune.memory.hardware import Budget
     from pytest_finetune.memory.plan import MemoryPlan
     from pytest_finetune.session import FinetuneSession
-    from pytest_finetune.suite.engine import BaseModel
-    from pytest_finetune.suite.training_step import Adapter
+    from pytest_finetune.suite.steps.engine import BaseModel
+    from pytest_finetune.suite.steps.training_step import Adapter
 
 T = TypeVar("T")
 
@@ -205,21 +205,21 @@ class ExperimentRun:
     @step
     def noise(self) -> tuple[Mapping[str, Answer], ...]:
         """The further answers of the base to the held-out rows."""
-        from pytest_finetune.suite.noise import noise_of
+        from pytest_finetune.suite.steps.noise import noise_of
 
         return noise_of(self)
 
     @step
     def best_prompt(self) -> str:
         """The best of the hand-written prompts."""
-        from pytest_finetune.suite.candidates import best_prompt_of
+        from pytest_finetune.suite.steps.candidates import best_prompt_of
 
         return best_prompt_of(self)
 
     @step
     def looks(self) -> int:
         """Which look at these held-out rows this is; settled once all arms have answered."""
-        from pytest_finetune.suite.deciding import settled_look
+        from pytest_finetune.suite.steps.deciding import settled_look
 
         return settled_look(self)
 
@@ -229,13 +229,13 @@ class ExperimentRun:
 
     def decision(self) -> Decision:
         """Return the decision over everything that is known by now."""
-        from pytest_finetune.suite.deciding import decided
+        from pytest_finetune.suite.steps.deciding import decided
 
         return decided(self, self.tree())
 
     def runtime_match(self) -> tuple[RuntimeMatch, ...]:
         """Return the agreement between runtimes; an experiment that names one runtime has none."""
-        from pytest_finetune.suite.deciding import matches
+        from pytest_finetune.suite.steps.deciding import matches
 
         for plan in self.arms.values():
             if plan.name.partition("@")[0] == TUNED:

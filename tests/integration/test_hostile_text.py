@@ -98,7 +98,7 @@ def test_a_blocked_test_shows_foreign_text_and_does_not_obey_it(project: Project
 
 
 def test_a_cell_of_another_plugin_is_left_alone() -> None:
-    from pytest_finetune.suite.html_safety import escape_test_id
+    from pytest_finetune.suite.closing.html_safety import escape_test_id
 
     cells = ["<td>own <b>cell</b></td>", '<td class="col-testId">a.py::test_<b>::setup</td>']
     escape_test_id("a.py::test_<b>", cells)

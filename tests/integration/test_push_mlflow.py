@@ -20,8 +20,8 @@ import pytest
 
 from pytest_finetune.cli import main
 from pytest_finetune.publish import MlflowTarget, Parcel, tracking
-from pytest_finetune.record.bundle_manifest import MANIFEST
-from pytest_finetune.record.verify import open_bundle
+from pytest_finetune.record.bundle.manifest import MANIFEST
+from pytest_finetune.record.bundle.verify import open_bundle
 
 from .bundles import doctor, new_project, promote, seal
 

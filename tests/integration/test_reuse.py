@@ -126,7 +126,7 @@ def test_fits(experiment):
 
 # A session that keys its answers by the old environment: what a fault in the key would do.
 AS_IF_ANSWERED_THERE = """
-from pytest_finetune.suite import answering, reuse  # reuse keeps the real one
+from pytest_finetune.suite.steps import answering, reuse  # reuse keeps the real one
 here = answering.environment_of
 answering.environment_of = lambda run: {**here(run), "torch": "2.12.0"}
 """

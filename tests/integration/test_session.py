@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_finetune.suite.html_safety import named
+from pytest_finetune.suite.closing.html_safety import named
 
 if TYPE_CHECKING:
     from .conftest import Project

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_finetune.record.github import error_annotations, outputs, step_summary
 from pytest_finetune.record.note import decision_note
-from pytest_finetune.record.page import page_title, summary_html
+from pytest_finetune.record.page.document import page_title, summary_html
 from pytest_finetune.record.terminal import MAX_LINES, summary_lines
 from pytest_finetune.record.validate import problems
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_finetune.record import svg
 from pytest_finetune.record.differences import marked
+from pytest_finetune.record.page import svg
 from pytest_finetune.record.wording import (
     counted,
     duration,

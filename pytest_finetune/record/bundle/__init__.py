@@ -1,0 +1,1 @@
+"""The promotion bundle, how it is signed, and every check of it."""

@@ -1,0 +1,112 @@
+"""Promotion: a bundle exists only on positive evidence, and a refusal says what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_finetune.suite.closing.html_page import REPORT
+from pytest_finetune.suite.dropped_rules import dropped_rules
+from pytest_finetune.suite.steps.reuse import answered_elsewhere
+
+if TYPE_CHECKING:
+    from pytest_finetune.experiment import Experiment
+    from pytest_finetune.record.bundle.folder import BundleSource
+    from pytest_finetune.session import FinetuneSession
+
+
+def promote(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int) -> list[str]:
+    """Write a bundle for each experiment, or return every reason why none is written."""
+    from pytest_finetune.record.bundle.folder import BundleError, refuse_other, write_bundle
+
+    refusals = list(dict.fromkeys(_refusals(state, record, exitstatus)))
+    if refusals:
+        return refusals
+    try:
+        planned = [
+            (_target(state, one, several=len(record["experiments"]) > 1), _source(state, record, one))
+            for one in record["experiments"]
+        ]
+        for target, source in planned:  # all of them before the first is written
+            refuse_other(target, source.adapter_sha256)
+        for target, source in planned:
+            write_bundle(target, source)
+            state.store.notes.pin("adapters", source.experiment["training"]["adapter_key"], "promoted")
+            state.promoted.append(str(target))
+    except (BundleError, OSError) as error:
+        return [str(error)]
+    return []
+
+
+def _refusals(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int) -> Iterator[str]:
+    from pytest_finetune.record.bundle.earned import lacking
+
+    if exitstatus != 0:
+        yield f"the run is not green (exit status {exitstatus})"
+    narrowed = state.narrowed()
+    if narrowed:
+        yield f"the run was narrowed ({', '.join(narrowed)}): promote from a bare pytest --finetune --finetune-promote"
+    if not record["experiments"]:
+        yield "no experiment ran"
+    for experiment in record["experiments"]:
+        yield from lacking(experiment, record["tests"])
+        yield from answered_elsewhere(state, experiment)
+        yield from dropped_rules(state, experiment)
+    if not (state.settings.record / REPORT).is_file():
+        yield "there is no report.html: install pytest-html"
+
+
+def _target(state: FinetuneSession, experiment: Mapping[str, Any], *, several: bool) -> Path:
+    root = state.config.rootpath
+    if not state.settings.promote:
+        return root / str(experiment["config"]["paths"]["output_dir"])
+    folder = state.config.invocation_params.dir / state.settings.promote
+    return folder / str(experiment["name"]).replace("/", "-") if several else folder
+
+
+def _source(state: FinetuneSession, record: Mapping[str, Any], experiment: Mapping[str, Any]) -> BundleSource:
+    from pytest_finetune.fingerprint import base_folder
+    from pytest_finetune.record.bundle.folder import BundleError, BundleSource
+
+    run = state.run_named(experiment["name"], experiment)
+    key = experiment["training"]["adapter_key"]
+    entry = state.store.read("adapters", key)
+    if entry is None:
+        raise BundleError(f"the adapter {key[:12]} is no longer in the store")
+    base = base_folder(run.experiment)
+    return BundleSource(
+        adapter=entry.path,
+        base=base,
+        revision=base.name
+        if run.experiment.local_base() is None
+        else None,  # a hub snapshot's name is its commit
+        folder=state.settings.record,
+        record=record,
+        experiment=experiment,
+        files=_inputs(run.experiment, experiment["checksums"], rows=state.settings.promote_data),
+        sign=_signer(state),
+    )
+
+
+def _inputs(
+    experiment: Experiment, checksums: Mapping[str, Any], *, rows: bool
+) -> dict[str, tuple[Path, str]]:
+    """Return the files that go into the bundle, with the digests that they had when the run read them."""
+    wanted = ["experiment", "contract", *(["train", "eval", "neutral"] if rows else [])]
+    chosen = [checksums[name] for name in wanted if name in checksums]
+    if rows:
+        chosen += list((checksums.get("suites") or {}).values())
+    return {
+        Path(facts["path"]).as_posix(): (experiment.path(facts["path"]), facts["sha256"]) for facts in chosen
+    }
+
+
+def _signer(state: FinetuneSession) -> Callable[[Path], None] | None:
+    key = state.settings.sign
+    if key is None:
+        return None
+    from pytest_finetune.record.bundle.signing import SIGSTORE, sign
+
+    named = key if key == SIGSTORE else str(state.config.invocation_params.dir / key)
+    return lambda folder: sign(folder, named)

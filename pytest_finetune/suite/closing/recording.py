@@ -1,0 +1,140 @@
+"""From the evidence of a session to its record, and the record into its folder."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pytest_finetune.suite.items.invariance import write_candidates
+from pytest_finetune.suite.steps.deciding import decided, look_of, matches, stored_answers
+from pytest_finetune.suite.steps.power_line import power_facts
+from pytest_finetune.suite.steps.reuse import with_changed_answers
+
+if TYPE_CHECKING:
+    from pytest_finetune.data.rows import Row
+    from pytest_finetune.session import FinetuneSession
+    from pytest_finetune.suite.run import ExperimentRun
+
+Answers = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
+
+
+def build_record(
+    state: FinetuneSession, exitstatus: int, command: str, notes: Sequence[str]
+) -> tuple[dict[str, Any], Answers]:
+    """Return the record of everything that the reports brought, and the raw answers that it refers to."""
+    from pytest_finetune import __version__
+    from pytest_finetune.record.assemble import RunHeader, assemble
+    from pytest_finetune.suite.closing.ending import now
+
+    names = state.evidence.experiments()
+    answers: dict[str, Mapping[str, Any]] = {}
+    experiments = []
+    for name in names:
+        tree = state.evidence.tree(name)
+        arms = {arm: stored_answers(state, tree, arm) for arm in tree.get("arms", {})}
+        answers[name] = {arm: [asdict(answer) for answer in found.values()] for arm, found in arms.items()}
+        experiments.append(_experiment(state, name, tree, several=len(names) > 1))
+    finetune, project = state.settings.finetune, state.config.rootpath.name
+    header = RunHeader(now(), command, exitstatus, project, __version__, finetune, notes)
+    tests = (test.as_json() for test in state.evidence.tests.values())
+    return assemble(header, experiments, tests), answers
+
+
+def _experiment(
+    state: FinetuneSession, name: str, tree: Mapping[str, Any], *, several: bool
+) -> dict[str, Any]:
+    from pytest_finetune.evaluation.pairs import pairs_of
+    from pytest_finetune.record.assemble import experiment_record
+    from pytest_finetune.record.case import case_of
+
+    run = state.run_named(name, tree)
+    tree = {**tree, "power": power_facts(run, tree.get("rules", {}))}
+    if not state.settings.finetune:
+        return experiment_record(name, tree, (), None, several=several)
+    tree = {**tree, "runtime_match": [match.as_json() for match in matches(state, tree)]}
+    tree = with_changed_answers(state, tree)
+    tree = {**tree, "pairs": list(pairs_of(case_of(tree)))}
+    return experiment_record(name, tree, _held_out(run, tree), decided(run, tree), several=several)
+
+
+def _held_out(run: ExperimentRun, tree: Mapping[str, Any]) -> list[Row]:
+    asked = {facts.get("suite") for facts in tree.get("arms", {}).values()}
+    suites = asked & {None, *run.experiment.paths.suites}  # derived rows stand in no file of the experiment
+    return [
+        row
+        for suite in sorted(suites, key=lambda name: (name is not None, name))
+        for row in run.rows_of(suite)
+    ]
+
+
+def keep(state: FinetuneSession, record: dict[str, Any], answers: Answers) -> None:
+    """Count the looks, write the record's folder, and hand the record to whoever asked for it.
+
+    The looks come first, so that the record can say what the store had to say about them.
+    """
+    from pytest_finetune.record.validate import RecordError, validate
+    from pytest_finetune.record.write import write_record
+    from pytest_finetune.suite.closing.remembering import remember_runs
+
+    _count_looks(state)
+    remember_runs(state, record)
+    record["notes"] += [said for said in state.warnings() if said not in record["notes"]]
+    _compare_with_the_last_run(state, record)
+    try:
+        validate(record)
+    except RecordError as error:  # a fault of ours must not cost the user the record of a long run
+        record["notes"].append(f"this record breaks its own schema, please report it: {error}")
+    write_record(state.settings.record, record, answers)
+    for experiment in record["experiments"]:
+        write_candidates(state.settings.record, experiment["rules"])
+    _remember_for_the_next_run(state, record)
+    state.config.hook.pytest_finetune_record(record=record, directory=state.settings.record)
+
+
+def _count_looks(state: FinetuneSession) -> None:
+    """Write down every look and which files hold rules; what cannot be written is a warning of the store's."""
+    from pytest_finetune.store import StoreError
+
+    try:
+        _write_looks(state)
+    except StoreError as error:
+        state.store.warnings.append(
+            f"{error}; this look is not counted, and the next decision on these rows would be too easy"
+        )
+
+
+def _write_looks(state: FinetuneSession) -> None:
+    files: set[str] = set()
+    for name in state.evidence.experiments():
+        tree = state.evidence.tree(name)
+        rules = tree.get("rules", {})
+        files |= {facts["nodeid"].split("::")[0] for facts in rules.values()}
+        if "looks" in tree:
+            texts = {rule: facts["sha256"] for rule, facts in rules.items()}
+            state.store.looks.register(look_of(tree, state.run_named(name, tree).eval_rows), texts, name)
+    if files:
+        state.store.remember("rule-files", {"files": sorted(files)})
+
+
+def _compare_with_the_last_run(state: FinetuneSession, record: dict[str, Any]) -> None:
+    """Put down what changed since each experiment's last run."""
+    from pytest_finetune.record import changes
+
+    for experiment in record["experiments"]:
+        last = state.store.last(f"run-{experiment['name']}")
+        if last is not None:
+            fields = changes.between(last["fields"], changes.outline(experiment))
+            experiment["changes"] = {"created": last["created"], "fields": fields}
+
+
+def _remember_for_the_next_run(state: FinetuneSession, record: Mapping[str, Any]) -> None:
+    """Keep what the next run is compared with; a store that takes no note costs that comparison and nothing else."""
+    from pytest_finetune.record import changes
+    from pytest_finetune.store import StoreError
+
+    with contextlib.suppress(StoreError):
+        for experiment in record["experiments"]:
+            about = {"created": record["created"], "fields": changes.outline(experiment)}
+            state.store.remember(f"run-{experiment['name']}", about)

@@ -1,0 +1,1 @@
+"""What pytest collects and runs as rules: each is called for every held-out row and every arm."""

@@ -1,0 +1,96 @@
+"""What is known of an experiment before anything runs: its configuration, checksums, charter, environment and rules."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_finetune.evaluation.arms import plan_facts, planned
+from pytest_finetune.suite.items.rule_marks import facts_of
+
+if TYPE_CHECKING:
+    from pytest_finetune.experiment import Experiment
+    from pytest_finetune.markers import ExperimentRef
+    from pytest_finetune.session import FinetuneSession
+
+PACKAGES: Final = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "bitsandbytes",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "pytest",
+    "pytest-html",
+    "pytest-finetune",
+)
+
+
+def facts(
+    session: FinetuneSession, ref: ExperimentRef, experiment: Experiment
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the parts that open an experiment's record."""
+    yield ("task",), experiment.task
+    yield ("config",), experiment.resolved
+    yield ("config_file",), experiment.file
+    yield ("overrides",), dict(experiment.overrides)
+    yield ("checksums",), _checksums(experiment)
+    yield ("charter",), _charter(experiment)
+    yield ("environment",), _environment()
+    if session.settings.finetune:
+        yield ("hardware",), hardware(session)
+    yield ("planned_arms",), plan_facts(planned(experiment))
+    for name, rule in facts_of(session.rule_items.get(ref, ())).items():
+        yield ("rules", name), rule
+
+
+def _checksums(experiment: Experiment) -> dict[str, Any]:
+    paths = experiment.paths
+    files = {"experiment": experiment.file, "train": paths.train_file, "eval": paths.eval_file}
+    if paths.contract_file:
+        files["contract"] = paths.contract_file
+    if experiment.drift.prompts:
+        files["neutral"] = experiment.drift.prompts
+    found: dict[str, Any] = {name: _checksum(experiment, relative) for name, relative in files.items()}
+    if paths.suites:
+        found["suites"] = {name: _checksum(experiment, relative) for name, relative in paths.suites.items()}
+    return found
+
+
+def _checksum(experiment: Experiment, relative: str) -> dict[str, str | None]:
+    path = experiment.path(relative)
+    if not path.is_file():
+        return {"path": relative, "sha256": None}
+    with path.open("rb") as stream:
+        return {"path": relative, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _charter(experiment: Experiment) -> dict[str, Any]:
+    from pytest_finetune.data.charter import Charter
+
+    findings = Charter(experiment.charter).findings()
+    return {**asdict(experiment.charter), "findings": [finding.as_json() for finding in findings]}
+
+
+def _environment() -> dict[str, Any]:
+    from pytest_finetune.fingerprint import package_versions
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": package_versions(PACKAGES),
+    }
+
+
+def hardware(session: FinetuneSession) -> dict[str, Any]:
+    """Look at the device: the leased one, or before there is a lease, the first; waits for none."""
+    from pytest_finetune.memory.hardware import detect
+
+    chosen = session.chosen
+    seen = detect(chosen.known, session.store.root, headroom=session.headroom).as_json()
+    return seen if chosen.lease is None else {**seen, "lease": chosen.lease.as_json()}
