@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Generator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -177,11 +176,6 @@ class Closing:
             terminalreporter.write_line(f"not promoted: {visible(refusal)}", red=True)
         if not self.refusals:
             terminalreporter.write_line("promoted: " + ", ".join(self.state.promoted), green=True)
-
-
-def now() -> str:
-    """Return the time as the record writes it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _relative(path: Any, config: pytest.Config) -> str:

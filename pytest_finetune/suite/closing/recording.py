@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.suite.items.invariance import write_candidates
@@ -26,7 +27,6 @@ def build_record(
     """Return the record of everything that the reports brought, and the raw answers that it refers to."""
     from pytest_finetune import __version__
     from pytest_finetune.record.assemble import RunHeader, assemble
-    from pytest_finetune.suite.closing.ending import now
 
     names = state.evidence.experiments()
     answers: dict[str, Mapping[str, Any]] = {}
@@ -37,7 +37,7 @@ def build_record(
         answers[name] = {arm: [asdict(answer) for answer in found.values()] for arm, found in arms.items()}
         experiments.append(_experiment(state, name, tree, several=len(names) > 1))
     finetune, project = state.settings.finetune, state.config.rootpath.name
-    header = RunHeader(now(), command, exitstatus, project, __version__, finetune, notes)
+    header = RunHeader(_now(), command, exitstatus, project, __version__, finetune, notes)
     tests = (test.as_json() for test in state.evidence.tests.values())
     return assemble(header, experiments, tests), answers
 
@@ -138,3 +138,8 @@ def _remember_for_the_next_run(state: FinetuneSession, record: Mapping[str, Any]
         for experiment in record["experiments"]:
             about = {"created": record["created"], "fields": changes.outline(experiment)}
             state.store.remember(f"run-{experiment['name']}", about)
+
+
+def _now() -> str:
+    """Return the time as the record writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -25,7 +25,7 @@ CANDIDATES_KEPT: Final = 300
 
 def facts(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows) -> dict[str, Any]:
     """Ask the tuned and the base model the perturbed rows too, and return how each answer stood up to it."""
-    from pytest_finetune.suite.broken_rules import RuleBroken, refuse_broken
+    from pytest_finetune.suite.items.broken_rules import RuleBroken, refuse_broken
 
     ways = "+".join(rule.invariant_to)
     suite = f"{rule.suite or 'eval'}~{ways}"

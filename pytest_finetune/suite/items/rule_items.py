@@ -11,9 +11,9 @@ import pytest
 
 from pytest_finetune.evaluation.arms import BASELINE, TUNED, asking_order
 from pytest_finetune.markers import PER_ROW, RuleMark
-from pytest_finetune.suite.broken_rules import RuleBroken, refuse_broken
 from pytest_finetune.suite.collection import place_of
 from pytest_finetune.suite.items import invariance, whole_file
+from pytest_finetune.suite.items.broken_rules import RuleBroken, refuse_broken
 from pytest_finetune.suite.items.confusion import Confusion
 from pytest_finetune.suite.items.rule_marks import rule_of
 

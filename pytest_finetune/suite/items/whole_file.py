@@ -21,7 +21,7 @@ ALL: Final = "all rows"
 
 def facts(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows) -> dict[str, Any]:
     """Run the rule on every arm and return its facts; RuleBroken when it judges nothing."""
-    from pytest_finetune.suite.broken_rules import RuleBroken, refuse_broken
+    from pytest_finetune.suite.items.broken_rules import RuleBroken, refuse_broken
 
     if not len(rows):
         raise RuleBroken(f"{rows.path} holds no row to judge")
@@ -42,7 +42,7 @@ def facts(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows)
 
 
 def _one_arm(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows, arm: str) -> ArmScores:
-    from pytest_finetune.suite.broken_rules import RuleBroken
+    from pytest_finetune.suite.items.broken_rules import RuleBroken
     from pytest_finetune.suite.items.rule_items import MESSAGE_CHARS, ArmScores, Score, outcome
     from pytest_finetune.suite.steps.arm_views import as_response
 
