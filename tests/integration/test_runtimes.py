@@ -119,7 +119,7 @@ def test_a_second_runtime_is_compared_row_by_row_and_the_first_decides(project: 
     result.stdout.fnmatch_lines(["  runtimes  prod like transformers: 78 of 80 texts, 78 of 80 scores"])
     assert not [line for line in result.outlines if line.startswith("  gain over tuned@")]
     page = (project.path / "finetune-record" / "report.html").read_text()
-    assert "Agreement of the tuned model between runtimes" in page
+    assert "The tuned model in prod, against transformers" in page
     assert "78 of 80" in page
 
 
