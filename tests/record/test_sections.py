@@ -171,8 +171,10 @@ def test_drift_that_was_not_measured_says_why_and_switched_off_it_is_left_out(
     run = sample.record["experiments"][0]
     run["drift"] |= {"outcome": "error", "reason": "the server is gone", "rows": []}
     assert "Drift was not measured: the server is gone." in words(sample)
+    assert 'href="#ft-1-drift"' in summary_html(sample.record, sample.answers)
     run["drift"] = None
     assert "neutral prompts" not in words(sample)
+    assert "ft-1-drift" not in summary_html(sample.record, sample.answers)
 
 
 def test_an_answer_to_a_neutral_prompt_is_text_and_never_markup(make: Callable[[str], Any]) -> None:

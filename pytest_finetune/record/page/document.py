@@ -38,8 +38,8 @@ UNJUDGED: Final = {
     "data": "Data", "training": "Training", "memory": "Memory", "config": "Configuration", "lineage": "Lineage",
 }  # fmt: skip
 SECTIONS: Final = {
-    "rates": "Arms", "gains": "Gains", "power": "Power", "training": "Training", "memory": "Memory", "data": "Data",
-    "rows": "Rows", "config": "Configuration", "lineage": "Lineage",
+    "rates": "Arms", "gains": "Gains", "power": "Power", "drift": "Drift", "training": "Training",
+    "memory": "Memory", "data": "Data", "rows": "Rows", "config": "Configuration", "lineage": "Lineage",
 }  # fmt: skip
 
 
@@ -145,7 +145,10 @@ def _pair(*sections: Html) -> Html:
 
 
 def _contents(experiment: Json, anchor: str, names: Mapping[str, str]) -> Html:
-    links = [element("a", short, href=f"#{anchor}-{name}") for name, short in names.items()]
+    there = {
+        name: short for name, short in names.items() if name != "drift" or drift.drift(experiment) is not None
+    }
+    links = [element("a", short, href=f"#{anchor}-{name}") for name, short in there.items()]
     label = f"Sections of {reading.text(experiment, 'name', 'this experiment')}"
     return element("nav", join(links, " "), aria_label=label, class_="ft-contents")
 
