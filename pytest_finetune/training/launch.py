@@ -173,7 +173,9 @@ def _command(folder: Path, processes: int) -> list[str]:
     ]
     # They meet through a file: no port is opened for it.
     meet = ["--rdzv_backend", "c10d", "--rdzv_conf", "store_type=file", "--dynamo_backend", "no"]
-    return [*launch, *meet, "-m", "pytest_finetune.training.worker", str(folder)]
+    # Otherwise each launch leaves empty folders in the machine's temporary folder.
+    logs = ["--log_dir", str(folder / "logs")]
+    return [*launch, *meet, *logs, "-m", "pytest_finetune.training.worker", str(folder)]
 
 
 def _environment(ours: Mapping[str, str], folder: Path, base: str, processes: int) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -87,8 +88,14 @@ def test_two_processes_end_where_one_does_though_ctrl_c_came_between(ask: Ask) -
     assert descendants() == []
 
 
-def test_a_process_that_is_killed_ends_the_other_and_is_told(ask: Ask) -> None:
+def test_a_process_that_is_killed_ends_the_other_and_is_told(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[int] = []
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
 
     def kill_the_second(progress: Progress) -> None:
         if progress.step == 3:
@@ -106,6 +113,7 @@ def test_a_process_that_is_killed_ends_the_other_and_is_told(ask: Ask) -> None:
     assert [pid for pid in seen if alive(pid)] == []
     assert not request.folder.exists()
     assert any(request.checkpoints.glob("checkpoint-*/COMPLETE.json")), "something to go on from"
+    assert list(temporary.iterdir()) == []
 
 
 SESSION = """\
