@@ -298,7 +298,7 @@ def main() -> int:
     A ladder is a list from the mildest to the strongest change; with a limit it is climbed only as far as
     needed, and what was not traced is null. Whatever the libraries print goes to standard error.
     """
-    gc.disable()  # between the traces is early enough, and storages then die by reference count alone
+    gc.disable()  # before the next trace is early enough, and storages then die by reference count alone
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     request = json.load(sys.stdin)
@@ -306,7 +306,9 @@ def main() -> int:
     if not any(needs_bitsandbytes(workload) for ladder in ladders for workload in ladder):
         # PEFT imports it whenever it is there, which takes a second.
         sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
-    for ladder in ladders:
+    for nth, ladder in enumerate(ladders):
+        if nth:
+            gc.collect()
         print(json.dumps(_climb(ladder, request["workspaces"], request["limit"])), file=answers, flush=True)
     return 0
 
@@ -320,7 +322,9 @@ def _climb(
     """
     found: list[dict[str, Any] | None] = [None] * len(ladder)
     order = range(len(ladder)) if limit is None else [len(ladder) - 1, *range(len(ladder) - 1)]
-    for index in order:
+    for nth, index in enumerate(order):
+        if nth:
+            gc.collect()
         try:
             traced = figures(ladder[index], workspaces)
             found[index] = {"figures": traced.as_json()}
@@ -332,7 +336,6 @@ def _climb(
             # One workload must not take the others with it; what the library said is the answer.
             found[index] = {"error": f"the step could not be traced: {type(error).__name__}: {error}"}
             enough = False
-        gc.collect()
         strongest = index == len(ladder) - 1
         if limit is not None and enough != strongest:
             break
