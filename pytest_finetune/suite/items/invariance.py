@@ -12,6 +12,7 @@ import pytest
 
 from pytest_finetune.data.perturbed import perturbed_rows
 from pytest_finetune.evaluation.arms import BASELINE, TUNED, asking_order
+from pytest_finetune.suite.items.broken_rules import RuleBroken, refuse_broken
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row, Rows
@@ -25,8 +26,6 @@ CANDIDATES_KEPT: Final = 300
 
 def facts(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows) -> dict[str, Any]:
     """Ask the tuned and the base model the perturbed rows too, and return how each answer stood up to it."""
-    from pytest_finetune.suite.items.broken_rules import RuleBroken, refuse_broken
-
     ways = "+".join(rule.invariant_to)
     suite = f"{rule.suite or 'eval'}~{ways}"
     run.derived[suite] = lambda: perturbed_rows(rows, rule.invariant_to)

@@ -92,19 +92,21 @@ def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
 
 def scored(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows) -> dict[str, Any]:
     """Run the rule over every row and arm and return its facts, not judged yet; RuleBroken when it judges nothing."""
-    if rule.corpus:
-        return whole_file.facts(run, item, rule, rows)
     if rule.invariant_to:
         return invariance.facts(run, item, rule, rows)
-    return _score_facts(rule, rows, _scores(run, item, rule, rows))
-
-
-def _scores(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows) -> dict[str, ArmScores]:
-    from pytest_finetune.suite.steps.arm_views import as_response
-
     if not len(rows):
         raise RuleBroken(f"{rows.path} holds no row to judge")
     arms = tuple(run.arms) if rule.suite is None else (BASELINE, TUNED)
+    if rule.corpus:
+        return whole_file.facts(run, item, rule, rows, arms)
+    return _score_facts(rule, rows, _scores(run, item, rule, rows, arms))
+
+
+def _scores(
+    run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows, arms: Sequence[str]
+) -> dict[str, ArmScores]:
+    from pytest_finetune.suite.steps.arm_views import as_response
+
     found: dict[str, ArmScores] = {}
     for arm in asking_order(arms):
         answers = run.answers(arm, rule.suite)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_finetune.evaluation.arms import BASELINE, TUNED, asking_order
+from pytest_finetune.evaluation.arms import asking_order
+from pytest_finetune.suite.items.broken_rules import RuleBroken, refuse_broken
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Rows
@@ -19,13 +20,10 @@ ALL: Final = "all rows"
 """The one row of a corpus rule in the record: all of them."""
 
 
-def facts(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows) -> dict[str, Any]:
+def facts(
+    run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows, arms: Sequence[str]
+) -> dict[str, Any]:
     """Run the rule on every arm and return its facts; RuleBroken when it judges nothing."""
-    from pytest_finetune.suite.items.broken_rules import RuleBroken, refuse_broken
-
-    if not len(rows):
-        raise RuleBroken(f"{rows.path} holds no row to judge")
-    arms = tuple(run.arms) if rule.suite is None else (BASELINE, TUNED)
     found: dict[str, ArmScores] = {}
     for arm in asking_order(arms):
         found[arm] = _one_arm(run, item, rule, rows, arm)
@@ -42,7 +40,6 @@ def facts(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows)
 
 
 def _one_arm(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows, arm: str) -> ArmScores:
-    from pytest_finetune.suite.items.broken_rules import RuleBroken
     from pytest_finetune.suite.items.rule_items import MESSAGE_CHARS, ArmScores, Score, outcome
     from pytest_finetune.suite.steps.arm_views import as_response
 
