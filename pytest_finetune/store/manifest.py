@@ -82,7 +82,7 @@ def seal(folder: Path, kind: str, key: str, about: Mapping[str, Any], fields: Ma
 def describe(folder: Path) -> dict[str, FileRecord]:
     """Hash every file below `folder`; DefectError for a link, a device or an empty folder."""
     found = sorted(_walk(folder))
-    return {name: FileRecord(_sha256(folder / name), size) for name, size in found if name != MANIFEST}
+    return {name: FileRecord(sha256_of(folder / name), size) for name, size in found if name != MANIFEST}
 
 
 def render(
@@ -140,7 +140,7 @@ def verify(folder: Path, kind: str, key: str) -> Entry:
     for name, record in entry.files.items():
         if found[name] != record.size_bytes:
             raise DefectError(f"{name} has {found[name]} bytes, {record.size_bytes} were committed")
-        if _sha256(folder / name) != record.sha256:
+        if sha256_of(folder / name) != record.sha256:
             raise DefectError(f"{name} does not match its checksum")
     if kind == "adapters":
         check_adapter(folder, entry.files)
@@ -219,7 +219,8 @@ def _bytes(file: Path) -> bytes:
         return stream.read()
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file; a link is refused by the system (OSError)."""
     handle = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     with os.fdopen(handle, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

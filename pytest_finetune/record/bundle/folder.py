@@ -12,9 +12,10 @@ from typing import Any, Final
 from pytest_finetune.fingerprint import adapter_digest
 from pytest_finetune.record.bundle import manifest as bundle_manifest
 from pytest_finetune.record.bundle.card import model_card
-from pytest_finetune.record.bundle.manifest import MANIFEST, BundleError, describe, render, sha256_of
+from pytest_finetune.record.bundle.manifest import MANIFEST, BundleError, describe, render
 from pytest_finetune.record.bundle.statement import STATEMENT, statement, statement_json
 from pytest_finetune.store import disk
+from pytest_finetune.store.manifest import sha256_of
 from pytest_finetune.training.kept import is_whole_model
 
 __all__ = ["MANIFEST", "BundleError", "BundleSource", "refuse_other", "write_bundle"]

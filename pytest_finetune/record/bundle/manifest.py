@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from pytest_finetune.store.manifest import sha256_of
+
 MANIFEST: Final = "MANIFEST.json"
 SIGNATURE: Final = "model.sig"  # covers the manifest, so the manifest cannot list it
 SCHEMA_VERSION: Final = "1"
@@ -106,13 +108,6 @@ def of_the_hub(name: str) -> bool:
     (False, False)
     """
     return _OF_THE_HUB.fullmatch(name) is not None
-
-
-def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file; a link is refused by the system (OSError)."""
-    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    with os.fdopen(handle, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _checked_name(name: str) -> str:

@@ -27,7 +27,7 @@ from pytest_finetune.record.runtime_match import runtime_matches
 from pytest_finetune.record.validate import problems
 from pytest_finetune.record.wording import one_line
 from pytest_finetune.safetensors_check import delta_nonzero
-from pytest_finetune.store.manifest import DefectError, check_adapter
+from pytest_finetune.store.manifest import DefectError, check_adapter, sha256_of
 from pytest_finetune.training.kept import ADAPTER_CONFIG, MODEL_CONFIG, is_whole_model, missing_file
 
 RECORD: Final = "record.json"
@@ -127,7 +127,7 @@ def file_problems(bundle: Bundle) -> list[Problem]:
     for name, sha256 in manifest.files.items():
         if name not in bundle.names:
             found.append(Problem(name, "is missing"))
-        elif bundle_manifest.sha256_of(bundle.folder / name) != sha256:
+        elif sha256_of(bundle.folder / name) != sha256:
             found.append(Problem(name, "was changed: it does not match its digest in the manifest"))
     foreign = bundle.names - manifest.files.keys() - {MANIFEST, SIGNATURE, *bundle.of_the_hub}
     return [*found, *(Problem(name, "does not belong to the bundle") for name in sorted(foreign))]

@@ -100,7 +100,7 @@ class BundledRun(ExperimentRun):
         return self._from_record(relative, split)
 
     def _is_the_file(self, file: Path, relative: str) -> bool:
-        from pytest_finetune.record.bundle.manifest import sha256_of
+        from pytest_finetune.store.manifest import sha256_of
 
         checksums = self.recorded["checksums"]
         named = [*(facts for name, facts in checksums.items() if name != "suites")]
