@@ -145,10 +145,10 @@ def _pair(*sections: Html) -> Html:
 
 
 def _contents(experiment: Json, anchor: str, names: Mapping[str, str]) -> Html:
-    there = {
-        name: short for name, short in names.items() if name != "drift" or drift.drift(experiment) is not None
-    }
-    links = [element("a", short, href=f"#{anchor}-{name}") for name, short in there.items()]
+    absent = set() if reading.part(experiment, "drift") else {"drift"}
+    links = [
+        element("a", short, href=f"#{anchor}-{name}") for name, short in names.items() if name not in absent
+    ]
     label = f"Sections of {reading.text(experiment, 'name', 'this experiment')}"
     return element("nav", join(links, " "), aria_label=label, class_="ft-contents")
 
