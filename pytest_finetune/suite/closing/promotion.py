@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_finetune.suite.closing.dropped_rules import dropped_rules
 from pytest_finetune.suite.closing.html_page import REPORT
-from pytest_finetune.suite.dropped_rules import dropped_rules
 from pytest_finetune.suite.steps.reuse import answered_elsewhere
 
 if TYPE_CHECKING:
