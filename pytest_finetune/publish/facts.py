@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from pytest_finetune.publish.parcel import Parcel
-from pytest_finetune.record import reading
+from pytest_finetune.record import changes, reading
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.wording import one_line, visible
 
@@ -37,21 +37,17 @@ def params(experiment: Json) -> dict[str, str]:
     >>> params({"config": {"lora": {"r": 8, "target_modules": ["q", "v"]}, "seed": None}})
     {'lora.r': '8', 'lora.target_modules': '["q", "v"]'}
     """
+    settings = changes.flat(reading.part(experiment, "config"))
     return {
-        key: visible(value, keep="\n\t")[:LONGEST_PARAM]
-        for key, value in _flat(reading.part(experiment, "config"), "")
+        _key(name): _param(value)
+        for name, value in settings.items()
+        if value is not None and not isinstance(value, Mapping)
     }
 
 
-def _flat(of: Json, prefix: str) -> Iterator[tuple[str, str]]:
-    for name, value in of.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{key}.")
-        elif isinstance(value, list | tuple):
-            yield _key(key), json.dumps(value)
-        elif value is not None:
-            yield _key(key), str(value)
+def _param(value: object) -> str:
+    text = json.dumps(value) if isinstance(value, list) else str(value)
+    return visible(text, keep="\n\t")[:LONGEST_PARAM]
 
 
 def metrics(experiment: Json) -> list[Metric]:
