@@ -10,8 +10,9 @@ from typing import Final
 from pytest_finetune.publish.hub_repository import Branch, RemoteFile, Repository
 from pytest_finetune.publish.parcel import Parcel, Pushed, PushError
 from pytest_finetune.publish.target import HubTarget
-from pytest_finetune.record.bundle.manifest import MANIFEST, SIGNATURE, BundleError, parse
+from pytest_finetune.record.bundle.manifest import MANIFEST, BundleError, parse
 from pytest_finetune.record.wording import counted, one_line, size
+from pytest_finetune.store.manifest import sha256_of
 
 _RULES: Final = ".gitattributes"  # what the Hub itself puts into every repository
 _NAMED: Final = 5
@@ -112,10 +113,8 @@ def _same(parcel: Parcel, branch: Branch, place: str) -> int:
 def _is(parcel: Parcel, name: str, there: RemoteFile | None) -> bool:
     if there is None:
         return False
-    if there.sha256 is not None and name not in (MANIFEST, SIGNATURE):
-        return there.sha256 == parcel.bundle.manifest.files[name]
-    if there.sha256 is not None:
-        return there.sha256 == hashlib.sha256((parcel.folder / name).read_bytes()).hexdigest()
+    if there.sha256 is not None:  # the manifest lists neither itself nor its signature
+        return there.sha256 == (parcel.bundle.manifest.files.get(name) or sha256_of(parcel.folder / name))
     return there.blob == _git_blob(parcel.folder / name)
 
 
