@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pytest_finetune.evaluation.answers import ANSWERS_FILE, Answer, write_answers
+from pytest_finetune.answering.answers import ANSWERS_FILE, Answer, write_answers
 from pytest_finetune.fingerprint import digest
 from pytest_finetune.record.summary import name_of, summary, write_run
 from pytest_finetune.store import Store

@@ -30,10 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_finetune.memory.cards import ADA, TURING
-from pytest_finetune.memory.figures import Figures, Held
-from pytest_finetune.memory.sizes import MiB
-from pytest_finetune.memory.workload import PLAIN_STEP, Adapter, Workload
+from pytest_finetune.memory.hardware.cards import ADA, TURING
+from pytest_finetune.memory.hardware.sizes import MiB
+from pytest_finetune.memory.plan.figures import Figures, Held
+from pytest_finetune.memory.plan.workload import PLAIN_STEP, Adapter, Workload
 
 IDENTITY: Final = (
     "model",
@@ -156,7 +156,7 @@ class Tracer:
 
     def held(self, workload: Workload) -> Held:
         """Return what the allocator holds."""
-        from pytest_finetune.memory.trace import figures
+        from pytest_finetune.memory.tracer.trace import figures
 
         key = json.dumps(workload.as_json(), sort_keys=True)
         if key not in self._known:

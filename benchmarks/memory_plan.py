@@ -38,7 +38,7 @@ import sys, time
 begun = time.perf_counter()
 from pathlib import Path
 from pytest_finetune.experiment import load_experiment
-from pytest_finetune.memory.plan import plan_memory
+from pytest_finetune.memory.plan.plan import plan_memory
 from pytest_finetune.store import Store
 experiment = load_experiment(Path(sys.argv[1]), "finetune.yaml")
 loaded = time.perf_counter()
@@ -67,8 +67,8 @@ class Traced(NamedTuple):
 
 def traced(tokens: int) -> Traced:
     """Trace in a fresh process."""
-    from pytest_finetune.memory.planner import WORKSPACES
-    from pytest_finetune.memory.workload import Adapter, Workload
+    from pytest_finetune.memory.plan.planner import WORKSPACES
+    from pytest_finetune.memory.plan.workload import Adapter, Workload
 
     workload = Workload(
         config=LLAMA_2_7B,
@@ -80,7 +80,7 @@ def traced(tokens: int) -> Traced:
     request = {"ladders": [[workload.as_json()]], "limit": None, "workspaces": WORKSPACES}
     begun = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest_finetune.memory.trace"],
+        [sys.executable, "-m", "pytest_finetune.memory.tracer.trace"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

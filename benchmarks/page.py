@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.chromium import Browser
-from pytest_finetune.record.page.document import summary_html
+from pytest_finetune.record.views.page.document import summary_html
 
 LABELS: Final = ("critical", "high", "medium", "low")
 PAINTED: Final = (

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_finetune import rules
+from pytest_finetune.answering.response import Response
 from pytest_finetune.data.contract import Contract, LabelRules
 from pytest_finetune.data.rows import Row
-from pytest_finetune.evaluation.decision import decide
-from pytest_finetune.evaluation.response import Response
+from pytest_finetune.judging.decision import decide
 from pytest_finetune.record.case import case_of
-from pytest_finetune.suite.items.confusion import Confusion
-from pytest_finetune.suite.items.rule_items import ArmScores, outcome
+from pytest_finetune.suite.rules.confusion import Confusion
+from pytest_finetune.suite.rules.rule_items import ArmScores, outcome
 
 LABELS = ("critical", "high", "medium", "low")
 CONTRACT = Contract(None, None, output_format="json", labels=LabelRules("label", LABELS))

@@ -75,7 +75,7 @@ CONFTEST = """\
 import json, sys, time
 from pathlib import Path
 import pytest
-from pytest_finetune.evaluation.answers import Answer
+from pytest_finetune.answering.answers import Answer
 from pytest_finetune.training.request import TrainingResult
 
 HERE = Path(__file__).parent

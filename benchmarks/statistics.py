@@ -22,14 +22,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv, ndtr, ndtri
 
-from pytest_finetune.evaluation.advice import Needed
-from pytest_finetune.evaluation.decision import Case, decide
-from pytest_finetune.evaluation.rules import RuleSpec, Scores
-from pytest_finetune.evaluation.statistics.exact import mcnemar_p
-from pytest_finetune.evaluation.statistics.levels import Levels
-from pytest_finetune.evaluation.statistics.paired import PairedGain
-from pytest_finetune.evaluation.statistics.power import chance_to_beat, chance_to_exclude
 from pytest_finetune.experiment import DecisionDefaults
+from pytest_finetune.judging.advice import Needed
+from pytest_finetune.judging.decision import Case, decide
+from pytest_finetune.judging.scores import RuleSpec, Scores
+from pytest_finetune.judging.statistics.exact import mcnemar_p
+from pytest_finetune.judging.statistics.levels import Levels
+from pytest_finetune.judging.statistics.paired import PairedGain
+from pytest_finetune.judging.statistics.power import chance_to_beat, chance_to_exclude
 
 Passes = npt.NDArray[np.float64]
 LEVEL = 0.025
@@ -290,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rng, runs = np.random.default_rng(chosen.seed), 100 if chosen.quick else 600
     started = time.perf_counter()
     unplanned = Needed(None, ("not planned",))
-    with mock.patch("pytest_finetune.evaluation.decision.rows_needed", return_value=unplanned):
+    with mock.patch("pytest_finetune.judging.decision.rows_needed", return_value=unplanned):
         for title, table in _tables(rng, runs):
             print(f"\n{title}\n", flush=True)
             for line in table:

@@ -9,18 +9,18 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_finetune.answering.response import Response
     from pytest_finetune.data.charter import Charter
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Row, Rows
-    from pytest_finetune.evaluation.arm import Arm, Arms
-    from pytest_finetune.evaluation.decision import Decision
-    from pytest_finetune.evaluation.drift import Drift
-    from pytest_finetune.evaluation.response import Response
-    from pytest_finetune.evaluation.runtime_match import RuntimeMatch
     from pytest_finetune.experiment import Experiment
-    from pytest_finetune.memory.disk import DiskBudget
-    from pytest_finetune.memory.hardware import Budget
-    from pytest_finetune.memory.plan import MemoryPlan
+    from pytest_finetune.judging.decision import Decision
+    from pytest_finetune.judging.drift import Drift
+    from pytest_finetune.judging.runtime_match import RuntimeMatch
+    from pytest_finetune.memory.hardware.detect import Budget
+    from pytest_finetune.memory.hardware.disk import DiskBudget
+    from pytest_finetune.memory.plan.plan import MemoryPlan
+    from pytest_finetune.suite.arm_view import Arm, Arms
     from pytest_finetune.suite.run import ExperimentRun
     from pytest_finetune.suite.steps.engine import BaseModel
     from pytest_finetune.suite.steps.training_step import Adapter
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def _finetune_experiment(request: pytest.FixtureRequest) -> ExperimentRun:
-    from pytest_finetune.session import of
+    from pytest_finetune.suite.session import of
 
     return of(request.config).run(request.param)
 
@@ -125,7 +125,7 @@ def tuned(_finetune_experiment: ExperimentRun) -> Arm:
 @pytest.fixture(scope="session")
 def arms(_finetune_experiment: ExperimentRun) -> Arms:
     """Every arm by its name: ``arms["champion"]`` is an arm like ``baseline`` and ``tuned``, asked when it is taken."""
-    from pytest_finetune.evaluation.arm import Arms
+    from pytest_finetune.suite.arm_view import Arms
 
     return Arms(_finetune_experiment.arms, _finetune_experiment.arm)
 

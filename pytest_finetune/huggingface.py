@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_finetune.evaluation.runtimes import Runtime
-    from pytest_finetune.evaluation.runtimes.merged import ModelFolders
+    from pytest_finetune.answering.runtimes import Runtime
+    from pytest_finetune.answering.runtimes.merged import ModelFolders
     from pytest_finetune.experiment import Experiment
     from pytest_finetune.store import Store
     from pytest_finetune.training.request import TrainingRequest, TrainingResult
@@ -26,7 +26,7 @@ def pytest_finetune_train(request: TrainingRequest) -> TrainingResult:
 @pytest.hookimpl(trylast=True)
 def pytest_finetune_memory_step(experiment: Experiment) -> str:
     """Name TRL's step, which the trainer above runs."""
-    from pytest_finetune.memory.workload import TRL_STEP
+    from pytest_finetune.memory.plan.workload import TRL_STEP
 
     return TRL_STEP
 
@@ -40,18 +40,18 @@ def pytest_finetune_runtime(
 
     settings = experiment.runtime_settings.get(name)
     if isinstance(settings, MergedSettings):
-        from pytest_finetune.evaluation.runtimes.merged import MergedRuntime
+        from pytest_finetune.answering.runtimes.merged import MergedRuntime
 
         folders = _folders(experiment, base, device, store, settings.dtype)
         return MergedRuntime(folders, device, trust_remote_code=experiment.trust_remote_code)
     if isinstance(settings, ServerSettings):
-        from pytest_finetune.evaluation.runtimes.openai import OpenAIRuntime
+        from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
 
         log = store.log(re.sub(r"[^0-9A-Za-z._-]", "-", f"{experiment.name}-{name}")[:120].lstrip("._-"))
         return OpenAIRuntime(name, settings, _folders(experiment, base, device, store).folder, log)
     if name != TRANSFORMERS:
         return None
-    from pytest_finetune.evaluation.runtimes.transformers import TransformersRuntime
+    from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 
     return TransformersRuntime(
         base=base,
@@ -65,7 +65,7 @@ def pytest_finetune_runtime(
 def _folders(
     experiment: Experiment, base: str, device: str, store: Store, dtype: str = "auto"
 ) -> ModelFolders:
-    from pytest_finetune.evaluation.runtimes.merged import ModelFolders
+    from pytest_finetune.answering.runtimes.merged import ModelFolders
     from pytest_finetune.fingerprint import base_folder
     from pytest_finetune.training.base import source_of
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_finetune import fixtures, markers, options, session
-from pytest_finetune.suite import collection, narrowed, xdist
+from pytest_finetune import fixtures
+from pytest_finetune.suite import collection, markers, narrowed, options, session, xdist
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -90,7 +90,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
     """Run an `eval_rule` on every held-out row and arm."""
     if pyfuncitem.get_closest_marker("eval_rule") is None:
         return None
-    from pytest_finetune.suite.items.rule_items import run_rule_item
+    from pytest_finetune.suite.rules.rule_items import run_rule_item
 
     run_rule_item(_state(pyfuncitem.config), pyfuncitem)
     return True

@@ -31,15 +31,15 @@ AT_HOME_WITH_TORCH = (
     "training/arguments.py",
     "training/measuring.py",
     "training/model.py",
-    "training/ranks.py",
+    "training/processes/ranks.py",
     "training/trainer.py",
-    "memory/kernels.py",
-    "memory/loading.py",
-    "memory/model.py",
-    "memory/optimizers.py",
-    "memory/recorder.py",
-    "memory/steps.py",
-    "memory/trace.py",
+    "memory/tracer/kernels.py",
+    "memory/tracer/loading.py",
+    "memory/tracer/model.py",
+    "memory/tracer/optimizers.py",
+    "memory/tracer/recorder.py",
+    "memory/tracer/steps.py",
+    "memory/tracer/trace.py",
 )
 # What is read by people's eyes as one thing may import what stands before it, never what stands after.
 FLOOR = {

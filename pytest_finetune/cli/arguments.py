@@ -7,10 +7,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from pytest_finetune.memory.hardware import Budget
+from pytest_finetune.memory.hardware.cards import UnknownCardError
+from pytest_finetune.memory.hardware.detect import parse_budget
+from pytest_finetune.memory.hardware.sizes import SizeError, parse_share, parse_size
 
-# The same as in `pytest_finetune.options`, which imports pytest.
+if TYPE_CHECKING:
+    from pytest_finetune.memory.hardware.detect import Budget
+
+# The same as in `pytest_finetune.suite.options`, which imports pytest.
 EXPERIMENT: Final = "finetune.yaml"
 STORE: Final = ".finetune"
 
@@ -65,10 +69,6 @@ def add_json(command: argparse._ActionsContainer) -> None:
 
 def budget(text: str) -> Budget:
     """Read ``8GiB`` or ``rtx-4090``."""
-    from pytest_finetune.memory.cards import UnknownCardError
-    from pytest_finetune.memory.hardware import parse_budget
-    from pytest_finetune.memory.sizes import SizeError
-
     try:
         return parse_budget(text)
     except (SizeError, UnknownCardError) as error:
@@ -79,8 +79,6 @@ def budget(text: str) -> Budget:
 
 def share(text: str) -> float:
     """Read ``8%`` or ``0.08``."""
-    from pytest_finetune.memory.sizes import SizeError, parse_share
-
     try:
         return parse_share(text)
     except SizeError as error:
@@ -89,8 +87,6 @@ def share(text: str) -> float:
 
 def size_bytes(text: str) -> int:
     """Read a size with its unit."""
-    from pytest_finetune.memory.sizes import SizeError, parse_size
-
     try:
         return parse_size(text)
     except SizeError as error:

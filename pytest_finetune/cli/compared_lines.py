@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pytest_finetune.cli.answer import columns
-from pytest_finetune.evaluation.wording import listed
 from pytest_finetune.record.wording import (
     arm_word,
     counted,
@@ -20,6 +19,7 @@ from pytest_finetune.record.wording import (
     rate_span,
     size,
 )
+from pytest_finetune.wording import listed
 
 Found = Mapping[str, Any]
 

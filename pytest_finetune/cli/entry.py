@@ -12,7 +12,12 @@ from typing import Final
 from pytest_finetune import __version__
 from pytest_finetune.cli import compare, gc, history, init, plan, power, profile, push, verify
 from pytest_finetune.cli.answer import Answer, CommandError
+from pytest_finetune.data.contract import ContractError
+from pytest_finetune.experiment import ExperimentError
+from pytest_finetune.fingerprint import BaseModelError
+from pytest_finetune.memory.plan.figures import PlanError
 from pytest_finetune.record.wording import visible
+from pytest_finetune.store import StoreError
 
 YES: Final = 0
 NO: Final = 1
@@ -95,10 +100,4 @@ def _in_our_words(text: str) -> str:
 
 
 def _mistakes() -> tuple[type[Exception], ...]:
-    from pytest_finetune.data.contract import ContractError
-    from pytest_finetune.experiment import ExperimentError
-    from pytest_finetune.fingerprint import BaseModelError
-    from pytest_finetune.memory.figures import PlanError
-    from pytest_finetune.store import StoreError
-
     return (CommandError, ContractError, ExperimentError, BaseModelError, PlanError, StoreError)

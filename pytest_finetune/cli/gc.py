@@ -10,6 +10,7 @@ from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, CommandError, columns
 from pytest_finetune.cli.project import existing_store_of, store_of
 from pytest_finetune.record.wording import counted, size
+from pytest_finetune.store import collect
 
 if TYPE_CHECKING:
     from pytest_finetune.store import Store
@@ -40,8 +41,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     """Collect; an empty or missing store is no mistake."""
-    from pytest_finetune.store import collect
-
     store = existing_store_of(args) or store_of(args)
     url = None if store.upstream is None else store.upstream.name
     tree: dict[str, Any] = {"store": str(store.root), "cache_of": url, "dry_run": args.dry_run}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_finetune.cli import arguments, runs
 from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.project import existing_store_of, place_of, store_of
+from pytest_finetune.record.views.page.history import history_page
 from pytest_finetune.record.wording import counted, duration, figure, size
 
 if TYPE_CHECKING:
@@ -46,8 +47,6 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def _page(known: list[dict[str, Any]]) -> str:
-    from pytest_finetune.record.page.history import history_page
-
     return history_page(known)
 
 

@@ -10,6 +10,9 @@ from typing import Any, Final
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.project import Project
+from pytest_finetune.memory.hardware.detect import HEADROOM, detect, expandable_segments
+from pytest_finetune.memory.plan.plan import plan_memory
+from pytest_finetune.memory.plan.workload import TRL_STEP
 from pytest_finetune.record.wording import size
 
 HELP: Final = "the memory plan of an experiment on a card"
@@ -45,10 +48,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     """Plan, and answer with no when it does not fit."""
-    from pytest_finetune.memory.hardware import HEADROOM, detect, expandable_segments
-    from pytest_finetune.memory.plan import plan_memory
-    from pytest_finetune.memory.workload import TRL_STEP
-
     project = Project.of(args)
     train = project.rows(project.experiment.paths.train_file, "train")
     counted = project.tokens(train) or {}

@@ -9,7 +9,11 @@ from typing import Any, Final
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.project import Project, left_out
+from pytest_finetune.judging.statistics.levels import Levels
+from pytest_finetune.judging.statistics.plan import Plan
+from pytest_finetune.judging.statistics.power import rows_to_settle
 from pytest_finetune.record.wording import margin, points
+from pytest_finetune.store import Look
 
 HELP: Final = "the smallest gain that the held-out file can show"
 DESCRIPTION: Final = (
@@ -29,10 +33,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     """Answer with no when a true gain of ``decision.min_gain`` would probably not be demonstrated."""
-    from pytest_finetune.evaluation.statistics.levels import Levels
-    from pytest_finetune.evaluation.statistics.plan import Plan
-    from pytest_finetune.evaluation.statistics.power import rows_to_settle
-
     project = Project.of(args)
     decision = project.experiment.decision
     rows = project.rows(project.experiment.paths.eval_file, "eval")
@@ -65,8 +65,6 @@ def run(args: argparse.Namespace) -> Answer:
 
 def _next_look(project: Project, rows: Any) -> int:
     """Return k of the look that comes next: one by an adapter that has not been judged on these rows."""
-    from pytest_finetune.store import Look
-
     unseen = Look(adapter="", answers="", rules_sha256="", rows=frozenset(row.digest for row in rows))
     return project.store.looks.earlier(unseen)
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.project import Project, left_out
+from pytest_finetune.data.profile import overlap, profile
 
 HELP: Final = "rows, lengths, labels, tags, duplicates and tokens of each split"
 DESCRIPTION: Final = (
@@ -24,8 +25,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     """Describe every split, and how far the held-out file overlaps with the training file."""
-    from pytest_finetune.data.profile import overlap, profile
-
     project = Project.of(args)
     paths = project.experiment.paths
     files = {"train": paths.train_file, "eval": paths.eval_file, **paths.suites}

@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.cli.arguments import STORE
+from pytest_finetune.data.chat_template import TemplateError
+from pytest_finetune.data.contract import Contract
+from pytest_finetune.data.rows import read_rows
+from pytest_finetune.data.tokens import NoTokenizer
+from pytest_finetune.experiment import load_experiment, parse_set
+from pytest_finetune.store import Store, StoreError, is_url, open_store
+from pytest_finetune.suite.steps.tokens import tokenization_of
 
 if TYPE_CHECKING:
     from pytest_finetune.data.contract import Contract
@@ -30,25 +37,18 @@ class Project:
     @classmethod
     def of(cls, args: argparse.Namespace) -> Project:
         """Read the experiment that the arguments name; ExperimentError with every mistake in it."""
-        from pytest_finetune.experiment import load_experiment, parse_set
-
         root = folder_of(args)
         return cls(load_experiment(root, args.experiment, parse_set(args.overrides)), store_of(args))
 
     @cached_property
     def contract(self) -> Contract:
         """The data contract; ContractError when its file has mistakes."""
-        from pytest_finetune.data.contract import Contract
-
         file = self.experiment.paths.contract_file
         return Contract.load(self.experiment.root, file) if file else Contract.default()
 
     @cached_property
     def tokenization(self) -> Tokenization | None:
         """How rows become tokens; None when the base model's tokenizer is not here or cannot be read."""
-        from pytest_finetune.data.chat_template import TemplateError
-        from pytest_finetune.suite.steps.tokens import tokenization_of
-
         try:
             return tokenization_of(self.experiment)
         except TemplateError:
@@ -60,8 +60,6 @@ class Project:
 
     def rows(self, relative: str, split: str) -> Rows:
         """Read one file of rows; defective lines are left out and counted in `defects`."""
-        from pytest_finetune.data.rows import read_rows
-
         try:
             return read_rows(
                 self.experiment.root, relative, split, max_line_bytes=self.contract.max_line_bytes
@@ -71,8 +69,6 @@ class Project:
 
     def tokens(self, rows: Rows) -> Mapping[str, int] | None:
         """Return the token table of rows; None when nothing can be counted."""
-        from pytest_finetune.data.tokens import NoTokenizer
-
         if self.tokenization is None or not rows:
             return None
         try:
@@ -95,8 +91,6 @@ def folder_of(args: argparse.Namespace) -> Path:
 
 def store_of(args: argparse.Namespace) -> Store:
     """Return the store that the arguments name; it need not exist yet. Behind a URL, nothing is ever written."""
-    from pytest_finetune.store import Store, StoreError, is_url, open_store
-
     named: str = args.store or STORE
     if is_url(named):
         try:

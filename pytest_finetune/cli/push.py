@@ -10,13 +10,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_finetune.bundle.format import BundleError
 from pytest_finetune.cli import arguments, verify
 from pytest_finetune.cli.answer import Answer, CommandError, columns
+from pytest_finetune.publish import HubTarget, Parcel, PushError, hub, parse, tracking
+from pytest_finetune.publish.hub import branch_name
 from pytest_finetune.record.wording import counted, one_line, size
 
 if TYPE_CHECKING:
+    from pytest_finetune.bundle.verify.bundle import Problem
     from pytest_finetune.publish import Parcel, Pushed, Target
-    from pytest_finetune.record.bundle.verify import Problem
 
 HELP = "push a bundle that verifies to a branch of the Hub or to a tracking server of MLflow"
 DESCRIPTION = (
@@ -46,9 +49,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     """Push."""
-    from pytest_finetune.publish import HubTarget, Parcel, PushError, parse
-    from pytest_finetune.record.bundle.manifest import BundleError
-
     folder: Path = args.bundle
     try:
         target = parse(args.to)
@@ -80,14 +80,8 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def _push(parcel: Parcel, target: Target, *, create: bool) -> Pushed:
-    from pytest_finetune.publish import HubTarget
-
     if isinstance(target, HubTarget):
-        from pytest_finetune.publish import hub
-
         return hub.push(parcel, target, create=create)
-    from pytest_finetune.publish import tracking
-
     return tracking.push(parcel, target)
 
 
@@ -125,11 +119,7 @@ def _would(parcel: Parcel, target: Target) -> Answer:
 
 
 def _place(parcel: Parcel, target: Target) -> str:
-    from pytest_finetune.publish import HubTarget
-
     if isinstance(target, HubTarget):
-        from pytest_finetune.publish.hub import branch_name
-
         return f"hf://{target.repository}@{target.branch or branch_name(parcel)}"
     return str(target)
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_finetune.bundle.format import SIGNATURE, BundleError
+from pytest_finetune.bundle.signing import Identity, check_signature
+from pytest_finetune.bundle.verify.bundle import Problem, content_problems, file_problems, open_bundle
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, CommandError
 from pytest_finetune.cli.verified import (
@@ -24,8 +27,8 @@ from pytest_finetune.cli.verify_run import ROWS, row_count
 from pytest_finetune.record.wording import counted
 
 if TYPE_CHECKING:
-    from pytest_finetune.record.bundle.signing import Identity
-    from pytest_finetune.record.bundle.verify import Bundle, Problem
+    from pytest_finetune.bundle.signing import Identity
+    from pytest_finetune.bundle.verify.bundle import Bundle, Problem
 
 HELP = "check a promoted bundle: its files, its record, its decision, its signature"
 DESCRIPTION = (
@@ -73,8 +76,6 @@ def add_signature(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     """Verify."""
-    from pytest_finetune.record.bundle.manifest import BundleError
-
     folder: Path = args.bundle
     if not folder.is_dir():
         raise CommandError(f"{str(folder)!r}: there is no such folder")
@@ -106,8 +107,6 @@ def _parts(bundle: Bundle, args: argparse.Namespace) -> Iterator[Part]:
 
 def signer(args: argparse.Namespace) -> Path | Identity | None:
     """Return the key or identity that the arguments name; CommandError when they contradict."""
-    from pytest_finetune.record.bundle.signing import Identity
-
     if bool(args.identity) != bool(args.identity_issuer):
         raise CommandError(
             "--identity and --identity-issuer go together: a name means nothing without its issuer"
@@ -119,8 +118,6 @@ def signer(args: argparse.Namespace) -> Path | Identity | None:
 
 def verified(folder: Path, signer: Path | Identity | None) -> tuple[Findings, Bundle]:
     """Check a bundle; BundleError when it has no manifest that can be read."""
-    from pytest_finetune.record.bundle.verify import content_problems, file_problems, open_bundle
-
     bundle = open_bundle(folder)
     problems, checked = file_problems(bundle), []
     checked.append(("files", _files_words(bundle)))
@@ -144,10 +141,6 @@ def verified(folder: Path, signer: Path | Identity | None) -> tuple[Findings, Bu
 
 
 def _signature(bundle: Bundle, signer: Path | Identity | None) -> tuple[list[Problem], str]:
-    from pytest_finetune.record.bundle.manifest import SIGNATURE, BundleError
-    from pytest_finetune.record.bundle.signing import check_signature
-    from pytest_finetune.record.bundle.verify import Problem
-
     if signer is None:
         return [], "there, NOT checked: name the key with --public-key" if bundle.signed else "none"
     if not bundle.signed:

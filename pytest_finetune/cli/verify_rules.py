@@ -10,13 +10,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_finetune.bundle.verify.rejudged import rejudged
 from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.cli.verified import OUTCOMES, Part
-from pytest_finetune.evaluation.wording import listed
 from pytest_finetune.record.wording import counted
+from pytest_finetune.wording import listed
 
 if TYPE_CHECKING:
-    from pytest_finetune.record.bundle.verify import Bundle
+    from pytest_finetune.bundle.verify.bundle import Bundle
 
 _SAID_CHARS: Final = 2_000
 _ALONE: Final = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_XDIST_WORKER")
@@ -25,8 +26,6 @@ _ALONE: Final = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_XDIST_WORKER")
 
 def rules_again(bundle: Bundle, rules: Path) -> Part:
     """Run the rules that lie in a folder, or a file, over the answers in the bundle."""
-    from pytest_finetune.record.bundle.rejudged import rejudged
-
     if not rules.exists():
         raise CommandError(f"--rules {str(rules)!r}: there is no such folder")
     found = rejudged(bundle.experiment, _run(bundle.folder.resolve(), rules.resolve()), str(rules))
@@ -57,7 +56,7 @@ def _run(bundle: Path, rules: Path) -> dict[str, Any]:
             sys.executable,
             "-P",
             "-m",
-            "pytest_finetune.suite.items.rejudging",
+            "pytest_finetune.suite.rules.rejudging",
             str(bundle),
             str(rules),
             scratch,

@@ -6,14 +6,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.bundle.verify.bundle import Problem
+from pytest_finetune.bundle.verify.reproduced import base_differs, reproduced
 from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.cli.verified import Part, answers_doubt
+from pytest_finetune.fingerprint import base_digest
+from pytest_finetune.fingerprint.hub import cached_snapshot
 from pytest_finetune.record.wording import counted, one_line
+from pytest_finetune.training.request import TrainingError
 
 if TYPE_CHECKING:
+    from pytest_finetune.bundle.verify.bundle import Bundle
+    from pytest_finetune.bundle.verify.reproduced import Reproduced
     from pytest_finetune.experiment import Experiment
-    from pytest_finetune.record.bundle.reproduced import Reproduced
-    from pytest_finetune.record.bundle.verify import Bundle
 
 ROWS: Final = 5
 _ANSWER_CHARS: Final = 120
@@ -30,11 +36,6 @@ def row_count(text: str) -> int:
 
 def run_again(bundle: Bundle, count: int, named: Path | None) -> Part:
     """Load the adapter on the base and ask some held-out rows again."""
-    from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
-    from pytest_finetune.record.bundle.reproduced import reproduced
-    from pytest_finetune.record.bundle.verify import Problem
-    from pytest_finetune.training.request import TrainingError
-
     experiment = bundle.resolved()
     base = _base(bundle, experiment, named)
     try:
@@ -67,9 +68,6 @@ def run_again(bundle: Bundle, count: int, named: Path | None) -> Part:
 
 def _base(bundle: Bundle, experiment: Experiment, named: Path | None) -> Path:
     """Return the base model's folder; CommandError unless it has the recorded digest."""
-    from pytest_finetune.fingerprint import base_digest
-    from pytest_finetune.record.bundle.reproduced import base_differs
-
     base = named if named is not None else _recorded_base(bundle, experiment)
     if not base.is_dir():
         raise CommandError(f"--base {str(base)!r}: there is no such folder")
@@ -84,8 +82,6 @@ def _base(bundle: Bundle, experiment: Experiment, named: Path | None) -> Path:
 
 
 def _recorded_base(bundle: Bundle, experiment: Experiment) -> Path:
-    from pytest_finetune.fingerprint.hub import cached_snapshot
-
     if experiment.trust_remote_code:
         raise CommandError(
             f"--run: the base model {experiment.base_model!r} brings code of its own (trust_remote_code); name the "

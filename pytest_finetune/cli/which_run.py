@@ -8,14 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_finetune.answering.answers import ANSWERS_FILE, AnswersError, read_answers
 from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.cli.runs import ID_SHOWN, run_of
 from pytest_finetune.record import reading
-from pytest_finetune.record.comparison.stored_run import NoRun, StoredRun, run_in_folder
+from pytest_finetune.record.compare.stored_run import NoRun, StoredRun, run_in_folder
 from pytest_finetune.record.summary import RUN
 
 if TYPE_CHECKING:
-    from pytest_finetune.evaluation.answers import Answer
+    from pytest_finetune.answering.answers import Answer
     from pytest_finetune.store import Entry, Store
 
 _LISTED: Final = 10
@@ -68,8 +69,6 @@ def _read(store: Store, listed: Entry) -> StoredRun:
 
 
 def _answers(store: Store, experiment: reading.Json, arm: str) -> Sequence[Answer] | None:
-    from pytest_finetune.evaluation.answers import ANSWERS_FILE, AnswersError, read_answers
-
     key = reading.text(reading.part(experiment, "arms", arm), "outputs_key")
     entry = store.read("outputs", key) if key else None
     try:

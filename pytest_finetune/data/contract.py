@@ -13,10 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_finetune.data.catalogue import RULES, printable
+from pytest_finetune.data.checks import built_in
+from pytest_finetune.data.checks.labels import label_in
+from pytest_finetune.data.checks.outputs import answer_problems
+from pytest_finetune.data.contract_mistakes import mistakes
 from pytest_finetune.data.findings import Finding, Findings, Waiver
 from pytest_finetune.data.lines import MAX_LINE_BYTES
 from pytest_finetune.data.redaction import redact
 from pytest_finetune.data.waivers import apply_waivers
+from pytest_finetune.yamlfile import YamlError, load_yaml
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Rows
@@ -118,8 +123,6 @@ class Contract:
 
     def label_of(self, output: str) -> str | None:
         """Return an answer's label as text, None when it has none or the contract knows no labels."""
-        from pytest_finetune.data.checks.labels import label_in
-
         return label_in(self, output)
 
     def problems_of(self, answer: str) -> list[str]:
@@ -128,8 +131,6 @@ class Contract:
         def test_strict_json(response, contract):
             assert contract.problems_of(response.text) == []
         """
-        from pytest_finetune.data.checks.outputs import answer_problems
-
         return answer_problems(self, answer)
 
     def out_of_scope(self, text: str) -> bool:
@@ -149,8 +150,6 @@ class Contract:
 
         Findings that the contract waives are in `.waived`. No finding holds a secret or personal data.
         """
-        from pytest_finetune.data.checks import built_in
-
         found = [finding for check in built_in() for finding in check(self, train, held_out)]
         for check in self.extra_checks:
             found.extend(_masked(finding) for finding in check(train, held_out))
@@ -183,8 +182,6 @@ def schema() -> Mapping[str, Any]:
 
 
 def _load(root: Path, relative: str, today: date) -> Contract:
-    from pytest_finetune.yamlfile import YamlError, load_yaml
-
     path = (root / relative).resolve()
     if not path.is_relative_to(root.resolve()):
         raise ContractError(f"{relative}: lies outside the project {str(root)!r}")
@@ -201,7 +198,6 @@ def _load(root: Path, relative: str, today: date) -> Contract:
 
 
 def _problems(file: YamlFile) -> Iterator[Problem]:
-    from pytest_finetune.data.contract_mistakes import mistakes
     from pytest_finetune.yamlfile import Problem, check
 
     if not isinstance(file.tree, dict):

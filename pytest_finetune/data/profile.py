@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_finetune.data.tokens import nearest_rank
 from pytest_finetune.data.words import shingles, words_of
 
 if TYPE_CHECKING:
@@ -60,8 +61,6 @@ def lengths(values: Sequence[int]) -> dict[str, Any]:
 
     `bins` are lower bounds; `counts` has one number for each.
     """
-    from pytest_finetune.data.tokens import nearest_rank
-
     ordered = sorted(values)
     if not ordered:
         return {"min": 0, "p50": 0, "p95": 0, "max": 0, "bins": list(_BINS), "counts": [0] * len(_BINS)}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_finetune.data.chat_template import TemplateError
+from pytest_finetune.data.chat_template import TemplateError, renderer
 from pytest_finetune.data.formatting import Pair, format_pair
 
 if TYPE_CHECKING:
@@ -159,8 +159,6 @@ def _token_text(token: Any) -> str | None:
 
 
 def _renderer(folder: Path, config: Mapping[str, Any]) -> Callable[[list[dict[str, str]], bool], str]:
-    from pytest_finetune.data.chat_template import renderer
-
     file = folder / "chat_template.jinja"
     template = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
     named = {

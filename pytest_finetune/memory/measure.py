@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from pytest_finetune.memory.budget import Budget
-from pytest_finetune.memory.explain import one_line
-from pytest_finetune.memory.hardware import own_bytes
-from pytest_finetune.memory.sizes import size_text
+from pytest_finetune.memory.hardware.budget import Budget
+from pytest_finetune.memory.hardware.detect import own_bytes
+from pytest_finetune.memory.hardware.sizes import size_text
+from pytest_finetune.memory.plan.explain import one_line
 
 if TYPE_CHECKING:
     import torch
 
-    from pytest_finetune.memory.plan import MemoryPlan
+    from pytest_finetune.memory.plan.plan import MemoryPlan
 
 STEPS: Final = 2
 

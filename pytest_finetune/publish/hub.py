@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from pytest_finetune.bundle.format import MANIFEST, BundleError, parse
 from pytest_finetune.publish.hub_repository import Branch, RemoteFile, Repository
 from pytest_finetune.publish.parcel import Parcel, Pushed, PushError
 from pytest_finetune.publish.target import HubTarget
-from pytest_finetune.record.bundle.manifest import MANIFEST, BundleError, parse
 from pytest_finetune.record.wording import counted, one_line, size
 from pytest_finetune.store.manifest import sha256_of
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_finetune.bundle.format import MANIFEST, SIGNATURE
+from pytest_finetune.bundle.verify.bundle import Bundle
 from pytest_finetune.record import reading
-from pytest_finetune.record.bundle.manifest import MANIFEST, SIGNATURE
-from pytest_finetune.record.bundle.verify import Bundle
 
 
 class PushError(Exception):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
+from pytest_finetune.bundle.format import MANIFEST
 from pytest_finetune.publish import facts
 from pytest_finetune.publish.mlflow_server import Server
 from pytest_finetune.publish.parcel import Parcel, Pushed, PushError
 from pytest_finetune.publish.target import MlflowTarget
-from pytest_finetune.record.bundle.manifest import MANIFEST
 from pytest_finetune.record.wording import counted, one_line, size
 
 ALIAS: Final = "champion"

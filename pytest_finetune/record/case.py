@@ -6,13 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.experiment import DecisionDefaults
+from pytest_finetune.judging import score
+from pytest_finetune.judging.decision import Case, judge
+from pytest_finetune.judging.drift import Drift
+from pytest_finetune.judging.scores import RuleSpec, Scores, tabulate
+from pytest_finetune.judging.slices import sliced
 
 if TYPE_CHECKING:
-    from pytest_finetune.evaluation.decision import Case
-    from pytest_finetune.evaluation.drift import Drift
-    from pytest_finetune.evaluation.rules import RuleSpec, Scores
-    from pytest_finetune.evaluation.score import Score
-    from pytest_finetune.evaluation.thresholds import RuleVerdict
+    from pytest_finetune.judging.decision import Case
+    from pytest_finetune.judging.drift import Drift
+    from pytest_finetune.judging.score import Score
+    from pytest_finetune.judging.scores import RuleSpec, Scores
+    from pytest_finetune.judging.thresholds import RuleVerdict
 
 _RAN: Final = frozenset({"passed", "failed", "undecided"})
 
@@ -22,8 +27,6 @@ def rule_specs(tree: Mapping[str, Any]) -> tuple[RuleSpec, ...]:
 
     By name, as they stand in the file: a record that was read back decides in the same words.
     """
-    from pytest_finetune.evaluation.rules import RuleSpec
-
     return tuple(
         RuleSpec(
             name=name,
@@ -48,8 +51,6 @@ def rule_specs(tree: Mapping[str, Any]) -> tuple[RuleSpec, ...]:
 
 def scores_of(tree: Mapping[str, Any], name: str) -> Scores:
     """Return what a rule gave on every row and arm; not executed when it did not run."""
-    from pytest_finetune.evaluation.rules import Scores
-
     facts = tree["rules"][name]
     rows = tuple(facts.get("rows") or ())
     if facts["outcome"] == "error":
@@ -96,8 +97,6 @@ def defaults_of(tree: Mapping[str, Any]) -> DecisionDefaults:
 
 def case_of(tree: Mapping[str, Any], only: str | None = None) -> Case:
     """Return everything that the decision rests on; `only` the scores of one rule, where that one alone is judged."""
-    from pytest_finetune.evaluation.decision import Case
-
     rules = rule_specs(tree)
     arms, planned = tree.get("arms", {}), tree.get("planned_arms", {})
     digests = [arms.get(arm, {}).get("answers_sha256") for arm in ("baseline", "tuned")]
@@ -120,8 +119,6 @@ def case_of(tree: Mapping[str, Any], only: str | None = None) -> Case:
 
 def drift_of(tree: Mapping[str, Any]) -> Drift | None:
     """Return the drift from the base on neutral prompts; None where it was switched off or not reached."""
-    from pytest_finetune.evaluation.drift import Drift
-
     return Drift.read(tree.get("drift"), defaults_of(tree).confidence)
 
 
@@ -136,8 +133,6 @@ def problems_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
 
 def score_of(tree: Mapping[str, Any], rule: str, arm: str) -> Score:
     """Return an arm's score under a rule that ran; ValueError says what is missing when it has none."""
-    from pytest_finetune.evaluation import score
-
     spec = next(spec for spec in rule_specs(tree) if spec.name == rule)
     look = tree.get("looks", {}).get("k", 1)
     return score.score_of(spec, scores_of(tree, rule), arm, defaults_of(tree), look)
@@ -145,9 +140,6 @@ def score_of(tree: Mapping[str, Any], rule: str, arm: str) -> Score:
 
 def slices_of(tree: Mapping[str, Any], rule: str) -> dict[str, dict[str, Any]]:
     """Return, for each arm, a rule's slices in the record's form; empty where the rule is not sliced."""
-    from pytest_finetune.evaluation.rules import tabulate
-    from pytest_finetune.evaluation.slices import sliced
-
     spec = next(spec for spec in rule_specs(tree) if spec.name == rule)
     if spec.slice is None:
         return {}
@@ -158,8 +150,6 @@ def slices_of(tree: Mapping[str, Any], rule: str) -> dict[str, dict[str, Any]]:
 
 def judged_rule(tree: Mapping[str, Any], name: str) -> RuleVerdict:
     """Judge one rule by its own thresholds."""
-    from pytest_finetune.evaluation.decision import judge
-
     return judge(case_of(tree, only=name), name)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pytest_finetune.evaluation.arms import TUNED
+from pytest_finetune.answering.arm_plans import TUNED
+from pytest_finetune.judging.runtime_match import RuntimeMatch, agreement
 from pytest_finetune.record.case import scores_of
 
 if TYPE_CHECKING:
-    from pytest_finetune.evaluation.answers import Answer
-    from pytest_finetune.evaluation.runtime_match import RuntimeMatch
+    from pytest_finetune.answering.answers import Answer
+    from pytest_finetune.judging.runtime_match import RuntimeMatch
 
 
 def runtime_matches(
@@ -28,8 +29,6 @@ def runtime_matches(
 def _match(
     tree: Mapping[str, Any], name: str, ours: Mapping[str, Answer], theirs: Mapping[str, Answer]
 ) -> RuntimeMatch:
-    from pytest_finetune.evaluation.runtime_match import RuntimeMatch, agreement
-
     first, second = (tree["planned_arms"][arm]["runtime"] for arm in (TUNED, name))
     rows = [row for row in ours if row in theirs]
     text = agreement(

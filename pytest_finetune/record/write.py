@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from pytest_finetune.record import reading
-from pytest_finetune.record.note import decision_note
 from pytest_finetune.record.reading import Json
+from pytest_finetune.record.views.note import decision_note
 
 Answers = Mapping[str, Mapping[str, Sequence[Json]]]
 

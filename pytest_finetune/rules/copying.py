@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_finetune.rules.making import as_rule, wrong
 
 if TYPE_CHECKING:
+    from pytest_finetune.answering.response import Response
     from pytest_finetune.data.rows import Row, Rows
-    from pytest_finetune.evaluation.response import Response
 
 Words = tuple[str, ...]
 

@@ -10,9 +10,9 @@ from pytest_finetune.rules.making import as_rule, broken, quoted, wrong
 from pytest_finetune.rules.shape import parsed
 
 if TYPE_CHECKING:
+    from pytest_finetune.answering.response import Response
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Row
-    from pytest_finetune.evaluation.response import Response
 
 _ABSENT: Final = object()
 

@@ -38,7 +38,7 @@ def _place(function: Callable[..., None]) -> None:
 
 def broken(message: str) -> Exception:
     """Return what a rule raises that cannot judge anything: an error of the rule, never a failed row."""
-    from pytest_finetune.suite.items.broken_rules import RuleBroken
+    from pytest_finetune.suite.rules.broken_rules import RuleBroken
 
     return RuleBroken(message)
 

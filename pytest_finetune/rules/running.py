@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_finetune.rules.making import as_rule, broken, wrong
 
 if TYPE_CHECKING:
-    from pytest_finetune.evaluation.response import Response
+    from pytest_finetune.answering.response import Response
 
 
 def length(

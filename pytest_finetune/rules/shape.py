@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_finetune.rules.making import as_rule, broken, quoted, wrong
 
 if TYPE_CHECKING:
+    from pytest_finetune.answering.response import Response
     from pytest_finetune.data.contract import Contract
-    from pytest_finetune.evaluation.response import Response
 
 
 def strict_json(keys: Iterable[str] | None = None, **thresholds: Any) -> Callable[..., None]:

@@ -11,9 +11,9 @@ from pytest_finetune.rules.labels import at, label_of
 from pytest_finetune.rules.making import as_rule, broken, wrong
 
 if TYPE_CHECKING:
+    from pytest_finetune.answering.response import Response
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Row
-    from pytest_finetune.evaluation.response import Response
 
 Pairs = list[tuple[str, str | None]]
 

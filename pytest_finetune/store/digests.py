@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from pytest_finetune.fingerprint import canonical_json, digest
+from pytest_finetune.store.context import Ground
 from pytest_finetune.store.disk import write_atomically
-from pytest_finetune.store.ground import Ground
 
 _RACY_NS: Final = 2_000_000_000
 _WORTH_BYTES: Final = 4 * 1024 * 1024

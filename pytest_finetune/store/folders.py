@@ -15,17 +15,17 @@ from typing import Any, Final
 
 from pytest_finetune.fingerprint import Key
 from pytest_finetune.store import disk
+from pytest_finetune.store.context import Ground
 from pytest_finetune.store.digests import DigestFile
 from pytest_finetune.store.disk import StoreError, explained
-from pytest_finetune.store.ground import Ground
 from pytest_finetune.store.leftovers import sweep
 from pytest_finetune.store.lock import Lock, exclusive, file_lock, free_lock, shared
 from pytest_finetune.store.looks import LookBook
 from pytest_finetune.store.manifest import MANIFEST, DefectError, Entry, parse, seal, verify
 from pytest_finetune.store.notes import Notes
-from pytest_finetune.store.shelf import Shelf
-from pytest_finetune.store.unsent import Unsent
-from pytest_finetune.store.upstream import SHARED_KINDS, Upstream, UpstreamError
+from pytest_finetune.store.quarantine import Shelf
+from pytest_finetune.store.shared.pending import Unsent
+from pytest_finetune.store.shared.upstream import SHARED_KINDS, Upstream, UpstreamError
 
 KINDS: Final = ("adapters", "outputs", "plans", "bases", "models", "records")
 CHECKPOINTS: Final = "checkpoints"

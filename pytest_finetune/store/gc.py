@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pytest_finetune.store import disk, leftovers, unsent
+from pytest_finetune.store import disk, leftovers
 from pytest_finetune.store.folders import CHECKPOINTS, KINDS, Store
 from pytest_finetune.store.lock import exclusive
 from pytest_finetune.store.manifest import MANIFEST
-from pytest_finetune.store.shelf import SET_ASIDE
+from pytest_finetune.store.quarantine import SET_ASIDE
+from pytest_finetune.store.shared import pending
 
 _LEFTOVER_S: Final = 24 * 3600.0
 _SET_ASIDE_S: Final = 30 * 24 * 3600.0
@@ -105,7 +106,7 @@ def _spared(store: Store, candidate: _Candidate) -> str | None:
     pinned = store.notes.pinned(candidate.kind, candidate.key)
     if pinned is not None:
         return pinned
-    if unsent.mark(store.root, candidate.kind, candidate.key).exists():
+    if pending.mark(store.root, candidate.kind, candidate.key).exists():
         return "not uploaded yet"
     lock = store.root / "locks" / f"{candidate.kind}-{candidate.key}.lock"
     return "locked" if _busy(lock) else None

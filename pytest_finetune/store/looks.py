@@ -12,10 +12,10 @@ from typing import Any, BinaryIO, Final
 
 from pytest_finetune.fingerprint import digest
 from pytest_finetune.store.book_lines import line_of, name_of, read_lines, record_of
+from pytest_finetune.store.context import Ground
 from pytest_finetune.store.disk import StoreError, explained, host_name
-from pytest_finetune.store.ground import Ground
 from pytest_finetune.store.lock import whole_file
-from pytest_finetune.store.upstream import UpstreamError
+from pytest_finetune.store.shared.upstream import UpstreamError
 
 _BROUGHT: Final = "brought.jsonl"
 

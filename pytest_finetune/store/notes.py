@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import Any, Final
 
 from pytest_finetune.fingerprint import sha256_hex
+from pytest_finetune.store.context import Ground
 from pytest_finetune.store.disk import explained, write_atomically
-from pytest_finetune.store.ground import Ground
-from pytest_finetune.store.upstream import Upstream, UpstreamError
+from pytest_finetune.store.shared.upstream import Upstream, UpstreamError
 
 _PLAIN_NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,79}")
 

@@ -29,8 +29,8 @@ def open_store(named: str, project: Path, *, readonly: bool = False) -> Store:
     a package that is missing, and for a folder to be only read that is not there.
     """
     if is_url(named):
-        from pytest_finetune.store.bucket import Bucket
-        from pytest_finetune.store.remote import RemoteStore
+        from pytest_finetune.store.shared.bucket import Bucket
+        from pytest_finetune.store.shared.remote import RemoteStore
 
         bucket = Bucket(named)
         return Store(_cache(project, bucket.url), RemoteStore(bucket, readonly=readonly))
@@ -42,7 +42,7 @@ def open_store(named: str, project: Path, *, readonly: bool = False) -> Store:
             f"store {named!r}: there is no such folder to read ({root}); write there first, or "
             "leave --finetune-store-readonly out"
         )
-    from pytest_finetune.store.shared_folder import SharedFolder
+    from pytest_finetune.store.shared.folder import SharedFolder
 
     return Store(_cache(project, str(root)), SharedFolder(root))
 

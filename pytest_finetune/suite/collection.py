@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
-from pytest_finetune.markers import (
+from pytest_finetune.suite.markers import (
     PER_ROW,
     WHOLE,
     ExperimentRef,

@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_finetune import GiB
+from pytest_finetune.memory.hardware import nvidia
+from pytest_finetune.memory.hardware.detect import accelerator, detect
+from pytest_finetune.memory.hardware.leases import lease_gpu
 from pytest_finetune.suite import xdist
+from pytest_finetune.suite.progress import ProgressLine
 
 if TYPE_CHECKING:
-    from pytest_finetune.memory.leases import Lease
+    from pytest_finetune.memory.hardware.leases import Lease
 
 
 class ChosenDevice:
@@ -49,8 +53,6 @@ class ChosenDevice:
             return self.lease.device
         if self._asked != "auto":
             return self._asked
-        from pytest_finetune.memory.hardware import accelerator
-
         return accelerator()
 
     def release(self) -> None:
@@ -64,9 +66,6 @@ class ChosenDevice:
         self.lease.release()
 
     def _leased(self) -> Lease | None:
-        from pytest_finetune.memory.leases import lease_gpu
-        from pytest_finetune.suite.progress import ProgressLine
-
         worker = self._config.workerinput["workerid"]  # type: ignore[attr-defined]
         line = ProgressLine(self._config, worker)
         number = self._asked.partition(":")[2]
@@ -77,8 +76,6 @@ class ChosenDevice:
 
 def refuse_missing(device: str) -> None:
     """Raise pytest.UsageError for ``cuda:N`` beyond the NVIDIA GPUs that are visible."""
-    from pytest_finetune.memory import nvidia
-
     number = device.partition(":")[2]
     count = len(nvidia.visible()) if number else 0
     if count and int(number) >= count:
@@ -88,8 +85,6 @@ def refuse_missing(device: str) -> None:
 
 def reason_to_skip(chosen: ChosenDevice, min_gib: float, store: Path) -> str | None:
     """Return why a test marked `gpu` cannot run here; None when it can. In an xdist worker it runs on a leased GPU."""
-    from pytest_finetune.memory.hardware import accelerator, detect
-
     if accelerator() == "cpu":
         return "needs an accelerator, and there is none here (or this torch build cannot use it)"
     device = chosen.name if chosen.name != "cpu" else accelerator()

@@ -32,13 +32,13 @@ def compare(op: str, left: object, right: object) -> Explanation | None:
     found: Any = left
     if op == "==" and kind == "pytest_finetune.data.findings.Findings" and right == []:
         return Explanation("data findings", found.brief(MAX_LINES, MAX_CHARS), found.explain())
-    if op == "<=" and kind == "pytest_finetune.memory.plan.MemoryPlan":
+    if op == "<=" and kind == "pytest_finetune.memory.plan.plan.MemoryPlan":
         lines = found.explain(right)
         return Explanation("memory plan", shortened(lines, "memory plan"), lines)
-    if op == "<=" and kind == "pytest_finetune.memory.disk.DiskPlan":
+    if op == "<=" and kind == "pytest_finetune.memory.hardware.disk.DiskPlan":
         lines = found.explain(right)
         return Explanation("disk plan", shortened(lines, "disk plan"), lines)
-    if op in {"<=", "<"} and kind == "pytest_finetune.evaluation.drift.Figure":
+    if op in {"<=", "<"} and kind == "pytest_finetune.judging.drift.Figure":
         lines = found.explain(op, right)
         return Explanation("drift", shortened(lines, "drift"), lines)
     return None

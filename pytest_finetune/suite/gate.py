@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pytest_finetune.markers import ExperimentRef, Stage
+from pytest_finetune.record.wording import one_line
+from pytest_finetune.suite.markers import ExperimentRef, Stage
 
 
 class Closed(NamedTuple):
@@ -18,8 +19,6 @@ class Closed(NamedTuple):
     @property
     def message(self) -> str:
         """Return what a blocked test says: one line, whose foreign text a terminal does not obey."""
-        from pytest_finetune.record.wording import one_line
-
         why = f": {one_line(self.because, 300)}" if self.because else ""
         return f"not run: the {self.stage.word} stage failed in {one_line(self.by)}{why}"
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_finetune.markers import ExperimentRef, Stage
 from pytest_finetune.suite import collection
+from pytest_finetune.suite.markers import ExperimentRef, Stage
 
 if TYPE_CHECKING:
-    from pytest_finetune.session import FinetuneSession
+    from pytest_finetune.suite.session import FinetuneSession
 
 _LAST_RULES = "rule-files"
 

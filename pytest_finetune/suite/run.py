@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from pytest_finetune.evaluation.arms import TUNED, planned, unconstrained
-from pytest_finetune.markers import ExperimentRef, Stage
+from pytest_finetune.answering.arm_plans import TUNED, planned, unconstrained
+from pytest_finetune.data.charter import Charter
 from pytest_finetune.suite.evidence import Fact, grow, remember
-from pytest_finetune.suite.items.per_row import PerRow
+from pytest_finetune.suite.markers import ExperimentRef, Stage
+from pytest_finetune.suite.rules.per_row import PerRow
 from pytest_finetune.suite.steps import (
     answering,
     arm_views,
@@ -21,23 +22,26 @@ from pytest_finetune.suite.steps import (
     planning,
     training_step,
 )
+from pytest_finetune.suite.steps.candidates import best_prompt_of
+from pytest_finetune.suite.steps.deciding import decided, matches, settled_look
+from pytest_finetune.suite.steps.noise import noise_of
 from pytest_finetune.suite.steps.step import Parts, step
 
 if TYPE_CHECKING:
+    from pytest_finetune.answering.answers import Answer
+    from pytest_finetune.answering.arm_plans import ArmPlan
+    from pytest_finetune.answering.runtimes import Runtime
     from pytest_finetune.data.charter import Charter
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Rows
-    from pytest_finetune.evaluation.answers import Answer
-    from pytest_finetune.evaluation.arm import Arm
-    from pytest_finetune.evaluation.arms import ArmPlan
-    from pytest_finetune.evaluation.decision import Decision
-    from pytest_finetune.evaluation.drift import Drift
-    from pytest_finetune.evaluation.runtime_match import RuntimeMatch
-    from pytest_finetune.evaluation.runtimes import Runtime
     from pytest_finetune.experiment import Experiment
-    from pytest_finetune.memory.hardware import Budget
-    from pytest_finetune.memory.plan import MemoryPlan
-    from pytest_finetune.session import FinetuneSession
+    from pytest_finetune.judging.decision import Decision
+    from pytest_finetune.judging.drift import Drift
+    from pytest_finetune.judging.runtime_match import RuntimeMatch
+    from pytest_finetune.memory.hardware.detect import Budget
+    from pytest_finetune.memory.plan.plan import MemoryPlan
+    from pytest_finetune.suite.arm_view import Arm
+    from pytest_finetune.suite.session import FinetuneSession
     from pytest_finetune.suite.steps.engine import BaseModel
     from pytest_finetune.suite.steps.training_step import Adapter
 
@@ -94,8 +98,6 @@ class ExperimentRun:
     @step
     def charter(self) -> Charter:
         """The charter."""
-        from pytest_finetune.data.charter import Charter
-
         return Charter(self.experiment.charter)
 
     @step
@@ -205,22 +207,16 @@ class ExperimentRun:
     @step
     def noise(self) -> tuple[Mapping[str, Answer], ...]:
         """The further answers of the base to the held-out rows."""
-        from pytest_finetune.suite.steps.noise import noise_of
-
         return noise_of(self)
 
     @step
     def best_prompt(self) -> str:
         """The best of the hand-written prompts."""
-        from pytest_finetune.suite.steps.candidates import best_prompt_of
-
         return best_prompt_of(self)
 
     @step
     def looks(self) -> int:
         """Which look at these held-out rows this is; settled once all arms have answered."""
-        from pytest_finetune.suite.steps.deciding import settled_look
-
         return settled_look(self)
 
     def arm(self, name: str) -> Arm:
@@ -229,14 +225,10 @@ class ExperimentRun:
 
     def decision(self) -> Decision:
         """Return the decision over everything that is known by now."""
-        from pytest_finetune.suite.steps.deciding import decided
-
         return decided(self, self.tree())
 
     def runtime_match(self) -> tuple[RuntimeMatch, ...]:
         """Return the agreement between runtimes; an experiment that names one runtime has none."""
-        from pytest_finetune.suite.steps.deciding import matches
-
         for plan in self.arms.values():
             if plan.name.partition("@")[0] == TUNED:
                 self.answers_to(plan)

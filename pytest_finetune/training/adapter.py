@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from pytest_finetune.experiment import Experiment
-from pytest_finetune.training.kept import ADAPTER, ADAPTER_CONFIG
+from pytest_finetune.training.artifact import ADAPTER, ADAPTER_CONFIG
 from pytest_finetune.training.request import TrainingError
 from pytest_finetune.yamlfile import nearest
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_finetune.memory.cards import UNKNOWN
+from pytest_finetune.memory.hardware.cards import UNKNOWN
 from pytest_finetune.memory.measure import (
     CudaMeter,
     Measured,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from pytest_finetune.experiment.launcher import share_of
-from pytest_finetune.memory.sizes import size_text
+from pytest_finetune.memory.hardware.sizes import size_text
 from pytest_finetune.training.request import TrainingError, TrainingRequest
 
 # A plan that was said to fit and did not is no measure: the change must be planned to need a tenth less.

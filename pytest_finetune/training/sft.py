@@ -13,8 +13,8 @@ from pytest_finetune.fingerprint import digest, package_versions
 from pytest_finetune.training.base import BaseSource, check_folder, source_of
 from pytest_finetune.training.checkpoints import drop_others, newest
 from pytest_finetune.training.held_out import chosen, held_out
-from pytest_finetune.training.launch import train_in_processes
 from pytest_finetune.training.memory_error import memory_report
+from pytest_finetune.training.processes.launch import train_in_processes
 from pytest_finetune.training.request import (
     Progress,
     TrainingError,
@@ -73,7 +73,8 @@ def train_here(request: TrainingRequest, stop: Callable[[], bool]) -> TrainingRe
 def _train(
     request: TrainingRequest, source: BaseSource, started: float, stop: Callable[[], bool]
 ) -> TrainingResult:
-    from pytest_finetune.training import accelerator, adapter, arguments, measuring, model, ranks
+    from pytest_finetune.training import accelerator, adapter, arguments, measuring, model
+    from pytest_finetune.training.processes import ranks
 
     max_length = request.experiment.training.max_seq_length
     config = arguments.sft_config(request.experiment, request.checkpoints, request.device)
@@ -174,7 +175,7 @@ def _trainer(
 
 def _launch_notes(request: TrainingRequest) -> list[str]:
     """Say what several processes shared, and what one process would have done besides."""
-    from pytest_finetune.training import ranks
+    from pytest_finetune.training.processes import ranks
 
     if ranks.count() == 1:
         return []
@@ -190,7 +191,7 @@ def _other_loss(sft: Mapping[str, Any]) -> bool:
 
 def _run(trainer: SealingTrainer, request: TrainingRequest) -> int | None:
     """Train to the end, from the newest whole checkpoint on; return the step that it was taken after."""
-    from pytest_finetune.training import ranks
+    from pytest_finetune.training.processes import ranks
 
     found = newest(request.checkpoints, _identity(request))
     ranks.wait()  # until everybody has looked

@@ -13,11 +13,11 @@ from typing import Any
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import SFTTrainer
 
-from pytest_finetune.training import ranks
 from pytest_finetune.training.accelerator import in_use
 from pytest_finetune.training.checkpoints import seal, whole_steps
 from pytest_finetune.training.held_out import HeldOut, held_out_loss
 from pytest_finetune.training.memory_error import naming_the_batch
+from pytest_finetune.training.processes import ranks
 from pytest_finetune.training.progress import Meter
 from pytest_finetune.training.request import Progress, TrainingError
 from pytest_finetune.training.tokenised import listed

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_finetune.evaluation.answers import Answer, write_answers
+from pytest_finetune.answering.answers import Answer, write_answers
 from pytest_finetune.fingerprint import digest
 from pytest_finetune.record.summary import name_of, summary, write_run
 from pytest_finetune.record.write import record_json

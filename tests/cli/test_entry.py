@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_finetune import options
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.entry import parser
+from pytest_finetune.suite import options
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pytest_finetune
-from pytest_finetune.memory.hardware import Budget
+from pytest_finetune.memory.hardware.detect import Budget
 
 if TYPE_CHECKING:
     from .conftest import World
@@ -25,7 +25,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _no_card(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever machine runs this test has no accelerator."""
     cpu = Budget("a CPU", "cpu", 1 << 34, 1 << 34)
-    monkeypatch.setattr("pytest_finetune.memory.hardware.detect", lambda device, store: cpu)
+    monkeypatch.setattr("pytest_finetune.memory.hardware.detect.detect", lambda device, store: cpu)
 
 
 def test_a_training_that_fits_is_yes_and_one_that_does_not_is_no_with_remedies_that_hold(
@@ -60,7 +60,7 @@ def test_a_stored_plan_is_read_back_without_a_trace(
     world: World, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = world.run("plan", "--store", stored, "--budget", "rtx-4090", "--json")
-    monkeypatch.setattr("pytest_finetune.memory.planner.trace_elsewhere", _must_not_run)
+    monkeypatch.setattr("pytest_finetune.memory.plan.planner.trace_elsewhere", _must_not_run)
     assert world.run("plan", "--store", stored, "--budget", "rtx-4090", "--json") == first
 
 
@@ -113,7 +113,7 @@ def test_a_model_without_a_configuration_is_a_mistake(world: World, stored: Path
 def test_headroom_and_step_are_options(world: World, stored: Path) -> None:
     tree = world.run("plan", "--store", stored, "--budget", "8GiB", "--headroom", "25%", "--json").tree
     assert (tree["budget"]["usable_bytes"], tree["budget"]["headroom"]) == (6 << 30, 0.25)
-    plain = "pytest_finetune.memory.steps:PlainStep"
+    plain = "pytest_finetune.memory.tracer.steps:PlainStep"
     other = world.run("plan", "--store", stored, "--budget", "8GiB", "--step", plain, "--json").tree
     assert other["breakdown"]["logits and loss"] != tree["breakdown"]["logits and loss"]
     ran = world.run("plan", "--store", stored, "--headroom", "8")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_finetune.evaluation.statistics.power import chance_to_beat
+from pytest_finetune.judging.statistics.power import chance_to_beat
 from pytest_finetune.store import Look, Store
 
 if TYPE_CHECKING:

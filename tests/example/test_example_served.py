@@ -102,7 +102,7 @@ def kill_the_server(session: subprocess.Popen[str]) -> None:
     for child in psutil.Process(session.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
             line = child.cmdline()
-            if str(SERVE) in line and not any(word.endswith("warden.py") for word in line):
+            if str(SERVE) in line and not any(word.endswith("supervisor.py") for word in line):
                 child.kill()
                 return
     raise AssertionError("there is no server to kill")

@@ -13,16 +13,16 @@ from typing import Any, cast
 
 import pytest
 
-from pytest_finetune.evaluation.answers import read_answers
-from pytest_finetune.evaluation.pairs import pairs_of
-from pytest_finetune.record.bundle import manifest as bundle_manifest
-from pytest_finetune.record.bundle.card import model_card
-from pytest_finetune.record.bundle.manifest import MANIFEST, describe
-from pytest_finetune.record.bundle.recompute import contradictions, decision_of
-from pytest_finetune.record.bundle.statement import STATEMENT, statement, statement_json
+from pytest_finetune.answering.answers import read_answers
+from pytest_finetune.bundle import format as bundle_manifest
+from pytest_finetune.bundle.card import model_card
+from pytest_finetune.bundle.format import MANIFEST, describe
+from pytest_finetune.bundle.statement import STATEMENT, statement, statement_json
+from pytest_finetune.bundle.verify.recompute import contradictions, decision_of
+from pytest_finetune.judging.pairs import pairs_of
 from pytest_finetune.record.case import case_of
-from pytest_finetune.record.note import decision_note
-from pytest_finetune.record.page.document import summary_html
+from pytest_finetune.record.views.note import decision_note
+from pytest_finetune.record.views.page.document import summary_html
 from pytest_finetune.record.write import record_json
 
 from .conftest import Project, make_project, row_id

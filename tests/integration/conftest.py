@@ -69,7 +69,7 @@ CONFTEST = """\
 import json, struct
 from pathlib import Path
 import pytest
-from pytest_finetune.evaluation.answers import Answer
+from pytest_finetune.answering.answers import Answer
 from pytest_finetune.training.request import TrainingResult
 
 TABLE = json.loads((Path(__file__).parent / "answers.json").read_text())

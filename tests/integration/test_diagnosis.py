@@ -10,7 +10,7 @@ import pytest
 from .conftest import Project
 
 OURS = """
-from pytest_finetune.evaluation.evidence import NextChange
+from pytest_finetune.judging.evidence import NextChange
 
 @pytest.hookimpl(PRIORITY)
 def pytest_finetune_diagnose(evidence):

@@ -199,7 +199,7 @@ def test_a_runtime_without_probabilities_has_texts_and_the_reason(project: Proje
             "E*NotMeasured: no token KL: the runtime 'transformers' gives texts and no probabilities; assert drift.changed*"
         ]
     )
-    assert not [line for line in result.outlines if "evaluation/drift.py" in line]
+    assert not [line for line in result.outlines if "judging/drift.py" in line]
     project.calls()
     project.run("--finetune")
     assert project.calls() == []

@@ -26,7 +26,7 @@ def test_fits(memory_plan, gpu_budget):
     assert memory_plan <= gpu_budget
 """
 STEP = """\
-from pytest_finetune.memory.steps import Loss, PlainStep
+from pytest_finetune.memory.tracer.steps import Loss, PlainStep
 
 class WideStep(PlainStep):
     def prepare(self, model):
@@ -45,9 +45,10 @@ def pytest_finetune_memory_step(experiment):
 @pytest.fixture
 def planned(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The small project with a configuration that can be planned, on a machine without a card."""
-    from pytest_finetune.memory import hardware
 
-    monkeypatch.setattr(hardware, "accelerator", lambda: "cpu")
+    from pytest_finetune.memory.hardware import detect
+
+    monkeypatch.setattr(detect, "accelerator", lambda: "cpu")
     project.write({"base/config.json": json.dumps(CONFIG), "test_fit.py": FIT})
     return project
 
@@ -55,8 +56,8 @@ def planned(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture
 def untraced(planned: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The same, and a tracing process that answers at once: 64 MiB and what the context takes."""
-    from pytest_finetune.memory import planner
-    from pytest_finetune.memory.figures import Figures, Held
+    from pytest_finetune.memory.plan import planner
+    from pytest_finetune.memory.plan.figures import Figures, Held
 
     held = {size: Held(64 << 20, 66 << 20, 64 << 20) for size in planner.WORKSPACES}
     answer = Figures(

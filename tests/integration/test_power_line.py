@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_finetune.evaluation.statistics.plan import Plan
+from pytest_finetune.judging.statistics.plan import Plan
 
 from .conftest import make_project
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pytest_finetune.bundle.format import MANIFEST
 from pytest_finetune.cli import main
-from pytest_finetune.record.bundle.manifest import MANIFEST
 
 from .bundles import doctor, new_project, promote, seal
 from .hub_server import GITATTRIBUTES, TOKEN, Hub, Repository, running

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pytest_finetune.bundle.format import MANIFEST
+from pytest_finetune.bundle.verify.bundle import open_bundle
 from pytest_finetune.cli import main
 from pytest_finetune.publish import MlflowTarget, Parcel, tracking
-from pytest_finetune.record.bundle.manifest import MANIFEST
-from pytest_finetune.record.bundle.verify import open_bundle
 
 from .bundles import doctor, new_project, promote, seal
 

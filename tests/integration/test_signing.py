@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from pytest_finetune.record.bundle.manifest import SIGNATURE, BundleError
-from pytest_finetune.record.bundle.signing import (
+from pytest_finetune.bundle.format import SIGNATURE, BundleError
+from pytest_finetune.bundle.signing import (
     PASSWORD_VARIABLE,
     SIGSTORE,
     Identity,

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 def test_a_flag_that_cannot_be_meant_is_a_usage_error(
     project: Project, args: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pytest_finetune.memory import hardware
 
-    monkeypatch.setattr(hardware, "accelerator", lambda: "cpu")
+    from pytest_finetune.memory.hardware import detect
+
+    monkeypatch.setattr(detect, "accelerator", lambda: "cpu")
     result = project.run(*args)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     text = result.stderr.str() + result.stdout.str()

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pytest_finetune.record.bundle.manifest import MANIFEST, BundleError, parse
-from pytest_finetune.record.bundle.statement import ADAPTER_DIGEST, STATEMENT
+from pytest_finetune.bundle.format import MANIFEST, BundleError, parse
+from pytest_finetune.bundle.statement import ADAPTER_DIGEST, STATEMENT
 
 from .bundles import doctor, mend, new_project, promote, seal
 from .conftest import Project

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_finetune.evaluation.answers import read_answers
+from pytest_finetune.answering.answers import read_answers
 from pytest_finetune.fingerprint import digest
 
 from .bundles import doctor, new_project, promote
@@ -98,8 +98,8 @@ def build_adapter(base: Path, folder: Path) -> None:
 
 
 def tuned_answers(root: Path, rows: list[dict[str, Any]]) -> list[str]:
-    from pytest_finetune.evaluation.prompts import Prompted
-    from pytest_finetune.evaluation.runtimes.transformers import TransformersRuntime
+    from pytest_finetune.answering.prompts import Prompted
+    from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
     from pytest_finetune.experiment import Generation
 
     prompts = [Prompted(row["id"], 1, f"{row['input']} ->") for row in rows]

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_finetune.memory.allocator import CachingAllocator, DoesNotFitError, replay, smallest_budget
-from pytest_finetune.memory.events import Born, Died, Event, live_peak
-from pytest_finetune.memory.sizes import MiB
+from pytest_finetune.memory.hardware.sizes import MiB
+from pytest_finetune.memory.tracer.allocator import CachingAllocator, DoesNotFitError, replay, smallest_budget
+from pytest_finetune.memory.tracer.events import Born, Died, Event, live_peak
 
 
 def born(storage: int, size: int) -> Born:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_finetune.memory.disk import DiskPlan, plan_disk
-from pytest_finetune.memory.hardware import Budget, parse_budget
-from pytest_finetune.memory.sizes import GiB, MiB
-from pytest_finetune.memory.workload import Adapter, Workload
+from pytest_finetune.memory.hardware.detect import Budget, parse_budget
+from pytest_finetune.memory.hardware.disk import DiskPlan, plan_disk
+from pytest_finetune.memory.hardware.sizes import GiB, MiB
+from pytest_finetune.memory.plan.workload import Adapter, Workload
 
 
 def test_checkpoints_hold_adapter_optimizer_and_tokenizer(

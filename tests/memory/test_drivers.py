@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from pytest_finetune.memory import amd, nvidia
-from pytest_finetune.memory.budget import Process
-from pytest_finetune.memory.cards import ADA
-from pytest_finetune.memory.hardware import detect, own_bytes
-from pytest_finetune.memory.sizes import GiB
+from pytest_finetune.memory.hardware import amd, nvidia
+from pytest_finetune.memory.hardware.budget import Process
+from pytest_finetune.memory.hardware.cards import ADA
+from pytest_finetune.memory.hardware.detect import detect, own_bytes
+from pytest_finetune.memory.hardware.sizes import GiB
 
 OWN, OTHER = os.getpid(), 4_000_001
 

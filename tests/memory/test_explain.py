@@ -13,15 +13,15 @@ import pytest
 
 from pytest_finetune.experiment import Launcher, Training
 from pytest_finetune.experiment.launcher import share_of
-from pytest_finetune.memory.cards import UNKNOWN
-from pytest_finetune.memory.explain import grouped, tightest
-from pytest_finetune.memory.figures import Figures, Held
-from pytest_finetune.memory.hardware import Budget, Process, parse_budget
-from pytest_finetune.memory.plan import MemoryPlan
-from pytest_finetune.memory.planner import Answer, Limit, Planner
-from pytest_finetune.memory.remedies import changes, find_remedies
-from pytest_finetune.memory.sizes import GiB
-from pytest_finetune.memory.workload import Workload
+from pytest_finetune.memory.hardware.cards import UNKNOWN
+from pytest_finetune.memory.hardware.detect import Budget, Process, parse_budget
+from pytest_finetune.memory.hardware.sizes import GiB
+from pytest_finetune.memory.plan.explain import grouped, tightest
+from pytest_finetune.memory.plan.figures import Figures, Held
+from pytest_finetune.memory.plan.plan import MemoryPlan
+from pytest_finetune.memory.plan.planner import Answer, Limit, Planner
+from pytest_finetune.memory.plan.remedies import changes, find_remedies
+from pytest_finetune.memory.plan.workload import Workload
 
 
 class Formula(Planner):

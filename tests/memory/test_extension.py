@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from pytest_finetune.memory.events import Born, Died, Entered
-from pytest_finetune.memory.extend import NotRepeatedError, OptimizerTrace, canonical, extend
-from pytest_finetune.memory.trace import trace, trace_fully
-from pytest_finetune.memory.workload import PLAIN_STEP, Adapter, Workload
+from pytest_finetune.memory.plan.workload import PLAIN_STEP, Adapter, Workload
+from pytest_finetune.memory.tracer.events import Born, Died, Entered
+from pytest_finetune.memory.tracer.extend import NotRepeatedError, OptimizerTrace, canonical, extend
+from pytest_finetune.memory.tracer.trace import trace, trace_fully
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_finetune.memory.cards import CARDS, HOPPER, TURING, UNKNOWN, UnknownCardError, family_of
-from pytest_finetune.memory.hardware import Budget, Process, detect, device_class, parse_budget
-from pytest_finetune.memory.sizes import GiB, SizeError, parse_share, parse_size, size_text
+from pytest_finetune.memory.hardware.cards import CARDS, HOPPER, TURING, UNKNOWN, UnknownCardError, family_of
+from pytest_finetune.memory.hardware.detect import Budget, Process, detect, device_class, parse_budget
+from pytest_finetune.memory.hardware.sizes import GiB, SizeError, parse_share, parse_size, size_text
 
 
 @pytest.mark.parametrize(

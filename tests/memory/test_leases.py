@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_finetune.memory import leases, nvidia
+from pytest_finetune.memory.hardware import leases, nvidia
 from pytest_finetune.store.disk import host_name
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ def nvmlDeviceGetUUID(handle): return f"GPU-{'abcdefgh'[handle]}"
 """
 HOLDER = """
 import os, sys, time
-from pytest_finetune.memory.leases import lease_gpu
+from pytest_finetune.memory.hardware.leases import lease_gpu
 say = lambda text: print("said:", text, flush=True)
 lease = lease_gpu(int(sys.argv[1]) if sys.argv[1:] else None, say, say)
 print(lease.card.uuid, lease.device, os.environ["CUDA_VISIBLE_DEVICES"], os.environ.get("CUDA_DEVICE_ORDER"), flush=True)

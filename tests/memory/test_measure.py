@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_finetune.memory.cards import family_of
-from pytest_finetune.memory.figures import Figures, Held
-from pytest_finetune.memory.hardware import parse_budget
+from pytest_finetune.memory.hardware.cards import family_of
+from pytest_finetune.memory.hardware.detect import parse_budget
+from pytest_finetune.memory.hardware.sizes import GiB, MiB
 from pytest_finetune.memory.measure import (
     CudaMeter,
     Fit,
@@ -20,11 +20,11 @@ from pytest_finetune.memory.measure import (
     measure_longest,
     refuse_unless_fits,
 )
-from pytest_finetune.memory.plan import MemoryPlan, for_family
-from pytest_finetune.memory.planner import Answer, Limit, Planner
-from pytest_finetune.memory.sizes import GiB, MiB
-from pytest_finetune.memory.steps import TrlStep
-from pytest_finetune.memory.workload import Adapter, Workload
+from pytest_finetune.memory.plan.figures import Figures, Held
+from pytest_finetune.memory.plan.plan import MemoryPlan, for_family
+from pytest_finetune.memory.plan.planner import Answer, Limit, Planner
+from pytest_finetune.memory.plan.workload import Adapter, Workload
+from pytest_finetune.memory.tracer.steps import TrlStep
 
 SMOLLM2 = {
     "model_type": "llama",

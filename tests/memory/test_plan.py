@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from pytest_finetune.experiment import Experiment, Launcher, load_experiment
-from pytest_finetune.memory.cards import TURING
-from pytest_finetune.memory.figures import Figures, Held, PlanError
-from pytest_finetune.memory.hardware import Budget, detect, expandable_segments, parse_budget
-from pytest_finetune.memory.plan import MemoryPlan, for_family, plan_memory, workload_of
-from pytest_finetune.memory.planner import Planner
-from pytest_finetune.memory.remedies import changes
-from pytest_finetune.memory.sizes import GiB, MiB, size_text
-from pytest_finetune.memory.workload import Workload
+from pytest_finetune.memory.hardware.cards import TURING
+from pytest_finetune.memory.hardware.detect import Budget, detect, expandable_segments, parse_budget
+from pytest_finetune.memory.hardware.sizes import GiB, MiB, size_text
+from pytest_finetune.memory.plan.figures import Figures, Held, PlanError
+from pytest_finetune.memory.plan.plan import MemoryPlan, for_family, plan_memory, workload_of
+from pytest_finetune.memory.plan.planner import Planner
+from pytest_finetune.memory.plan.remedies import changes
+from pytest_finetune.memory.plan.workload import Workload
 from pytest_finetune.store import Store
 
 EXPERIMENT = """
@@ -45,7 +45,7 @@ def test_a_folder_with_only_a_config_is_planned_and_the_second_time_read_back(
     assert first.tokens == 48
     assert 0 < first.allocated_bytes <= first.reserved_bytes < first.peak_bytes < 2 * GiB
     assert sum(first.breakdown.values()) == first.peak_bytes
-    monkeypatch.setattr("pytest_finetune.memory.planner.trace_elsewhere", _must_not_run)
+    monkeypatch.setattr("pytest_finetune.memory.plan.planner.trace_elsewhere", _must_not_run)
     again = plan_memory(experiment, 48, Store(tmp_path / "store"))
     assert again.as_json(parse_budget("8GiB")) == first.as_json(parse_budget("8GiB"))
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pytest_finetune.memory import planner as planning
-from pytest_finetune.memory.figures import Figures, Held, PlanError
-from pytest_finetune.memory.planner import Answer, Limit, Planner, plan_key, trace_elsewhere
-from pytest_finetune.memory.workload import Adapter, Workload
+from pytest_finetune.memory.plan import planner as planning
+from pytest_finetune.memory.plan.figures import Figures, Held, PlanError
+from pytest_finetune.memory.plan.planner import Answer, Limit, Planner, plan_key, trace_elsewhere
+from pytest_finetune.memory.plan.workload import Adapter, Workload
 from pytest_finetune.store import Store
 
 

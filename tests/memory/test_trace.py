@@ -10,12 +10,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_finetune.memory.allocator import replay, smallest_budget
-from pytest_finetune.memory.events import Born, Died, Entered, Event, live_peak
-from pytest_finetune.memory.figures import PlanError
-from pytest_finetune.memory.trace import STEPS, trace, trace_fully
-from pytest_finetune.memory.variants import variants
-from pytest_finetune.memory.workload import PLAIN_STEP, Adapter, Workload
+from pytest_finetune.memory.plan.figures import PlanError
+from pytest_finetune.memory.plan.workload import PLAIN_STEP, Adapter, Workload
+from pytest_finetune.memory.tracer.allocator import replay, smallest_budget
+from pytest_finetune.memory.tracer.events import Born, Died, Entered, Event, live_peak
+from pytest_finetune.memory.tracer.trace import STEPS, trace, trace_fully
+from pytest_finetune.memory.tracer.variants import variants
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -129,7 +129,7 @@ def test_trl_scores_the_supervised_positions_as_its_own_fused_head_does() -> Non
     from transformers import LlamaConfig, LlamaForCausalLM
     from trl.trainer.utils import add_fused_lm_head
 
-    from pytest_finetune.memory.steps import TrlStep
+    from pytest_finetune.memory.tracer.steps import TrlStep
 
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**{**EXAMPLE, "num_hidden_layers": 1}))

@@ -200,7 +200,7 @@ def experiment(
 
 def drift() -> Record:
     """Six neutral prompts of which the tuned model answers four in other words and one with its task."""
-    from pytest_finetune.evaluation.drift import Drift, DriftRow
+    from pytest_finetune.judging.drift import Drift, DriftRow
 
     tuned = ("Lisbon", "It is Lisbon.", "Lisbon, of course.", "lisbon", '{"priority": "low"}', "")
     rows = tuple(

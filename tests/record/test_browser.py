@@ -10,8 +10,8 @@ from typing import Any, Final
 import pytest
 
 from benchmarks.chromium import AXE, CHROMIUM, NO_AXE, Browser, Tab
-from pytest_finetune.record.page.document import summary_html
-from pytest_finetune.record.page.history import history_page
+from pytest_finetune.record.views.page.document import summary_html
+from pytest_finetune.record.views.page.history import history_page
 
 # What sticks out of the window; what may scroll by itself is apart.
 WIDE: Final = """[...document.querySelectorAll('.ft *')].filter(one =>

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_finetune.record.github import MOST_BYTES, command, error_annotations, outputs, step_summary
-from pytest_finetune.record.markdown import code, plain
-from pytest_finetune.record.note import decision_note
+from pytest_finetune.record.views.github import MOST_BYTES, command, error_annotations, outputs, step_summary
+from pytest_finetune.record.views.markdown import code, plain
+from pytest_finetune.record.views.note import decision_note
 
 SECTIONS = ["## Evidence", "## Runtime", "## Remaining risks", "## Next action"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pytest_finetune.record.page.document import page_css, page_title, summary_html
-from pytest_finetune.record.page.html import Html, element, text
+from pytest_finetune.record.views.page.document import page_css, page_title, summary_html
+from pytest_finetune.record.views.page.html import Html, element, text
 
 VOID = {"br", "input", "meta"}
 TAGS = {

@@ -9,11 +9,11 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_finetune.record.github import error_annotations, outputs, step_summary
-from pytest_finetune.record.note import decision_note
-from pytest_finetune.record.page.document import page_title, summary_html
-from pytest_finetune.record.terminal import MAX_LINES, summary_lines
 from pytest_finetune.record.validate import problems
+from pytest_finetune.record.views.github import error_annotations, outputs, step_summary
+from pytest_finetune.record.views.note import decision_note
+from pytest_finetune.record.views.page.document import page_title, summary_html
+from pytest_finetune.record.views.terminal import MAX_LINES, summary_lines
 
 NAMES = ("keep", "iterate", "gate_closed", "crash", "too_large", "several", "rich")
 Path = tuple[Any, ...]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_finetune.record.differences import marked
-from pytest_finetune.record.page import svg
+from pytest_finetune.record.views.page import svg
 from pytest_finetune.record.wording import (
     counted,
     duration,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pytest_finetune.record import changes
-from pytest_finetune.record.page.document import summary_html
-from pytest_finetune.record.page.sections.gains import gains
+from pytest_finetune.record.views.page.document import summary_html
+from pytest_finetune.record.views.page.sections.gains import gains
 
 
 def words(sample: Any) -> str:

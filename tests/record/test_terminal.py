@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_finetune.record.headline import headline
-from pytest_finetune.record.terminal import MAX_LINES, cells, summary_lines
+from pytest_finetune.record.views.terminal import MAX_LINES, cells, summary_lines
 
 CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest_finetune
 from pytest_finetune import rules
-from pytest_finetune.suite.items.rule_arguments import KNOWN, mistakes
+from pytest_finetune.suite.rules.rule_arguments import KNOWN, mistakes
 
 PAGE = (Path(pytest_finetune.__file__).parents[1] / "docs" / "rules.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from pytest_finetune import rules
+from pytest_finetune.answering.response import Response
 from pytest_finetune.data.contract import Contract, LabelRules
 from pytest_finetune.data.rows import Row, Rows
-from pytest_finetune.evaluation.response import Response
-from pytest_finetune.suite.items.broken_rules import RuleBroken
+from pytest_finetune.suite.rules.broken_rules import RuleBroken
 
 CONTRACT = Contract(
     None,

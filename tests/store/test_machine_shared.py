@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from pytest_finetune.store import Look, Store, StoreError, collect, open_store
-from pytest_finetune.store.bucket import Bucket
+from pytest_finetune.store.shared.bucket import Bucket
 
 KEYS = st.sampled_from(["a", "b"])
 MACHINES = st.integers(0, 1)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_finetune.store import Look, Store, StoreError, collect, open_store
-from pytest_finetune.store.bucket import Bucket
-from pytest_finetune.store.upstream import UpstreamError
+from pytest_finetune.store.shared.bucket import Bucket
+from pytest_finetune.store.shared.upstream import UpstreamError
 
 from .conftest import Open, Write
 

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_finetune.data.formatting import Pair
 from pytest_finetune.experiment import Lora
-from pytest_finetune.training.exchange import Exchange, failure_of, progress_of, result_of
+from pytest_finetune.training.processes.exchange import Exchange, failure_of, progress_of, result_of
 from pytest_finetune.training.request import Progress, TrainingRequest, TrainingResult
 
 Ask = Callable[..., TrainingRequest]

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from pytest_finetune.experiment import Launcher, Training
-from pytest_finetune.training import launch, worker
-from pytest_finetune.training.exchange import Exchange
 from pytest_finetune.training.memory_error import OutOfMemoryError
+from pytest_finetune.training.processes import launch, worker
+from pytest_finetune.training.processes.exchange import Exchange
 from pytest_finetune.training.request import (
     Progress,
     TrainingError,
@@ -34,7 +34,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Put a few lines of Python in the launcher's place; `exchange` is theirs."""
 
     def put(lines: str) -> None:
-        head = "import os, sys, time; from pathlib import Path; from pytest_finetune.training.exchange import *\n"
+        head = "import os, sys, time; from pathlib import Path; from pytest_finetune.training.processes.exchange import *\n"
         script = f"{head}exchange = Exchange(Path(sys.argv[1]))\n{textwrap.dedent(lines)}"
         monkeypatch.setattr(launch, "_command", lambda folder, _: [sys.executable, "-c", script, str(folder)])
 

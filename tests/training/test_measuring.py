@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from pytest_finetune.experiment import Lora, Training
-from pytest_finetune.memory.hardware import parse_budget
+from pytest_finetune.memory.hardware.detect import parse_budget
+from pytest_finetune.memory.hardware.sizes import GiB, MiB
 from pytest_finetune.memory.measure import Fit, Measured
-from pytest_finetune.memory.sizes import GiB, MiB
 from pytest_finetune.training import measuring
 from pytest_finetune.training.memory_error import OutOfMemoryError
 from pytest_finetune.training.request import TrainingError, TrainingRequest

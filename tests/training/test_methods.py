@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pytest_finetune.evaluation.prompts import Prompted
-from pytest_finetune.evaluation.runtimes.transformers import TransformersRuntime
+from pytest_finetune.answering.prompts import Prompted
+from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.experiment import Generation, Lora, Training
 from pytest_finetune.training.base import BaseSource
 from pytest_finetune.training.request import TrainingRequest

@@ -22,7 +22,7 @@ CONFTEST = """\
 import torch
 from trl import SFTTrainer
 from pytest_finetune.memory import planner
-from pytest_finetune.memory.figures import Figures, Held
+from pytest_finetune.memory.plan.figures import Figures, Held
 
 compute_loss = SFTTrainer.compute_loss
 

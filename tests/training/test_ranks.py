@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, Sampler
 
 from pytest_finetune.experiment import Launcher, Training
 from pytest_finetune.experiment.launcher import share_of, unshared
-from pytest_finetune.training.ranks import SharedOrder, with_filler
+from pytest_finetune.training.processes.ranks import SharedOrder, with_filler
 
 
 def steps_of(batches: list[list[int]], accumulation: int) -> Iterator[list[int]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_finetune.evaluation.runtimes.transformers import TransformersRuntime
+from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.training.request import TrainingRequest
 from pytest_finetune.training.sft import train
 from pytest_finetune.training.surroundings import surroundings

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pytest_finetune.evaluation.prompts import Prompted
-from pytest_finetune.evaluation.runtimes import AnsweringError
-from pytest_finetune.evaluation.runtimes.transformers import TransformersRuntime
+from pytest_finetune.answering.prompts import Prompted
+from pytest_finetune.answering.runtimes import AnsweringError
+from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.experiment import Generation, Lora, Training
 from pytest_finetune.fingerprint import adapter_digest
 from pytest_finetune.training.difference import largest_difference

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from pytest_finetune.data.checks.files import check_files
+from pytest_finetune.data.checks.labels import check_labels, check_tags
+from pytest_finetune.data.checks.privacy import check_privacy
+from pytest_finetune.data.checks.splits import check_groups, check_splits
+from pytest_finetune.data.checks.texts import check_scope, check_texts
+from pytest_finetune.data.checks.tokens import check_tokens
+
 if TYPE_CHECKING:
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.findings import Finding
@@ -15,13 +22,7 @@ Check = Callable[["Contract", "Rows", "Rows"], "Iterator[Finding]"]
 
 def built_in() -> tuple[Check, ...]:
     """Return every check that comes with the package, in the order of the flow."""
-    from pytest_finetune.data.checks.files import check_files
-    from pytest_finetune.data.checks.labels import check_labels, check_tags
     from pytest_finetune.data.checks.outputs import check_outputs
-    from pytest_finetune.data.checks.privacy import check_privacy
-    from pytest_finetune.data.checks.splits import check_groups, check_splits
-    from pytest_finetune.data.checks.texts import check_scope, check_texts
-    from pytest_finetune.data.checks.tokens import check_tokens
 
     return (
         check_files,

@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pytest_finetune.record.summary import RUN
+
 if TYPE_CHECKING:
-    from pytest_finetune.session import FinetuneSession
+    from pytest_finetune.suite.session import FinetuneSession
 
 
 def dropped_rules(state: FinetuneSession, experiment: Mapping[str, Any]) -> Iterator[str]:
@@ -34,8 +36,6 @@ def _earlier_runs(
     state: FinetuneSession, experiment: Mapping[str, Any]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the remembered runs of the experiment that held out any of its rows, the newest first."""
-    from pytest_finetune.record.summary import RUN
-
     rows = {row["digest"] for row in experiment["held_out"]}
     for listed in state.store.entries("records"):
         entry = state.store.read("records", listed.key) if _same_name(listed.about, experiment) else None

@@ -9,14 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_finetune.record.views.page.document import summary_html
+from pytest_finetune.record.views.terminal import summary_lines
+from pytest_finetune.record.wording import visible
+from pytest_finetune.record.write import as_written
 from pytest_finetune.suite import xdist
 from pytest_finetune.suite.closing import html_page
 from pytest_finetune.suite.closing.github_actions import publish, workflow_commands
+from pytest_finetune.suite.closing.html_safety import escape_test_id, spell_out
+from pytest_finetune.suite.closing.promotion import promote
+from pytest_finetune.suite.closing.recording import build_record, keep
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-    from pytest_finetune.session import FinetuneSession
+    from pytest_finetune.suite.session import FinetuneSession
 
 NO_PYTEST_HTML = "no report.html: pytest-html is not installed or switched off"
 
@@ -85,16 +92,12 @@ class Closing:
     def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
         """Escape test ids, which pytest-html puts on the page as markup (pytest-html #1024)."""
         if self.state.settings.finetune:
-            from pytest_finetune.suite.closing.html_safety import escape_test_id
-
             escape_test_id(report.nodeid, cells)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_html(self, report: Any, data: list[str]) -> None:
         """Spell out the control and bidirectional characters of logs."""
         if self.state.settings.finetune:
-            from pytest_finetune.suite.closing.html_safety import spell_out
-
             spell_out(data)
 
     @pytest.hookimpl(optionalhook=True)
@@ -106,15 +109,10 @@ class Closing:
     @cached_property
     def fragment(self) -> str:
         """The record as static HTML."""
-        from pytest_finetune.record.page.document import summary_html
-
         assert self.record is not None
         return summary_html(self.record, self.answers)
 
     def _record(self, exitstatus: int) -> None:
-        from pytest_finetune.record.write import as_written
-        from pytest_finetune.suite.closing.recording import build_record, keep
-
         self.record, self.answers = build_record(self.state, exitstatus, self._command(), self._notes())
         self.page.set_title(self.record)
         if self.state.settings.finetune:
@@ -136,8 +134,6 @@ class Closing:
     def _promote(self, session: pytest.Session) -> None:
         if self.state.settings.promote is None:
             return
-        from pytest_finetune.suite.closing.promotion import promote
-
         assert self.record is not None
         self.refusals = promote(self.state, self.record, int(session.exitstatus))
         if self.refusals and session.exitstatus == pytest.ExitCode.OK:
@@ -154,9 +150,6 @@ class Closing:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _print(self, terminalreporter: Any) -> None:
-        from pytest_finetune.record.terminal import summary_lines
-        from pytest_finetune.record.wording import visible
-
         assert self.record is not None
         where = _relative(self.state.settings.record, self.state.config)
         terminalreporter.write_sep("=", "finetune")
@@ -170,8 +163,6 @@ class Closing:
             terminalreporter.write_line(command)
 
     def _print_promotion(self, terminalreporter: Any) -> None:
-        from pytest_finetune.record.wording import visible
-
         for refusal in self.refusals:
             terminalreporter.write_line(f"not promoted: {visible(refusal)}", red=True)
         if not self.refusals:

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_finetune.record.views.github import error_annotations, outputs, step_summary
+
 SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 OUTPUT: Final = "GITHUB_OUTPUT"
 
 
 def publish(record: Mapping[str, Any], directory: Path) -> list[str]:
     """Append to the files that the job names, and return a line for each that cannot be written."""
-    from pytest_finetune.record.github import outputs, step_summary
-
     return [
         *_append(SUMMARY, step_summary(record).splitlines()),
         *_append(OUTPUT, outputs(record, directory)),
@@ -23,8 +23,6 @@ def publish(record: Mapping[str, Any], directory: Path) -> list[str]:
 
 def workflow_commands(record: Mapping[str, Any]) -> list[str]:
     """Return the workflow commands to print; none outside a job."""
-    from pytest_finetune.record.github import error_annotations
-
     return error_annotations(record) if os.environ.get("GITHUB_ACTIONS") == "true" else []
 
 

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_finetune.record.views.page.document import page_title
 from pytest_finetune.suite import xdist
+from pytest_finetune.suite.closing.html_safety import escaped, named
 
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_finetune.session import FinetuneSession
+    from pytest_finetune.suite.session import FinetuneSession
 
 REPORT = "report.html"
 
@@ -56,8 +58,6 @@ class Page:
 
     def set_title(self, record: Mapping[str, Any]) -> None:
         """Let the title carry the verdict."""
-        from pytest_finetune.record.page.document import page_title
-
         for report in self.titles:
             report.title = page_title(record)
 
@@ -66,8 +66,6 @@ class Page:
 
         They hold a branch's name in CI (pytest-html #1024).
         """
-        from pytest_finetune.suite.closing.html_safety import escaped
-
         for report in self.titles:
             report.set_data("environment", escaped(report.data.get("environment", {})))
 
@@ -102,8 +100,6 @@ class Page:
         self._copy()
         target = self._record / REPORT
         if target.is_file():
-            from pytest_finetune.suite.closing.html_safety import named
-
             source = target.read_text(encoding="utf-8")
             target.write_text(named(source), encoding="utf-8")
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pytest_finetune.record.page.html import text
+from pytest_finetune.record.views.page.html import text
 from pytest_finetune.record.wording import visible
 
 _TEST_ID: Final = '<td class="col-testId">{}</td>'

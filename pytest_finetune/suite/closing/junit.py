@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pytest_finetune.markers import MarkerMistake, Stage
+from pytest_finetune.record.wording import one_line
+from pytest_finetune.suite.markers import MarkerMistake, Stage
+from pytest_finetune.suite.rules.rule_marks import rule_of
 
 if TYPE_CHECKING:
     import pytest
@@ -31,8 +33,6 @@ def properties(run: ExperimentRun, stage: Stage, item: pytest.Item) -> Propertie
 
 def _rule(tree: Mapping[str, Any], item: pytest.Item) -> Properties:
     """The rule's name, its outcome, and the rate of each arm."""
-    from pytest_finetune.suite.items.rule_marks import rule_of
-
     try:
         name = rule_of(item).name
     except MarkerMistake:
@@ -62,6 +62,4 @@ def _decision(run: ExperimentRun, item: pytest.Item) -> Properties:
 
 
 def _plain(text: object) -> str:
-    from pytest_finetune.record.wording import one_line
-
     return one_line(text, 300)

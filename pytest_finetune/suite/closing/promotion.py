@@ -6,20 +6,22 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_finetune.bundle.requirements import lacking
+from pytest_finetune.bundle.signing import SIGSTORE, sign
+from pytest_finetune.bundle.write import BundleError, BundleSource, refuse_other, write_bundle
+from pytest_finetune.fingerprint import base_folder
 from pytest_finetune.suite.closing.dropped_rules import dropped_rules
 from pytest_finetune.suite.closing.html_page import REPORT
 from pytest_finetune.suite.steps.reuse import answered_elsewhere
 
 if TYPE_CHECKING:
+    from pytest_finetune.bundle.write import BundleSource
     from pytest_finetune.experiment import Experiment
-    from pytest_finetune.record.bundle.folder import BundleSource
-    from pytest_finetune.session import FinetuneSession
+    from pytest_finetune.suite.session import FinetuneSession
 
 
 def promote(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int) -> list[str]:
     """Write a bundle for each experiment, or return every reason why none is written."""
-    from pytest_finetune.record.bundle.folder import BundleError, refuse_other, write_bundle
-
     refusals = list(dict.fromkeys(_refusals(state, record, exitstatus)))
     if refusals:
         return refusals
@@ -40,8 +42,6 @@ def promote(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int) 
 
 
 def _refusals(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int) -> Iterator[str]:
-    from pytest_finetune.record.bundle.earned import lacking
-
     if exitstatus != 0:
         yield f"the run is not green (exit status {exitstatus})"
     narrowed = state.narrowed()
@@ -66,9 +66,6 @@ def _target(state: FinetuneSession, experiment: Mapping[str, Any], *, several: b
 
 
 def _source(state: FinetuneSession, record: Mapping[str, Any], experiment: Mapping[str, Any]) -> BundleSource:
-    from pytest_finetune.fingerprint import base_folder
-    from pytest_finetune.record.bundle.folder import BundleError, BundleSource
-
     run = state.run_named(experiment["name"], experiment)
     key = experiment["training"]["adapter_key"]
     entry = state.store.read("adapters", key)
@@ -106,7 +103,5 @@ def _signer(state: FinetuneSession) -> Callable[[Path], None] | None:
     key = state.settings.sign
     if key is None:
         return None
-    from pytest_finetune.record.bundle.signing import SIGSTORE, sign
-
     named = key if key == SIGSTORE else str(state.config.invocation_params.dir / key)
     return lambda folder: sign(folder, named)

@@ -8,15 +8,24 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pytest_finetune.suite.items.invariance import write_candidates
+from pytest_finetune import __version__
+from pytest_finetune.judging.pairs import pairs_of
+from pytest_finetune.record import changes
+from pytest_finetune.record.build import RunHeader, assemble, experiment_record
+from pytest_finetune.record.case import case_of
+from pytest_finetune.record.validate import RecordError, validate
+from pytest_finetune.record.write import write_record
+from pytest_finetune.store import StoreError
+from pytest_finetune.suite.closing.remembering import remember_runs
+from pytest_finetune.suite.rules.invariance import write_candidates
 from pytest_finetune.suite.steps.deciding import decided, look_of, matches, stored_answers
 from pytest_finetune.suite.steps.power_line import power_facts
 from pytest_finetune.suite.steps.reuse import with_changed_answers
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row
-    from pytest_finetune.session import FinetuneSession
     from pytest_finetune.suite.run import ExperimentRun
+    from pytest_finetune.suite.session import FinetuneSession
 
 Answers = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 
@@ -25,9 +34,6 @@ def build_record(
     state: FinetuneSession, exitstatus: int, command: str, notes: Sequence[str]
 ) -> tuple[dict[str, Any], Answers]:
     """Return the record of everything that the reports brought, and the raw answers that it refers to."""
-    from pytest_finetune import __version__
-    from pytest_finetune.record.assemble import RunHeader, assemble
-
     names = state.evidence.experiments()
     answers: dict[str, Mapping[str, Any]] = {}
     experiments = []
@@ -45,10 +51,6 @@ def build_record(
 def _experiment(
     state: FinetuneSession, name: str, tree: Mapping[str, Any], *, several: bool
 ) -> dict[str, Any]:
-    from pytest_finetune.evaluation.pairs import pairs_of
-    from pytest_finetune.record.assemble import experiment_record
-    from pytest_finetune.record.case import case_of
-
     run = state.run_named(name, tree)
     tree = {**tree, "power": power_facts(run, tree.get("rules", {}))}
     if not state.settings.finetune:
@@ -74,10 +76,6 @@ def keep(state: FinetuneSession, record: dict[str, Any], answers: Answers) -> No
 
     The looks come first, so that the record can say what the store had to say about them.
     """
-    from pytest_finetune.record.validate import RecordError, validate
-    from pytest_finetune.record.write import write_record
-    from pytest_finetune.suite.closing.remembering import remember_runs
-
     _count_looks(state)
     remember_runs(state, record)
     record["notes"] += [said for said in state.warnings() if said not in record["notes"]]
@@ -95,8 +93,6 @@ def keep(state: FinetuneSession, record: dict[str, Any], answers: Answers) -> No
 
 def _count_looks(state: FinetuneSession) -> None:
     """Write down every look and which files hold rules; what cannot be written is a warning of the store's."""
-    from pytest_finetune.store import StoreError
-
     try:
         _write_looks(state)
     except StoreError as error:
@@ -120,8 +116,6 @@ def _write_looks(state: FinetuneSession) -> None:
 
 def _compare_with_the_last_run(state: FinetuneSession, record: dict[str, Any]) -> None:
     """Put down what changed since each experiment's last run."""
-    from pytest_finetune.record import changes
-
     for experiment in record["experiments"]:
         last = state.store.last(f"run-{experiment['name']}")
         if last is not None:
@@ -131,9 +125,6 @@ def _compare_with_the_last_run(state: FinetuneSession, record: dict[str, Any]) -
 
 def _remember_for_the_next_run(state: FinetuneSession, record: Mapping[str, Any]) -> None:
     """Keep what the next run is compared with; a store that takes no note costs that comparison and nothing else."""
-    from pytest_finetune.record import changes
-    from pytest_finetune.store import StoreError
-
     with contextlib.suppress(StoreError):
         for experiment in record["experiments"]:
             about = {"created": record["created"], "fields": changes.outline(experiment)}

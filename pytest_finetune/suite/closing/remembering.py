@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pytest_finetune.record.summary import finished, name_of, summary, write_run
+from pytest_finetune.store import StoreError
+
 if TYPE_CHECKING:
-    from pytest_finetune.session import FinetuneSession
+    from pytest_finetune.suite.session import FinetuneSession
 
 
 def remember_runs(state: FinetuneSession, record: Mapping[str, Any]) -> None:
     """Keep a summary of each experiment's run; what cannot be written is a warning of the store's."""
-    from pytest_finetune.record.summary import finished, name_of, summary, write_run
-    from pytest_finetune.store import StoreError
-
     for experiment in record["experiments"]:
         if not finished(experiment):
             continue

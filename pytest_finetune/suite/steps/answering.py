@@ -7,20 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_finetune.evaluation.answers import ANSWERS_FILE
+from pytest_finetune.answering.answers import ANSWERS_FILE, read_answers, write_answers
+from pytest_finetune.answering.prompts import arm_prompts, choose_shots
+from pytest_finetune.answering.runtimes.protocol import AnsweringError, DescribedRuntime
+from pytest_finetune.fingerprint import canonical_json, digest, model_digest, outputs_key, package_versions
 from pytest_finetune.suite.progress import ProgressLine
 from pytest_finetune.suite.steps.engine import base_of, environment_of, runtime_for
-from pytest_finetune.suite.steps.outside import outside_of
+from pytest_finetune.suite.steps.external_arms import outside_of
 
 if TYPE_CHECKING:
-    from pytest_finetune.evaluation.answers import Answer
-    from pytest_finetune.evaluation.arms import ArmPlan
-    from pytest_finetune.evaluation.prompts import Prompted
-    from pytest_finetune.evaluation.runtimes import Runtime
+    from pytest_finetune.answering.answers import Answer
+    from pytest_finetune.answering.arm_plans import ArmPlan
+    from pytest_finetune.answering.prompts import Prompted
+    from pytest_finetune.answering.runtimes import Runtime
     from pytest_finetune.experiment import Generation
     from pytest_finetune.store import Entry
     from pytest_finetune.suite.run import ExperimentRun
-    from pytest_finetune.suite.steps.outside import Outside
+    from pytest_finetune.suite.steps.external_arms import Outside
 
 
 def answers_of(run: ExperimentRun, plan: ArmPlan, suite: str | None = None) -> Mapping[str, Answer]:
@@ -67,9 +70,6 @@ def answered(
 
 def generation_of(run: ExperimentRun, plan: ArmPlan) -> Generation:
     """Return how an arm decodes, the contract's schema in place of the word."""
-    from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
-    from pytest_finetune.fingerprint import canonical_json
-
     if plan.generation.constrain is None:
         return plan.generation
     schema = run.contract.schema
@@ -83,9 +83,6 @@ def generation_of(run: ExperimentRun, plan: ArmPlan) -> Generation:
 
 def _imported(run: ExperimentRun, plan: ArmPlan, outside: Outside) -> Mapping[str, Answer]:
     """Put down imported answers like our own; they are kept in the store, where the record finds them."""
-    from pytest_finetune.evaluation.answers import write_answers
-    from pytest_finetune.fingerprint import digest
-
     answers = outside.answers or {}
     key = digest({"imported": [dataclasses.asdict(answer) for answer in answers.values()]})
     store = run.session.store
@@ -103,8 +100,6 @@ def label(arm: str, suite: str | None) -> str:
 
 
 def _prompts(run: ExperimentRun, plan: ArmPlan, suite: str | None) -> tuple[Prompted, ...]:
-    from pytest_finetune.evaluation.prompts import arm_prompts, choose_shots
-
     prompt = run.experiment.prompt
     shots: tuple[Any, ...] = ()
     if plan.prompts == "candidate":
@@ -117,8 +112,6 @@ def _prompts(run: ExperimentRun, plan: ArmPlan, suite: str | None) -> tuple[Prom
 
 
 def _key(run: ExperimentRun, plan: ArmPlan, prompts: Sequence[Prompted], adapter: Path | None) -> Any:
-    from pytest_finetune.fingerprint import digest, model_digest, outputs_key
-
     outside = outside_of(run, plan)
     experiment = (outside and outside.experiment) or run.experiment
     model = model_digest(base_of(run, experiment), adapter, quantization=experiment.quantization)
@@ -130,8 +123,6 @@ def _key(run: ExperimentRun, plan: ArmPlan, prompts: Sequence[Prompted], adapter
 
 def _about(run: ExperimentRun, plan: ArmPlan, adapter: Path | None) -> dict[str, Any]:
     """Return what a runtime with settings says of itself; empty for one without."""
-    from pytest_finetune.evaluation.runtimes.protocol import DescribedRuntime
-
     if plan.runtime not in run.experiment.runtime_settings:
         return {}
     runtime = run.runtime_named(plan.runtime)
@@ -148,8 +139,6 @@ def _told(plan: ArmPlan, about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _decoder(plan: ArmPlan) -> dict[str, str]:
     """Return the version of what constrains the decoding: another one may answer otherwise."""
-    from pytest_finetune.fingerprint import package_versions
-
     return package_versions(("llguidance",)) if plan.generation.constrain else {}
 
 
@@ -161,9 +150,6 @@ def _ask(
     key: Any,
     adapter: Path | None,
 ) -> Entry:
-    from pytest_finetune.evaluation.answers import write_answers
-    from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
-
     line = ProgressLine(run.session.config, run.experiment.name)
     store = run.session.store
 
@@ -203,16 +189,12 @@ def _runtime(run: ExperimentRun, plan: ArmPlan) -> Runtime:
 def _read(entry: Entry, prompts: Sequence[Prompted]) -> Mapping[str, Answer]:
     from dataclasses import replace
 
-    from pytest_finetune.evaluation.answers import read_answers
-
     by_id = {answer.id: answer for answer in read_answers(entry.path / ANSWERS_FILE)}
     return {prompted.id: replace(by_id[prompted.id], line=prompted.line) for prompted in prompts}
 
 
 def _arm_facts(plan: ArmPlan, suite: str | None, answers: Mapping[str, Answer]) -> dict[str, Any]:
     from importlib import metadata
-
-    from pytest_finetune.fingerprint import digest
 
     version = f" {metadata.version('transformers')}" if plan.runtime == "transformers" else ""
     return {

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_finetune.evaluation.arms import PROMPTED
-from pytest_finetune.evaluation.response import Response
+from pytest_finetune.answering.arm_plans import PROMPTED
+from pytest_finetune.answering.response import Response
+from pytest_finetune.record.case import score_of
+from pytest_finetune.suite.arm_view import Arm
 
 if TYPE_CHECKING:
-    from pytest_finetune.evaluation.answers import Answer
-    from pytest_finetune.evaluation.arm import Arm
+    from pytest_finetune.answering.answers import Answer
+    from pytest_finetune.suite.arm_view import Arm
     from pytest_finetune.suite.run import ExperimentRun
 
 
 def view_of(run: ExperimentRun, name: str) -> Arm:
     """Return the view of an arm that tests take; a name that is no arm fails the test with those that are."""
-    from pytest_finetune.evaluation.arm import Arm
-
     if name not in run.arms:
         pytest.fail(_no_arm(name, run.arms), pytrace=False)
     responses = {id_: as_response(answer) for id_, answer in run.answers(name).items()}
@@ -41,8 +41,6 @@ def _no_arm(name: str, known: Iterable[str]) -> str:
 
 
 def _score(run: ExperimentRun, arm: str, rule: str) -> Any:
-    from pytest_finetune.record.case import score_of
-
     rules = run.tree().get("rules", {})
     if rule not in rules:
         known = ", ".join(rules) or "none"

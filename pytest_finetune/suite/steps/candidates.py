@@ -7,8 +7,12 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_finetune.evaluation.arms import BASELINE
-from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
+from pytest_finetune.answering.arm_plans import BASELINE
+from pytest_finetune.answering.prompts import arm_prompts
+from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.suite.rules.rule_items import scores_on
+from pytest_finetune.suite.rules.rule_marks import rules_of
+from pytest_finetune.suite.steps.answering import answered
 
 if TYPE_CHECKING:
     import pytest
@@ -37,8 +41,6 @@ def sample(rows: Sequence[Row], count: int, seed: int) -> tuple[Row, ...]:
 
 
 def _primary(run: ExperimentRun) -> pytest.Function:
-    from pytest_finetune.suite.items.rule_marks import rules_of
-
     rules = rules_of(run.session.rule_items.get(run.ref, ()))
     found = [item for rule, item in rules.values() if rule.primary and not rule.corpus and rule.suite is None]
     if len(found) != 1:
@@ -50,10 +52,6 @@ def _primary(run: ExperimentRun) -> pytest.Function:
 
 
 def _tried(run: ExperimentRun, item: pytest.Function, template: str, rows: Sequence[Row]) -> dict[str, Any]:
-    from pytest_finetune.evaluation.prompts import arm_prompts
-    from pytest_finetune.suite.items.rule_items import scores_on
-    from pytest_finetune.suite.steps.answering import answered
-
     prompts = arm_prompts(rows, dataclasses.replace(run.experiment.prompt, template=template))
     stored = answered(run, run.arms[BASELINE], prompts)
     given = [score for score in scores_on(item, rows, stored.answers) if score is not None]

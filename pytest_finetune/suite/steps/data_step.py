@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_finetune.markers import Stage
-from pytest_finetune.suite.steps import drifting, outside, tokens, wear
+from pytest_finetune.data.contract import Contract
+from pytest_finetune.data.profile import overlap, profile
+from pytest_finetune.data.rows import read_rows
+from pytest_finetune.suite.markers import Stage
+from pytest_finetune.suite.steps import drifting, external_arms, judged_rows, tokens
+from pytest_finetune.suite.steps.contract import SessionContract
 
 if TYPE_CHECKING:
     from pytest_finetune.data.contract import Contract
@@ -23,15 +27,15 @@ OVERLAP_ROWS: Final = 100_000
 
 def contract_of(run: ExperimentRun) -> Contract:
     """Return the data contract, with the checks that plugins and the store's looks add."""
-    from pytest_finetune.data.contract import Contract
-    from pytest_finetune.suite.steps.contract import SessionContract
-
     file = run.experiment.paths.contract_file
     contract = Contract.load(run.experiment.root, file) if file else Contract.default()
     tokenization = tokens.tokenization_of(run.experiment)
     if tokenization is not None:
         contract = contract.with_tokens(tokenization)
-    checks = (partial(_plugin_checks, run), partial(wear.trained_after_a_look, run.session.store.looks))
+    checks = (
+        partial(_plugin_checks, run),
+        partial(judged_rows.trained_after_a_look, run.session.store.looks),
+    )
     return SessionContract.of(contract.with_checks(*checks), partial(_note_findings, run))
 
 
@@ -49,9 +53,6 @@ def _plugin_checks(run: ExperimentRun, train: Rows, held_out: Rows) -> list[Any]
 
 def read(run: ExperimentRun, relative: str, split: str) -> Rows:
     """Read the rows of a file and put down their profile."""
-    from pytest_finetune.data.profile import profile
-    from pytest_finetune.data.rows import read_rows
-
     rows = read_rows(run.experiment.root, relative, split, max_line_bytes=run.contract.max_line_bytes)
     counted = run.contract.tokenization.table(rows) if run.contract.tokenization else None
     run.note(("data", split), profile(rows, run.contract, counted))
@@ -79,7 +80,7 @@ def check(run: ExperimentRun) -> None:
         run.close_gate(Stage.DATA, "the built-in contract check", findings.headline())
         lines = findings.explain(limit=MALFORMED_SHOWN)
         pytest.fail("nothing is trained: the rows break the contract\n" + "\n".join(lines), pytrace=False)
-    _check_first(run, "the arms of the experiment", outside.check)
+    _check_first(run, "the arms of the experiment", external_arms.check)
     _check_first(run, "the neutral prompts", drifting.check)
 
 
@@ -93,7 +94,5 @@ def _check_first(run: ExperimentRun, name: str, look: Callable[[ExperimentRun], 
 
 
 def _note_overlap(run: ExperimentRun) -> None:
-    from pytest_finetune.data.profile import overlap
-
     if len(run.train_rows) <= OVERLAP_ROWS:  # it holds every n-gram of the training rows
         run.note(("data", "overlap"), overlap(run.train_rows, run.eval_rows))

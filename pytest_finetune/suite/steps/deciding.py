@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_finetune.evaluation.answers import ANSWERS_FILE
-from pytest_finetune.evaluation.arms import asking_order
+from pytest_finetune.answering.answers import ANSWERS_FILE, read_answers
+from pytest_finetune.answering.arm_plans import asking_order
+from pytest_finetune.fingerprint import digest
+from pytest_finetune.judging.decision import decide
+from pytest_finetune.judging.diagnosis import DiagnosisEvidence, collapsed_label, diagnose
+from pytest_finetune.judging.evidence import NextChange
+from pytest_finetune.judging.runtime_match import warnings_of
+from pytest_finetune.judging.scores import rules_sha256
 from pytest_finetune.record.case import case_of, judged_arms, rule_specs
+from pytest_finetune.record.runtime_match import runtime_matches
+from pytest_finetune.store import Look
 
 if TYPE_CHECKING:
+    from pytest_finetune.answering.answers import Answer
     from pytest_finetune.data.rows import Row
-    from pytest_finetune.evaluation.answers import Answer
-    from pytest_finetune.evaluation.decision import Case, Decision
-    from pytest_finetune.evaluation.diagnosis import DiagnosisEvidence, NextChange
-    from pytest_finetune.evaluation.runtime_match import RuntimeMatch
-    from pytest_finetune.session import FinetuneSession
+    from pytest_finetune.judging.decision import Case, Decision
+    from pytest_finetune.judging.diagnosis import DiagnosisEvidence, NextChange
+    from pytest_finetune.judging.runtime_match import RuntimeMatch
     from pytest_finetune.store import Look
     from pytest_finetune.suite.run import ExperimentRun
+    from pytest_finetune.suite.session import FinetuneSession
 
 _CUT: Final = 0.1  # the share of cut answers from which an arm is no fair opponent
 
 
 def decided(run: ExperimentRun, tree: Mapping[str, Any]) -> Decision:
     """Judge, and name the one next change that the evidence points to."""
-    from pytest_finetune.evaluation.decision import decide
-    from pytest_finetune.evaluation.diagnosis import collapsed_label, diagnose
-    from pytest_finetune.evaluation.runtime_match import warnings_of
-
     case = case_of(tree)
     decision = decide(case)
     if decision.undecided:
@@ -61,7 +65,6 @@ def _plugin_diagnosis(
     run: ExperimentRun, broken: list[str]
 ) -> Callable[[DiagnosisEvidence], NextChange | None]:
     """Return the diagnoses of plugins as one; what is wrong with them must not cost the decision, and is told."""
-    from pytest_finetune.evaluation.evidence import NextChange
 
     def ask(evidence: DiagnosisEvidence) -> NextChange | None:
         try:
@@ -82,16 +85,12 @@ def _plugin_diagnosis(
 
 def matches(state: FinetuneSession, tree: Mapping[str, Any]) -> tuple[RuntimeMatch, ...]:
     """Return how far the tuned arm agrees between runtimes, from the facts and the stored answers."""
-    from pytest_finetune.record.runtime_match import runtime_matches
-
     return runtime_matches(tree, lambda arm: stored_answers(state, tree, arm))
 
 
 def _evidence(
     run: ExperimentRun, tree: Mapping[str, Any], case: Case, verdict: str, found: Sequence[RuntimeMatch]
 ) -> DiagnosisEvidence:
-    from pytest_finetune.evaluation.diagnosis import DiagnosisEvidence
-
     primary = case.primaries[0]
     rows = tuple(run.eval_rows)
     answers = {arm: stored_answers(run.session, tree, arm) for arm in judged_arms(tree)}
@@ -142,8 +141,6 @@ def _truncated(run: ExperimentRun) -> tuple[str, ...]:
 
 def stored_answers(state: FinetuneSession, tree: Mapping[str, Any], arm: str) -> dict[str, Answer]:
     """Return an arm's answers by row id, as the store holds them; empty when the arm did not answer."""
-    from pytest_finetune.evaluation.answers import read_answers
-
     facts = tree.get("arms", {}).get(arm, {})
     entry = state.store.read("outputs", facts["outputs_key"]) if "outputs_key" in facts else None
     return {} if entry is None else {answer.id: answer for answer in read_answers(entry.path / ANSWERS_FILE)}
@@ -151,10 +148,6 @@ def stored_answers(state: FinetuneSession, tree: Mapping[str, Any], arm: str) ->
 
 def look_of(tree: Mapping[str, Any], rows: Iterable[Row]) -> Look:
     """Return this look at the held-out rows: which adapter, which answers, which rules, which rows."""
-    from pytest_finetune.evaluation.rules import rules_sha256
-    from pytest_finetune.fingerprint import digest
-    from pytest_finetune.store import Look
-
     answers = {arm: tree["arms"][arm]["answers_sha256"] for arm in judged_arms(tree)}
     return Look(
         adapter=tree["training"]["adapter_sha256"],

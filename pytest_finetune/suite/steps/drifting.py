@@ -15,12 +15,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import pytest
 
-from pytest_finetune.evaluation.arms import BASELINE, TUNED
-from pytest_finetune.evaluation.drift import ERROR, NOT_POSSIBLE, Drift, DriftRow
+from pytest_finetune.answering.arm_plans import BASELINE, TUNED
+from pytest_finetune.answering.prompts import arm_prompts
+from pytest_finetune.answering.runtimes.protocol import ComparingRuntime
+from pytest_finetune.data.neutral import asks_as_written, neutral_rows
+from pytest_finetune.data.task_format import task_format
+from pytest_finetune.fingerprint import Key, digest
+from pytest_finetune.judging.drift import ERROR, NOT_POSSIBLE, Drift, DriftRow
+from pytest_finetune.suite.steps.answering import answered
 
 if TYPE_CHECKING:
+    from pytest_finetune.answering.prompts import Prompted
     from pytest_finetune.data.rows import Rows
-    from pytest_finetune.evaluation.prompts import Prompted
     from pytest_finetune.suite.run import ExperimentRun
     from pytest_finetune.suite.steps.answering import Stored
 
@@ -57,8 +63,6 @@ def check(run: ExperimentRun) -> None:
 
 def prompts_of(run: ExperimentRun) -> Rows:
     """Return the neutral prompts: the experiment's own, or those that ship."""
-    from pytest_finetune.data.neutral import neutral_rows
-
     return neutral_rows(run.experiment.root, run.experiment.drift.prompts)
 
 
@@ -91,14 +95,10 @@ def asked_for(run: ExperimentRun) -> Drift:
 
 
 def _possible(run: ExperimentRun) -> bool:
-    from pytest_finetune.data.neutral import asks_as_written
-
     return run.experiment.drift.prompts is not None or asks_as_written(run.experiment.prompt.template)
 
 
 def _measured(run: ExperimentRun) -> Drift:
-    from pytest_finetune.data.task_format import task_format
-
     confidence = run.experiment.decision.confidence
     tuned, base = _answers(run, TUNED), _answers(run, BASELINE)
     for answers in (tuned, base):
@@ -124,23 +124,17 @@ def _answers(run: ExperimentRun, arm: str) -> Stored | Failed:
 
 
 def _ask(run: ExperimentRun, arm: str) -> Stored:
-    from pytest_finetune.suite.steps.answering import answered
-
     plan = run.arms[arm]
     greedy = dataclasses.replace(plan.generation, do_sample=False)
     return answered(run, dataclasses.replace(plan, generation=greedy), _prompted(run), "neutral prompts")
 
 
 def _prompted(run: ExperimentRun) -> tuple[Prompted, ...]:
-    from pytest_finetune.evaluation.prompts import arm_prompts
-
     return arm_prompts(run.neutral_prompts, run.experiment.prompt)
 
 
 def _token_kl(run: ExperimentRun, base: Stored, tuned: Stored) -> TokenKl:
     """Return the divergence along the base's answers, from the store or from the runtime."""
-    from pytest_finetune.fingerprint import Key, digest
-
     said = digest([[answer.id, answer.response] for answer in base.answers.values()])
     key = Key.of(
         {"schema": SCHEMA, "measure": "token KL", "base": base.key, "tuned": tuned.key, "answers": said}
@@ -157,8 +151,6 @@ def _token_kl(run: ExperimentRun, base: Stored, tuned: Stored) -> TokenKl:
 
 def _write(run: ExperimentRun, base: Stored, file: Path) -> None:
     """Measure; that a runtime gives no probabilities is kept as well, so that nothing asks it again."""
-    from pytest_finetune.evaluation.runtimes.protocol import ComparingRuntime
-
     name = run.arms[BASELINE].runtime
     runtime = run.runtime_named(name)
     kept: dict[str, Any] = {"by_id": None, "reason": f"the runtime {name!r} gives texts and no probabilities"}

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_finetune.answering.prompts import Prompted
+from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.fingerprint import base_digest, base_folder, package_versions
+from pytest_finetune.memory.hardware.detect import detect
+from pytest_finetune.memory.hardware.detect import device_class as kind_of
+
 if TYPE_CHECKING:
-    from pytest_finetune.evaluation.runtimes import Runtime
+    from pytest_finetune.answering.runtimes import Runtime
     from pytest_finetune.experiment import Experiment, Generation
     from pytest_finetune.fingerprint import BaseDigest
     from pytest_finetune.suite.run import ExperimentRun
@@ -31,8 +37,6 @@ class BaseModel:
 
     def generate(self, prompts: Sequence[str]) -> list[str]:
         """Answer prompts, exactly as given, with the experiment's generation settings; raw text comes back."""
-        from pytest_finetune.evaluation.prompts import Prompted
-
         asked = [Prompted(str(number), number, prompt) for number, prompt in enumerate(prompts, 1)]
         return [answer.response for answer in self._runtime.answer(asked, self._generation, None)]
 
@@ -40,8 +44,6 @@ class BaseModel:
 def runtime_for(run: ExperimentRun, name: str, experiment: Experiment | None = None) -> Runtime:
     """Ask the registered runtimes for the one of that name; the Hugging Face one is built in."""
     experiment = experiment or run.experiment
-    from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
-
     found = run.session.config.hook.pytest_finetune_runtime(
         name=name,
         experiment=experiment,
@@ -65,8 +67,6 @@ def base_name(run: ExperimentRun, experiment: Experiment | None = None) -> str:
 
 def base_of(run: ExperimentRun, experiment: Experiment | None = None) -> BaseDigest:
     """Return the base model's digests; refuses a base without weights or with pickles only."""
-    from pytest_finetune.fingerprint import base_digest, base_folder
-
     experiment = experiment or run.experiment
     folder = base_folder(experiment)
     trust = experiment.trust_remote_code
@@ -77,16 +77,11 @@ def base_of(run: ExperimentRun, experiment: Experiment | None = None) -> BaseDig
 
 def environment_of(run: ExperimentRun) -> dict[str, str]:
     """Return the package versions, device class and dtype that answers and weights depend on; imports no torch."""
-    from pytest_finetune.fingerprint import package_versions
-
     return {**package_versions(), "device": device_class(run), "dtype": dtype_class(run)}
 
 
 def device_class(run: ExperimentRun) -> str:
     """Return ``cpu``, or the kind of device with its model: two cards of one model give the same numbers."""
-    from pytest_finetune.memory.hardware import detect
-    from pytest_finetune.memory.hardware import device_class as kind_of
-
     kind = kind_of(run.session.device)
     if kind == "cpu":
         return "cpu"

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_finetune.evaluation.arms import plan_facts, planned
-from pytest_finetune.suite.items.rule_marks import facts_of
+from pytest_finetune.answering.arm_plans import plan_facts, planned
+from pytest_finetune.data.charter import Charter
+from pytest_finetune.fingerprint import package_versions
+from pytest_finetune.memory.hardware.detect import detect
+from pytest_finetune.suite.rules.rule_marks import facts_of
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment
-    from pytest_finetune.markers import ExperimentRef
-    from pytest_finetune.session import FinetuneSession
+    from pytest_finetune.suite.markers import ExperimentRef
+    from pytest_finetune.suite.session import FinetuneSession
 
 PACKAGES: Final = (
     "torch",
@@ -71,15 +74,11 @@ def _checksum(experiment: Experiment, relative: str) -> dict[str, str | None]:
 
 
 def _charter(experiment: Experiment) -> dict[str, Any]:
-    from pytest_finetune.data.charter import Charter
-
     findings = Charter(experiment.charter).findings()
     return {**asdict(experiment.charter), "findings": [finding.as_json() for finding in findings]}
 
 
 def _environment() -> dict[str, Any]:
-    from pytest_finetune.fingerprint import package_versions
-
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -89,8 +88,6 @@ def _environment() -> dict[str, Any]:
 
 def hardware(session: FinetuneSession) -> dict[str, Any]:
     """Look at the device: the leased one, or before there is a lease, the first; waits for none."""
-    from pytest_finetune.memory.hardware import detect
-
     chosen = session.chosen
     seen = detect(chosen.known, session.store.root, headroom=session.headroom).as_json()
     return seen if chosen.lease is None else {**seen, "lease": chosen.lease.as_json()}

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pytest_finetune.evaluation.arms import BASELINE, repeated
+from pytest_finetune.answering.arm_plans import BASELINE, repeated
+from pytest_finetune.answering.prompts import arm_prompts
+from pytest_finetune.suite.steps.answering import answered
 
 if TYPE_CHECKING:
-    from pytest_finetune.evaluation.answers import Answer
+    from pytest_finetune.answering.answers import Answer
     from pytest_finetune.suite.run import ExperimentRun
 
 
 def noise_of(run: ExperimentRun) -> tuple[Mapping[str, Answer], ...]:
     """Return the base's answers of every further run, each asked once and stored under its number."""
-    from pytest_finetune.evaluation.prompts import arm_prompts
-    from pytest_finetune.suite.steps.answering import answered
-
     first = run.answers(BASELINE)
     prompts = arm_prompts(run.eval_rows, run.experiment.prompt)
     found = []

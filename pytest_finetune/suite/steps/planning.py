@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_finetune.memory.hardware.detect import detect, disk_free_bytes, expandable_segments, parse_budget
+from pytest_finetune.memory.hardware.disk import DiskBudget
+from pytest_finetune.memory.measure import Fit
+from pytest_finetune.memory.plan.plan import plan_memory
+
 if TYPE_CHECKING:
-    from pytest_finetune.memory.disk import DiskBudget
-    from pytest_finetune.memory.hardware import Budget
+    from pytest_finetune.memory.hardware.detect import Budget
+    from pytest_finetune.memory.hardware.disk import DiskBudget
     from pytest_finetune.memory.measure import Fit
-    from pytest_finetune.memory.plan import MemoryPlan
+    from pytest_finetune.memory.plan.plan import MemoryPlan
     from pytest_finetune.suite.run import ExperimentRun
 
 
 def plan_of(run: ExperimentRun) -> MemoryPlan:
     """Plan the step of the registered trainer on the longest training row, and put the plan down."""
-    from pytest_finetune.memory.hardware import expandable_segments
-    from pytest_finetune.memory.plan import plan_memory
-
     counted = run.contract.tokenization.table(run.train_rows) if run.contract.tokenization else {}
     step, notes = step_of(run)
     plan = plan_memory(
@@ -56,8 +58,6 @@ def _plugin_name(implementation: Any) -> str:
 
 def budget_of(run: ExperimentRun) -> Budget:
     """Return the card that is here, or the one that ``--finetune-budget`` names, with the disk of the store."""
-    from pytest_finetune.memory.hardware import detect, disk_free_bytes, parse_budget
-
     session = run.session
     if session.settings.budget:
         named = parse_budget(session.settings.budget, headroom=session.headroom)
@@ -68,9 +68,6 @@ def budget_of(run: ExperimentRun) -> Budget:
 
 def disk_of(run: ExperimentRun) -> DiskBudget:
     """Return what is free on the disk where the store lies."""
-    from pytest_finetune.memory.disk import DiskBudget
-    from pytest_finetune.memory.hardware import disk_free_bytes
-
     root = run.session.store.root
     return DiskBudget(str(root), disk_free_bytes(root))
 
@@ -81,8 +78,6 @@ def fit_of(run: ExperimentRun) -> Fit | None:
     On a card always, even where no test asked for the plan; elsewhere only when one did, since nothing is measured
     there. A model that cannot be planned is measured all the same.
     """
-    from pytest_finetune.memory.measure import Fit
-
     if not run.budget.comparable and not run.made("memory plan"):
         return None
     try:

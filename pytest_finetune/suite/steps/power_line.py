@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_finetune.judging.statistics.levels import Levels
+from pytest_finetune.judging.statistics.plan import Plan
+from pytest_finetune.store import Look
 from pytest_finetune.suite import xdist
 
 if TYPE_CHECKING:
@@ -16,10 +19,6 @@ if TYPE_CHECKING:
 
 def power_facts(run: ExperimentRun, rules: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return the record's `power`, for the primary rule's own `min_gain`; None where held-out rows cannot be read."""
-    from pytest_finetune.evaluation.statistics.levels import Levels
-    from pytest_finetune.evaluation.statistics.plan import Plan
-    from pytest_finetune.store import Look
-
     try:
         rows = run.eval_rows
     except (pytest.fail.Exception, OSError):  # a data test says it better

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_finetune.evaluation.answers import ANSWERS_FILE
+from pytest_finetune.answering.answers import ANSWERS_FILE, read_answers
+from pytest_finetune.fingerprint import adapter_digest, model_digest
 from pytest_finetune.suite.steps.engine import base_of, environment_of
+from pytest_finetune.training.difference import largest_difference
 
 if TYPE_CHECKING:
     from pytest_finetune.fingerprint import Key
-    from pytest_finetune.session import FinetuneSession
     from pytest_finetune.store import Entry
     from pytest_finetune.suite.run import ExperimentRun
+    from pytest_finetune.suite.session import FinetuneSession
 
 
 def find(run: ExperimentRun, key: Key) -> Entry | None:
@@ -43,9 +45,6 @@ def facts(key: Key, entry: Entry, *, reused: bool) -> dict[str, Any]:
 
 def compared(run: ExperimentRun, before: Entry, folder: Path) -> dict[str, Any]:
     """Compare what was trained anew with the stored adapter that it replaces."""
-    from pytest_finetune.fingerprint import adapter_digest, model_digest
-    from pytest_finetune.training.difference import largest_difference
-
     was = adapter_digest(before.path)
     return {
         "before_sha256": was,
@@ -81,8 +80,6 @@ def _twin(state: FinetuneSession, entry: Entry | None, model: str) -> Entry | No
 
 
 def _responses(entry: Entry) -> dict[str, str]:
-    from pytest_finetune.evaluation.answers import read_answers
-
     return {answer.id: answer.response for answer in read_answers(entry.path / ANSWERS_FILE)}
 
 

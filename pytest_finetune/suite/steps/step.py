@@ -7,6 +7,17 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar, overload
 
 import pytest
 
+from pytest_finetune.answering.answers import AnswersError
+from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.data.contract import ContractError
+from pytest_finetune.data.neutral import PromptsError
+from pytest_finetune.experiment import ExperimentError
+from pytest_finetune.fingerprint import BaseModelError
+from pytest_finetune.memory.plan.figures import PlanError
+from pytest_finetune.store import StoreError
+from pytest_finetune.suite.rules.rule_items import NotSetUp
+from pytest_finetune.training.request import TrainingError
+
 T = TypeVar("T")
 P = TypeVar("P")
 
@@ -77,17 +88,6 @@ class step(Generic[R, T]):  # noqa: N801 (reads as `cached_property`)
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    from pytest_finetune.data.contract import ContractError
-    from pytest_finetune.data.neutral import PromptsError
-    from pytest_finetune.evaluation.answers import AnswersError
-    from pytest_finetune.evaluation.runtimes.protocol import AnsweringError
-    from pytest_finetune.experiment import ExperimentError
-    from pytest_finetune.fingerprint import BaseModelError
-    from pytest_finetune.memory.figures import PlanError
-    from pytest_finetune.store import StoreError
-    from pytest_finetune.suite.items.rule_items import NotSetUp
-    from pytest_finetune.training.request import TrainingError
-
     return (
         AnswersError,
         BaseModelError,

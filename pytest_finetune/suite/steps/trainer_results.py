@@ -6,6 +6,9 @@ import math
 import shutil
 from typing import TYPE_CHECKING
 
+from pytest_finetune.training.artifact import missing_file
+from pytest_finetune.training.request import TrainingError, TrainingResult
+
 if TYPE_CHECKING:
     from pytest_finetune.training.request import TrainingRequest, TrainingResult
 
@@ -16,8 +19,6 @@ def checked(request: TrainingRequest, result: object) -> TrainingResult:
     The store checks further what is in the files: safetensors only, every number finite, no configuration that
     imports code.
     """
-    from pytest_finetune.training.request import TrainingError, TrainingResult
-
     if not isinstance(result, TrainingResult):
         raise TrainingError(
             f"pytest_finetune_train returned {result!r:.80} ({type(result).__name__}), not a TrainingResult\n"
@@ -34,8 +35,6 @@ def checked(request: TrainingRequest, result: object) -> TrainingResult:
 
 
 def _fetch(request: TrainingRequest, result: TrainingResult) -> None:
-    from pytest_finetune.training.request import TrainingError
-
     if not result.folder.is_dir():
         raise TrainingError(f"the trainer names {str(result.folder)!r} as its folder, and there is none")
     for file in result.folder.iterdir():
@@ -44,9 +43,6 @@ def _fetch(request: TrainingRequest, result: TrainingResult) -> None:
 
 
 def _check_files(request: TrainingRequest) -> None:
-    from pytest_finetune.training.kept import missing_file
-    from pytest_finetune.training.request import TrainingError
-
     method = request.experiment.peft_method
     missing = missing_file(request.folder, method)
     if missing is None:

@@ -7,11 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_finetune.data.formatting import format_pair
+from pytest_finetune.fingerprint import (
+    adapter_digest,
+    adapter_key,
+    base_folder,
+    digest,
+    package_versions,
+    sha256_hex,
+)
+from pytest_finetune.safetensors_check import delta_nonzero
 from pytest_finetune.suite.progress import ProgressLine
 from pytest_finetune.suite.steps import reuse, trainer_results
 from pytest_finetune.suite.steps.engine import base_name, base_of, device_class, dtype_class
 from pytest_finetune.suite.steps.planning import fit_of
 from pytest_finetune.suite.steps.power_line import warn_before_training
+from pytest_finetune.training.artifact import WHOLE_MODEL, is_whole_model
+from pytest_finetune.training.difference import largest_difference
+from pytest_finetune.training.request import TrainingRequest
 
 if TYPE_CHECKING:
     from pytest_finetune.fingerprint import Key
@@ -34,8 +47,6 @@ class Adapter:
 
     def load(self, model: Any) -> Any:
         """Put the adapter on a base model of yours, with plain PEFT; a whole model's weights take its place."""
-        from pytest_finetune.training.kept import WHOLE_MODEL, is_whole_model
-
         if is_whole_model(self.path):
             from safetensors.torch import load_model
 
@@ -64,8 +75,6 @@ def adapter_of(run: ExperimentRun) -> Adapter:
 
 def adapter_key_of(run: ExperimentRun) -> Key:
     """Return the key of the adapter that this experiment's training would make."""
-    from pytest_finetune.fingerprint import adapter_key, package_versions
-
     return adapter_key(
         run.experiment,
         _pairs(run),
@@ -78,15 +87,11 @@ def adapter_key_of(run: ExperimentRun) -> Key:
 
 
 def _pairs(run: ExperimentRun) -> tuple[Any, ...]:
-    from pytest_finetune.data.formatting import format_pair
-
     return tuple(format_pair(row, run.experiment.prompt) for row in run.train_rows)
 
 
 def _trainers(run: ExperimentRun) -> str:
     """Name the registered trainers: another one never reuses this one's adapter."""
-    from pytest_finetune.fingerprint import sha256_hex
-
     names = []
     for implementation in run.session.config.hook.pytest_finetune_train.get_hookimpls():
         if implementation.plugin_name == "finetune-huggingface":
@@ -130,8 +135,6 @@ def _train(run: ExperimentRun, key: Key) -> tuple[Entry, bool]:
 
 
 def _fill(run: ExperimentRun, key: Key, folder: Path, about: dict[str, Any], line: ProgressLine) -> None:
-    from pytest_finetune.training.request import TrainingRequest
-
     pairs = _pairs(run)
     held_out = _held_out(run)
     request = TrainingRequest(
@@ -171,11 +174,6 @@ def _fill(run: ExperimentRun, key: Key, folder: Path, about: dict[str, Any], lin
 
 def _changes(run: ExperimentRun, folder: Path) -> bool | None:
     """Tell whether what was trained differs from the base at all; None when it cannot be told."""
-    from pytest_finetune.fingerprint import base_folder
-    from pytest_finetune.safetensors_check import delta_nonzero
-    from pytest_finetune.training.difference import largest_difference
-    from pytest_finetune.training.kept import is_whole_model
-
     if not is_whole_model(folder):
         return delta_nonzero(folder)
     largest = largest_difference(folder, base_folder(run.experiment), common=True)
@@ -183,14 +181,10 @@ def _changes(run: ExperimentRun, folder: Path) -> bool | None:
 
 
 def _held_out(run: ExperimentRun) -> tuple[Any, ...]:
-    from pytest_finetune.data.formatting import format_pair
-
     return tuple(format_pair(row, run.experiment.prompt) for row in run.eval_rows)
 
 
 def _digest_of(pairs: Sequence[Any]) -> str:
-    from pytest_finetune.fingerprint import digest
-
     return digest([list(pair) for pair in pairs])
 
 
@@ -215,8 +209,6 @@ def _aged(run: ExperimentRun, about: Mapping[str, Any], *, reused: bool) -> list
 
 
 def _adapter(run: ExperimentRun, entry: Entry, *, reused: bool) -> Adapter:
-    from pytest_finetune.fingerprint import adapter_digest
-
     about = entry.about
     run.note(
         ("training",),

@@ -1,0 +1,1 @@
+"""Answering: the prompts of every arm, and the engines that answer them."""

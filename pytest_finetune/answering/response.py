@@ -1,0 +1,58 @@
+"""One arm's answer to one held-out row, as an evaluation rule sees it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+class NotJson(ValueError):
+    """The answer is not one strict JSON value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer: its raw text, its length in tokens, the seconds it took, and whether the model stopped by itself."""
+
+    text: str
+    tokens: int = 0
+    seconds: float = 0.0
+    stopped: bool = True
+
+    def json(self) -> Any:
+        """Return the answer as JSON; raise NotJson for prose around it, a repeated key, NaN or Infinity.
+
+        >>> Response(' {"priority": "high"}').json()
+        {'priority': 'high'}
+        >>> Response('Sure! {"priority": "high"}').json()
+        Traceback (most recent call last):
+        pytest_finetune.answering.response.NotJson: not JSON at character 0: 'Sure! {"priority": "high"}'
+        """
+        try:
+            return json.loads(self.text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        except json.JSONDecodeError as error:
+            raise NotJson(f"not JSON at character {error.pos}: {_short(self.text)}") from None
+        except RecursionError:
+            raise NotJson(f"not JSON: nested too deeply: {_short(self.text)}") from None
+
+
+_SHOWN: Final = 80
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise NotJson(
+            f"not strict JSON: the key {next(k for k in keys if keys.count(k) > 1)!r} stands there twice"
+        )
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise NotJson(f"not strict JSON: {name} is no JSON number")

@@ -1,0 +1,93 @@
+"""Make one model of a base and its adapter: dequantise, then merge, then take the dtype that is shipped."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_finetune.answering.runtimes.attach import attach
+from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.safetensors_check import nonfinite, read_header
+from pytest_finetune.training.surroundings import surroundings
+
+if TYPE_CHECKING:
+    from pytest_finetune.training.base import BaseSource
+
+# safetensors' names for the dtypes that a model is shipped in.
+_DTYPES: Final = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+# What lies beside the weights and is not the tokenizer's or the template's.
+_NOT_COPIED: Final = ("config.json", "model.safetensors", "README.md", "LICENSE", ".gitattributes")
+_WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx")
+
+
+def base_dtype(folder: Path) -> str:
+    """Return the dtype of most weights in a model's folder; float32 when it is none that models ship in."""
+    counts: dict[str, int] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        for tensor in read_header(file):
+            counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.stop - tensor.start
+    return _DTYPES.get(max(counts, key=lambda name: counts[name]), "float32") if counts else "float32"
+
+
+def merge(
+    source: BaseSource, folder: Path, adapter: Path | None, into: Path, dtype: str, device: str
+) -> None:
+    """Write the model of `adapter` on the base in `folder` into an empty folder; None writes the base alone.
+
+    The base is loaded as it was trained on, dequantised and merged in float32 on the CPU, and only then rounded to
+    `dtype`: merging into rounded or into unquantised weights gives another model than the one that was judged.
+    Tokenizer, template and generation settings are copied byte for byte. Raises AnsweringError.
+    """
+    import torch
+
+    from pytest_finetune.training.model import load_model
+
+    with surroundings(offline=source.local):
+        model = load_model(source, device)
+        if source.quantization != "none":
+            model = model.dequantize()
+        model = model.to(device="cpu", dtype=torch.float32)
+        if adapter is not None:
+            model = _merged(model, adapter)
+        model = model.to(getattr(torch, dtype))
+        _without_traces(model, dtype)
+        model.save_pretrained(str(into), safe_serialization=True)
+    _copy_side_files(folder, into)
+    _check_finite(into, dtype)
+
+
+def _merged(model: Any, adapter: Path) -> Any:
+    wrapped = attach(model, adapter)
+    try:
+        return wrapped.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise AnsweringError(f"adapter {str(adapter)!r} cannot be merged: {error}") from None
+
+
+def _without_traces(model: Any, dtype: str) -> None:
+    """Let the configuration speak of the model as it is written, not of how it was loaded."""
+    import torch
+
+    config = model.config
+    for name in ("quantization_config", "_pre_quantization_dtype"):
+        if hasattr(config, name):
+            delattr(config, name)
+    config.dtype = getattr(torch, dtype)
+
+
+def _copy_side_files(folder: Path, into: Path) -> None:
+    for file in sorted(folder.iterdir()):
+        weights = file.suffix in _WEIGHTS or file.name.endswith(".index.json")
+        if file.is_file() and not weights and file.name not in _NOT_COPIED:
+            shutil.copyfile(file, into / file.name)
+
+
+def _check_finite(folder: Path, dtype: str) -> None:
+    for file in sorted(folder.glob("*.safetensors")):
+        broken = nonfinite(file)
+        if broken:
+            raise AnsweringError(
+                f"the merged model holds numbers that are not finite in {dtype}, in {len(broken)} of its tensors "
+                f"({broken[0]}): not kept\n  take another dtype for this runtime: {{merged: {{dtype: bfloat16}}}}"
+            )

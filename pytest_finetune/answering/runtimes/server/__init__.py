@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server as a runtime: started here, or reached at a URL."""

@@ -1,0 +1,333 @@
+"""Answer with transformers: one loaded base, an adapter put on for its answers and taken off again."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pytest_finetune.answering.answers import Answer
+from pytest_finetune.answering.prompts import Prompted, Rendered
+from pytest_finetune.answering.runtimes.attach import attach, check_whole_model, detach
+from pytest_finetune.answering.runtimes.constrained import Constrained
+from pytest_finetune.answering.runtimes.divergence import Spoken, token_kl
+from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.experiment import Generation
+from pytest_finetune.training.artifact import is_whole_model
+from pytest_finetune.training.base import BaseSource
+from pytest_finetune.training.surroundings import surroundings
+
+if TYPE_CHECKING:
+    import torch
+
+_SHOWN = 20
+
+
+class Encoded(NamedTuple):
+    """A prompt ready for the model: its position among the prompts, the exact text, its token ids."""
+
+    at: int
+    asked: Prompted
+    text: str
+    ids: list[int]
+
+
+class TransformersRuntime:
+    """A base model held in memory, loaded when it is first needed.
+
+    `model` and `tokenizer` are the base's own: an adapter is on the model only while its answers are made.
+    """
+
+    constrains = True
+
+    def __init__(
+        self,
+        base: str,
+        revision: str | None = None,
+        device: str = "cpu",
+        quantization: str = "none",
+        *,
+        trust_remote_code: bool = False,
+        generation: Generation | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        """Remember what to load; `generation` are the settings of `generate`, `dtype` None leaves it to the device."""
+        revision = None if Path(base).is_dir() else revision
+        self._source = BaseSource(base, revision, quantization, trust_remote_code, dtype)
+        self._device = device
+        self._generation = generation or Generation()
+        self._model: Any = None
+        self._stops: frozenset[int] = frozenset()
+        self._tokenizer: Any = None
+        self._grammar: Any = None
+
+    @property
+    def model(self) -> Any:
+        """The base model, in eval mode."""
+        if self._model is None:
+            from transformers import GenerationConfig
+
+            from pytest_finetune.training.model import load_model, stop_ids
+
+            with surroundings(offline=self._source.local):
+                self._model = load_model(self._source, self._device)
+                self._stops = stop_ids(self._model, self.tokenizer)
+                # What the model's folder sets (a repetition penalty, sampling) would fill in whatever the
+                # experiment leaves open: only the experiment speaks.
+                self._model.generation_config = GenerationConfig(eos_token_id=sorted(self._stops))
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base model's tokenizer."""
+        if self._tokenizer is None:
+            from pytest_finetune.training.model import load_tokenizer
+
+            with surroundings(offline=self._source.local):
+                self._tokenizer = load_tokenizer(self._source)
+        return self._tokenizer
+
+    def generate(self, prompts: Sequence[str]) -> list[str]:
+        """Return the base model's answer to each prompt."""
+        asked = [Prompted(f"prompt {number}", number, prompt) for number, prompt in enumerate(prompts, 1)]
+        return [answer.response for answer in self.answer(asked, self._generation)]
+
+    def answer(
+        self, prompts: Sequence[Prompted], generation: Generation, adapter: Path | None = None
+    ) -> list[Answer]:
+        """Return one answer a prompt, in the prompts' order; `adapter` is a folder, None asks the base alone.
+
+        Prompts are batched longest first (equal lengths in their order) and padded on the left, so the
+        batches hang on the prompts and the batch size alone. Raises AnsweringError for a prompt that leaves
+        no room for the answer.
+        """
+        answers = self._answers(prompts, generation, adapter, range(len(prompts)))
+        return [answers[at] for at in range(len(prompts))]
+
+    def answer_again(
+        self,
+        prompts: Sequence[Prompted],
+        rows: Sequence[int],
+        generation: Generation,
+        adapter: Path | None = None,
+    ) -> list[Answer]:
+        """Return the answers at these positions of `prompts`, as if all had been asked: in the same batches."""
+        answers = self._answers(prompts, generation, adapter, rows)
+        return [answers[at] for at in rows]
+
+    def _answers(
+        self,
+        prompts: Sequence[Prompted],
+        generation: Generation,
+        adapter: Path | None,
+        wanted: Container[int],
+    ) -> dict[int, Answer]:
+        """Answer every batch that holds a wanted position."""
+        if not prompts:
+            return {}
+        encoded = [self._encode(at, asked) for at, asked in enumerate(prompts)]
+        self._check_tokens(encoded)
+        self._check_room(encoded, generation)
+        order = sorted(encoded, key=lambda item: (-len(item.ids), item.at))
+        size = generation.batch_size
+        answers: dict[int, Answer] = {}
+        with surroundings(offline=self._source.local), self._with_adapter(adapter) as model:
+            for number, start in enumerate(range(0, len(order), size)):
+                batch = order[start : start + size]
+                if any(item.at in wanted for item in batch):
+                    answers.update(
+                        self._answer_batch(model, batch, generation, seed=generation.seed + number)
+                    )
+        return answers
+
+    def token_kl(
+        self, prompts: Sequence[Prompted], answers: Sequence[Answer], adapter: Path
+    ) -> list[tuple[float, ...]]:
+        """Return KL(base || tuned) in nats at each token of the base's own answers to `prompts`.
+
+        The answers are their texts' tokens, at most as many as were generated.
+        """
+        spoken = [self._spoken(asked, said) for asked, said in zip(prompts, answers, strict=True)]
+        with surroundings(offline=self._source.local), self._both(adapter) as (base, tuned):
+            return [token_kl(one, base, tuned, self._device) for one in spoken]
+
+    def release(self) -> None:
+        """Give the model's memory back; the next answer loads it again."""
+        if self._model is None:
+            return
+        self._model = None
+        gc.collect()
+        if self._device.startswith("cuda"):
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _encode(self, at: int, asked: Prompted) -> Encoded:
+        tokenizer = self.tokenizer
+        if isinstance(asked.prompt, str):
+            special = not isinstance(asked.prompt, Rendered)
+            ids = tokenizer(text=asked.prompt, add_special_tokens=special)["input_ids"]
+            return Encoded(at, asked, asked.prompt, ids)
+        if not tokenizer.chat_template:
+            raise AnsweringError(
+                f"{asked.id}: the prompt is a chat, but the tokenizer of {self._source.name!r} has no chat "
+                "template\n"
+                "  write prompt.template with {instruction} and {input}, or take an instruct model"
+            )
+        text = tokenizer.apply_chat_template(list(asked.prompt), tokenize=False, add_generation_prompt=True)
+        # The template writes the special tokens itself.
+        return Encoded(at, asked, text, tokenizer(text=text, add_special_tokens=False)["input_ids"])
+
+    def _spoken(self, asked: Prompted, said: Answer) -> Spoken:
+        ids = self.tokenizer(text=said.response, add_special_tokens=False)["input_ids"]
+        return Spoken(self._encode(0, asked).ids, ids[: said.tokens], said.stopped)
+
+    @staticmethod
+    def _check_tokens(encoded: Sequence[Encoded]) -> None:
+        empty = next((item.asked for item in encoded if not item.ids), None)
+        if empty is not None:
+            raise AnsweringError(f"{empty.id} (line {empty.line}): the prompt has no token")
+
+    def _check_room(self, encoded: Sequence[Encoded], generation: Generation) -> None:
+        from pytest_finetune.training.model import context_tokens
+
+        context = context_tokens(self.model)
+        if context is None:
+            return
+        room = context - generation.max_new_tokens
+        long = [item for item in encoded if len(item.ids) > room]
+        if not long:
+            return
+        lines = [
+            f"  {item.asked.id} (line {item.asked.line}): {len(item.ids)} tokens" for item in long[:_SHOWN]
+        ]
+        if len(long) > _SHOWN:
+            lines.append(f"  and {len(long) - _SHOWN} more")
+        raise AnsweringError(
+            f"{len(long)} of {len(encoded)} prompts leave no room for the answer: the model attends to "
+            f"{context} tokens, and max_new_tokens {generation.max_new_tokens} leaves {room} for the prompt\n"
+            + "\n".join(lines)
+            + "\n  shorten these rows, lower prompt.few_shot or generation.max_new_tokens, or take a base "
+            "model with a longer context"
+        )
+
+    @contextlib.contextmanager
+    def _with_adapter(self, folder: Path | None) -> Iterator[Any]:
+        """Put the adapter on the base for the block; afterwards the base has its own modules back."""
+        if folder is None:
+            yield self.model
+            return
+        if is_whole_model(folder):
+            yield from self._in_its_place(folder)
+            return
+        try:
+            wrapped = attach(self.model, folder)
+        except BaseException:
+            self.release()
+            raise
+        try:
+            yield wrapped
+        finally:
+            self._model = detach(wrapped)
+
+    @contextlib.contextmanager
+    def _both(self, folder: Path) -> Iterator[tuple[Any, Any]]:
+        """Give the base and the tuned model as functions: the adapter off and on, or two whole models."""
+        if is_whole_model(folder):
+            from pytest_finetune.training.model import load_model
+
+            check_whole_model(folder)
+            yield self.model, load_model(BaseSource(str(folder)), self._device)
+            return
+        with self._with_adapter(folder) as wrapped:
+
+            def base(**inputs: Any) -> Any:
+                with wrapped.disable_adapter():
+                    return wrapped(**inputs)
+
+            yield base, wrapped
+
+    def _in_its_place(self, folder: Path) -> Iterator[Any]:
+        """Yield a model that was trained in full; the base is let go first, and loaded anew when it is asked."""
+        from transformers import GenerationConfig
+
+        from pytest_finetune.training.model import load_model
+
+        check_whole_model(folder)
+        self.release()
+        model = load_model(BaseSource(str(folder)), self._device)
+        model.generation_config = GenerationConfig(eos_token_id=sorted(self._stops))
+        yield model
+
+    def _answer_batch(
+        self, model: Any, batch: Sequence[Encoded], generation: Generation, seed: int
+    ) -> Iterator[tuple[int, Answer]]:
+        import torch
+
+        inputs = self._padded(batch)
+        settings = _settings(generation, self.tokenizer, sorted(self._stops))
+        processors = self._processors(generation, len(batch))
+        # Sampling starts anew in every batch: an answer does not hang on the batches before it.
+        torch.manual_seed(seed)
+        started = time.perf_counter()
+        with torch.inference_mode():
+            output = model.generate(**inputs, generation_config=settings, logits_processor=processors)
+        seconds = (time.perf_counter() - started) / len(batch)
+        fresh = output[:, inputs["input_ids"].shape[1] :].tolist()
+        for item, ids in zip(batch, fresh, strict=True):
+            yield item.at, self._answer_of(item, ids, seconds)
+
+    def _processors(self, generation: Generation, batch_size: int) -> list[Any]:
+        if generation.constrain is None:
+            return []
+        if self._grammar is None:
+            self._grammar = Constrained(self.tokenizer, self._stops)
+        return [self._grammar.processor(generation.constrain, batch_size)]
+
+    def _padded(self, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        import torch
+
+        longest = max(len(item.ids) for item in batch)
+        pad = self.tokenizer.pad_token_id
+        ids = [[pad] * (longest - len(item.ids)) + item.ids for item in batch]
+        mask = [[0] * (longest - len(item.ids)) + [1] * len(item.ids) for item in batch]
+        return {
+            "input_ids": torch.tensor(ids, device=self._device),
+            "attention_mask": torch.tensor(mask, device=self._device),
+        }
+
+    def _answer_of(self, item: Encoded, ids: list[int], seconds: float) -> Answer:
+        end = next((at for at, token in enumerate(ids) if token in self._stops), None)
+        kept = ids if end is None else ids[:end]
+        response = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return Answer(
+            id=item.asked.id,
+            line=item.asked.line,
+            prompt=item.text,
+            response=response,
+            tokens=len(kept),
+            seconds=seconds,
+            stopped=end is not None,
+        )
+
+
+def _settings(generation: Generation, tokenizer: Any, stops: list[int]) -> Any:
+    """Return the experiment's settings as transformers has them."""
+    from transformers import GenerationConfig
+
+    sampling = (
+        {"temperature": generation.temperature, "top_p": generation.top_p, "top_k": 0}
+        if generation.do_sample
+        else {}
+    )
+    return GenerationConfig(
+        max_new_tokens=generation.max_new_tokens,
+        do_sample=generation.do_sample,
+        eos_token_id=stops,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        **sampling,
+    )

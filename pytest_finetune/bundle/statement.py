@@ -1,0 +1,75 @@
+"""The in-toto statement of a bundle: which adapter was promoted, on what decision, from which data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pytest_finetune.training.artifact import ADAPTER_CONFIG, MODEL_CONFIG
+
+STATEMENT: Final = "promotion.intoto.json"
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE: Final = "https://github.com/pytest-finetune/pytest-finetune/promotion/v1"
+# in-toto leaves the names of further digests open: this one covers weights and canonical configuration.
+ADAPTER_DIGEST: Final = "pytest_finetune_adapter"
+
+
+def statement(
+    record: Mapping[str, Any],
+    experiment: Mapping[str, Any],
+    revision: str | None,
+    files: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the statement (in-toto v1) over a bundle whose `files` have these digests.
+
+    The subjects are the adapter's files (or those of a model that was trained in full), for generic tools, and the
+    adapter as a whole, by our digest.
+    """
+    decision, training, config = (experiment[part] for part in ("decision", "training", "config"))
+    configuration = MODEL_CONFIG if config["peft_method"] == "full" else ADAPTER_CONFIG
+    adapter_files = [name for name in sorted(files) if name.endswith(".safetensors") or name == configuration]
+    subjects = [{"name": name, "digest": {"sha256": files[name]}} for name in adapter_files]
+    whole = {"name": "adapter", "digest": {ADAPTER_DIGEST: training["adapter_sha256"]}}
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [whole, *subjects],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "experiment": experiment["name"],
+            "task": experiment["task"],
+            "experimentKey": experiment["key"],
+            "decision": {
+                "verdict": decision["verdict"],
+                "reasons": list(decision["reasons"]),
+                "look": decision["looks"],
+                "alpha": decision["alpha"],
+                "rulesSha256": decision["rules_sha256"],
+            },
+            "baseModel": {"name": config["base_model"], "revision": revision},
+            "materials": _materials(experiment["checksums"]),
+            "evidence": [
+                {"name": name, "digest": {"sha256": files[name]}}
+                for name in sorted(files)
+                if name == "record.json" or name.startswith("outputs/")
+            ],
+            "producer": {"name": "pytest-finetune", "version": record.get("plugin_version")},
+            "createdOn": record["created"],
+        },
+    }
+
+
+def statement_json(content: Mapping[str, Any]) -> bytes:
+    """Render a statement; the same one always has the same bytes."""
+    return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
+
+
+def _materials(checksums: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the files that the run read, as in-toto resource descriptors."""
+    named = {name: facts for name, facts in checksums.items() if name != "suites" and facts}
+    named |= {f"suite {name}": facts for name, facts in (checksums.get("suites") or {}).items() if facts}
+    return [
+        {"name": name, "uri": facts["path"], "digest": {"sha256": facts["sha256"]}}
+        for name, facts in sorted(named.items())
+        if facts.get("sha256")
+    ]

@@ -1,0 +1,317 @@
+"""Check a promoted bundle by itself: no store, no network, no torch; and say what that proves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from pytest_finetune import __version__
+from pytest_finetune.answering.answers import Answer, AnswersError, read_answers
+from pytest_finetune.bundle import format as bundle_manifest
+from pytest_finetune.bundle.card import model_card
+from pytest_finetune.bundle.format import MANIFEST, SIGNATURE, BundleError, Manifest
+from pytest_finetune.bundle.requirements import lacking
+from pytest_finetune.bundle.statement import STATEMENT, statement, statement_json
+from pytest_finetune.bundle.verify.recompute import Contradiction, contradictions, same
+from pytest_finetune.bundle.write import EXPERIMENT
+from pytest_finetune.experiment import Experiment, ExperimentError, load_experiment
+from pytest_finetune.fingerprint import adapter_digest, digest
+from pytest_finetune.record import changes, reading
+from pytest_finetune.record.case import judged_answers
+from pytest_finetune.record.runtime_match import runtime_matches
+from pytest_finetune.record.validate import problems
+from pytest_finetune.record.views.note import decision_note
+from pytest_finetune.record.views.page.document import summary_html
+from pytest_finetune.record.wording import one_line
+from pytest_finetune.safetensors_check import delta_nonzero
+from pytest_finetune.store.manifest import DefectError, check_adapter, sha256_of
+from pytest_finetune.training.artifact import ADAPTER_CONFIG, MODEL_CONFIG, is_whole_model, missing_file
+
+RECORD: Final = "record.json"
+
+
+class Problem(NamedTuple):
+    """One thing that is not as it was promoted: the file or the part, and what is wrong with it."""
+
+    place: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose manifest could be read; its parts are read when they are asked for."""
+
+    folder: Path
+    manifest: Manifest
+    names: frozenset[str] = field(repr=False)
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """The record; BundleError when it is no JSON object."""
+        try:
+            found = json.loads((self.folder / RECORD).read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise BundleError(f"{RECORD} cannot be read: {error}") from None
+        if not isinstance(found, dict):
+            raise BundleError(f"{RECORD} is no record")
+        return found
+
+    @cached_property
+    def experiment(self) -> Mapping[str, Any]:
+        """The experiment that this bundle is about; BundleError when the record has none of that name."""
+        named = [one for one in self.record["experiments"] if one["name"] == self.manifest.experiment]
+        if len(named) != 1:
+            raise BundleError(
+                f"{RECORD} holds no experiment {self.manifest.experiment!r}, which {MANIFEST} names"
+            )
+        return named[0]  # type: ignore[no-any-return]
+
+    @property
+    def whole_model(self) -> bool:
+        """Whether it holds a model that was trained in full, not an adapter."""
+        return is_whole_model(self.folder)
+
+    @property
+    def signed(self) -> bool:
+        """Whether there is a signature."""
+        return SIGNATURE in self.names
+
+    @property
+    def of_the_hub(self) -> list[str]:
+        """The files that came along from the Hub: they are not the bundle's, and take nothing from it."""
+        return sorted(filter(bundle_manifest.of_the_hub, self.names - self.manifest.files.keys()))
+
+    @property
+    def same_version(self) -> bool:
+        """Whether this version of the package wrote the record, so that its sentences can be compared."""
+        return self.record.get("plugin_version") == __version__
+
+    def resolved(self) -> Experiment:
+        """Return the experiment as its file and the recorded overrides resolve; ExperimentError with its mistakes."""
+        told = self.experiment
+        file, overrides = told["config_file"], told["overrides"]
+        return load_experiment(self.folder / EXPERIMENT, file, overrides, name=told["name"], bundled=True)
+
+    def answers(self, experiment: Mapping[str, Any], arm: str) -> list[dict[str, Any]]:
+        """Return the raw answers of an arm; BundleError when they cannot be read."""
+        name = experiment["arms"][arm]["outputs"]
+        if name not in self.manifest.files:
+            raise BundleError(f"{MANIFEST} does not list {name!r}, the answers of {arm}")
+        try:
+            return [asdict(answer) for answer in read_answers(self.folder / name)]
+        except (OSError, UnicodeDecodeError, AnswersError) as error:
+            raise BundleError(f"{name} cannot be read: {one_line(error, 200)}") from None
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Read the manifest and list the files; BundleError when it is not a bundle or its manifest was changed."""
+    try:
+        data = (folder / MANIFEST).read_bytes()
+    except OSError:
+        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}") from None
+    return Bundle(
+        folder, bundle_manifest.parse(data), frozenset(name for name, _ in bundle_manifest.walk(folder))
+    )
+
+
+def file_problems(bundle: Bundle) -> list[Problem]:
+    """Name every file that was changed, is missing or does not belong here."""
+    found = []
+    manifest = bundle.manifest
+    for name, sha256 in manifest.files.items():
+        if name not in bundle.names:
+            found.append(Problem(name, "is missing"))
+        elif sha256_of(bundle.folder / name) != sha256:
+            found.append(Problem(name, "was changed: it does not match its digest in the manifest"))
+    foreign = bundle.names - manifest.files.keys() - {MANIFEST, SIGNATURE, *bundle.of_the_hub}
+    return [*found, *(Problem(name, "does not belong to the bundle") for name in sorted(foreign))]
+
+
+def content_problems(bundle: Bundle) -> list[Problem]:
+    """Name what does not follow from the rest although every digest is right: somebody mended the digests."""
+    broken = [Problem(RECORD, text) for text in problems(bundle.record)[:10]]
+    if broken:
+        return broken
+    found: list[Problem] = []
+    for check in (
+        _adapter,
+        _inputs,
+        _configuration,
+        _outputs,
+        _evidence,
+        _decision,
+        _runtimes,
+        _statement,
+        _views,
+    ):
+        found += _guarded(check, bundle)
+    return found
+
+
+def _guarded(check: Callable[[Bundle], Iterator[Problem]], bundle: Bundle) -> list[Problem]:
+    """Run one check; a record that keeps its schema and still cannot be read is a problem, not a traceback."""
+    try:
+        return list(check(bundle))
+    except BundleError as error:
+        return [Problem("bundle", str(error))]
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, OSError) as error:
+        part = check.__name__.strip("_")
+        return [
+            Problem(RECORD, f"its {part} cannot be checked: {type(error).__name__}: {one_line(error, 200)}")
+        ]
+
+
+def _adapter(bundle: Bundle) -> Iterator[Problem]:
+    manifest, experiment = bundle.manifest, bundle.experiment
+    recorded = experiment["training"]["adapter_sha256"]
+    for place, sha256 in ((MANIFEST, manifest.adapter_sha256), (RECORD, recorded)):
+        if sha256 != adapter_digest(bundle.folder):
+            yield Problem(place, f"its adapter digest {sha256[:12]} is not that of the adapter in the bundle")
+    method = experiment["config"]["peft_method"]
+    if lacking_file := missing_file(bundle.folder, method):
+        yield Problem(lacking_file, f"is missing: {method} keeps one")
+        return
+    names = [n for n in manifest.files if n.endswith(".safetensors") or n in (ADAPTER_CONFIG, MODEL_CONFIG)]
+    try:
+        check_adapter(bundle.folder, dict.fromkeys(names))
+    except DefectError as defect:
+        yield Problem("adapter", str(defect))
+        return
+    yield from _base(bundle)
+    if bundle.whole_model:
+        return  # whether it differs from its base, only the base can tell
+    if experiment["training"].get("delta_nonzero") != (nonzero := delta_nonzero(bundle.folder)):
+        said = experiment["training"].get("delta_nonzero")
+        yield Problem(RECORD, f"delta_nonzero is {said}, the adapter's weights give {nonzero}")
+
+
+def _base(bundle: Bundle) -> Iterator[Problem]:
+    manifest, judged = bundle.manifest, bundle.experiment["config"]["base_model"]
+    if manifest.base_model != judged:
+        yield Problem(MANIFEST, f"its base model {manifest.base_model!r} is not the one that was judged")
+    if bundle.whole_model:
+        return
+    config = json.loads((bundle.folder / ADAPTER_CONFIG).read_bytes())
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if base != judged:
+        yield Problem(ADAPTER_CONFIG, f"its base model {base!r} is not the one that was judged")
+    if revision != manifest.revision:
+        yield Problem(
+            ADAPTER_CONFIG, f"its revision {revision!r} is not the manifest's {manifest.revision!r}"
+        )
+
+
+def _inputs(bundle: Bundle) -> Iterator[Problem]:
+    checksums = bundle.experiment["checksums"]
+    named = {name: facts for name, facts in checksums.items() if name != "suites" and facts}
+    named |= {f"suites.{name}": facts for name, facts in (checksums.get("suites") or {}).items() if facts}
+    if bundle.manifest.tree["dataset_sha256"] != {name: facts["sha256"] for name, facts in named.items()}:
+        yield Problem(MANIFEST, "its dataset_sha256 are not the record's checksums")
+    for name, facts in named.items():
+        copy = f"{EXPERIMENT}/{facts['path']}"
+        required = name in {"experiment", "contract"}
+        if copy not in bundle.manifest.files:
+            if required:
+                yield Problem(copy, "is missing: a bundle carries its experiment and contract")
+        elif bundle.manifest.files[copy] != facts["sha256"]:
+            yield Problem(copy, "is not the file that the run read (by the record's checksum)")
+
+
+def _configuration(bundle: Bundle) -> Iterator[Problem]:
+    """Resolve the experiment file again: thresholds and confidence of the decision stand in it."""
+    experiment = bundle.experiment
+    try:
+        resolved = bundle.resolved().resolved
+    except ExperimentError as error:
+        yield Problem(f"{EXPERIMENT}/{experiment['config_file']}", one_line(error, 300))
+        return
+    recorded, computed = changes.flat(experiment["config"]), changes.flat(resolved)
+    names = recorded.keys() | computed.keys() if bundle.same_version else recorded.keys() & computed.keys()
+    for name in sorted(names):
+        if not same(recorded.get(name), computed.get(name)):
+            said, found = (one_line(repr(tree.get(name)), 80) for tree in (recorded, computed))
+            yield Problem(RECORD, f"config.{name} is {said}, the experiment file gives {found}")
+
+
+def _outputs(bundle: Bundle) -> Iterator[Problem]:
+    for experiment in bundle.record["experiments"]:
+        asked: dict[str, set[str]] = {}
+        for arm, facts in experiment["arms"].items():
+            answers = bundle.answers(experiment, arm)
+            if digest([[answer["id"], answer["response"]] for answer in answers]) != facts["answers_sha256"]:
+                yield Problem(
+                    facts["outputs"], "its answers are not those that were judged (by the record's digest)"
+                )
+            asked[arm] = {answer["id"] for answer in answers}
+        for rule, facts in (experiment["rules"] or {}).items():
+            for arm in facts.get("scores") or {}:
+                full, rows = judged_answers(facts, arm)
+                if full in asked and not rows <= asked[full]:
+                    yield Problem(RECORD, f"rule {rule!r} has scores for rows that {full} never answered")
+
+
+def _evidence(bundle: Bundle) -> Iterator[Problem]:
+    status = bundle.record["exit_status"]
+    if status != 0:
+        yield Problem(RECORD, f"the run was not green (exit status {status})")
+    for text in lacking(bundle.experiment, bundle.record["tests"]):
+        yield Problem(RECORD, text)
+
+
+def _decision(bundle: Bundle) -> Iterator[Problem]:
+    for found in contradictions(bundle.experiment, texts=bundle.same_version):
+        yield Problem(RECORD, str(found))
+
+
+def _runtimes(bundle: Bundle) -> Iterator[Problem]:
+    """Compare the runtimes again, from the answers and outcomes of each."""
+
+    def answers(arm: str) -> dict[str, Answer]:
+        found = (Answer(**answer) for answer in bundle.answers(bundle.experiment, arm))
+        return {answer.id: answer for answer in found}
+
+    matches = [match.as_json() for match in runtime_matches(bundle.experiment, answers)]
+    recorded, computed = (
+        {match["second"]: match for match in found} for found in (bundle.experiment["runtime_match"], matches)
+    )
+    if not same(recorded, computed):
+        yield Problem(RECORD, str(Contradiction("runtime_match", recorded, computed)))
+
+
+def _statement(bundle: Bundle) -> Iterator[Problem]:
+    named = {name: sha for name, sha in bundle.manifest.files.items() if name not in {STATEMENT, MANIFEST}}
+    expected = statement(bundle.record, bundle.experiment, bundle.manifest.revision, named)
+    if (bundle.folder / STATEMENT).read_bytes() != statement_json(expected):
+        yield Problem(STATEMENT, "does not say what the record says")
+
+
+def _views(bundle: Bundle) -> Iterator[Problem]:
+    """Render note, card and page again; another version may word them otherwise."""
+    if not bundle.same_version:
+        return
+    record, experiment = bundle.record, bundle.experiment
+    views = {
+        "decision.md": decision_note(record),
+        "README.md": model_card(record, experiment, bundle.manifest.revision),
+    }
+    for name, text in views.items():
+        if (bundle.folder / name).read_bytes() != text.encode("utf-8"):
+            yield Problem(name, "does not say what the record says")
+    if _page(bundle) not in (bundle.folder / "report.html").read_text(encoding="utf-8"):
+        yield Problem("report.html", "does not show what the record says")
+
+
+def _page(bundle: Bundle) -> str:
+    answers: dict[str, dict[str, Sequence[Mapping[str, Any]]]] = {}
+    for experiment in bundle.record["experiments"]:
+        answers[experiment["name"]] = {
+            arm: bundle.answers(experiment, arm) for arm in reading.part(experiment, "arms")
+        }
+    return summary_html(bundle.record, answers)

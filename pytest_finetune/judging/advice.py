@@ -1,0 +1,186 @@
+"""What follows from a decision: how many rows would settle it, the next change, and the risks that remain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
+from typing import NamedTuple
+
+from pytest_finetune import wording
+from pytest_finetune.judging.comparison import BASE, TUNED, Contest, Contests
+from pytest_finetune.judging.evidence import NextChange
+from pytest_finetune.judging.guards import lost_guards
+from pytest_finetune.judging.scores import Scores
+from pytest_finetune.judging.slices import protected_slices
+from pytest_finetune.judging.statistics.power import (
+    MOST_ROWS,
+    TOO_CLOSE,
+    discordance_after,
+    rows_to_settle,
+)
+from pytest_finetune.judging.thresholds import RuleVerdict
+
+_LARGE_UNSEEN_LOSS = 0.1
+_ENOUGH_GROUPS = 20
+_ROWS_SHOWN = 10
+_PROMPTS = ("prompted", "best_prompt")
+_OWN = (BASE, *_PROMPTS, "constrained", TUNED)
+
+
+class Needed(NamedTuple):
+    """The size of a fresh held-out file that would settle the primary rule; a sentence per opponent."""
+
+    rows: int | None
+    sentences: tuple[str, ...]
+
+
+def rows_needed(primary: Contests, power: float) -> Needed:
+    """Plan a fresh file from the observed gains; the largest need counts, None means that no size helps."""
+    open_questions = [contest for contest in primary.values() if not contest.beats]
+    sizes = [_settling_rows(contest, power) for contest in open_questions]
+    sentences = tuple(
+        _size_sentence(contest, size, power) for contest, size in zip(open_questions, sizes, strict=True)
+    )
+    known = [size for size in sizes if size is not None]
+    return Needed(max(known) if known and len(known) == len(sizes) else None, sentences)
+
+
+def _settling_rows(contest: Contest, power: float) -> int | None:
+    sample = contest.gain.claim
+    rows = rows_to_settle(sample.mean, discordance_after(sample), contest.margin, contest.levels.brake, power)
+    if rows is None:
+        return None
+    inflated = ceil(rows * sample.n / sample.effective)  # rows that share groups are worth less
+    return inflated if inflated <= MOST_ROWS else None
+
+
+def _size_sentence(contest: Contest, rows: int | None, power: float) -> str:
+    against, asked = wording.arm(contest.against), wording.margin(contest.margin)
+    if rows is not None:
+        return (
+            f"about {rows:,} fresh held-out rows would settle it against {against} with {power:.0%} power, "
+            "if the observed gain is the true one"
+        )
+    if abs(contest.gain.gain - contest.margin) < TOO_CLOSE:
+        return (
+            f"no number of rows settles it against {against}: the observed gain, "
+            f"{wording.points(contest.gain.gain)}, is within 2 of the {asked} that are asked for"
+        )
+    return f"more than {MOST_ROWS:,} held-out rows would be needed to settle it against {against}"
+
+
+def served_instead(primary: Contests) -> Contest | None:
+    """Return the best of the arms from outside that the adapter lost to; None where the base does as well as that."""
+    lost = [one for name, one in primary.items() if name not in _OWN and one.many and one.excluded]
+    best = max(lost, key=_rate_of, default=None)
+    return best if best is not None and _rate_of(best) > _rate_of(primary[BASE]) else None
+
+
+def _rate_of(contest: Contest) -> float:
+    return contest.table.tally(contest.against).mean
+
+
+def after_discard(primary: Contests, contests: Mapping[str, Contests]) -> NextChange:
+    """Say what to serve instead, and what to look at."""
+    base = primary[BASE]
+    better = [one for name, one in primary.items() if name != BASE and one.many and one.excluded]
+    instead = served_instead(primary)
+    if instead is not None:
+        return _serve(instead)
+    if base.many and base.worse:
+        change = "serve the base model, and look at what the training rows taught before training again"
+        return NextChange(change, base.comparison.sentence, base.comparison.broken[:_ROWS_SHOWN])
+    if base.many and base.excluded:
+        change = "serve the base model: fine-tuning on these rows cannot bring the gain that was asked for"
+        if base.table.tally(BASE).reaches(1 - base.margin):
+            change = "serve the base model: it is already good at this, prompting is enough"
+        return NextChange(change, base.comparison.sentence, base.table.failing(TUNED)[:_ROWS_SHOWN])
+    if better:
+        return _serve(better[0])
+    guard = min(lost_guards(contests), key=lambda one: one.contest.p_worse)
+    change = f"add training rows that show what {guard.name} checks"
+    return NextChange(change, guard.sentence, guard.contest.comparison.broken[:_ROWS_SHOWN])
+
+
+def _serve(contest: Contest) -> NextChange:
+    """Say to serve an opponent that is as good as the adapter."""
+    lost = contest.comparison
+    return NextChange(_instead_of_training(lost.against), lost.sentence, lost.broken[:_ROWS_SHOWN])
+
+
+def _instead_of_training(against: str) -> str:
+    if against in _PROMPTS:
+        return f"serve the base model with the prompt of arm {against!r}: prompting is enough"
+    if against == "constrained":
+        return "serve the base model with constrained decoding (generation.constrain): it is enough"
+    return f"serve {wording.arm(against)}: it is as good as the adapter on these rows, or better"
+
+
+def after_iterate(
+    changed: bool,
+    primary: Contests,
+    verdicts: Sequence[RuleVerdict],
+    contests: Mapping[str, Contests],
+    needed: Needed,
+) -> NextChange:
+    """Name a change that follows from the numbers alone; a diagnosis from more evidence goes before it."""
+    if not changed:
+        change = "check that the adapter is trained, saved and loaded"
+        return NextChange(change, "the tuned model is the base model: no answer or no weight differs")
+    if needed.rows is not None:
+        change = f"judge on a fresh held-out file of about {needed.rows:,} rows"
+        return NextChange(change, needed.sentences[0], primary[BASE].comparison.broken)
+    undecided = [contest for contest in primary.values() if not contest.beats]
+    if undecided:
+        change = "raise the gain with better training rows; more held-out rows alone do not settle it"
+        return NextChange(change, needed.sentences[0], undecided[0].table.failing(TUNED)[:_ROWS_SHOWN])
+    verdict = next(verdict for verdict in verdicts if not verdict.passed)
+    table = contests[verdict.name][BASE].table
+    rows = () if table.rule.corpus else table.failing(TUNED)[:_ROWS_SHOWN]
+    return NextChange(
+        f"make rule {verdict.name} hold: add training rows like those that fail it", verdict.reasons[0], rows
+    )
+
+
+def risks(
+    scores: Mapping[str, Scores], contests: Mapping[str, Contests], delta_nonzero: bool | None
+) -> Iterator[str]:
+    """Yield what the decision rests on and cannot see."""
+    levels = next(iter(contests.values()))[BASE].levels
+    if not levels.spend:
+        yield "looks are not paid for (decision.spend: false): each look makes a false keep more likely"
+    if levels.look > 1:
+        yield (
+            f"look {levels.look} on these held-out rows (alpha {levels.claim:.2g}): training rows written "
+            "from earlier failures on them are not paid for by any alpha"
+        )
+    if delta_nonzero is None:
+        yield "the adapter's weights were not checked for being a zero change"
+    for name, many in contests.items():
+        yield from _rule_risks(name, many[BASE], scores[name])
+
+
+def _rule_risks(name: str, base: Contest, scores: Scores) -> Iterator[str]:
+    sample = base.gain.claim
+    if base.rule.changed_after_look:
+        yield f"rule {name} was changed after a look at these rows"
+    if any(base.table.noisy):
+        yield f"{name} differs between runs of the same base on {wording.rows(sum(base.table.noisy))}"
+    if sample.clusters is not None and sample.units < _ENOUGH_GROUPS:
+        yield f"{name} rests on {sample.units} groups; {_ENOUGH_GROUPS} are recommended"
+    if sample.clusters is not None and base.demonstrated and sample.lower(base.levels.claim) < 0:
+        yield f"{name} gained in most groups, but a few groups that lose much are not excluded"
+    if sample.clusters is None and _share_groups(scores.groups):
+        yield f"{name} counts rows of one group as independent: write cluster='group' in its eval_rule"
+    for part in protected_slices(base.table, base.levels):
+        if not part.lost and part.unseen_loss >= _LARGE_UNSEEN_LOSS:
+            yield f"{name}, {part.sentence}"
+    unseen = -sample.lower(base.levels.brake)
+    if base.rule.guard and unseen >= _LARGE_UNSEEN_LOSS:
+        loss = f"{100 * unseen:.1f} points"
+        yield f"guard {name} cannot exclude a loss of up to {loss} on {wording.rows(sample.n)}"
+
+
+def _share_groups(groups: Sequence[str | None]) -> bool:
+    named = [group for group in groups if group is not None]
+    return len(set(named)) < len(named)

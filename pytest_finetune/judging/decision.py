@@ -1,0 +1,299 @@
+"""Keep, iterate or discard: one pure function from scores to a decision that explains itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_finetune import wording
+from pytest_finetune.judging.advice import after_discard, after_iterate, risks, rows_needed, served_instead
+from pytest_finetune.judging.comparison import BASE, TUNED, Comparison, Contest, Contests
+from pytest_finetune.judging.evidence import NextChange
+from pytest_finetune.judging.guards import lost_guards
+from pytest_finetune.judging.scores import RuleSpec, Scores, Table, missing, rules_sha256, tabulate
+from pytest_finetune.judging.statistics.plan import Plan
+from pytest_finetune.judging.statistics.power import discordance_after
+from pytest_finetune.judging.thresholds import RuleVerdict, judge_rule
+
+if TYPE_CHECKING:
+    from pytest_finetune.experiment import DecisionDefaults
+    from pytest_finetune.judging.drift import Drift
+
+_REPR_LENGTH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Everything that a decision rests on.
+
+    `looks` counts this look: 1 at the first. `arms` names every arm that was asked; those besides the
+    base and the tuned one are opponents that must be beaten as well, by their own of `margins` where they
+    have one, except those in `shown`, which are only compared. `problems` are reasons why nothing can be
+    decided. `drift` changes no verdict; what it shows is a risk.
+    """
+
+    rules: tuple[RuleSpec, ...]
+    scores: Mapping[str, Scores]
+    defaults: DecisionDefaults
+    looks: int = 1
+    arms: tuple[str, ...] = (BASE, TUNED)
+    shown: tuple[str, ...] = ()
+    margins: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    answers_differ: bool | None = None
+    delta_nonzero: bool | None = None
+    problems: tuple[str, ...] = ()
+    drift: Drift | None = None
+
+    @property
+    def opponents(self) -> tuple[str, ...]:
+        """The arms besides the base that the tuned arm must beat."""
+        return tuple(arm for arm in self.arms if arm not in {BASE, TUNED, *self.shown})
+
+    @property
+    def primaries(self) -> tuple[RuleSpec, ...]:
+        """The rules marked as primary; a decision needs exactly one."""
+        return tuple(rule for rule in self.rules if rule.primary)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Decision:
+    """The verdict, why, and what to do next; the first reason is the one sentence.
+
+    `instead` names the arm from outside that is to be served, where the adapter lost to one.
+    """
+
+    verdict: str
+    reasons: tuple[str, ...]
+    undecided: bool = False
+    next_change: NextChange | None = None
+    examples_needed: int | None = None
+    looks: int = 1
+    alpha: float | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    rules: tuple[RuleVerdict, ...] = ()
+    rules_sha256: str = ""
+    plan_line: str = ""
+    risks: tuple[str, ...] = ()
+    instead: str | None = None
+
+    @property
+    def keep(self) -> bool:
+        """Whether the adapter has earned its place."""
+        return self.verdict == "keep"
+
+    def advised(self, change: NextChange | None) -> Decision:
+        """Return the decision with a diagnosis' next change; none where an arm is kept or served instead."""
+        return (
+            self
+            if change is None or self.keep or self.instead
+            else dataclasses.replace(self, next_change=change)
+        )
+
+    def warned(self, risks: Sequence[str]) -> Decision:
+        """Return the decision with further risks."""
+        return dataclasses.replace(self, risks=self.risks + tuple(risks))
+
+    def explain(self) -> list[str]:
+        """Return the verdict, every reason, the next change, the plan and the risks, a line each."""
+        lines = [f"{self.word}: {self.reasons[0]}", *(f"  {reason}" for reason in self.reasons[1:])]
+        if self.next_change is not None:
+            lines.append(f"  next: {self.next_change.change} ({self.next_change.because})")
+        if self.plan_line:
+            lines.append(f"  this held-out file: {self.plan_line}")
+        return lines + [f"  risk: {risk}" for risk in self.risks]
+
+    @property
+    def word(self) -> str:
+        """The verdict as it is shown: an undecided result says so."""
+        return f"{self.verdict} (undecided)" if self.undecided else self.verdict
+
+    def __repr__(self) -> str:
+        text = f"{self.word}: {self.reasons[0]}"
+        if self.next_change is None:
+            return wording.shortened(text, _REPR_LENGTH)
+        tail = f"; next: {wording.shortened(self.next_change.change, 60)}"
+        return wording.shortened(text, _REPR_LENGTH - len(tail)) + tail
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record's form of the decision itself; comparisons and rules have places of their own."""
+        return {
+            "verdict": self.verdict,
+            "keep": self.keep,
+            "undecided": self.undecided,
+            "reasons": list(self.reasons),
+            "next_change": None if self.next_change is None else self.next_change.as_json(),
+            "examples_needed": self.examples_needed,
+            "looks": self.looks,
+            "alpha": self.alpha,
+            "rules_sha256": self.rules_sha256,
+            "plan_line": self.plan_line,
+            "risks": list(self.risks),
+        }
+
+
+def decide(case: Case) -> Decision:
+    """Judge the tuned arm; whatever is missing makes the result undecided, which is never keep."""
+    lacking = {rule.name: tuple(_missing(case, rule)) for rule in case.rules}
+    tables = {
+        rule.name: tabulate(rule, case.scores[rule.name]) for rule in case.rules if not lacking[rule.name]
+    }
+    contests = {name: _contests(case, table) for name, table in tables.items()}
+    verdicts = tuple(_rule_verdict(case, rule, lacking[rule.name], tables, contests) for rule in case.rules)
+    undecided = Decision(
+        verdict="iterate",
+        reasons=(*_problems(case), *(problem for problems in lacking.values() for problem in problems)),
+        undecided=True,
+        looks=case.looks,
+        alpha=case.primaries[0].levels(case.defaults, case.looks).claim if case.primaries else None,
+        comparisons=tuple(
+            one.comparison for many in contests.values() for one in many.values() if one.rule.paired
+        ),
+        rules=verdicts,
+        rules_sha256=rules_sha256(case.rules),
+    )
+    if undecided.reasons:
+        return undecided.advised(NextChange("complete the run, then decide", undecided.reasons[0]))
+    return _decided(case, contests, verdicts, undecided)
+
+
+def judge(case: Case, name: str) -> RuleVerdict:
+    """Hold one rule of the case against its own thresholds, without deciding about the adapter."""
+    rule = next(rule for rule in case.rules if rule.name == name)
+    lacking = tuple(_missing(case, rule))
+    tables = {} if lacking else {name: tabulate(rule, case.scores[name])}
+    contests = {name: _contests(case, table) for name, table in tables.items()}
+    return _rule_verdict(case, rule, lacking, tables, contests)
+
+
+def _decided(
+    case: Case, contests: Mapping[str, Contests], verdicts: Sequence[RuleVerdict], so_far: Decision
+) -> Decision:
+    met = contests[case.primaries[0].name]
+    primary = {arm: contest for arm, contest in met.items() if arm not in case.shown}
+    base = primary[BASE]
+    against = tuple(_discard_reasons(primary, contests))
+    short = tuple(_keep_lacks(case, primary, verdicts))
+    # The two exclude each other by their mathematics; were they ever to meet, neither could be trusted.
+    assert not (against and not short), f"keep and discard at once: {against}"
+    sample = base.gain.claim
+    plan = Plan(
+        int(sample.effective), base.margin, base.levels, case.defaults.power, discordance_after(sample)
+    )
+    decided = dataclasses.replace(
+        so_far,
+        undecided=False,
+        plan_line=plan.line,
+        risks=(
+            *risks(case.scores, contests, case.delta_nonzero),
+            *(case.drift.risks() if case.drift else ()),
+        ),
+    )
+    if against:
+        reasons = (*against, *_gained_elsewhere(primary, contests))
+        discarded = dataclasses.replace(decided, verdict="discard", reasons=reasons)
+        champion = served_instead(primary)
+        return dataclasses.replace(
+            discarded.advised(after_discard(primary, contests)),
+            instead=None if champion is None else champion.against,
+        )
+    if not short:
+        return dataclasses.replace(decided, verdict="keep", reasons=tuple(_keep_reasons(primary, verdicts)))
+    needed = rows_needed(primary, case.defaults.power)
+    changed = bool(case.answers_differ) and case.delta_nonzero is not False
+    iterated = dataclasses.replace(decided, reasons=(*short, *needed.sentences), examples_needed=needed.rows)
+    return iterated.advised(after_iterate(changed, primary, verdicts, contests, needed))
+
+
+def _discard_reasons(primary: Contests, contests: Mapping[str, Contests]) -> Iterator[str]:
+    """Yield why the adapter must go: worse, a gain excluded, or a guard lost without a gain."""
+    for contest in primary.values():
+        against_base = contest.against == BASE
+        if contest.many and (contest.excluded or (against_base and contest.worse)):
+            yield contest.comparison.sentence
+    if not primary[BASE].demonstrated:
+        for guard in lost_guards(contests):
+            yield f"a guard is lost and {primary[BASE].rule.name} did not gain; {guard.sentence}"
+
+
+def _gained_elsewhere(primary: Contests, contests: Mapping[str, Contests]) -> Iterator[str]:
+    """Yield what a discarded adapter did learn: a better format does not make up for worse answers."""
+    for many in contests.values():
+        if many[BASE] is not primary[BASE] and many[BASE].rule.paired and many[BASE].demonstrated:
+            yield f"what it did gain; {many[BASE].comparison.sentence}"
+
+
+def _keep_lacks(case: Case, primary: Contests, verdicts: Sequence[RuleVerdict]) -> Iterator[str]:
+    """Yield every condition of keep that is not met."""
+    if not case.answers_differ:
+        yield "every tuned answer equals the base model's: the adapter changed nothing"
+    if case.delta_nonzero is False:
+        yield "the adapter's weights are a zero change: it was not trained, or not saved"
+    shown = [contest.comparison.sentence for contest in primary.values() if not contest.beats]
+    yield from shown
+    for verdict in verdicts:
+        failed = verdict.reasons[: verdict.failures]
+        yield from (f"rule {verdict.name} fails: {reason}" for reason in failed if reason not in shown)
+
+
+def _keep_reasons(primary: Contests, verdicts: Sequence[RuleVerdict]) -> Iterator[str]:
+    yield from (contest.comparison.sentence for contest in primary.values())
+    yield f"every rule holds: {wording.listed([verdict.name for verdict in verdicts], 12)}"
+
+
+def _problems(case: Case) -> Iterator[str]:
+    """Yield what forbids any decision, besides what is missing from a rule."""
+    yield from case.problems
+    primaries = [repr(rule.name) for rule in case.primaries]
+    if not primaries:
+        yield "no rule is primary: mark the one that the decision is about with eval_rule(primary=True)"
+    elif len(primaries) > 1:
+        yield f"{len(primaries)} rules are primary ({wording.listed(primaries)}): keep one of the marks"
+    twice = sorted({repr(rule.name) for rule in case.rules if _count(case, rule.name) > 1})
+    if twice:
+        yield f"several rules have one name ({wording.listed(twice)}): give each its own with name="
+    absent = [wording.arm(arm) for arm in (BASE, TUNED) if arm not in case.arms]
+    if absent:
+        yield f"{wording.listed(absent)} was not asked: run again with --finetune"
+    if case.answers_differ is None and not absent:
+        yield "it is not known whether the tuned answers differ from the base model's: run with --finetune"
+
+
+def _count(case: Case, name: str) -> int:
+    return sum(rule.name == name for rule in case.rules)
+
+
+def _missing(case: Case, rule: RuleSpec) -> Iterator[str]:
+    arms = (BASE, TUNED, *case.opponents, *case.shown) if rule.primary else (BASE, TUNED)
+    return missing(rule, case.scores.get(rule.name), arms)
+
+
+def _contests(case: Case, table: Table) -> Contests:
+    """Set the tuned arm against every other arm that has scores under the rule."""
+    rule, defaults = table.rule, case.defaults
+    min_gain = rule.min_gain if rule.min_gain is not None else defaults.min_gain if rule.primary else 0.0
+    over_prompt = min_gain if defaults.prompt_gain is None else defaults.prompt_gain
+    levels = rule.levels(defaults, case.looks)
+
+    def margin(arm: str) -> float:
+        if arm == BASE:
+            return min_gain
+        return case.margins.get(arm, over_prompt) if rule.primary and arm not in case.shown else 0.0
+
+    return {arm: Contest(table, arm, margin(arm), levels) for arm in table.arms if arm != TUNED}
+
+
+def _rule_verdict(
+    case: Case,
+    rule: RuleSpec,
+    lacking: Sequence[str],
+    tables: Mapping[str, Table],
+    contests: Mapping[str, Contests],
+) -> RuleVerdict:
+    if not lacking:
+        return judge_rule(tables[rule.name], contests[rule.name][BASE])
+    scores = case.scores.get(rule.name)
+    ran = scores is not None and scores.executed
+    outcome = "not run" if not ran else "error" if scores is not None and scores.errors else "undecided"
+    return RuleVerdict(rule.name, outcome, tuple(lacking))

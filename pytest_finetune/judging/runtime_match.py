@@ -1,0 +1,75 @@
+"""How far one arm agrees with itself between two runtimes: per row, on the raw text and under each rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pytest_finetune import wording
+from pytest_finetune.judging.evidence import Agreement
+
+ALIKE: Final = 0.95
+"""Below this share of rows two runtimes are said to disagree."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeMatch:
+    """The tuned arm in the first runtime, where the decision is made, and in a further one.
+
+    `text` counts equal raw answers; ``match["rule"]`` counts the rows on which a rule gave both the same score. Both
+    have `same`, `total`, `rate` and `rows`, the ids of the rows that differ.
+    """
+
+    first: str
+    second: str
+    text: Agreement
+    rules: Mapping[str, Agreement] = field(default_factory=dict)
+
+    def __getitem__(self, rule: str) -> Agreement:
+        """Return the agreement under a rule; KeyError names the rules that ran."""
+        if rule not in self.rules:
+            known = ", ".join(self.rules) or "none"
+            raise KeyError(f"there is no rule {rule!r} that ran in {self.second}; known: {known}")
+        return self.rules[rule]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record's form."""
+        rules = {name: _counts(found) for name, found in self.rules.items()}
+        return {"first": self.first, "second": self.second, "text": _counts(self.text), "rules": rules}
+
+
+def _counts(found: Agreement) -> dict[str, Any]:
+    return {"same": found.same, "total": found.total, "rows": list(found.rows)}
+
+
+def agreement(
+    first: str, second: str, rows: Sequence[str], ours: Sequence[object], theirs: Sequence[object]
+) -> Agreement:
+    """Count the rows with equal values; rows that were skipped in both (None) are not counted.
+
+    >>> agreement("transformers", "merged", ["a", "b"], [1.0, None], [0.0, None])
+    Agreement(first='transformers', second='merged', same=0, total=1, rows=('a',))
+    """
+    pairs = [
+        (row, a, b) for row, a, b in zip(rows, ours, theirs, strict=True) if a is not None or b is not None
+    ]
+    apart = tuple(row for row, a, b in pairs if a != b)
+    return Agreement(first, second, len(pairs) - len(apart), len(pairs), apart)
+
+
+def warnings_of(matches: Sequence[RuntimeMatch], primary: str) -> Iterator[str]:
+    """Yield what a verdict must say of further runtimes: where they disagree, and what was not compared there."""
+    for match in matches:
+        found = match.rules.get(primary)
+        if found is not None and found.rate < ALIKE:
+            yield (
+                f"{match.first} and {match.second} agree on {found.same} of {wording.rows(found.total)} only "
+                f"under {primary}: what was judged is not what {match.second} serves"
+            )
+    if matches:
+        others = wording.listed([match.second for match in matches])
+        yield (
+            f"decided on the answers in {matches[0].first}; in {others} the tuned model alone answered, "
+            "so no gain was compared there"
+        )

@@ -1,0 +1,243 @@
+"""Rules and their scores: what a rule demands, what each arm scored on each row, and which rows count."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from pytest_finetune import wording
+from pytest_finetune.judging.statistics.levels import Levels
+from pytest_finetune.judging.statistics.paired import PairedGain
+from pytest_finetune.judging.statistics.sample import Sample
+
+if TYPE_CHECKING:
+    from pytest_finetune.experiment import DecisionDefaults
+
+_THRESHOLDS = ("min_rate", "min_rate_bound", "min_gain", "max_loss")
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSpec:
+    """What one rule demands, as written in its marker; `sha256` is the digest of the rule's own text."""
+
+    name: str
+    primary: bool = False
+    min_rate: float | None = None
+    min_rate_bound: float | None = None
+    min_gain: float | None = None
+    max_loss: float | None = None
+    confidence: float | None = None
+    suite: str | None = None
+    cluster: str | None = None
+    slice: str | None = None
+    protected: tuple[str, ...] = ()
+    corpus: bool = False
+    invariant_to: tuple[str, ...] = ()
+    sha256: str = ""
+    changed_after_look: bool = False
+
+    def __post_init__(self) -> None:
+        for key in _THRESHOLDS:
+            value = getattr(self, key)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"rule {self.name!r}: {key}={value!r} is not a share between 0 and 1")
+        if self.confidence is not None and not 0.5 < self.confidence < 1:
+            raise ValueError(
+                f"rule {self.name!r}: confidence={self.confidence!r} does not lie between 0.5 and 1"
+            )
+
+    @property
+    def guard(self) -> bool:
+        """Whether the rule also fails where the tuned arm is demonstrably worse than the base."""
+        return not (self.primary or self.corpus) and (
+            self.max_loss is not None or not any(demand is not None for demand in _demands(self))
+        )
+
+    @property
+    def paired(self) -> bool:
+        """Whether what the rule gives on a row tells which arm is better on it."""
+        return not (self.corpus or self.invariant_to)
+
+    def levels(self, defaults: DecisionDefaults, look: int) -> Levels:
+        """Return the error levels of this rule at a look; its own confidence wins."""
+        return Levels(self.confidence or defaults.confidence, look, defaults.spend)
+
+
+def rules_sha256(rules: Sequence[RuleSpec]) -> str:
+    """Digest all rules, with their texts and thresholds; their order does not matter."""
+    facts = sorted(
+        json.dumps(
+            [rule.name, rule.sha256, rule.primary, rule.suite, rule.cluster, rule.confidence, *_demands(rule)]
+        )
+        for rule in rules
+    )
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _demands(rule: RuleSpec) -> list[float | None]:
+    return [getattr(rule, key) for key in _THRESHOLDS]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What one rule gave on every held-out row, per arm.
+
+    `arms[name][i]` belongs to `rows[i]`: 1.0 passed, 0.0 failed, a number between for a graded rule,
+    None skipped. `noise` holds further runs of the base on the same rows. `slices` names the rows of each
+    slice, where the rule is sliced. `errors` are runtime errors, which decide nothing, or say why the rule was not
+    executed; an assertion or exception inside the rule is a failed row and not an error.
+    """
+
+    name: str
+    rows: tuple[str, ...]
+    groups: tuple[str | None, ...] = ()
+    arms: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
+    executed: bool = True
+    noise: tuple[tuple[float | None, ...], ...] = ()
+    slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows that count for one rule: those that no arm skipped."""
+
+    rule: RuleSpec
+    rows: tuple[str, ...]
+    arms: Mapping[str, tuple[float, ...]]
+    groups: tuple[str | None, ...] | None
+    noisy: tuple[bool, ...]
+    skipped: tuple[str, ...]
+    slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def part(self, rows: Collection[str]) -> Table:
+        """Return the table of some of its rows."""
+        kept = [i for i, row in enumerate(self.rows) if row in rows]
+        return replace(
+            self,
+            rows=tuple(self.rows[i] for i in kept),
+            arms={name: tuple(scores[i] for i in kept) for name, scores in self.arms.items()},
+            groups=None if self.groups is None else tuple(self.groups[i] for i in kept),
+            noisy=tuple(self.noisy[i] for i in kept),
+            slices={},
+        )
+
+    def against(self, opponent: str, ours: str = "tuned") -> PairedGain:
+        """Pair an arm with an opponent, row by row."""
+        return PairedGain.of(self.arms[ours], self.arms[opponent], self.groups, self.noisy)
+
+    def rate(self, arm: str) -> Sample:
+        """Return one arm's scores, in their groups: for bounds."""
+        return Sample.of(self.arms[arm], self.groups)
+
+    def tally(self, arm: str) -> Sample:
+        """Return one arm's scores without their groups: for what was observed."""
+        return Sample.of(self.arms[arm])
+
+    def failing(self, arm: str) -> tuple[str, ...]:
+        """Return the rows that do not pass in an arm."""
+        return tuple(row for row, score in zip(self.rows, self.arms[arm], strict=True) if score < 1)
+
+
+def tabulate(rule: RuleSpec, scores: Scores) -> Table:
+    """Drop the rows that every arm skipped; call `missing` first, which finds what forbids this."""
+    kept = _counted(scores)
+    counted = set(kept)
+    groups = scores.groups or (None,) * len(scores.rows)
+    runs = (scores.arms.get("baseline", ()), *scores.noise)
+    return Table(
+        rule=rule,
+        rows=tuple(scores.rows[i] for i in kept),
+        arms={name: tuple(float(arm[i] or 0.0) for i in kept) for name, arm in scores.arms.items()},
+        groups=tuple(groups[i] for i in kept) if rule.cluster else None,
+        noisy=tuple(len({run[i] for run in runs}) > 1 for i in kept)
+        if scores.noise
+        else (False,) * len(kept),
+        skipped=tuple(row for i, row in enumerate(scores.rows) if i not in counted),
+        slices=_counted_slices(scores, kept),
+    )
+
+
+def _counted_slices(scores: Scores, kept: Sequence[int]) -> dict[str, tuple[str, ...]]:
+    rows = {scores.rows[i] for i in kept}
+    return {name: tuple(row for row in given if row in rows) for name, given in scores.slices.items()}
+
+
+def missing(rule: RuleSpec, scores: Scores | None, arms: Sequence[str]) -> Iterator[str]:
+    """Yield what forbids a decision about a rule: each a sentence that says what is missing."""
+    name = repr(rule.name)
+    if scores is None or not scores.executed:
+        why = scores.errors[:1] if scores is not None else ()
+        whole = "run the whole suite, without -k and without deselecting it"
+        yield f"rule {name} was not run: {why[0] if why else whole}"
+        return
+    if scores.errors:
+        yield f"rule {name} could not judge ({wording.listed(scores.errors, 2)}): mend it, run again"
+        return
+    absent = [wording.arm(arm) for arm in arms if arm not in scores.arms]
+    if absent:
+        yield f"rule {name} has no answers of {wording.listed(absent)}: run again with --finetune"
+        return
+    yield from _unusable_rows(rule, scores)
+
+
+def _unusable_rows(rule: RuleSpec, scores: Scores) -> Iterator[str]:
+    name = repr(rule.name)
+    columns = [*scores.arms.values(), *scores.noise, *([scores.groups] if scores.groups else [])]
+    if any(len(column) != len(scores.rows) for column in columns):
+        yield f"rule {name} has not one score for each of its {wording.rows(len(scores.rows))} in every arm"
+        return
+    twice = [row for row, count in Counter(scores.rows).items() if count > 1]
+    if twice:
+        yield f"rule {name} has rows with the same id ({wording.listed(twice)}): give each its own"
+        return
+    mixed = _mixed_rows(scores)
+    if mixed:
+        yield (
+            f"rule {name} skips {wording.rows(len(mixed))} in some arms only ({wording.listed(mixed)}): "
+            "skip by the row, not by the answer"
+        )
+        return
+    given = [score for arm in scores.arms.values() for score in arm if score is not None]
+    if not given:
+        yield f"rule {name} judged no row: " + ("all were skipped" if scores.rows else "there are none")
+    elif any(not 0 <= score <= 1 for score in given):
+        yield f"rule {name} gave a score outside 0 to 1: {next(s for s in given if not 0 <= s <= 1)!r}"
+    elif rule.guard and not any(given):
+        yield f"guard {name} passes on no row in any arm, so it cannot guard anything: it may be broken"
+    elif rule.slice is not None:
+        counted = {scores.rows[i] for i in _counted(scores)}
+        slices = {key: [row for row in rows if row in counted] for key, rows in scores.slices.items()}
+        yield from _slice_problems(rule, slices)
+
+
+def _slice_problems(rule: RuleSpec, slices: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield what forbids a decision: no row is in any slice, or none is in a protected one."""
+    if not any(slices.values()):
+        yield f"rule {rule.name!r} is sliced by {rule.slice!r}, which no counted row has"
+        return
+    known = wording.listed([name for name, rows in sorted(slices.items()) if rows], 8)
+    for wanted in rule.protected:
+        if not slices.get(wanted):
+            yield f"rule {rule.name!r} protects the slice {wanted!r}, which no counted row is in; slices: {known}"
+
+
+def _mixed_rows(scores: Scores) -> list[str]:
+    """Return the rows that some arms skip and others do not."""
+    columns = scores.arms.values()
+    if not any(None in column for column in columns):
+        return []
+    rows = zip(scores.rows, *columns, strict=True)
+    return [row for row, *given in rows if None in given and any(score is not None for score in given)]
+
+
+def _counted(scores: Scores) -> Sequence[int]:
+    """Return the positions of the rows that no arm skips."""
+    columns = scores.arms.values()
+    if not any(None in column for column in columns):
+        return range(len(scores.rows))
+    return [i for i, given in enumerate(zip(*columns, strict=True)) if None not in given]

@@ -1,0 +1,1 @@
+"""What is here: cards, drivers, leases and disk, all without torch."""

@@ -1,0 +1,307 @@
+"""The memory plan of an experiment.
+
+What the training needs, against a budget, and what to change when it is too much.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_finetune.experiment.launcher import share_of
+from pytest_finetune.fingerprint import BaseModelError, base_folder
+from pytest_finetune.memory.hardware.budget import Budget
+from pytest_finetune.memory.hardware.cards import UNKNOWN, Family
+from pytest_finetune.memory.hardware.disk import DiskPlan, plan_disk
+from pytest_finetune.memory.plan.explain import as_json, explain, one_line
+from pytest_finetune.memory.plan.figures import Figures, PlanError
+from pytest_finetune.memory.plan.planner import Planner
+from pytest_finetune.memory.plan.remedies import Remedies, find_remedies
+from pytest_finetune.memory.plan.workload import TRL_STEP, Adapter, Workload, each_process
+
+if TYPE_CHECKING:
+    from pytest_finetune.experiment import Experiment
+    from pytest_finetune.store import Store
+
+FITS: Final = "fits"
+TIGHT: Final = "tight"
+DOES_NOT_FIT: Final = "does not fit"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemoryPlan:
+    """What one training step needs on an accelerator, predicted.
+
+    Compares with a `Budget` or with bytes: ``memory_plan <= gpu_budget`` holds when the training runs
+    there, tightly or not. `longest_row` is the length of the longest row in tokens, None when it is not
+    known. It is the plan of each of `processes`, every one on a card of its own.
+    """
+
+    workload: Workload
+    figures: Figures
+    longest_row: int | None
+    planner: Planner = field(repr=False)
+    family: Family = UNKNOWN
+    notes: tuple[str, ...] = ()
+    disk: DiskPlan | None = None
+    processes: int = 1
+
+    @property
+    def peak_bytes(self) -> int:
+        """Return the bytes that the process takes at most: what the allocator reserves, and the context."""
+        return self.figures.with_workspace(self.family.cublas_bytes).reserved + self.family.context_bytes
+
+    @property
+    def needed_bytes(self) -> int:
+        """Return the bytes below which the training runs out of memory.
+
+        Smallest surviving budget and context.
+        """
+        return self.figures.with_workspace(self.family.cublas_bytes).smallest + self.family.context_bytes
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Return the peak of allocated blocks, without context and cached memory."""
+        return self.figures.with_workspace(self.family.cublas_bytes).allocated
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Return the peak of what the allocator reserves when nothing presses it."""
+        return self.figures.with_workspace(self.family.cublas_bytes).reserved
+
+    @property
+    def breakdown(self) -> Mapping[str, int]:
+        """Return the parts of `peak_bytes`, which they add up to."""
+        live = {part: size for part, size in self.figures.parts.items() if size}
+        live["workspaces"] = live.get("workspaces", 0) - self._extra_workspace()
+        rest = self.reserved_bytes - sum(live.values())
+        return {
+            **{k: v for k, v in live.items() if v},
+            "fragmentation": rest,
+            "context": self.family.context_bytes,
+        }
+
+    def _extra_workspace(self) -> int:
+        return 2 * (max(self.figures.held) - self.family.cublas_bytes)
+
+    @property
+    def phase(self) -> str:
+        """Return the phase in which the peak is reached: forward, backward or optimizer."""
+        return self.figures.phase
+
+    @property
+    def layer(self) -> int | None:
+        """Return the layer at the peak (counted from 0), None outside the layers."""
+        return self.figures.layer
+
+    @property
+    def tokens(self) -> int:
+        """Return the traced length in tokens."""
+        return self.workload.tokens
+
+    @property
+    def batch(self) -> int:
+        """Return the rows of one forward pass."""
+        return self.workload.batch
+
+    def on(self, family: Family) -> MemoryPlan:
+        """Return the plan for the cards of a family, traced anew when their kernels differ."""
+        if family is self.family:
+            return self
+        workload = for_family(self.workload, family)
+        figures = self.figures
+        if workload != self.workload:
+            figures = self.planner.one(workload)
+        return dataclasses.replace(self, workload=workload, figures=figures, family=family)
+
+    def verdict(self, budget: Budget | int) -> str:
+        """Return ``fits``, ``tight`` (it runs.
+
+        But only while the allocator keeps giving memory back) or ``does not fit``.
+        """
+        usable, family = _usable(budget, self.family)
+        if isinstance(budget, Budget):
+            _check_device(self.workload, budget)
+        plan = self.on(family)
+        if plan.peak_bytes <= usable:
+            return FITS
+        return TIGHT if plan.needed_bytes <= usable else DOES_NOT_FIT
+
+    def __le__(self, budget: Budget | int) -> bool:
+        """Tell whether the training runs within the budget."""
+        if not isinstance(budget, Budget | int):
+            return NotImplemented
+        if isinstance(budget, Budget) and not budget.comparable:
+            raise PlanError(f"not compared: {budget.incomparable_because}")
+        return self.verdict(budget) != DOES_NOT_FIT
+
+    def remedies(self, budget: Budget | int) -> Remedies:
+        """Return the single changes in their fixed order, each planned anew.
+
+        And the smallest pair when none is enough.
+        """
+        usable, family = _usable(budget, self.family)
+        plan = self.on(family)
+        return find_remedies(
+            plan.workload, plan.longest_row, usable, family, self.planner, processes=self.processes
+        )
+
+    def explain(self, budget: Budget | int) -> list[str]:
+        """Return the verdict with numbers, the breakdown, what to change and how to judge another card."""
+        return explain(self, budget)
+
+    def as_json(self, budget: Budget | int | None = None) -> dict[str, Any]:
+        """Return the plan as the record keeps it, judged against `budget` when there is one."""
+        return as_json(self, budget)
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+
+def plan_memory(
+    experiment: Experiment,
+    longest_tokens: int | None,
+    store: Store | None,
+    *,
+    step: str = TRL_STEP,
+    notes: Sequence[str] = (),
+    expandable_segments: bool = False,
+) -> MemoryPlan:
+    """Plan the training of an experiment.
+
+    A second call with the same store traces nothing and needs no torch.
+
+    `longest_tokens` is the longest training row as the tokenizer counts it, None when unknown; `step` names
+    the trainer's step, `notes` is what the caller has to say about it. Raises PlanError when the model's configuration
+    is missing or not understood.
+    """
+    planner = Planner(store)
+    workload, assumed = workload_of(experiment, longest_tokens, step=step)
+    if expandable_segments:
+        workload = workload.changed(expandable_segments=True)
+        notes = (*notes, "replayed with expandable segments, as PYTORCH_ALLOC_CONF asks for")
+    figures = planner.one(workload)
+    kept = experiment.training.save_total_limit
+    disk = plan_disk(workload, figures.trainable, kept, experiment.local_base())
+    processes = experiment.training.launcher.processes
+    said = (*assumed, *each_process(processes, figures.trainable), *notes)
+    return MemoryPlan(workload, figures, longest_tokens, planner, notes=said, disk=disk, processes=processes)
+
+
+def workload_of(
+    experiment: Experiment, longest_tokens: int | None, *, step: str = TRL_STEP
+) -> tuple[Workload, tuple[str, ...]]:
+    """Return the step that training will run on an accelerator, and notes about what was assumed."""
+    training = experiment.training
+    tokens, batch, note = _shape(experiment, longest_tokens)
+    quantized = experiment.quantization != "none"
+    full = experiment.peft_method == "full"
+    workload = Workload(
+        config=read_config(experiment),
+        tokens=tokens,
+        batch=batch,
+        accumulation=share_of(training).accumulation,
+        quantization=experiment.quantization,
+        # Every weight is trained as it was loaded; float32 when that is what training keeps its masters in.
+        dtype="float32" if full else "bfloat16",
+        adapter=None
+        if full
+        else Adapter(
+            rank=experiment.lora.r,
+            targets=experiment.lora.target_modules,
+            dropout=experiment.lora.dropout,
+            dora=experiment.peft_method == "dora",
+            dtype="bfloat16" if quantized else "float32",
+        ),
+        checkpointing=training.gradient_checkpointing,
+        masked=batch > 1 or training.packing,
+        optimizer=training.optim,
+        max_grad_norm=float(training.sft.get("max_grad_norm", 1.0)),
+        step=step,
+    )
+    return workload, (note, *_not_planned(training.sft))
+
+
+# Arguments of SFTConfig that change what a step holds, and that the traced step does not follow.
+_UNTRACED: Final = (
+    "activation_offloading",
+    "label_smoothing_factor",
+    "liger_kernel_config",
+    "model_init_kwargs",
+    "torch_compile",
+    "use_liger_kernel",
+)
+
+
+def _not_planned(sft: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"training.sft.{name} is not followed by the plan" for name in _UNTRACED if sft.get(name))
+
+
+def _shape(experiment: Experiment, longest_tokens: int | None) -> tuple[int, int, str]:
+    """Return tokens and rows of the largest batch, and what was assumed.
+
+    Packed rows travel as one sequence without padding, whose mask keeps the rows apart.
+    """
+    training = experiment.training
+    limit, batch = training.max_seq_length, share_of(training).batch
+    if training.packing:
+        tokens = batch * limit
+        return tokens, 1, f"rows are packed: {batch} x {limit} tokens are one sequence of {tokens}"
+    if longest_tokens is None:
+        return limit, batch, f"the rows' lengths are not known: planned for max_seq_length {limit}"
+    tokens = max(2, min(longest_tokens, limit))
+    return tokens, batch, f"planned for the longest row that training sees, {tokens} tokens"
+
+
+def for_family(workload: Workload, family: Family) -> Workload:
+    """Return the workload as the cards of a family run it.
+
+    Without bfloat16 in float16, without flash efficiently.
+    """
+    changes: dict[str, Any] = {}
+    if not family.flash and workload.attention == "flash":
+        changes["attention"] = "efficient"
+    if not family.bf16 and workload.dtype == "bfloat16":
+        changes["dtype"] = "float16"
+    if not family.bf16 and workload.autocast == "bfloat16":
+        changes["autocast"] = "float16"
+    return workload.changed(**changes) if changes else workload
+
+
+def read_config(experiment: Experiment) -> Mapping[str, Any]:
+    """Return the base model's ``config.json``; PlanError when it is not here or is no JSON object."""
+    try:
+        file = base_folder(experiment) / "config.json"
+    except BaseModelError as error:
+        raise PlanError(str(error)) from None
+    return _config(file)
+
+
+def _config(file: Path) -> Mapping[str, Any]:
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise PlanError(
+            f"base model: {str(file)!r} is missing; the plan needs the model's config.json, no weights"
+        ) from None
+    except ValueError as error:
+        raise PlanError(f"base model: {str(file)!r} is not JSON: {error}") from None
+    if not isinstance(tree, dict) or "model_type" not in tree:
+        raise PlanError(f"base model: {str(file)!r} names no model_type, so its architecture is unknown")
+    return tree
+
+
+def _check_device(workload: Workload, budget: Budget) -> None:
+    if budget.device == "mps" and workload.quantization != "none":
+        raise PlanError(
+            f"quantization {workload.quantization!r} needs bitsandbytes' kernels, which {budget.name} cannot run; "
+            "they run on NVIDIA and AMD cards. Here: quantization: none"
+        )
+
+
+def _usable(budget: Budget | int, family: Family) -> tuple[int, Family]:
+    return (budget.usable_bytes, budget.family) if isinstance(budget, Budget) else (int(budget), family)

@@ -1,0 +1,186 @@
+"""Ask for figures: from the store when they are there, else from a tracing process.
+
+Torch stays out of this one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pytest_finetune.fingerprint import Key, package_versions, sha256_hex
+from pytest_finetune.memory.hardware.cards import FAMILIES
+from pytest_finetune.memory.plan.figures import Figures, PlanError
+from pytest_finetune.memory.plan.workload import Workload
+
+if TYPE_CHECKING:
+    from pytest_finetune.store import Store
+
+SCHEMA: Final = 2
+PACKAGES: Final = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+WORKSPACES: Final = tuple(sorted({family.cublas_bytes for family in FAMILIES.values()}))
+TIMEOUT_S: Final = 600
+_FILE: Final = "figures.json"
+
+
+class Limit(NamedTuple):
+    """What a ladder of changes is climbed for.
+
+    The step must survive in `bytes` with workspaces of that size.
+    """
+
+    workspace: int
+    bytes: int
+
+
+Answer = Figures | PlanError | None
+
+
+class Planner:
+    """Figures for workloads, each traced once; without a store they are kept for this process only."""
+
+    def __init__(self, store: Store | None) -> None:
+        self._store = store
+        self._known: dict[str, Figures] = {}
+
+    def climb(self, ladders: Sequence[Sequence[Workload]], limit: Limit | None = None) -> list[list[Answer]]:
+        """Return the figures of each ladder's rungs, from the mildest change to the strongest.
+
+        With a limit, a rung that need not be traced to find the mildest that is enough may be None. What
+        cannot be planned is a PlanError. Everything is traced in one process, since its imports cost more
+        than a trace.
+        """
+        keys = [[plan_key(workload) for workload in ladder] for ladder in ladders]
+        answers: list[list[Answer]] = [[self._recall(key) for key in row] for row in keys]
+        open_rows = [index for index, row in enumerate(answers) if not _settled(row, limit)]
+        if open_rows:
+            traced = trace_elsewhere([ladders[index] for index in open_rows], limit)
+            for index, row in zip(open_rows, traced, strict=True):
+                for rung, answer in enumerate(row):
+                    if isinstance(answer, Figures):
+                        self._keep(keys[index][rung], answer)
+                    answers[index][rung] = answer if answer is not None else answers[index][rung]
+        return answers
+
+    def one(self, workload: Workload) -> Figures:
+        """Return the figures of one workload; raises its PlanError."""
+        ((answer,),) = self.climb([[workload]])
+        if isinstance(answer, Figures):
+            return answer
+        raise answer or PlanError("the memory trace gave no answer")
+
+    def _recall(self, key: Key) -> Figures | None:
+        if key.value not in self._known and self._store is not None:
+            entry = self._store.read("plans", key)
+            if entry is not None:
+                tree = json.loads((entry.path / _FILE).read_text(encoding="utf-8"))
+                self._known[key.value] = Figures.from_json(tree)
+        return self._known.get(key.value)
+
+    def _keep(self, key: Key, figures: Figures) -> None:
+        self._known[key.value] = figures
+        if self._store is not None:
+            text = json.dumps(figures.as_json())
+
+            def write(folder: Path) -> None:
+                (folder / _FILE).write_text(text, encoding="utf-8")
+
+            self._store.commit("plans", key, write)
+
+
+def _settled(row: Sequence[Answer], limit: Limit | None) -> bool:
+    """Tell whether what is known answers the ladder: all of it, or enough of it for the limit."""
+    if None not in row:
+        return True
+    if limit is None or not isinstance(row[-1], Figures):
+        return False
+    if row[-1].with_workspace(limit.workspace).smallest > limit.bytes:
+        return True
+    for answer in row:
+        if answer is None:
+            return False
+        if isinstance(answer, Figures) and answer.with_workspace(limit.workspace).smallest <= limit.bytes:
+            return True
+    return True
+
+
+def plan_key(workload: Workload) -> Key:
+    """Return the key of a plan.
+
+    The workload, the content of a step that is not ours, the libraries whose code is traced, and the version of the
+    tracer.
+    """
+    return Key.of(
+        {
+            "schema": SCHEMA,
+            "workload": {**workload.as_json(), "step": _step_name(workload.step)},
+            "step": _step_digest(workload.step),
+            "environment": package_versions(PACKAGES),
+            "workspaces": list(WORKSPACES),
+        }
+    )
+
+
+def _step_name(step: str) -> str:
+    """Return a step's name without the folder of its file, which says nothing about it."""
+    place, _, attribute = step.rpartition(":")
+    return f"{Path(place).name}:{attribute}" if place.endswith(".py") else step
+
+
+def _step_digest(step: str) -> str | None:
+    """Return the digest of the file that defines a step; None for our own and for one that is not there."""
+    place = step.rpartition(":")[0]
+    if place.startswith("pytest_finetune."):
+        return None
+    file = Path(place)
+    if not place.endswith(".py"):
+        with contextlib.suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(place)
+            file = Path(spec.origin) if spec and spec.origin else file
+    return sha256_hex(file.read_bytes()) if file.is_file() else None
+
+
+def trace_elsewhere(ladders: Sequence[Sequence[Workload]], limit: Limit | None) -> list[list[Answer]]:
+    """Trace in a process of its own; PlanError when that process fails as a whole."""
+    trees = [[workload.as_json() for workload in ladder] for ladder in ladders]
+    request = {"ladders": trees, "limit": limit, "workspaces": WORKSPACES}
+    quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    package_root = str(Path(__file__).resolve().parents[3])
+    ours = all(workload.step.startswith("pytest_finetune.") for ladder in ladders for workload in ladder)
+    # A step of a plugin imports what this process could import, from wherever pytest put it on the path.
+    further = () if ours else sys.path
+    path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"), *further)))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest_finetune.memory.tracer.trace"],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=TIMEOUT_S,
+            env={**os.environ, **quiet, "PYTHONPATH": path},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise PlanError(f"the memory trace did not end within {TIMEOUT_S} s") from None
+    if done.returncode != 0:
+        raise PlanError(f"the memory trace failed: {_last_words(done.stderr)}")
+    return [[_read(tree) for tree in json.loads(line)] for line in done.stdout.splitlines()]
+
+
+def _read(tree: Mapping[str, Any] | None) -> Answer:
+    if tree is None:
+        return None
+    return PlanError(tree["error"]) if "error" in tree else Figures.from_json(tree["figures"])
+
+
+def _last_words(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it ended without a word"

@@ -1,0 +1,353 @@
+"""Trace two optimizer steps of a workload on fake tensors.
+
+``python -m pytest_finetune.memory.tracer.trace < requests.json``.
+
+It runs in a process of its own, because the libraries take seconds and half a gigabyte that a test session
+should not carry, and because what it patches must not leak.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pytest_finetune.memory.plan.figures import Figures, Held, PlanError
+from pytest_finetune.memory.plan.workload import Workload, text_config
+from pytest_finetune.memory.tracer import kernels
+from pytest_finetune.memory.tracer import model as models
+from pytest_finetune.memory.tracer.allocator import replay, smallest_budget
+from pytest_finetune.memory.tracer.events import LOADED, Born, Event, live_peak
+from pytest_finetune.memory.tracer.extend import (
+    EDGE,
+    OPTIMIZER,
+    SHALLOW,
+    ZERO,
+    NotRepeatedError,
+    OptimizerTrace,
+    extend,
+)
+from pytest_finetune.memory.tracer.loading import load
+from pytest_finetune.memory.tracer.optimizers import Optimizer, clip_gradients, make_optimizer
+from pytest_finetune.memory.tracer.recorder import Kernels, Recorder
+from pytest_finetune.memory.tracer.steps import load_step
+from pytest_finetune.memory.tracer.variants import variants
+
+STEPS = 2
+
+
+class Traced(NamedTuple):
+    """The timeline of a workload, how many parameters it has and trains.
+
+    And how deep a model was really run.
+    """
+
+    events: list[Event]
+    parameters: int
+    trainable: int
+    layers: int
+
+
+def trace(workload: Workload) -> Traced:
+    """Return what lives when during two optimizer steps.
+
+    Few layers are run and extended when all are alike.
+    """
+    depth = workload.depth
+    if depth > SHALLOW and models.is_uniform(workload):
+        with contextlib.suppress(NotRepeatedError):
+            return _extended(workload, depth)
+    return trace_fully(workload)
+
+
+def trace_fully(workload: Workload, *, fake: bool = True, cuda: bool = True) -> Traced:
+    """Run the two steps on all layers.
+
+    With ``fake=False`` on real tensors, and with ``cuda=False`` without what CUDA's kernels would take: so
+    the trace itself is checked.
+    """
+    run = _Run(workload, fake=fake, cuda=cuda)
+    return Traced(run.events, run.parameters, run.trainable, workload.depth)
+
+
+def _extended(workload: Workload, depth: int) -> Traced:
+    run = _Run(workload.changed(layers=SHALLOW), steps=1)
+    events = extend(run.events, SHALLOW, depth, run.optimizer_over(depth), steps=STEPS)
+    more = depth - SHALLOW
+    parameters = run.parameters + more * run.inner_parameters
+    return Traced(events, parameters, run.trainable + more * run.inner_trainable, SHALLOW)
+
+
+class _Run:
+    """One run of the step; what it recorded stands in `events` afterwards."""
+
+    def __init__(
+        self, workload: Workload, *, steps: int = STEPS, fake: bool = True, cuda: bool = True
+    ) -> None:
+        self._workload = workload
+        self._number_of_steps = steps
+        self._step = load_step(workload.step)
+        self._cublas = kernels.CublasWorkspaces()
+        taken = kernels.cuda_kernels(self._cublas) if cuda else Kernels({}, {})
+        self.recorder = Recorder(vocabulary=_vocabulary(workload), kernels=taken)
+        self._gradients: list[int] = []
+        kernels.register_attention(lambda: self.recorder)
+        model = models.build(workload, self._step.prepare)
+        with contextlib.ExitStack() as stack:
+            if fake:
+                stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+            stack.enter_context(self._step.session())
+            models.materialise(model)
+            self._named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+            load(workload, model, self.recorder)
+            stack.enter_context(_hooks(model, self.recorder))
+            with self.recorder, kernels.CudaSemantics() if cuda else contextlib.nullcontext():
+                self._steps(model)
+            # A copy: the model is collected at some later time, and its death is no event of the step.
+            self.events = list(self.recorder.events)
+            self._count(model)
+
+    def _count(self, model: Any) -> None:
+        sizes = [
+            (models.layer_of(name), _logical(p), p.requires_grad) for name, p in model.named_parameters()
+        ]
+        self.parameters = sum(size for _, size, _ in sizes)
+        self.trainable = sum(size for _, size, trains in sizes if trains)
+        self.inner_parameters = sum(size for layer, size, _ in sizes if layer == EDGE)
+        self.inner_trainable = sum(size for layer, size, trains in sizes if layer == EDGE and trains)
+
+    def _steps(self, model: Any) -> None:
+        parameters = [parameter for _, parameter in self._named]
+        self._optimizer = optimizer = make_optimizer(self._workload.optimizer, parameters)
+        self.recorder.enter("inputs")
+        self.recorder.part = "inputs"
+        self._batch = batch = self._step.batch(self._workload)
+        for _ in range(self._number_of_steps):
+            held: object = None
+            for _ in range(min(self._workload.accumulation, 2)):
+                held = self._forward_backward(model, batch)
+            self._gradients = [self.recorder.number_of(p.grad) or 0 for p in parameters]
+            self.recorder.enter(OPTIMIZER)
+            self.recorder.part, self._cublas.thread = "optimizer", "forward"
+            _update(self._workload.max_grad_norm, optimizer, parameters, self.recorder)
+            self.recorder.enter("release")
+            del held
+            self.recorder.enter(ZERO)
+            for parameter in parameters:
+                parameter.grad = None
+        self.recorder.enter("end")
+
+    def _forward_backward(self, model: Any, batch: dict[str, torch.Tensor]) -> object:
+        """Run one micro-batch; return what the caller's step keeps."""
+        self.recorder.enter("forward")
+        self.recorder.part, self._cublas.thread = "activations", "forward"
+        if self._workload.rotary_product:
+            self._cublas.take(self.recorder)
+        with _autocast(self._workload):
+            loss, held = self._step.loss(model, batch)
+        kept = held if self._workload.keeps_output else None
+        del held
+        self.recorder.enter("backward")
+        self.recorder.part, self._cublas.thread = "temporaries", "backward"
+        loss.backward()  # type: ignore[no-untyped-call]
+        return kept
+
+    def optimizer_over(self, depth: int) -> OptimizerTrace:
+        """Trace one step of the optimizer alone, over the parameters of a model of `depth` layers."""
+        layers = [models.layer_of(name) for name, _ in self._named]
+        shapes = tuple((tuple(p.shape), p.dtype) for p in self._in_order(layers, depth))
+        first = _first_update(self._workload.optimizer, self._workload.max_grad_norm, shapes)
+        return OptimizerTrace(first, self._gradients, layers)
+
+    def _in_order(self, layers: list[int | None], depth: int) -> Iterator[torch.Tensor]:
+        """Yield the trainable parameters of the deeper model, those of the inner layer once a layer."""
+        grouped = itertools.groupby(zip(layers, self._named, strict=True), key=lambda pair: pair[0])
+        for layer, pairs in grouped:
+            group = [parameter for _, (_, parameter) in pairs]
+            copies = depth - 2 * EDGE if layer == EDGE else 0 if layer == EDGE + 1 else 1
+            yield from group * copies
+
+
+@functools.lru_cache(maxsize=4)
+def _first_update(
+    name: str, max_grad_norm: float, shapes: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+) -> list[Event]:
+    # Meta tensors are several times faster than fake ones, but the fused optimizers refuse them.
+    fused = FakeTensorMode(allow_non_fake_inputs=True) if "fused" in name else torch.device("meta")
+    with fused:
+        parameters = [torch.nn.Parameter(torch.empty(shape, dtype=dtype)) for shape, dtype in shapes]
+        for parameter in parameters:
+            parameter.grad = torch.empty_like(parameter)
+        recorder = Recorder(vocabulary=frozenset(), kernels=Kernels({}, {}))
+        recorder.part = "optimizer"
+        optimizer = make_optimizer(name, parameters)
+        with recorder:
+            _update(max_grad_norm, optimizer, parameters, recorder)
+        return list(recorder.events)
+
+
+def _update(
+    max_grad_norm: float, optimizer: Optimizer, parameters: list[torch.nn.Parameter], recorder: Recorder
+) -> None:
+    """Clip and step, as the trainer does between the backward and the next batch."""
+    if max_grad_norm > 0:
+        clip_gradients(parameters, max_grad_norm)
+    optimizer.step(recorder)
+
+
+def _autocast(workload: Workload) -> contextlib.AbstractContextManager[Any]:
+    if workload.autocast is None:
+        return contextlib.nullcontext()
+    return torch.autocast("cpu", dtype=getattr(torch, workload.autocast))
+
+
+@contextlib.contextmanager
+def _hooks(model: Any, recorder: Recorder) -> Iterator[None]:
+    """Mark the layers as they are entered, forward and backward, and name gradients as what they are."""
+    handles = []
+    layers = models.repeated_layers(model)
+    for index, layer in enumerate(layers):
+
+        def entered(module: Any, args: Any, index: int = index) -> None:
+            recorder.enter("backward" if recorder.part == "temporaries" else "forward", index)
+
+        def left(module: Any, args: Any, output: Any, index: int = index) -> None:
+            tensor = output[0] if isinstance(output, tuple) else output
+            if recorder.part != "temporaries" and index == len(layers) - 1:
+                recorder.enter("forward", None)
+            if tensor.requires_grad:
+                tensor.register_hook(lambda grad, index=index: recorder.enter("backward", index))
+
+        handles += [layer.register_forward_pre_hook(entered), layer.register_forward_hook(left)]
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            handles.append(
+                parameter.register_post_accumulate_grad_hook(
+                    lambda leaf: recorder.becomes(leaf.grad, "gradients")
+                )
+            )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _vocabulary(workload: Workload) -> frozenset[int]:
+    text = text_config(workload.config)
+    size = int(text.get("vocab_size", 0))
+    return frozenset({size, 32768}) - {int(text.get("hidden_size", 0))}
+
+
+def _logical(parameter: torch.nn.Parameter) -> int:
+    """Count a packed weight as the values it stands for."""
+    state = getattr(parameter, "quant_state", None)
+    return int(state.shape.numel()) if state is not None else parameter.numel()
+
+
+def figures(workload: Workload, workspaces: Sequence[int]) -> Figures:
+    """Trace a workload and replay its timeline, once for each size of a cuBLAS workspace."""
+    traced = trace(workload)
+    held: dict[int, Held] = {}
+    for size in workspaces:
+        near = next(iter(held.values())).smallest if held else None
+        held[size] = _held(workload, traced.events, size, near)
+    peak = live_peak(variants(traced.events, workload.loading, max(workspaces))[0])
+    resident = sum(event.bytes for event in traced.events if isinstance(event, Born) and event.op in LOADED)
+    return Figures(
+        held=held,
+        parts=peak.parts,
+        phase=peak.phase,
+        layer=peak.layer,
+        phases=peak.phases,
+        parameters=traced.parameters,
+        trainable=traced.trainable,
+        resident=resident,
+        traced_layers=traced.layers,
+        layers=workload.depth,
+    )
+
+
+def _held(workload: Workload, events: Sequence[Event], workspace: int, near: int | None) -> Held:
+    """Replay the variants of a timeline; of several the largest figures count."""
+    expandable = workload.expandable_segments
+    timelines = variants(events, workload.loading, workspace)
+    replays = [replay(timeline, expandable=expandable) for timeline in timelines]
+    return Held(
+        max(held.allocated for held in replays),
+        max(held.reserved for held in replays),
+        max(
+            smallest_budget(timeline, free, expandable=expandable, near=near)
+            for timeline, free in zip(timelines, replays, strict=True)
+        ),
+    )
+
+
+def main() -> int:
+    """Read ladders of workloads from standard input, write one line of answers for each.
+
+    A ladder is a list from the mildest to the strongest change; with a limit it is climbed only as far as
+    needed, and what was not traced is null. Whatever the libraries print goes to standard error.
+    """
+    gc.disable()  # before the next trace is early enough, and storages then die by reference count alone
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    request = json.load(sys.stdin)
+    ladders = [[Workload.from_json(tree) for tree in ladder] for ladder in request["ladders"]]
+    if not any(needs_bitsandbytes(workload) for ladder in ladders for workload in ladder):
+        # PEFT imports it whenever it is there, which takes a second.
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
+    for nth, ladder in enumerate(ladders):
+        if nth:
+            gc.collect()
+        print(json.dumps(_climb(ladder, request["workspaces"], request["limit"])), file=answers, flush=True)
+    return 0
+
+
+def _climb(
+    ladder: Sequence[Workload], workspaces: Sequence[int], limit: Sequence[int] | None
+) -> list[dict[str, Any] | None]:
+    """Trace the strongest change; if it is enough, look for the mildest that is.
+
+    `limit` is (workspace, bytes).
+    """
+    found: list[dict[str, Any] | None] = [None] * len(ladder)
+    order = range(len(ladder)) if limit is None else [len(ladder) - 1, *range(len(ladder) - 1)]
+    for nth, index in enumerate(order):
+        if nth:
+            gc.collect()
+        try:
+            traced = figures(ladder[index], workspaces)
+            found[index] = {"figures": traced.as_json()}
+            enough = limit is not None and traced.with_workspace(limit[0]).smallest <= limit[1]
+        except PlanError as error:
+            found[index] = {"error": str(error)}
+            enough = False
+        except Exception as error:
+            # One workload must not take the others with it; what the library said is the answer.
+            found[index] = {"error": f"the step could not be traced: {type(error).__name__}: {error}"}
+            enough = False
+        strongest = index == len(ladder) - 1
+        if limit is not None and enough != strongest:
+            break
+    return found
+
+
+def needs_bitsandbytes(workload: Workload) -> bool:
+    """Tell whether the trace runs code of bitsandbytes; its optimizers are described, not run."""
+    return workload.quantization != "none"
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # taking the libraries down in good order would take another second

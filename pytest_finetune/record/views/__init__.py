@@ -1,0 +1,1 @@
+"""What people read of a record: the terminal, the note, the page, what GitHub shows."""

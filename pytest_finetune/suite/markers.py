@@ -1,0 +1,200 @@
+"""Markers and stages: what a test is about, and when its turn comes."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from pytest_finetune.suite.rules.rule_arguments import KNOWN, mistakes
+
+
+class Stage(enum.IntEnum):
+    """The order in which tests of an experiment run; `DATA` and `FIT` need no model."""
+
+    DATA = 0
+    FIT = 1
+    BASELINE = 2
+    TRAINING = 3
+    RULES = 4
+    COMPARISON = 5
+    DECISION = 6
+
+    @property
+    def word(self) -> str:
+        """Return the stage's name as it stands in messages and in the record."""
+        return self.name.lower()
+
+    @property
+    def needs_model(self) -> bool:
+        """Tell whether tests of this stage load, train or ask a model."""
+        return self >= Stage.BASELINE
+
+
+MARKERS: Final = {
+    "data_contract": (Stage.DATA, "data_contract: checks rows, contract or charter; needs no model"),
+    "oom_fit": (Stage.FIT, "oom_fit: checks that the training fits the card; loads no weights"),
+    "eval_rule": (
+        Stage.RULES,
+        "eval_rule(*, primary=False, min_rate=None, min_rate_bound=None, min_gain=None, max_loss=None, "
+        "confidence=None, suite=None, cluster=None, slice=None, protected=None, corpus=False, "
+        "invariant_to=None, direction=None, name=None): "
+        "one rule of the evaluation, run on every held-out row and every arm; takes `response`, or `responses`",
+    ),
+    "decision_rule": (Stage.DECISION, "decision_rule: judges the adapter by `decision`, after all rules"),
+    "finetune": (None, "finetune(file, **overrides): the experiment that this test is about"),
+    "gpu": (None, "gpu(min_gib=0): skip where there is no such accelerator"),
+}
+
+# The latest stage among the fixtures that a test asks for is its stage.
+FIXTURE_STAGES: Final[Mapping[str, Stage]] = {
+    "experiment": Stage.DATA,
+    "charter": Stage.DATA,
+    "contract": Stage.DATA,
+    "train_rows": Stage.DATA,
+    "eval_rows": Stage.DATA,
+    "gpu_budget": Stage.FIT,
+    "memory_plan": Stage.FIT,
+    "disk_budget": Stage.FIT,
+    "base_model": Stage.BASELINE,
+    "trained_adapter": Stage.TRAINING,
+    "baseline": Stage.COMPARISON,
+    "prompted": Stage.COMPARISON,
+    "tuned": Stage.COMPARISON,
+    "arms": Stage.COMPARISON,
+    "runtime_match": Stage.COMPARISON,
+    "drift": Stage.COMPARISON,
+    "decision": Stage.DECISION,
+}
+PER_ROW: Final = frozenset({"response", "example", "score", "confusion"})
+WHOLE: Final = frozenset({"responses", "examples", "score"})
+
+
+class MarkerMistake(ValueError):
+    """A marker is used in a way that cannot be meant; the item fails with this message."""
+
+
+class ExperimentRef(NamedTuple):
+    """Which experiment a test is about: a file and dotted overrides, as a hashable pair."""
+
+    file: str
+    overrides: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Return a short name: the file without its ending, and what is overridden."""
+        stem = self.file.rsplit(".", 1)[0] if self.file.endswith((".yaml", ".yml")) else self.file
+        changed = ",".join(f"{key}={value}" for key, value in self.overrides)
+        return f"{stem}[{changed}]" if changed else stem
+
+
+@dataclass(frozen=True, slots=True)
+class RuleMark:
+    """The checked arguments of one `eval_rule` marker."""
+
+    name: str
+    primary: bool = False
+    min_rate: float | None = None
+    min_rate_bound: float | None = None
+    min_gain: float | None = None
+    max_loss: float | None = None
+    confidence: float | None = None
+    suite: str | None = None
+    cluster: str | None = None
+    slice: str | None = None
+    protected: tuple[str, ...] = ()
+    corpus: bool = False
+    invariant_to: tuple[str, ...] = ()
+    direction: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def paired(self) -> bool:
+        """Whether the rule gives a score to each row as it stands in the file."""
+        return not (self.corpus or self.invariant_to)
+
+
+def declare(config: pytest.Config) -> None:
+    """Register every marker, with its arguments, for ``pytest --markers`` and ``--strict-markers``."""
+    for _, line in MARKERS.values():
+        config.addinivalue_line("markers", line)
+
+
+def experiment_ref(mark: pytest.Mark) -> ExperimentRef:
+    """Read ``finetune("file.yaml", **overrides)``; nested mappings become dotted keys."""
+    if len(mark.args) != 1 or not isinstance(mark.args[0], str):
+        raise MarkerMistake(f"finetune{mark.args!r}: name one experiment file, as in finetune('small.yaml')")
+    flat = tuple(sorted(_flatten(mark.kwargs), key=lambda pair: pair[0]))
+    return ExperimentRef(mark.args[0], flat)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            pairs += _flatten(value, f"{dotted}.")
+        else:
+            pairs.append((dotted, tuple(value) if isinstance(value, list) else value))
+    return pairs
+
+
+def rule_mark(mark: pytest.Mark, default_name: str, parameters: str = "") -> RuleMark:
+    """Check the arguments of an `eval_rule` marker; raise MarkerMistake naming the argument and what is allowed.
+
+    `parameters` is the ``[id]`` of a parametrised rule; it is part of its name.
+    """
+    if mark.args:
+        known = ", ".join(KNOWN)
+        raise MarkerMistake(f"eval_rule takes keyword arguments only, found {mark.args[0]!r}; known: {known}")
+    for mistake in mistakes(mark.kwargs):
+        raise MarkerMistake(mistake)
+    arguments: dict[str, Any] = {}
+    for key, value in mark.kwargs.items():
+        if value is not None:
+            arguments[key] = tuple(value) if isinstance(value, list) else value
+    given = arguments.pop("name", None)
+    name = f"{given}{parameters}" if given else default_name
+    return RuleMark(name=name, arguments=dict(mark.kwargs), **arguments)
+
+
+def mark_of(item: pytest.Item, name: str) -> pytest.Mark | None:
+    """Return the closest marker of that name."""
+    return item.get_closest_marker(name)
+
+
+def stage_of(item: pytest.Item) -> Stage | None:
+    """Return the item's stage, or None when it is not ours."""
+    for name in ("decision_rule", "eval_rule", "oom_fit", "data_contract"):
+        if item.get_closest_marker(name) is not None:
+            return MARKERS[name][0]
+    asked = [FIXTURE_STAGES[name] for name in our_fixtures(item) if name in FIXTURE_STAGES]
+    if asked:
+        return max(asked)
+    return Stage.RULES if (PER_ROW | WHOLE) & our_fixtures(item) else None
+
+
+def our_fixtures(item: pytest.Item) -> frozenset[str]:
+    """Return the names in the item's fixture closure that resolve to this plugin's own definitions."""
+    info = getattr(item, "_fixtureinfo", None)
+    if info is None:
+        return frozenset()
+    return frozenset(
+        name
+        for name, definitions in info.name2fixturedefs.items()
+        if definitions and is_ours(definitions[-1])
+    )
+
+
+def is_ours(definition: Any) -> bool:
+    """Tell whether a fixture definition is this plugin's."""
+    return getattr(definition.func, "__module__", "") == "pytest_finetune.fixtures"
+
+
+def signature(function: Any) -> list[str]:
+    """Return the names of the function's own parameters."""
+    return list(inspect.signature(function).parameters)

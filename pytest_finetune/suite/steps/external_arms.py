@@ -1,0 +1,153 @@
+"""Arms from outside: what a stored adapter, an earlier bundle, another base or a file of answers brings."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_finetune.answering.imported import imported_answers
+from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.fingerprint import adapter_digest
+from pytest_finetune.fingerprint.canonical import digest, plain
+from pytest_finetune.suite.steps.engine import base_of
+from pytest_finetune.training.artifact import ADAPTER, WHOLE_MODEL
+
+if TYPE_CHECKING:
+    from pytest_finetune.answering.answers import Answer
+    from pytest_finetune.answering.arm_plans import ArmPlan
+    from pytest_finetune.experiment import Experiment
+    from pytest_finetune.suite.run import ExperimentRun
+
+_MANIFEST: Final = "MANIFEST.json"
+_SHOWN: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What an arm brings: an adapter's folder, another base, or answers; and what the record says of it."""
+
+    facts: Mapping[str, Any]
+    adapter: Path | None = None
+    experiment: Experiment | None = None
+    answers: Mapping[str, Answer] | None = field(default=None, repr=False)
+
+
+def outside_of(run: ExperimentRun, plan: ArmPlan) -> Outside | None:
+    """Return what an arm brings from outside, verified, and None for the experiment's own arms.
+
+    What cannot be used is an AnsweringError or AnswersError that names the arm's key in the experiment.
+    """
+    if plan.source is None:
+        return None
+    return run.once(f"arms.{plan.name}", lambda: _FINDERS[plan.model](run, plan))
+
+
+def check(run: ExperimentRun) -> None:
+    """Look at everything from outside before anything is trained: a night must not burn for a missing file."""
+    for plan in run.arms.values():
+        outside_of(run, plan)
+
+
+def _stored(run: ExperimentRun, plan: ArmPlan) -> Outside:
+    """Find a stored adapter by its key or an unambiguous beginning of it."""
+    prefix = str(plan.source)
+    store = run.session.store
+    found = sorted(entry.key for entry in store.entries("adapters") if entry.key.startswith(prefix))
+    place = f"arms.{plan.name}.adapter: {prefix!r}"
+    if len(found) != 1:
+        if found:
+            why = f"is the beginning of {len(found)} keys ({', '.join(key[:_SHOWN] for key in found[:5])})"
+        else:
+            known = ", ".join(entry.key[:_SHOWN] for entry in store.entries("adapters")[:5]) or "none"
+            why = f"is no adapter in the store {str(store.root)!r}; the newest there: {known}"
+        raise AnsweringError(f"{place} {why}\n  pytest-finetune history lists the adapters with their keys")
+    entry = store.read("adapters", found[0])
+    if entry is None:
+        raise AnsweringError(f"{place} is damaged and was set aside; train it again")
+    _same_base(run, place, entry.fields.get("base"))
+    return Outside({"key": entry.key, "adapter_sha256": _digest(entry.path)}, adapter=entry.path)
+
+
+def _bundle(run: ExperimentRun, plan: ArmPlan) -> Outside:
+    """Take the adapter of a promoted bundle whose every file is as its manifest says."""
+    folder = (run.experiment.root / str(plan.source)).resolve()
+    place = f"arms.{plan.name}.bundle: {plan.source!r}"
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        files = dict(manifest["files"])
+        adapter_sha256 = str(manifest["adapter_sha256"])
+    except OSError:
+        raise AnsweringError(f"{place} is no bundle: there is no {_MANIFEST} in {str(folder)!r}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise AnsweringError(f"{place}: {_MANIFEST} cannot be read: {error!r}") from None
+    changed = [name for name, about in sorted(files.items()) if not _as_promised(folder, name, about)]
+    if changed:
+        raise AnsweringError(
+            f"{place}: {len(changed)} of {len(files)} files are not as promoted ({', '.join(changed[:3])}): "
+            "a changed bundle is not loaded"
+        )
+    if not {ADAPTER, WHOLE_MODEL} & set(files):
+        raise AnsweringError(f"{place}: its manifest lists neither {ADAPTER} nor {WHOLE_MODEL}")
+    _same_base(run, place, _bundled_base(folder, adapter_sha256))
+    return Outside({"path": str(plan.source), "adapter_sha256": adapter_sha256}, adapter=folder)
+
+
+def _as_promised(folder: Path, name: str, about: Any) -> bool:
+    path = folder / PurePosixPath(name)
+    if not path.resolve().is_relative_to(folder) or not path.is_file() or not isinstance(about, dict):
+        return False
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == about.get("sha256")
+
+
+def _bundled_base(folder: Path, adapter_sha256: str) -> Any:
+    """Return the base's digests from the record in a bundle, None when it does not say."""
+    try:
+        record = json.loads((folder / "record.json").read_bytes())
+        for experiment in record["experiments"]:
+            if (experiment["training"] or {}).get("adapter_sha256") == adapter_sha256:
+                return experiment["key_fields"]["base"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None
+
+
+def _same_base(run: ExperimentRun, place: str, base: Any) -> None:
+    """Refuse an adapter of another base: PEFT puts it on without a word where the shapes agree."""
+    if base is not None and digest(base) != digest(plain(base_of(run).training_parts())):
+        raise AnsweringError(
+            f"{place} was trained on another base model than {run.experiment.base_model!r}, so its answers on this "
+            "one say nothing\n  import its own answers: arms.<name>: {answers: FILE}"
+        )
+
+
+def _digest(folder: Path) -> str:
+    return adapter_digest(folder)
+
+
+def _other_base(run: ExperimentRun, plan: ArmPlan) -> Outside:
+    """Return the experiment with another base; its digests are checked when they are read."""
+    given = run.experiment.arms[plan.name]
+    other = dataclasses.replace(
+        run.experiment,
+        base_model=str(plan.source),
+        revision=given.revision,
+        quantization=given.quantization or run.experiment.quantization,
+    )
+    return Outside({"base_model": other.base_model, "revision": other.revision}, experiment=other)
+
+
+def _answers(run: ExperimentRun, plan: ArmPlan) -> Outside:
+    given = run.experiment.arms[plan.name]
+    path = run.experiment.path(str(plan.source))
+    answers = imported_answers(path, str(plan.source), given.format, run.eval_rows)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Outside({"path": str(plan.source), "format": given.format, "sha256": sha256}, answers=answers)
+
+
+_FINDERS: Final = {"adapter": _stored, "bundle": _bundle, "base_model": _other_base, "answers": _answers}

@@ -1,0 +1,204 @@
+"""The merged model: what would be shipped, made once, the same answers as the adapter on its base."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_finetune.answering.prompts import Prompted
+from pytest_finetune.answering.runtimes import AnsweringError, Runtime
+from pytest_finetune.answering.runtimes.merged import MergedRuntime, ModelFolders
+from pytest_finetune.answering.runtimes.merging import base_dtype
+from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
+from pytest_finetune.experiment import Generation
+from pytest_finetune.store import Store
+from pytest_finetune.training.base import BaseSource
+
+WORDS = [f"ticket {number}: the printer on floor {number % 7} is out of paper again" for number in range(12)]
+GREEDY = Generation(max_new_tokens=8, batch_size=4)
+CHAT = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+
+
+def build_base(folder: Path, dtype: str) -> Path:
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(
+        WORDS, vocab_size=320, min_frequency=1, special_tokens=["<pad>", "<s>", "</s>"]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer._tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+    fast.chat_template = CHAT
+    fast.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=96,
+        eos_token_id=2,
+        pad_token_id=0,
+        bos_token_id=1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+    # A peaked head, so that rounding never changes the choice.
+    model.lm_head.weight.data *= 50
+    model.to(getattr(torch, dtype)).save_pretrained(folder)
+    return folder
+
+
+def build_adapter(base: Path, folder: Path, scale: float = 1.0) -> Path:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(1)
+        model = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+            LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False),
+        )
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.data *= scale
+        model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_base(tmp_path_factory.mktemp("base"), "float32")
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_adapter(base, tmp_path_factory.mktemp("adapter"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def folders(store: Store, base: Path, dtype: str = "auto", quantization: str = "none") -> ModelFolders:
+    return ModelFolders(store, BaseSource(str(base), quantization=quantization), base, "cpu", dtype)
+
+
+def ask() -> list[Prompted]:
+    return [Prompted(f"r{line}", line, text) for line, text in enumerate(WORDS, 1)]
+
+
+def texts(runtime: Runtime, adapter: Path | None) -> list[str]:
+    return [answer.response for answer in runtime.answer(ask(), GREEDY, adapter)]
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    found: dict[str, Any] = load_file(folder / "model.safetensors")
+    return found
+
+
+def test_the_merged_model_answers_as_the_adapter_on_its_base(store: Store, base: Path, adapter: Path) -> None:
+    merged = MergedRuntime(folders(store, base), "cpu")
+    beside = TransformersRuntime(str(base))
+    assert isinstance(merged, Runtime)
+    tuned = texts(merged, adapter)
+    assert tuned == texts(beside, adapter)
+    untuned = texts(merged, None)
+    assert untuned == texts(beside, None)
+    assert tuned != untuned
+    merged.release()
+    assert texts(merged, adapter) == tuned
+
+
+def test_a_model_is_merged_once_and_kept(store: Store, base: Path, adapter: Path) -> None:
+    first = folders(store, base).folder(adapter)
+    stamp = (first / "model.safetensors").stat().st_mtime_ns
+    assert folders(store, base).folder(adapter) == first
+    assert (first / "model.safetensors").stat().st_mtime_ns == stamp
+    assert [entry.about["dtype"] for entry in store.entries("models")] == ["float32"]
+    assert store.warnings == []
+
+
+def test_a_base_that_can_be_served_as_it_is_is_not_copied(store: Store, base: Path) -> None:
+    assert folders(store, base).folder(None) == base
+    assert list(store.entries("models")) == []
+
+
+def test_the_dtype_is_the_one_that_is_shipped(
+    store: Store, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    half = build_base(tmp_path / "half", "bfloat16")
+    assert (base_dtype(base), base_dtype(half)) == ("float32", "bfloat16")
+    assert folders(store, half).dtype == "bfloat16"
+    made = folders(store, base, "bfloat16").folder(adapter)
+    assert {str(tensor.dtype) for tensor in weights(made).values()} == {"torch.bfloat16"}
+    assert json.loads((made / "config.json").read_text())["dtype"] == "bfloat16"
+    assert made != folders(store, base).folder(adapter)
+
+
+def test_merging_happens_in_full_precision_and_rounds_once(store: Store, base: Path, adapter: Path) -> None:
+    import torch
+
+    exact = weights(folders(store, base).folder(adapter))
+    rounded = weights(folders(store, base, "bfloat16").folder(adapter))
+    assert all(torch.equal(tensor.to(torch.bfloat16), rounded[name]) for name, tensor in exact.items())
+
+
+def test_a_quantised_base_is_dequantised_before_the_adapter_is_merged(
+    store: Store, base: Path, adapter: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    quantised = folders(store, base, quantization="nf4")
+    made, alone = quantised.folder(adapter), quantised.folder(None)
+    assert alone != base
+    assert "quantization_config" not in json.loads((made / "config.json").read_text())
+    plain = weights(folders(store, base).folder(adapter))
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert not plain[name].equal(weights(made)[name])  # not merged into the unquantised weights
+    # The adapter's part is the same: what differs is the base's rounding to four bits, and nothing else.
+    change = weights(made)[name] - weights(alone)[name]
+    assert change.allclose(plain[name] - weights(base)[name], atol=1e-6)
+
+
+def test_tokenizer_and_template_are_copied_byte_for_byte(store: Store, base: Path, adapter: Path) -> None:
+    made = folders(store, base).folder(adapter)
+    names = {file.name for file in base.iterdir()} - {"config.json", "model.safetensors"}
+    assert "tokenizer.json" in names
+    assert all((made / name).read_bytes() == (base / name).read_bytes() for name in names)
+
+
+def test_a_whole_model_in_place_of_an_adapter_is_served_as_it_is(
+    store: Store, base: Path, tmp_path: Path
+) -> None:
+    whole = build_base(tmp_path / "whole", "float32")
+    assert folders(store, base).folder(whole) == whole
+
+
+def test_a_model_that_overflows_in_its_dtype_is_refused_and_not_kept(
+    store: Store, base: Path, tmp_path: Path
+) -> None:
+    loud = build_adapter(base, tmp_path / "loud", scale=1e7)
+    with pytest.raises(AnsweringError) as caught:
+        folders(store, base, "float16").folder(loud)
+    told = str(caught.value)
+    assert "the merged model holds numbers that are not finite in float16, in 14 of its tensors" in told
+    assert told.endswith("take another dtype for this runtime: {merged: {dtype: bfloat16}}")
+    assert list(store.entries("models")) == []
+
+
+def test_the_answers_key_knows_the_dtype(store: Store, base: Path) -> None:
+    abouts = [MergedRuntime(folders(store, base, dtype), "cpu").about() for dtype in ("auto", "bfloat16")]
+    assert [about["dtype"] for about in abouts] == ["float32", "bfloat16"]

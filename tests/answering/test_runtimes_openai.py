@@ -1,0 +1,327 @@
+"""An OpenAI-compatible server that is there already: what is sent, and everything that can go wrong on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_finetune.answering.answers import Answer
+from pytest_finetune.answering.prompts import Prompted
+from pytest_finetune.answering.runtimes import AnsweringError, Runtime
+from pytest_finetune.answering.runtimes.server import http as wire
+from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
+from pytest_finetune.experiment import Generation
+from pytest_finetune.experiment.runtimes import ServerSettings
+
+Reply = tuple[int, dict[str, str], bytes]
+GREEDY = Generation(max_new_tokens=7)
+ADAPTER = Path("adapter")
+
+
+class Fake:
+    """A server whose every answer a test decides; it keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.models = ["tuned", "base"]
+        self.reply: Callable[[str, dict[str, Any]], Reply | None] = completed
+        self.url = ""
+
+    def bodies(self) -> list[dict[str, Any]]:
+        return [body for path, _, body in self.asked if "completions" in path]
+
+
+def ok(found: Any) -> Reply:
+    return 200, {}, json.dumps(found).encode()
+
+
+def completed(path: str, body: dict[str, Any]) -> Reply:
+    """Answer as a server should: the text names the model and what it was asked."""
+    if "messages" in body:
+        message = {
+            "role": "assistant",
+            "content": f" {body['model']} heard {body['messages'][-1]['content']}\n",
+        }
+        choice: dict[str, Any] = {"message": message}
+    else:
+        choice = {"text": f" {body['model']} heard {body['prompt']}\n"}
+    return ok({"choices": [{**choice, "finish_reason": "stop"}], "usage": {"completion_tokens": 3}})
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    found = Fake()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            found.asked.append((self.path, dict(self.headers), {}))
+            if self.path == "/v1/models":
+                self.send(ok({"data": [{"id": name, "created": time.time()} for name in found.models]}))
+            elif self.path == "/version":
+                self.send(ok({"version": "1.2.3"}))
+            else:
+                self.send((404, {}, b"{}"))
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            found.asked.append((self.path, dict(self.headers), body))
+            self.send(found.reply(self.path, body))
+
+        def send(self, reply: Reply | None) -> None:
+            if reply is None:  # the connection is lost
+                return
+            status, headers, data = reply
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(data)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            with contextlib.suppress(BrokenPipeError):  # who asked gave up
+                self.wfile.write(data)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        found.url = f"http://127.0.0.1:{server.server_port}"
+        yield found
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_FIRST_PAUSE_S", 0.01)
+
+
+def runtime(fake: Fake, **settings: Any) -> OpenAIRuntime:
+    def folder(adapter: Path | None) -> Path:
+        raise AssertionError("a server that runs already is given no folder")
+
+    given = {"url": f"{fake.url}/v1", "model": "tuned", "base_model": "base", **settings}
+    return OpenAIRuntime("prod", ServerSettings(**given), folder, Path("unused.log"))
+
+
+def ask(count: int = 3) -> list[Prompted]:
+    return [Prompted(f"r{line}", line, f"ticket {line}") for line in range(1, count + 1)]
+
+
+def failure(fake: Fake, **settings: Any) -> str:
+    with pytest.raises(AnsweringError) as caught:
+        runtime(fake, **settings).answer(ask(), GREEDY, ADAPTER)
+    return str(caught.value)
+
+
+def test_it_is_a_runtime(fake: Fake) -> None:
+    assert isinstance(runtime(fake), Runtime)
+    assert runtime(fake).answer([], GREEDY) == []
+
+
+def test_answers_come_back_raw_and_in_order_however_late_the_first_one_is(fake: Fake) -> None:
+    def late(path: str, body: dict[str, Any]) -> Reply:
+        time.sleep(0.1 if body["prompt"] == "ticket 1" else 0)
+        return completed(path, body)
+
+    fake.reply = late
+    answers = runtime(fake, concurrency=4).answer(ask(12), GREEDY, ADAPTER)
+    assert [answer.response for answer in answers] == [f" tuned heard ticket {n}\n" for n in range(1, 13)]
+    assert [answer.id for answer in answers] == [f"r{n}" for n in range(1, 13)]
+    first = answers[0]
+    assert first == Answer("r1", 1, "ticket 1", " tuned heard ticket 1\n", 3, first.seconds, True)
+    assert first.seconds >= 0.1
+
+
+def test_the_base_is_asked_by_its_own_name(fake: Fake) -> None:
+    assert runtime(fake).answer(ask(1), GREEDY)[0].response == " base heard ticket 1\n"
+
+
+def test_text_goes_to_completions_and_messages_go_to_chat(fake: Fake) -> None:
+    chat = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"})
+    answers = runtime(fake).answer([Prompted("a", 1, "text"), Prompted("b", 2, chat)], GREEDY, ADAPTER)
+    assert {path for path, _, body in fake.asked if body} == {"/v1/completions", "/v1/chat/completions"}
+    assert [answer.response for answer in answers] == [" tuned heard text\n", " tuned heard hello\n"]
+    assert json.loads(answers[1].prompt) == list(chat)
+
+
+def test_text_can_be_sent_as_a_users_message(fake: Fake) -> None:
+    runtime(fake, api="chat").answer(ask(1), GREEDY, ADAPTER)
+    assert fake.bodies()[0]["messages"] == [{"role": "user", "content": "ticket 1"}]
+
+
+def test_greedy_is_temperature_zero_and_sampling_has_a_seed_a_row(fake: Fake) -> None:
+    runtime(fake, extra={"top_k": 1}).answer(ask(1), GREEDY, ADAPTER)
+    assert fake.bodies() == [
+        {"top_k": 1, "model": "tuned", "prompt": "ticket 1", "max_tokens": 7, "temperature": 0}
+    ]
+    fake.asked.clear()
+    sampled = Generation(do_sample=True, temperature=0.7, top_p=0.9, seed=40)
+    runtime(fake, concurrency=1).answer(ask(2), sampled, ADAPTER)
+    assert [(body["temperature"], body["top_p"], body["seed"]) for body in fake.bodies()] == [
+        (0.7, 0.9, 40),
+        (0.7, 0.9, 41),
+    ]
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_what_may_pass_is_asked_again(fake: Fake, status: int) -> None:
+    refused: set[str] = set()
+
+    def second_time_lucky(path: str, body: dict[str, Any]) -> Reply:
+        if body["prompt"] in refused:
+            return completed(path, body)
+        refused.add(body["prompt"])
+        return status, {"Retry-After": "0"}, b'{"error": "busy"}'
+
+    fake.reply = second_time_lucky
+    answers = runtime(fake, retries=1).answer(ask(), GREEDY, ADAPTER)
+    assert len(answers) == 3
+    assert len(fake.bodies()) == 6
+
+
+def test_a_server_that_stays_busy_is_an_error_of_the_run(fake: Fake) -> None:
+    fake.reply = lambda path, body: (429, {}, b'{"error": "rate limit"}')
+    told = failure(fake, retries=2, concurrency=1)
+    assert told == (
+        "runtime 'prod': r1 (line 1) got no answer, after 0 of 3; none of them is kept\n"
+        f'  {fake.url}: HTTP 429: {{"error": "rate limit"}}'
+    )
+    assert len(fake.bodies()) == 3
+
+
+def test_what_a_server_refuses_is_not_asked_again(fake: Fake) -> None:
+    fake.reply = lambda path, body: (400, {}, b'{"error": "max_tokens is too large"}')
+    assert "HTTP 400: " in failure(fake, concurrency=1)
+    assert len(fake.bodies()) == 1
+
+
+def test_a_server_that_hangs_is_an_error_after_its_time(fake: Fake) -> None:
+    over = threading.Event()
+
+    def hang(path: str, body: dict[str, Any]) -> Reply:
+        over.wait(20)
+        return completed(path, body)
+
+    fake.reply = hang
+    started = time.monotonic()
+    try:
+        assert "no answer within 0.2 s" in failure(fake, timeout_s=0.2, retries=1)
+    finally:
+        over.set()
+    assert time.monotonic() - started < 10
+
+
+def test_a_lost_connection_is_asked_again_and_then_an_error(fake: Fake) -> None:
+    fake.reply = lambda path, body: None
+    told = failure(fake, retries=1, concurrency=1)
+    assert "RemoteDisconnected: Remote end closed connection without response" in told
+    assert len(fake.bodies()) == 2
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (b"<html>It works!</html>", "the answer is no JSON: '<html>It works!</html>'"),
+        (b'{"choices": []}', 'the answer lacks choices or usage: {"choices": []}'),
+        (b'[{"text": "yes"}]', 'the answer lacks choices or usage: [{"text": "yes"}]'),
+        (b'{"choices": [{"text": "yes"}]}', "the answer lacks choices or usage: "),
+        (b'{"choices": [{"text": 3}], "usage": {"completion_tokens": 1}}', "holds no text with its tokens"),
+        (b'{"choices": [{"text": "a"}], "usage": {"completion_tokens": true}}', "no text with its tokens"),
+    ],
+)
+def test_garbage_is_an_error_of_the_run_and_never_an_answer(fake: Fake, found: bytes, told: str) -> None:
+    fake.reply = lambda path, body: (200, {}, found)
+    assert told in failure(fake, concurrency=1)
+    assert len(fake.bodies()) == 1
+
+
+def test_an_answer_that_stops_short_is_asked_again(fake: Fake) -> None:
+    whole = completed("", {"model": "tuned", "prompt": "x"})[2]
+    cut = iter([True])
+    fake.reply = lambda path, body: (
+        (200, {"Content-Length": "999"}, whole[:20]) if next(cut, False) else completed(path, body)
+    )
+    assert runtime(fake, timeout_s=0.5).answer(ask(1), GREEDY, ADAPTER)[0].tokens == 3
+
+
+def test_an_answer_at_the_limit_has_not_stopped_by_itself(fake: Fake) -> None:
+    def replies(reason: str | None, tokens: int) -> bool:
+        choice = {"text": "x", "finish_reason": reason}
+        fake.reply = lambda path, body: ok({"choices": [choice], "usage": {"completion_tokens": tokens}})
+        return runtime(fake).answer(ask(1), GREEDY, ADAPTER)[0].stopped
+
+    assert not replies("length", 7)
+    assert replies("stop", 7)
+    assert replies(None, 6)  # without a reason the count tells
+    assert not replies(None, 7)
+
+
+def test_a_model_that_the_server_does_not_have_is_named_with_those_it_has(fake: Fake) -> None:
+    told = failure(fake, model="tunde")
+    assert told == f"runtime 'prod': the server at {fake.url} has no model 'tunde'; it has: tuned, base"
+    assert fake.bodies() == []
+
+
+def test_the_only_model_of_a_server_needs_no_name_and_one_of_several_does(fake: Fake) -> None:
+    told = failure(fake, model=None)
+    assert told.endswith("has tuned, base: write in `model` which of them is the tuned one")
+    fake.models = ["tuned"]
+    assert runtime(fake, model=None).answer(ask(1), GREEDY, ADAPTER)[0].response.startswith(" tuned heard")
+
+
+def test_the_base_is_not_asked_under_the_tuned_models_name(fake: Fake) -> None:
+    with pytest.raises(AnsweringError, match="base_model is not given, so the base cannot be asked at"):
+        runtime(fake, base_model=None).answer(ask(), GREEDY)
+
+
+def test_a_server_that_is_not_there_is_named_with_what_to_do(fake: Fake) -> None:
+    from pytest_finetune.answering.runtimes.server.process import free_port
+
+    url = f"http://127.0.0.1:{free_port()}"
+    told = failure(fake, url=url)
+    assert told.startswith(f"runtime 'prod': the server at {url} does not answer: ConnectionRefusedError")
+    assert told.endswith("\n  start it, or correct `url`")
+
+
+def test_the_key_is_sent_and_told_to_nobody(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROD_KEY", "sk-very-secret")
+    fake.reply = lambda path, body: (401, {}, b'{"error": "sk-very-secret is not allowed"}')
+    told = failure(fake, api_key_env="PROD_KEY", concurrency=1)
+    assert {headers["Authorization"] for _, headers, _ in fake.asked} == {"Bearer sk-very-secret"}
+    assert "*** is not allowed" in told
+    assert "very-secret" not in told
+    about = runtime(fake, api_key_env="PROD_KEY").about(ADAPTER)
+    assert "very-secret" not in json.dumps(about)
+
+
+def test_a_key_that_is_not_set_is_named_by_its_variable(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROD_KEY", raising=False)
+    told = failure(fake, api_key_env="PROD_KEY")
+    assert told == "runtime 'prod': api_key_env names PROD_KEY, and this variable is not set"
+    assert fake.asked == []
+
+
+def test_a_redirect_is_not_followed(fake: Fake) -> None:
+    fake.reply = lambda path, body: (307, {"Location": f"{fake.url}/elsewhere"}, b"")
+    assert "HTTP 307" in failure(fake, concurrency=1)
+    assert not [path for path, _, _ in fake.asked if path == "/elsewhere"]
+
+
+def test_the_answers_key_knows_the_server_and_nothing_that_changes_by_itself(fake: Fake) -> None:
+    about = runtime(fake).about(ADAPTER)
+    assert about["served"] == {"id": "tuned"}
+    assert about["version"] == {"version": "1.2.3"}
+    assert about == runtime(fake).about(ADAPTER)
+    assert about != runtime(fake).about(None)
+    assert about != runtime(fake, extra={"top_k": 1}).about(ADAPTER)
+    # How the same questions travel changes no answer.
+    assert about == runtime(fake, concurrency=9, retries=0, timeout_s=5).about(ADAPTER)
