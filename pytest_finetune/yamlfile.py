@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from pytest_finetune.errors import FinetuneError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -33,7 +35,7 @@ _FLOAT: Final = re.compile(
 )
 
 
-class YamlError(ValueError):
+class YamlError(FinetuneError, ValueError):
     """The file is not YAML that we accept; the message is for its author."""
 
 

@@ -43,6 +43,7 @@ AT_HOME_WITH_TORCH = (
 )
 # What is read by people's eyes as one thing may import what stands before it, never what stands after.
 FLOOR = {
+    "errors",
     "experiment",
     "yamlfile",
     "fingerprint",

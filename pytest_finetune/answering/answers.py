@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_finetune.errors import FinetuneError
+
 ANSWERS_FILE: Final = "answers.jsonl"
 """The one file of an entry of answers in the store."""
 
 
-class AnswersError(ValueError):
+class AnswersError(FinetuneError, ValueError):
     """The file does not hold answers; the message names the file and the line."""
 
 

@@ -6,8 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pytest_finetune.errors import FinetuneError
 
-class NotJson(ValueError):
+
+class NotJson(FinetuneError, ValueError):
     """The answer is not one strict JSON value."""
 
 

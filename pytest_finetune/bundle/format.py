@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.store.manifest import sha256_of
 
 MANIFEST: Final = "MANIFEST.json"
@@ -24,7 +25,7 @@ _OF_THE_HUB: Final = re.compile(
 )
 
 
-class BundleError(ValueError):
+class BundleError(FinetuneError, ValueError):
     """The bundle cannot be written or read; the message is for the user."""
 
 

@@ -9,10 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.record.wording import one_line
 
 
-class CommandError(Exception):
+class CommandError(FinetuneError):
     """The command cannot be carried out as it was given; the message is one paragraph for the user."""
 
 

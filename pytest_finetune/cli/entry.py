@@ -11,13 +11,9 @@ from typing import Final
 
 from pytest_finetune import __version__
 from pytest_finetune.cli import compare, gc, history, init, plan, power, profile, push, verify
-from pytest_finetune.cli.answer import Answer, CommandError
-from pytest_finetune.data.contract import ContractError
-from pytest_finetune.experiment import ExperimentError
-from pytest_finetune.fingerprint import BaseModelError
-from pytest_finetune.memory.plan.figures import PlanError
+from pytest_finetune.cli.answer import Answer
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.record.wording import visible
-from pytest_finetune.store import StoreError
 
 YES: Final = 0
 NO: Final = 1
@@ -41,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         answer: Answer = args.run(args)
         _print(answer, args)
         sys.stdout.flush()
-    except _mistakes() as error:
+    except FinetuneError as error:
         _complain(f"pytest-finetune {args.command}: {_in_our_words(str(error))}")
         return MISTAKE
     except KeyboardInterrupt:
@@ -97,7 +93,3 @@ def _complain(text: str) -> None:
 def _in_our_words(text: str) -> str:
     """Name our flags where a room speaks of pytest's."""
     return text.replace("--finetune-", "--")
-
-
-def _mistakes() -> tuple[type[Exception], ...]:
-    return (CommandError, ContractError, ExperimentError, BaseModelError, PlanError, StoreError)

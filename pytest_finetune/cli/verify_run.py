@@ -6,15 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.bundle.verify.bundle import Problem
 from pytest_finetune.bundle.verify.reproduced import base_differs, reproduced
 from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.cli.verified import Part, answers_doubt
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.fingerprint import base_digest
 from pytest_finetune.fingerprint.hub import cached_snapshot
 from pytest_finetune.record.wording import counted, one_line
-from pytest_finetune.training.request import TrainingError
 
 if TYPE_CHECKING:
     from pytest_finetune.bundle.verify.bundle import Bundle
@@ -40,7 +39,7 @@ def run_again(bundle: Bundle, count: int, named: Path | None) -> Part:
     base = _base(bundle, experiment, named)
     try:
         found = reproduced(bundle, experiment, base, count)
-    except (AnsweringError, TrainingError) as error:
+    except FinetuneError as error:
         raise CommandError(f"--run: {error}") from None
     notes = [_elsewhere(found)] if found.elsewhere else []
     doubt, asked = answers_doubt(bundle), len(found.asked)

@@ -25,16 +25,13 @@ _LISTED: Final = 10
 def find(word: str, store: Store | None) -> StoredRun:
     """Return the run that a word names; CommandError when there is none, or more than one."""
     path, _, name = word.partition("::")
-    try:
-        if path and Path(path).exists():
-            return run_in_folder(Path(path), name or None)
-        if "/" in path or path.endswith(".json"):
-            raise CommandError(f"{word!r}: there is no such file or folder")
-        if store is None:
-            raise CommandError(f"{word!r}: no run was stored here yet; name a record's folder, or --store")
-        return _read(store, _chosen(word, store.entries("records")))
-    except NoRun as error:
-        raise CommandError(str(error)) from None
+    if path and Path(path).exists():
+        return run_in_folder(Path(path), name or None)
+    if "/" in path or path.endswith(".json"):
+        raise CommandError(f"{word!r}: there is no such file or folder")
+    if store is None:
+        raise CommandError(f"{word!r}: no run was stored here yet; name a record's folder, or --store")
+    return _read(store, _chosen(word, store.entries("records")))
 
 
 def _chosen(word: str, entries: Sequence[Entry]) -> Entry:

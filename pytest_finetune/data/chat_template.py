@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.data.formatting import Message
+from pytest_finetune.errors import FinetuneError
 
 if TYPE_CHECKING:
     from jinja2.ext import Extension
     from jinja2.parser import Parser
 
 
-class TemplateError(ValueError):
+class TemplateError(FinetuneError, ValueError):
     """The chat template is missing, refuses these messages or is broken."""
 
 

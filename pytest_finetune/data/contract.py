@@ -21,6 +21,7 @@ from pytest_finetune.data.findings import Finding, Findings, Waiver
 from pytest_finetune.data.lines import MAX_LINE_BYTES
 from pytest_finetune.data.redaction import redact
 from pytest_finetune.data.waivers import apply_waivers
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.yamlfile import YamlError, load_yaml
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_finetune.yamlfile import Problem, YamlFile
 
 
-class ContractError(ValueError):
+class ContractError(FinetuneError, ValueError):
     """The contract file cannot be used; a line for each mistake: ``file:line: key: found, allowed``."""
 
 

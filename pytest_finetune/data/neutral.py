@@ -15,12 +15,13 @@ from pytest_finetune.data.lines import Line, read_lines
 from pytest_finetune.data.rows import Row, Rows
 from pytest_finetune.data.shapes import ShapeError, content_of, name_of
 from pytest_finetune.data.strict_json import StrictParser
+from pytest_finetune.errors import FinetuneError
 
 SHIPPED: Final = Path(__file__).with_name("neutral_prompts.jsonl")
 SPLIT: Final = "neutral"
 
 
-class PromptsError(ValueError):
+class PromptsError(FinetuneError, ValueError):
     """The file does not hold prompts; the message names the file, the line and what was found."""
 
 

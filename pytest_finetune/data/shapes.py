@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from pytest_finetune.errors import FinetuneError
+
 SHAPES: Final = ("instruction", "messages", "prompt")
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 
@@ -29,7 +31,7 @@ class Content(NamedTuple):
     messages: tuple[Mapping[str, Any], ...] | None
 
 
-class ShapeError(ValueError):
+class ShapeError(FinetuneError, ValueError):
     """The row has no shape that we read; the message says what was found."""
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_finetune.data.chat_template import TemplateError, renderer
 from pytest_finetune.data.formatting import Pair, format_pair
+from pytest_finetune.errors import FinetuneError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_finetune.experiment import Prompt
 
 
-class NoTokenizer(ValueError):
+class NoTokenizer(FinetuneError, ValueError):
     """The folder holds no tokenizer that can be read without transformers."""
 
 

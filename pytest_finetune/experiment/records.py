@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.experiment.runtimes import RuntimeSettings
 
 DEFAULT_TEMPLATE: Final = "Instruction: {instruction}\nInput: {input}\nAnswer:"
 _HUB_ID: Final = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$")
 
 
-class ExperimentError(ValueError):
+class ExperimentError(FinetuneError, ValueError):
     """The experiment file cannot be used; the message has one line for each mistake."""
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.fingerprint.canonical import digest
 from pytest_finetune.safetensors_check import TensorFileError, read_header
 
@@ -47,7 +48,7 @@ _KERNEL_KEYS: Final = frozenset(
 )
 
 
-class BaseModelError(ValueError):
+class BaseModelError(FinetuneError, ValueError):
     """The base model cannot be used; the message says what was found and what to do."""
 
 

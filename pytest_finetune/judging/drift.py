@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_finetune import wording
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.judging.score import Claim
 from pytest_finetune.judging.statistics.exact import mcnemar_p
 from pytest_finetune.judging.statistics.levels import Levels
@@ -25,7 +26,7 @@ _FURTHEST_SHOWN: Final = 3
 _TEXT_SHOWN: Final = 40
 
 
-class NotMeasured(Exception):
+class NotMeasured(FinetuneError):
     """A number was asked for that this run could not measure; the message says why."""
 
 

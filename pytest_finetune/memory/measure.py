@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.detect import own_bytes
 from pytest_finetune.memory.hardware.sizes import size_text
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 STEPS: Final = 2
 
 
-class TooLargeError(Exception):
+class TooLargeError(FinetuneError):
     """The longest batch was measured, and it does not fit the budget; the message is for the user."""
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from pytest_finetune.bundle.format import MANIFEST, SIGNATURE
 from pytest_finetune.bundle.verify.bundle import Bundle
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.record import reading
 
 
-class PushError(Exception):
+class PushError(FinetuneError):
     """Nothing was pushed, or not all of it; the message is for the user."""
 
 

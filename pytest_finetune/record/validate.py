@@ -8,11 +8,12 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.wording import one_line
 
 
-class RecordError(ValueError):
+class RecordError(FinetuneError, ValueError):
     """A record that breaks its schema; the message names every place, at most ten."""
 
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from pytest_finetune.errors import FinetuneError
+
 _WHAT_TO_DO: Final = {
     errno.ENOSPC: "the disk is full; free space (see `pytest-finetune gc`), or use --finetune-store=DIR",
     errno.EDQUOT: "the disk quota is used up; free space there, or use --finetune-store=DIR",
@@ -30,7 +32,7 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _RUST_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 
 
-class StoreError(Exception):
+class StoreError(FinetuneError):
     """The store cannot do what was asked; the message says where, why and what to do."""
 
 

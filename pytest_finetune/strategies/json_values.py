@@ -13,6 +13,8 @@ from typing import Any, Final
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from pytest_finetune.errors import FinetuneError
+
 _ANNOTATIONS: Final = frozenset(
     [
         "$schema",
@@ -67,7 +69,7 @@ _TYPES_OF_WORD: Final = {
 }
 
 
-class UnsupportedSchema(ValueError):
+class UnsupportedSchema(FinetuneError, ValueError):
     """The schema uses a word that no strategy is known for."""
 
 

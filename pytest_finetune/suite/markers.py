@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.suite.rules.rule_arguments import KNOWN, mistakes
 
 
@@ -74,7 +75,7 @@ PER_ROW: Final = frozenset({"response", "example", "score", "confusion"})
 WHOLE: Final = frozenset({"responses", "examples", "score"})
 
 
-class MarkerMistake(ValueError):
+class MarkerMistake(FinetuneError, ValueError):
     """A marker is used in a way that cannot be meant; the item fails with this message."""
 
 

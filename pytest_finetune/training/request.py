@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_finetune.errors import FinetuneError
+
 if TYPE_CHECKING:
     from pytest_finetune.data.formatting import Pair
     from pytest_finetune.experiment import Experiment
     from pytest_finetune.memory.measure import Fit
 
 
-class TrainingError(Exception):
+class TrainingError(FinetuneError):
     """The training cannot start or cannot go on; the message is complete and is for the user."""
 
 

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from pytest_finetune.errors import FinetuneError
+
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.prompts import Prompted
     from pytest_finetune.experiment import Generation
 
 
-class AnsweringError(Exception):
+class AnsweringError(FinetuneError):
     """The runtime cannot answer; the message is complete and is for the user."""
 
 

@@ -11,10 +11,11 @@ import difflib
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.memory.hardware.sizes import GiB, MiB
 
 
-class UnknownCardError(ValueError):
+class UnknownCardError(FinetuneError, ValueError):
     """The name is neither a size nor a card of the table; the message lists what is known."""
 
 

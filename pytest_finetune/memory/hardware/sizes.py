@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from pytest_finetune.errors import FinetuneError
+
 MiB: Final = 1024**2
 GiB: Final = 1024**3
 
@@ -23,7 +25,7 @@ _SHARE: Final = re.compile(r"^\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*$")
 _SIZE: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
 
 
-class SizeError(ValueError):
+class SizeError(FinetuneError, ValueError):
     """The text is not a size that we can read; the message says what is."""
 
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_finetune.errors import FinetuneError
 
-class PlanError(ValueError):
+
+class PlanError(FinetuneError, ValueError):
     """The workload cannot be planned; the message says what was found and what is known."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pytest_finetune.answering.answers import Answer, AnswersError, read_answers
 from pytest_finetune.bundle.format import MANIFEST
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.record import reading
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.validate import problems
@@ -17,7 +18,7 @@ from pytest_finetune.record.validate import problems
 RECORD = "record.json"
 
 
-class NoRun(Exception):
+class NoRun(FinetuneError):
     """There is no run to read; the message is for the user."""
 
 

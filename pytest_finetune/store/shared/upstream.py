@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
+from pytest_finetune.errors import FinetuneError
+
 SHARED_KINDS: Final = ("adapters", "outputs", "plans", "records")
 
 
-class UpstreamError(Exception):
+class UpstreamError(FinetuneError):
     """What is shared cannot be reached, or refuses; the message says what, where and why, for the user."""
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from pytest_finetune.answering.answers import Answer
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.rows import Row, Rows, read_rows
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.store.manifest import sha256_of
 from pytest_finetune.suite.run import ExperimentRun
 from pytest_finetune.suite.steps.answering import label
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class NotInBundle(Exception):
+class NotInBundle(FinetuneError):
     """A rule needs what the bundle does not hold, so it is not checked; the message says what to do."""
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from pytest_finetune.errors import FinetuneError
 
-class RuleMisuse(Exception):
+
+class RuleMisuse(FinetuneError):
     """A rule is written in a way that the loop over rows cannot run."""
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import pytest
 
 from pytest_finetune.answering.arm_plans import BASELINE, TUNED, asking_order
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.judging.slices import members
 from pytest_finetune.record.case import judged_rule, score_of, slices_of
 from pytest_finetune.suite.collection import place_of
@@ -33,7 +34,7 @@ MESSAGE_CHARS: Final = 300
 MESSAGES_KEPT: Final = 300
 
 
-class NotSetUp(Exception):
+class NotSetUp(FinetuneError):
     """A rule is to judge before its own fixtures are there."""
 
 

@@ -7,16 +7,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar, overload
 
 import pytest
 
-from pytest_finetune.answering.answers import AnswersError
-from pytest_finetune.answering.runtimes.protocol import AnsweringError
-from pytest_finetune.data.contract import ContractError
-from pytest_finetune.data.neutral import PromptsError
-from pytest_finetune.experiment import ExperimentError
-from pytest_finetune.fingerprint import BaseModelError
-from pytest_finetune.memory.plan.figures import PlanError
-from pytest_finetune.store import StoreError
-from pytest_finetune.suite.rules.rule_items import NotSetUp
-from pytest_finetune.training.request import TrainingError
+from pytest_finetune.errors import FinetuneError
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -51,7 +42,7 @@ class Parts:
     def _give_up(self, name: str, error: Exception) -> NoReturn:
         text = str(error) or type(error).__name__
         self._failed[name] = text.splitlines()[0][:300]
-        if isinstance(error, _user_errors()):
+        if isinstance(error, FinetuneError | FileNotFoundError):
             raise pytest.fail.Exception(text, pytrace=False) from None
         raise error
 
@@ -85,19 +76,3 @@ class step(Generic[R, T]):  # noqa: N801 (reads as `cached_property`)
         if run is None:
             return self
         return run.once(self._name.replace("_", " "), lambda: self._make(run))
-
-
-def _user_errors() -> tuple[type[Exception], ...]:
-    return (
-        AnswersError,
-        BaseModelError,
-        ContractError,
-        ExperimentError,
-        FileNotFoundError,
-        PlanError,
-        PromptsError,
-        AnsweringError,
-        NotSetUp,
-        StoreError,
-        TrainingError,
-    )
