@@ -72,7 +72,11 @@ def test_declared_text_labels_are_closed_however_few_rows_there_are(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "how", ["labels: {field: k}", "output: {format: json, schema: {properties: {k: {enum: [a, b, c]}}}}"]
+    "how",
+    [
+        "output: {format: json}\nlabels: {field: k}",
+        "output: {format: json, schema: {properties: {k: {enum: [a, b, c]}}}}",
+    ],
 )
 def test_a_declared_field_is_closed_however_few_rows_there_are(tmp_path: Path, how: str) -> None:
     declared = contract(tmp_path, f"task: t\n{how}\n")
