@@ -1,4 +1,7 @@
-"""The extension points, for a ``conftest.py`` or a plugin; the built-in Hugging Face path is one too."""
+"""The extension points, for a ``conftest.py`` or a plugin; the built-in Hugging Face path is one too.
+
+The types all come from `pytest_finetune`.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_finetune.answering.runtimes import Runtime
-    from pytest_finetune.data.findings import Finding
-    from pytest_finetune.data.rows import Rows
-    from pytest_finetune.experiment import Experiment
-    from pytest_finetune.judging.diagnosis import DiagnosisEvidence, NextChange
-    from pytest_finetune.store import Store
-    from pytest_finetune.training.request import TrainingRequest, TrainingResult
+    from pytest_finetune import (
+        DiagnosisEvidence,
+        Experiment,
+        Finding,
+        NextChange,
+        Rows,
+        Runtime,
+        Store,
+        TrainingRequest,
+        TrainingResult,
+    )
 
 
 @pytest.hookspec(firstresult=True)
@@ -37,9 +44,8 @@ def pytest_finetune_train(request: TrainingRequest) -> TrainingResult | None:
 def pytest_finetune_memory_step(experiment: Experiment) -> str | None:
     """Name the step that your trainer runs, so that the memory plan traces yours; None leaves it to the next trainer.
 
-    The name is ``module:Class`` or ``file.py:Class``; the class does what
-    `pytest_finetune.memory.tracer.steps.Step` says, and
-    is loaded in the process that traces, so that this one stays without torch. Subclass ``PlainStep`` (the model's own
+    The name is ``module:Class`` or ``file.py:Class``; the class does what `pytest_finetune.Step` says, and is
+    loaded in the process that traces, so that this one stays without torch. Subclass ``PlainStep`` (the model's own
     loss) or ``TrlStep`` there. Keep it in a file of its own: its content is part of the plan's key::
 
         def pytest_finetune_memory_step(experiment):
@@ -54,8 +60,8 @@ def pytest_finetune_runtime(
     """Return the runtime of that name for a base model, or None when the name is not yours.
 
     A runtime loads the base model and answers prompts with and without an adapter; see
-    `pytest_finetune.answering.runtimes.Runtime`, and `ComparingRuntime` for one that can measure a KL. Take of the
-    arguments those that you need::
+    `pytest_finetune.Runtime`, and `ComparingRuntime` for one that can measure a KL. Take of the arguments those that
+    you need::
 
         def pytest_finetune_runtime(name, experiment, base, device):
             if name == "vllm":

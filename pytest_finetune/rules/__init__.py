@@ -1,4 +1,6 @@
-"""Ready rules, a line each in a test file of yours::
+"""Ready rules, a line each in a test file of yours.
+
+::
 
     from pytest_finetune import rules
 

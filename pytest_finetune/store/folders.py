@@ -39,9 +39,9 @@ _PAUSE_S: Final = 0.01
 
 
 class Store:
-    """Content-addressed folders ``<root>/<kind>/<key>/`` of adapters, raw outputs, memory plans, bases and
-    models made from an adapter and its base.
+    """Content-addressed folders ``<root>/<kind>/<key>/``, verified on every read and written once.
 
+    They hold adapters, raw outputs, memory plans, bases, and models made from an adapter and its base.
     Making a Store writes nothing. `warnings` collects, for the user, what was set aside or passed over;
     `looks` counts the looks at held-out rows; `notes` holds the last runs and the pins. With an `upstream`, what
     is not here comes from there, and what is made here goes there unless it is only read.

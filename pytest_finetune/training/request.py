@@ -80,7 +80,7 @@ class TrainingRequest:
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What came out.
+    """What a training gave: the folder of its adapter, its log, its cost.
 
     `log` has one entry a logged step: `step`, `epoch`, `loss`, `learning_rate`. `peak_bytes` is what the
     accelerator reserved at most, `allocated_bytes` what tensors took of it; both None on the CPU. `tokens`

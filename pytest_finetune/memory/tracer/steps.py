@@ -60,7 +60,7 @@ def load_step(name: str) -> Step:
     if missing:
         raise PlanError(
             f"the training step {name!r} is no step: it lacks {', '.join(missing)} "
-            "(subclass pytest_finetune.memory.tracer.steps.PlainStep)"
+            "(subclass pytest_finetune.PlainStep)"
         )
     return step  # type: ignore[no-any-return]
 
