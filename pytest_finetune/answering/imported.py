@@ -1,43 +1,33 @@
 """Answers that others produced, as data: our own outputs, lm-evaluation-harness samples, inspect_ai logs.
 
-Nothing in a file is executed. Answers are joined to the held-out rows by id, else by the row's input text, else by
-index; whatever is missing, answered twice or belongs to no row is an error that names it.
+Nothing in a file is executed. `joining` finds each answer's row.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pytest_finetune import wording
 from pytest_finetune.answering.answers import Answer, AnswersError
 from pytest_finetune.answering.inspect_log import inspect_samples
+from pytest_finetune.answering.joining import Found, join
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row
 
-FORMATS: Final = ("outputs", "lm_eval", "inspect")
+
+class Imported(NamedTuple):
+    """One answer for each row by id, in the rows' order, and how they were joined: by what the file names or shows."""
+
+    answers: Mapping[str, Answer]
+    by: str
 
 
-class Found(NamedTuple):
-    """One answer in a foreign file: where it stands, what names its row, what was said."""
-
-    where: str
-    id: str | None
-    position: int | None
-    input: str | None
-    prompt: str
-    response: str
-    tokens: int
-    seconds: float
-    stopped: bool
-
-
-def imported_answers(path: Path, label: str, form: str, rows: Sequence[Row]) -> dict[str, Answer]:
-    """Return one answer for each row by id, in the rows' order; AnswersError names the file and what is wrong."""
+def imported_answers(path: Path, label: str, form: str, rows: Sequence[Row]) -> Imported:
+    """Return one answer for each row; AnswersError names the file and what is wrong."""
     try:
         found = list(_READERS[form](path, label))
     except FileNotFoundError:
@@ -46,61 +36,13 @@ def imported_answers(path: Path, label: str, form: str, rows: Sequence[Row]) -> 
         raise AnswersError(f"{label}: cannot be read: {error}") from None
     if not found:
         raise AnswersError(f"{label}: holds no answer")
-    by_row = _joined(found, label, rows)
-    return {
+    by_row, by = join(found, label, rows)
+    answers = {
         row.id: Answer(row.id, row.line, one.prompt, one.response, one.tokens, one.seconds, one.stopped)
         for row in rows
         for one in [by_row[row.id]]
     }
-
-
-def _joined(found: Sequence[Found], label: str, rows: Sequence[Row]) -> dict[str, Found]:
-    by, row_of = _way(found, rows)
-    matched: dict[str, Found] = {}
-    unmatched, twice = [], []
-    for one in found:
-        row = row_of(one)
-        if row is None:
-            unmatched.append(one.where)
-        elif row.id in matched:
-            twice.append(f"{row.id} ({matched[row.id].where} and {one.where})")
-        else:
-            matched[row.id] = one
-    missing = [row.id for row in rows if row.id not in matched]
-    faults = [
-        (unmatched, "belong to no held-out row"),
-        (twice, "are second answers to one row"),
-        (missing, "held-out rows have no answer"),
-    ]
-    lines = [f"  {len(names):,} {what}: {wording.listed(names)}" for names, what in faults if names]
-    if lines:
-        raise AnswersError(
-            f"{label}: {len(found):,} answers, matched by {by}, are not one for each of the "
-            f"{wording.rows(len(rows))}\n"
-            + "\n".join(lines)
-            + "\n  nothing is decided on a part of the rows: "
-            "let the other tool answer the same held-out file, once"
-        )
-    return matched
-
-
-def _way(found: Sequence[Found], rows: Sequence[Row]) -> tuple[str, Callable[[Found], Row | None]]:
-    """Choose how answers are matched: the first way under which any answer finds its row."""
-    ids = {row.id: row for row in rows}
-    if any(one.id in ids for one in found):
-        return "id", lambda one: ids.get(one.id or "")
-    counts = Counter(row.input for row in rows)
-    inputs = {row.input: row for row in rows if counts[row.input] == 1}
-    if any(one.input in inputs for one in found):
-        return "input text", lambda one: inputs.get(one.input or "")
-    prompts = any(one.input is not None for one in found)
-
-    def at(one: Found) -> Row | None:
-        # A text that is no row's input is another data set's: its index would name the wrong row.
-        inside = not prompts and one.position is not None and 0 <= one.position < len(rows)
-        return rows[one.position] if inside and one.position is not None else None
-
-    return "index", at
+    return Imported(answers, by)
 
 
 def _lines(path: Path, label: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -125,7 +67,9 @@ def _outputs(path: Path, label: str) -> Iterator[Found]:
             where=where,
             id=_text(value, "id", where),
             position=None,
+            counted=False,
             input=None,
+            shown=list(_strings(value.get("prompt"))),
             prompt=value["prompt"] if isinstance(value.get("prompt"), str) else "",
             response=_text(value, "response", where),
             tokens=int(_number(value.get("tokens"))),
@@ -147,7 +91,7 @@ def _lm_eval(path: Path, label: str) -> Iterator[Found]:
         if value.get("filter") != wanted:
             continue
         doc = value["doc"] if isinstance(value.get("doc"), dict) else {}
-        prompt = _first_argument(value.get("arguments"))
+        asked = _first_argument(value.get("arguments"))
         named = doc.get("id")
         given = doc.get("input")
         index = value.get("doc_id")
@@ -155,8 +99,10 @@ def _lm_eval(path: Path, label: str) -> Iterator[Found]:
             where=where,
             id=str(named) if isinstance(named, str | int) else None,
             position=index if isinstance(index, int) else None,
+            counted=not isinstance(named, str | int),
             input=given if isinstance(given, str) else None,
-            prompt=prompt,
+            shown=[*_strings({**doc, "id": None}), *_strings(asked)] if asked else [*_strings(given)],
+            prompt=asked if isinstance(asked, str) else "",
             response=_response(value.get("resps"), where),
             tokens=0,
             seconds=0.0,
@@ -164,10 +110,9 @@ def _lm_eval(path: Path, label: str) -> Iterator[Found]:
         )
 
 
-def _first_argument(arguments: Any) -> str:
+def _first_argument(arguments: Any) -> Any:
     first = arguments.get("gen_args_0") if isinstance(arguments, dict) else None
-    prompt = first.get("arg_0") if isinstance(first, dict) else None
-    return prompt if isinstance(prompt, str) else ""
+    return first.get("arg_0") if isinstance(first, dict) else None
 
 
 def _response(resps: Any, where: str) -> str:
@@ -189,7 +134,9 @@ def _inspect(path: Path, label: str) -> Iterator[Found]:
             where=where,
             id=str(named) if isinstance(named, str | int) else None,
             position=named - 1 if isinstance(named, int) else None,
+            counted=isinstance(named, int),
             input=sample["input_text"],
+            shown=sample["asked"],
             prompt=sample["input_text"] or "",
             response=sample["response"],
             tokens=int(_number(sample["tokens"])),
@@ -203,6 +150,20 @@ def _text(value: Mapping[str, Any], key: str, where: str) -> str:
     if not isinstance(found, str):
         raise AnswersError(f"{where}: {key!r} is {_kind(found)}, an answer needs it as text")
     return found
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Yield every text in a value; messages that a tool wrote as one JSON text are taken apart."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _strings(part)
+    elif isinstance(value, str):
+        yield value
+        if value.startswith("[{"):
+            with contextlib.suppress(ValueError, RecursionError):
+                yield from _strings(json.loads(value))
 
 
 def _number(value: Any) -> float:

@@ -20,7 +20,7 @@ _ATTACHMENT: Final = "attachment://"
 
 
 def inspect_samples(path: Path, label: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each sample with its place: `id`, `input_text`, `response`, `tokens`, `seconds`, `stopped`."""
+    """Yield each sample with its place: `id`, `input_text`, `asked`, `response`, `tokens`, `seconds`, `stopped`."""
     for where, sample in _samples(path, label):
         if not isinstance(sample, dict):
             raise AnswersError(f"{where}: a sample is an object, this is {type(sample).__name__}")
@@ -90,6 +90,7 @@ def _sample(where: str, sample: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": sample.get("id"),
         "input_text": _input_text(sample.get("input"), attachments),
+        "asked": _asked(sample, attachments),
         "response": text,
         "tokens": _part(output, "usage").get("output_tokens"),
         "seconds": output.get("time"),
@@ -108,6 +109,17 @@ def _input_text(value: Any, attachments: Mapping[str, Any]) -> str | None:
         asked = [turn for turn in value if isinstance(turn, dict) and turn.get("role") == "user"]
         value = asked[-1].get("content") if asked else None
     return _message_text(value, attachments)
+
+
+def _asked(sample: Mapping[str, Any], attachments: Mapping[str, Any]) -> list[str]:
+    """Return every text that was put to the model: the input, and what a prompt template made of it."""
+    given = sample.get("input")
+    turns = [*(given if isinstance(given, list) else ()), *(sample.get("messages") or ())]
+    said = [
+        turn.get("content") for turn in turns if isinstance(turn, dict) and turn.get("role") != "assistant"
+    ]
+    texts = [_message_text(content, attachments) for content in (given, *said)]
+    return [text for text in texts if text]
 
 
 def _message_text(value: Any, attachments: Mapping[str, Any]) -> str | None:

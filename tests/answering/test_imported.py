@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 import zipfile
@@ -41,12 +42,13 @@ def written(path: Path, values: list[Any]) -> Path:
 
 
 def sample(doc_id: int, doc: dict[str, Any], said: Any = None, **more: Any) -> dict[str, Any]:
-    """Return a line as lm-evaluation-harness 0.4 writes it."""
+    """Return a line as lm-evaluation-harness 0.4 writes it; without `input` the prompt alone shows the question."""
+    asked = doc.get("input", f"ticket {doc_id + 1}")
     return {
         "doc_id": doc_id,
         "doc": doc,
         "target": "x",
-        "arguments": {"gen_args_0": {"arg_0": f"Q {doc_id}", "arg_1": {"until": ["\n"]}}},
+        "arguments": {"gen_args_0": {"arg_0": f"Q: {asked}\nA:", "arg_1": {"until": ["\n"]}}},
         "resps": [[f"answer {doc_id}"]] if said is None else said,
         "filtered_resps": ["filtered"],
         "filter": "none",
@@ -74,17 +76,17 @@ def inspected(identity: Any, text: Any, said: Any = "yes", **more: Any) -> dict[
 
 def test_lm_eval_samples_are_matched_by_the_input_in_any_order(tmp_path: Path) -> None:
     lines = [sample(at, {"input": f"ticket {at + 1}"}) for at in (2, 0, 1)]
-    found = imported_answers(written(tmp_path / "s.jsonl", lines), "s.jsonl", "lm_eval", ROWS)
+    found = imported_answers(written(tmp_path / "s.jsonl", lines), "s.jsonl", "lm_eval", ROWS).answers
     assert [(one.id, one.line, one.response, one.prompt) for one in found.values()] == [
-        ("r1", 1, "answer 0", "Q 0"),
-        ("r2", 2, "answer 1", "Q 1"),
-        ("r3", 3, "answer 2", "Q 2"),
+        ("r1", 1, "answer 0", "Q: ticket 1\nA:"),
+        ("r2", 2, "answer 1", "Q: ticket 2\nA:"),
+        ("r3", 3, "answer 2", "Q: ticket 3\nA:"),
     ]
 
 
 def test_lm_eval_samples_without_id_or_input_are_matched_by_their_index(tmp_path: Path) -> None:
     lines = [sample(at, {"question": "?"}) for at in (2, 0, 1)]
-    found = imported_answers(written(tmp_path / "s.jsonl", lines), "s.jsonl", "lm_eval", ROWS)
+    found = imported_answers(written(tmp_path / "s.jsonl", lines), "s.jsonl", "lm_eval", ROWS).answers
     assert [one.response for one in found.values()] == ["answer 0", "answer 1", "answer 2"]
 
 
@@ -94,9 +96,108 @@ def test_an_index_never_matches_a_document_whose_text_is_another(tmp_path: Path)
         imported_answers(written(tmp_path / "s.jsonl", lines), "s.jsonl", "lm_eval", ROWS)
 
 
+def test_answers_to_other_questions_under_the_right_ids_are_refused(tmp_path: Path) -> None:
+    lines = [sample(at, {"id": f"r{at + 1}", "input": f"ticket {at + (at == 1) * 5 + 1}"}) for at in range(3)]
+    with pytest.raises(AnswersError) as refused:
+        imported_answers(written(tmp_path / "s.jsonl", lines), "s.jsonl", "lm_eval", ROWS)
+    assert str(refused.value).splitlines() == [
+        "s.jsonl: 1 of 3 answers, matched by id, are to another question",
+        "  row r2 (eval.jsonl:2) asks 'ticket 2'",
+        "    s.jsonl:2 shows 'Q: ticket 7 A:'",
+        "  let the other tool answer the same held-out file; answers that show no question (id and response alone, "
+        "format: outputs) are joined by id as they stand",
+    ]
+
+
+def test_a_long_question_is_shortened_and_further_ones_are_counted(tmp_path: Path) -> None:
+    rows = [row(number, f"ticket {number} " + "word " * 40) for number in range(1, 7)]
+    lines = [sample(at, {"id": f"r{at + 1}", "input": "other " * 40}) for at in range(6)]
+    with pytest.raises(AnswersError, match=r"6 of 6 answers") as refused:
+        imported_answers(written(tmp_path / "s.jsonl", lines), "s.jsonl", "lm_eval", rows)
+    assert "  and 3 more" in str(refused.value)
+    assert max(map(len, str(refused.value).splitlines()[:-1])) < 120
+
+
+def test_shifted_ids_are_named_as_such(tmp_path: Path) -> None:
+    lines = [{"id": f"r{at % 3 + 1}", "prompt": f"Q: ticket {at}", "response": str(at)} for at in (1, 2, 3)]
+    path = written(tmp_path / "o.jsonl", lines)
+    with pytest.raises(
+        AnswersError, match=r"3 of 3 answers(.|\n)*exactly once, under another id: the ids are shifted"
+    ):
+        imported_answers(path, "o.jsonl", "outputs", ROWS)
+
+
+@pytest.mark.parametrize("order", [(2, 0, 1), (1, 2, 0)])
+def test_counted_documents_in_another_order_are_joined_by_their_question(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    lines = [sample(at, {"text": f"ticket  {of + 1}\n"}, [[f"to {of + 1}"]]) for at, of in enumerate(order)]
+    for line, of in zip(lines, order, strict=True):
+        line["arguments"]["gen_args_0"]["arg_0"] = f"Q: ticket  {of + 1}\nA:"
+    found = imported_answers(written(tmp_path / "s.jsonl", lines), "s.jsonl", "lm_eval", ROWS)
+    assert found.by == "question"
+    assert [one.response for one in found.answers.values()] == ["to 1", "to 2", "to 3"]
+
+
+def test_counted_documents_of_which_one_asks_for_no_row_are_refused(tmp_path: Path) -> None:
+    lines = [sample(at, {"text": "?"}) for at in range(3)]
+    lines[2]["arguments"]["gen_args_0"]["arg_0"] = "Q: something else"
+    with pytest.raises(AnswersError, match=r"1 of 3 answers, matched by index, are to another question"):
+        imported_answers(written(tmp_path / "s.jsonl", lines), "s.jsonl", "lm_eval", ROWS)
+
+
+def test_a_conversation_written_as_one_json_text_is_read(tmp_path: Path) -> None:
+    lines = [sample(at, {"id": f"r{at + 1}"}) for at in range(3)]
+    for at, line in enumerate(lines):
+        turns = [{"role": "user", "content": f"Sort:\nticket {at + 1}"}]
+        line["arguments"]["gen_args_0"]["arg_0"] = [json.dumps(turns)]
+    path = written(tmp_path / "s.jsonl", lines)
+    assert imported_answers(path, "s.jsonl", "lm_eval", [row(1), row(2), row(3)]).by == "id"
+    lines[0]["arguments"], lines[1]["arguments"] = lines[1]["arguments"], lines[0]["arguments"]
+    with pytest.raises(AnswersError, match="2 of 3 answers"):
+        imported_answers(written(tmp_path / "s.jsonl", lines), "s.jsonl", "lm_eval", ROWS)
+
+
+def test_rows_that_share_an_input_are_told_apart_by_their_instruction(tmp_path: Path) -> None:
+    rows = [
+        dataclasses.replace(row(at, "the cat"), instruction=f"to {to}") for at, to in ((1, "fr"), (2, "de"))
+    ]
+    lines = [
+        {"id": f"r{at}", "prompt": f"to {to}: the cat", "response": to} for at, to in ((1, "fr"), (2, "de"))
+    ]
+    assert imported_answers(written(tmp_path / "o.jsonl", lines), "o.jsonl", "outputs", rows).by == "id"
+    lines[0]["id"], lines[1]["id"] = "r2", "r1"
+    with pytest.raises(AnswersError, match="2 of 2 answers, matched by id, are to another question"):
+        imported_answers(written(tmp_path / "o.jsonl", lines), "o.jsonl", "outputs", rows)
+    for line in lines:
+        line["prompt"] = "the cat"  # nothing here speaks against the ids
+    assert imported_answers(written(tmp_path / "o.jsonl", lines), "o.jsonl", "outputs", rows).by == "id"
+
+
+def test_numbered_samples_whose_numbers_are_also_ids_follow_their_question(tmp_path: Path) -> None:
+    rows = [dataclasses.replace(row(at), given_id=str(at)) for at in (1, 2, 3)]
+    samples = [inspected(at, f"Sort this: ticket {of}", f"a{of}") for at, of in ((1, 3), (2, 1), (3, 2))]
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps({"samples": samples}))
+    found = imported_answers(path, "log.json", "inspect", rows)
+    assert (found.by, [one.response for one in found.answers.values()]) == ("question", ["a1", "a2", "a3"])
+
+
+def test_what_a_prompt_template_made_of_the_input_counts_as_shown(tmp_path: Path) -> None:
+    shown = [inspected(f"r{at}", "see the template") for at in (1, 2, 3)]
+    for at, one in enumerate(shown, 1):
+        one["messages"] = [
+            {"role": "user", "content": f"Sort: ticket {at}"},
+            {"role": "assistant", "content": "x"},
+        ]
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps({"samples": shown}))
+    assert imported_answers(path, "log.json", "inspect", ROWS).by == "id"
+
+
 def test_of_several_filters_the_first_is_read(tmp_path: Path) -> None:
     lines = [sample(at, {"id": f"r{at + 1}"}, filter=name) for name in ("strict", "loose") for at in range(3)]
-    found = imported_answers(written(tmp_path / "s.jsonl", lines), "s.jsonl", "lm_eval", ROWS)
+    found = imported_answers(written(tmp_path / "s.jsonl", lines), "s.jsonl", "lm_eval", ROWS).answers
     assert len(found) == 3
 
 
@@ -129,7 +230,7 @@ def test_an_inspect_log_in_json_is_read_with_parts_and_attachments(tmp_path: Pat
     log["samples"][1]["output"]["choices"][0]["stop_reason"] = "max_tokens"  # type: ignore[index]
     path = tmp_path / "log.json"
     path.write_text(json.dumps(log))
-    found = list(imported_answers(path, "log.json", "inspect", ROWS).values())
+    found = list(imported_answers(path, "log.json", "inspect", ROWS).answers.values())
     assert [one.response for one in found] == [" yes ", "no", "long"]
     assert [one.stopped for one in found] == [True, False, True]
     assert (found[2].prompt, found[0].tokens, found[0].seconds) == ("ticket 3", 2, 0.5)
@@ -138,7 +239,7 @@ def test_an_inspect_log_in_json_is_read_with_parts_and_attachments(tmp_path: Pat
 def test_numbered_samples_are_matched_by_their_input(tmp_path: Path) -> None:
     path = tmp_path / "log.json"
     path.write_text(json.dumps({"samples": [inspected(at, f"ticket {at}", f"a{at}") for at in (3, 1, 2)]}))
-    found = imported_answers(path, "log.json", "inspect", ROWS)
+    found = imported_answers(path, "log.json", "inspect", ROWS).answers
     assert [one.response for one in found.values()] == ["a1", "a2", "a3"]
 
 
@@ -171,11 +272,11 @@ def test_an_eval_archive_is_read_whichever_way_it_is_compressed(tmp_path: Path) 
         archive.writestr("header.json", "{}")
         for at in (1, 2, 3):
             archive.writestr(f"samples/r{at}_epoch_1.json", json.dumps(inspected(f"r{at}", "", f"a{at}")))
-    found = imported_answers(path, "log.eval", "inspect", ROWS)
+    found = imported_answers(path, "log.eval", "inspect", ROWS).answers
     assert [one.response for one in found.values()] == ["a1", "a2", "a3"]
     zstandard = pytest.importorskip("zstandard")
     _zstandard_archive(path, zstandard)
-    again = imported_answers(path, "log.eval", "inspect", ROWS)
+    again = imported_answers(path, "log.eval", "inspect", ROWS).answers
     assert list(again.values()) == list(found.values())
 
 

@@ -83,7 +83,7 @@ def test_samples_of_lm_evaluation_harness_are_answers_of_an_arm(tmp_path: Path, 
     task = ("--tasks", "tickets", "--include_path", "tasks", "--output_path", "out", "--log_samples")
     run_tool(tmp_path, "lm_eval", "run", *model, *task)
     (file,) = (tmp_path / "out").rglob("samples_tickets_*.jsonl")
-    found = imported_answers(file, file.name, "lm_eval", rows)
+    found = imported_answers(file, file.name, "lm_eval", rows).answers
     assert list(found) == [row.id for row in rows]
     for row, answer in zip(rows, found.values(), strict=True):
         assert row.input in answer.prompt
@@ -97,7 +97,7 @@ def test_an_inspect_log_is_answers_of_an_arm(tmp_path: Path, rows: Rows, form: s
     logs = ("--log-dir", "logs", "--log-format", form, "--display", "plain")
     run_tool(tmp_path, "inspect_ai", "eval", "inspect_task.py", *model, *logs)
     (file,) = (tmp_path / "logs").glob(f"*.{form}")
-    found = imported_answers(file, file.name, "inspect", rows)
+    found = imported_answers(file, file.name, "inspect", rows).answers
     assert [answer.prompt for answer in found.values()] == [row.input for row in rows]
     if form == "json":
         said = [

@@ -92,6 +92,45 @@ def test_an_adapter_that_says_what_the_harness_logged_is_not_kept(logged: Projec
     assert any("over arm 'harness' is not demonstrated" in reason for reason in decision["reasons"])
 
 
+def test_documents_that_a_task_shuffled_are_matched_by_their_questions(logged: Project) -> None:
+    """The place of a document in the task's own order names no row of the held-out file."""
+    file = logged.path / "logs" / "samples_tickets.jsonl"
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for at, line in enumerate(lines):
+        line["doc_id"] = (at + 3) % len(lines)
+        line["doc"] = {"ticket": line["doc"]["input"]}
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert logged.run("--finetune").ret == 0
+    record = logged.record()
+    assert record["experiments"][0]["arms"]["harness"]["joined_by"] == "question"
+    assert [note for note in record["notes"] if "matched by their questions" in note] == [
+        "arm 'harness': the answers of logs/samples_tickets.jsonl stand in another order than their ids say, and were "
+        "matched by their questions"
+    ]
+    shown = (logged.path / "finetune-record" / "outputs" / "harness.jsonl").read_text().splitlines()
+    assert [json.loads(line)["response"] for line in shown] == [line["resps"][0][0] for line in lines]
+
+
+def test_documents_under_the_ids_of_other_rows_stop_before_the_training(logged: Project) -> None:
+    file = logged.path / "logs" / "samples_tickets.jsonl"
+    rows = [row.id for row in read_rows(logged.path, "eval.jsonl", "eval")]
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for line, other in zip(lines, [*rows[1:], rows[0]], strict=True):
+        line["doc"]["id"] = other
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    result = logged.run("--finetune")
+    assert result.ret == 1
+    assert "train" not in logged.calls()
+    result.stdout.re_match_lines(
+        [
+            r".*samples_tickets.jsonl: 10 of 10 answers, matched by id, are to another question",
+            r".*row \w+ \(eval.jsonl:1\) asks 'Payments are dead\. ",
+            r".*logs/samples_tickets.jsonl:10 shows 'Instruction: Classify",
+            r".*the ids are shifted; write the rows' own ids into the file",
+        ]
+    )
+
+
 def test_a_log_of_other_rows_stops_before_the_training(logged: Project) -> None:
     file = logged.path / "eval.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)

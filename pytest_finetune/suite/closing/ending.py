@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_finetune import wording
+from pytest_finetune.answering.joining import BY_QUESTION
 from pytest_finetune.record.views.page.document import summary_html
 from pytest_finetune.record.views.terminal import summary_lines
 from pytest_finetune.record.wording import visible
@@ -129,6 +131,7 @@ class Closing:
         narrowed = self.state.narrowed()
         if narrowed:
             notes.append(f"narrowed run: {', '.join(narrowed)}")
+        notes += _joined_by_question(self.state)
         return list(dict.fromkeys(notes + self._told_by_workers + self.state.warnings()))
 
     def _promote(self, session: pytest.Session) -> None:
@@ -167,6 +170,16 @@ class Closing:
             terminalreporter.write_line(f"not promoted: {visible(refusal)}", red=True)
         if not self.refusals:
             terminalreporter.write_line("promoted: " + ", ".join(self.state.promoted), green=True)
+
+
+def _joined_by_question(state: FinetuneSession) -> Iterator[str]:
+    for experiment in state.evidence.experiments():
+        for arm, facts in state.evidence.tree(experiment).get("arms", {}).items():
+            if facts.get("joined_by") == BY_QUESTION:
+                yield (
+                    f"{wording.arm(arm)}: the answers of {facts['path']} stand in another order than their ids "
+                    "say, and were matched by their questions"
+                )
 
 
 def _relative(path: Any, config: pytest.Config) -> str:

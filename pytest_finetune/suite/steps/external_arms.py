@@ -145,9 +145,10 @@ def _other_base(run: ExperimentRun, plan: ArmPlan) -> Outside:
 def _answers(run: ExperimentRun, plan: ArmPlan) -> Outside:
     given = run.experiment.arms[plan.name]
     path = run.experiment.path(str(plan.source))
-    answers = imported_answers(path, str(plan.source), given.format, run.eval_rows)
+    answers, by = imported_answers(path, str(plan.source), given.format, run.eval_rows)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Outside({"path": str(plan.source), "format": given.format, "sha256": sha256}, answers=answers)
+    facts = {"path": str(plan.source), "format": given.format, "sha256": sha256, "joined_by": by}
+    return Outside(facts, answers=answers)
 
 
 _FINDERS: Final = {"adapter": _stored, "bundle": _bundle, "base_model": _other_base, "answers": _answers}
