@@ -1,0 +1,243 @@
+"""What came out of a run, a field for each key of the record that a reader looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pytest_finetune.record.lenient import Facts, Json, Named, Span
+
+
+class PlannedArm(Facts):
+    opponent: bool
+    min_gain: float | None
+
+
+class Score(Facts):
+    """An arm under a rule, or on one slice of it; gain and verdict are the tuned arm's on a slice."""
+
+    passed: float | None
+    total: int | None
+    rate: float | None
+    interval: Span | None
+    slices: Named[Score]
+    protected: bool
+    gain: float | None
+    gain_interval: Span | None
+    verdict: str
+
+
+class ArmFacts(Facts):
+    """Who answered, and how it fared under each rule."""
+
+    name: str
+    runtime: str
+    suite: str
+    outputs: str
+    outputs_key: str
+    answers_sha256: str
+    seconds: float | None
+    tokens: int | None
+    rules: Named[Score]
+
+
+class RuleFacts(Facts):
+    """A rule: what it asks for, what it found on every row, and its outcome; `raw` has every argument."""
+
+    name: str
+    primary: bool
+    min_rate: float | None
+    min_rate_bound: float | None
+    min_gain: float | None
+    max_loss: float | None
+    confidence: float | None
+    suite: str
+    cluster: str
+    corpus: bool
+    slice: str
+    sha256: str
+    changed_after_look: bool
+    outcome: str
+    reasons: tuple[str, ...]
+    rows: tuple[str, ...]
+    groups: tuple[str, ...]
+    skipped: tuple[str, ...]
+    scores: Mapping[str, tuple[float | None, ...]]
+    noise: tuple[tuple[float | None, ...], ...]
+    messages: Mapping[str, Mapping[str, str]]
+    slice_rows: Mapping[str, tuple[str, ...]]
+    confusion: Mapping[str, Mapping[str, Mapping[str, int]]]
+    raw: Json
+
+    @property
+    def guard(self) -> bool:
+        """Whether the rule has no threshold of its own: it only must not get worse."""
+        asked = (self.min_rate, self.min_rate_bound, self.min_gain, self.max_loss)
+        return self.recorded and not self.primary and all(value is None for value in asked)
+
+    @property
+    def noisy_rows(self) -> list[str]:
+        """The rows whose score differs between the runs of the base."""
+        runs = (self.scores.get("baseline", ()), *self.noise)
+
+        def scored(place: int) -> set[float | None]:
+            return {run[place] if place < len(run) else None for run in runs}
+
+        return [row for place, row in enumerate(self.rows) if len(scored(place)) > 1]
+
+
+class Comparison(Facts):
+    """The tuned arm against another one under a rule."""
+
+    rule: str
+    against: str
+    gain: float | None
+    interval: Span | None
+    p_value: float | None
+    fixed: tuple[str, ...]
+    broken: tuple[str, ...]
+    same: int | None
+    verdict: str
+    sentence: str
+
+
+class ArmPair(Facts):
+    """Two arms against each other, without the tuned one; rows are only counted."""
+
+    rule: str
+    arm: str
+    against: str
+    gain: float | None
+    interval: Span | None
+    p_value: float | None
+    fixed: int | None
+    broken: int | None
+
+
+class HeldOutRow(Facts):
+    id: str
+    line: int | None
+    file: str
+    input: str
+    expected: str
+    tags: tuple[str, ...]
+    group: str
+    digest: str
+
+
+class NoiseRun(Facts):
+    """A further run of the base: the rows whose text differs from the first one's."""
+
+    changed: tuple[str, ...]
+
+
+class Candidate(Facts):
+    """A hand-written prompt on training rows."""
+
+    template: str
+    passed: float | None
+    total: int | None
+    rate: float | None
+
+
+class Candidates(Facts):
+    """The hand-written prompts; `best` is the place of the one that competed."""
+
+    rule: str
+    rows: tuple[str, ...]
+    best: int | None
+    tried: tuple[Candidate, ...]
+
+
+class Agreement(Facts):
+    """How many rows came out alike, and those that did not."""
+
+    same: int | None
+    total: int | None
+    rows: tuple[str, ...]
+
+
+class RuntimeMatch(Facts):
+    """How far the tuned arm agrees with itself between two runtimes."""
+
+    first: str
+    second: str
+    text: Agreement
+    rules: Named[Agreement]
+
+
+class LikeTask(Facts):
+    """Answers to neutral prompts that have the task's format."""
+
+    base: int | None
+    tuned: int | None
+    p_value: float | None
+
+
+class DriftRow(Facts):
+    id: str
+    prompt: str
+    base: str
+    tuned: str
+    kl: float | None
+
+
+class DriftFacts(Facts):
+    """How far the tuned model has moved from the base on neutral prompts."""
+
+    outcome: str
+    reason: str
+    kl_reason: str
+    file: str
+    runtime: str
+    prompts: int | None
+    answers_changed: int | None
+    interval: Span | None
+    tokens: int | None
+    mean_kl: float | None
+    max_kl: float | None
+    told_by: str
+    like_task: LikeTask
+    rows: tuple[DriftRow, ...]
+
+
+class NextChange(Facts):
+    change: str
+    because: str
+
+
+class DecisionFacts(Facts):
+    verdict: str
+    keep: bool
+    undecided: bool | None
+    reasons: tuple[str, ...]
+    next_change: NextChange
+    examples_needed: int | None
+    looks: int | None
+    alpha: float | None
+    rules_sha256: str
+    plan_line: str
+    risks: tuple[str, ...]
+
+
+class PowerFacts(Facts):
+    """What the held-out rows can show."""
+
+    line: str
+    warning: str
+
+
+class Gate(Facts):
+    """What kept the model from being asked."""
+
+    stage: str
+    by: str
+    because: str
+
+
+class RecordedTest(Facts):
+    nodeid: str
+    stage: str
+    experiment: str
+    outcome: str
+    seconds: float | None
+    message: str
