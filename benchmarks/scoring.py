@@ -20,8 +20,7 @@ from pytest_finetune.data.contract import Contract, LabelRules
 from pytest_finetune.data.rows import Row
 from pytest_finetune.judging.decision import decide
 from pytest_finetune.record.case import case_of
-from pytest_finetune.suite.rules.confusion import Confusion
-from pytest_finetune.suite.rules.rule_items import ArmScores, outcome
+from pytest_finetune.suite.rules.calling import ArmScores, Confusion, outcome
 
 LABELS = ("critical", "high", "medium", "low")
 CONTRACT = Contract(None, None, output_format="json", labels=LabelRules("label", LABELS))

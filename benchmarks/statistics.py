@@ -25,7 +25,8 @@ from scipy.special import betaincinv, ndtr, ndtri
 from pytest_finetune.experiment import DecisionDefaults
 from pytest_finetune.judging.advice import Needed
 from pytest_finetune.judging.decision import Case, decide
-from pytest_finetune.judging.scores import RuleSpec, Scores
+from pytest_finetune.judging.rule import Rule
+from pytest_finetune.judging.scores import Scores
 from pytest_finetune.judging.statistics.exact import mcnemar_p
 from pytest_finetune.judging.statistics.levels import Levels
 from pytest_finetune.judging.statistics.paired import PairedGain
@@ -64,9 +65,9 @@ class World:
         if self.prompted is not None:
             rates["prompted"] = self.prompted
         scores = {"task": self._scores(rng, "task", n, rates, groups)}
-        rules = [RuleSpec("task", primary=True, min_gain=self.min_gain, cluster=cluster)]
+        rules = [Rule("task", primary=True, min_gain=self.min_gain, cluster=cluster)]
         for i, loss in enumerate(self.guards):
-            rules.append(RuleSpec(f"guard{i}", cluster=cluster))
+            rules.append(Rule(f"guard{i}", cluster=cluster))
             given = {"baseline": 0.9, "tuned": 0.9 - loss}
             scores[f"guard{i}"] = self._scores(rng, f"guard{i}", n, given, groups)
         return Case(

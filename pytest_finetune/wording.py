@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 _ARMS = {
@@ -79,3 +80,16 @@ def shortened(text: str, most: int) -> str:
     """Cut a line to a length."""
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 3].rstrip() + "..."
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """Return the known word most like `word`, if one is near."""
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def unknown_key(word: str, known: Sequence[str]) -> str:
+    """Say that a key is not known, and which one was probably meant."""
+    guess = nearest(word, known)
+    hint = f"did you mean {guess!r}? " if guess else ""
+    return f"unknown key; {hint}known here: {', '.join(sorted(known))}"

@@ -5,13 +5,13 @@ The experiment and the contract are both such files; both are described by a JSO
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.wording import nearest, unknown_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,19 +126,6 @@ def schema_problems(tree: Any, schema: Mapping[str, Any], line_of: Any) -> Itera
 
     for error in Draft202012Validator(schema).iter_errors(tree):
         yield from _explain(error, tuple(error.absolute_path), line_of)
-
-
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """Return the known word most like `word`, if one is near."""
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return found[0] if found else None
-
-
-def unknown_key(word: str, known: Sequence[str]) -> str:
-    """Say that a key is not known, and which one was probably meant."""
-    guess = nearest(word, known)
-    hint = f"did you mean {guess!r}? " if guess else ""
-    return f"unknown key; {hint}known here: {', '.join(sorted(known))}"
 
 
 def _loader(text: str) -> yaml.SafeLoader:

@@ -8,7 +8,8 @@ from datetime import date
 from typing import Any
 
 from pytest_finetune.data.catalogue import RULES
-from pytest_finetune.yamlfile import KeyPath, Problem, YamlFile, nearest
+from pytest_finetune.wording import nearest
+from pytest_finetune.yamlfile import KeyPath, Problem, YamlFile
 
 
 def mistakes(file: YamlFile) -> Iterator[Problem]:

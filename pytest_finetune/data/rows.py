@@ -100,6 +100,22 @@ class Rows(Sequence[Row]):
         return f"<{len(self)} {self.split} rows of {self.path}{defects}>"
 
 
+def members(rows: Sequence[Row], by: str) -> dict[str, list[str]]:
+    """Return the row ids of each slice: by `tags`, by `group`, or by any further field of the rows."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for name in dict.fromkeys(_slices_of(row, by)):
+            found.setdefault(name, []).append(row.id)
+    return dict(sorted(found.items()))
+
+
+def _slices_of(row: Row, by: str) -> Iterator[str]:
+    value = row.tags if by == "tags" else row.group if by == "group" else row.raw.get(by)
+    for part in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(part, (str, int, float)) and str(part):
+            yield str(part).lower() if isinstance(part, bool) else str(part)
+
+
 def read_rows(root: Path, relative: str, split: str, *, max_line_bytes: int = MAX_LINE_BYTES) -> Rows:
     """Read a whole file; defective lines are left out of the rows and stand in `defects`.
 

@@ -9,9 +9,8 @@ from typing import NamedTuple
 from pytest_finetune import wording
 from pytest_finetune.judging.comparison import BASE, TUNED, Contest, Contests
 from pytest_finetune.judging.evidence import NextChange
-from pytest_finetune.judging.guards import lost_guards
 from pytest_finetune.judging.scores import Scores
-from pytest_finetune.judging.slices import protected_slices
+from pytest_finetune.judging.slices import lost_guards, protected_slices
 from pytest_finetune.judging.statistics.power import (
     MOST_ROWS,
     TOO_CLOSE,

@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 from pytest_finetune import wording
-from pytest_finetune.judging.scores import RuleSpec, Table
+from pytest_finetune.judging.rule import Rule
+from pytest_finetune.judging.scores import Table
 from pytest_finetune.judging.statistics.levels import Levels
 from pytest_finetune.judging.statistics.paired import FEWEST_UNITS, PairedGain
 
@@ -70,7 +71,7 @@ class Contest:
         self.gain: PairedGain = table.against(against, ours)
 
     @property
-    def rule(self) -> RuleSpec:
+    def rule(self) -> Rule:
         """The rule under which the arms meet."""
         return self.table.rule
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune import wording
 from pytest_finetune.judging.advice import after_discard, after_iterate, risks, rows_needed, served_instead
 from pytest_finetune.judging.comparison import BASE, TUNED, Comparison, Contest, Contests
 from pytest_finetune.judging.evidence import NextChange
-from pytest_finetune.judging.guards import lost_guards
-from pytest_finetune.judging.scores import RuleSpec, Scores, Table, missing, rules_sha256, tabulate
+from pytest_finetune.judging.rule import Rule, rules_sha256
+from pytest_finetune.judging.scores import Scores, Table, missing, tabulate
+from pytest_finetune.judging.slices import lost_guards
 from pytest_finetune.judging.statistics.plan import Plan
 from pytest_finetune.judging.statistics.power import discordance_after
 from pytest_finetune.judging.thresholds import RuleVerdict, judge_rule
@@ -34,7 +36,7 @@ class Case:
     decided. `drift` changes no verdict; what it shows is a risk.
     """
 
-    rules: tuple[RuleSpec, ...]
+    rules: tuple[Rule, ...]
     scores: Mapping[str, Scores]
     defaults: DecisionDefaults
     looks: int = 1
@@ -52,7 +54,7 @@ class Case:
         return tuple(arm for arm in self.arms if arm not in {BASE, TUNED, *self.shown})
 
     @property
-    def primaries(self) -> tuple[RuleSpec, ...]:
+    def primaries(self) -> tuple[Rule, ...]:
         """The rules marked as primary; a decision needs exactly one."""
         return tuple(rule for rule in self.rules if rule.primary)
 
@@ -167,6 +169,32 @@ def judge(case: Case, name: str) -> RuleVerdict:
     return _rule_verdict(case, rule, lacking, tables, contests)
 
 
+def pairs_of(case: Case) -> Iterator[dict[str, Any]]:
+    """Yield each pair without the tuned arm: the first's gain over the second; rules that do not pair rows have none.
+
+    Nothing here decides: no alpha is spent on it and no verdict follows.
+    """
+    for rule in case.rules:
+        scores = case.scores.get(rule.name)
+        if scores is None or not rule.paired or any(missing(rule, scores, tuple(scores.arms))):
+            continue
+        table = tabulate(rule, scores)
+        levels = rule.levels(case.defaults, case.looks)
+        others = [arm for arm in sorted(table.arms) if arm != TUNED]
+        for against, arm in combinations(others, 2):
+            met = Contest(table, against, 0.0, levels, ours=arm).comparison
+            yield {
+                "rule": rule.name,
+                "arm": arm,
+                "against": against,
+                "gain": met.gain,
+                "interval": list(met.interval),
+                "p_value": met.p_value,
+                "fixed": len(met.fixed),
+                "broken": len(met.broken),
+            }
+
+
 def _decided(
     case: Case, contests: Mapping[str, Contests], verdicts: Sequence[RuleVerdict], so_far: Decision
 ) -> Decision:
@@ -264,7 +292,7 @@ def _count(case: Case, name: str) -> int:
     return sum(rule.name == name for rule in case.rules)
 
 
-def _missing(case: Case, rule: RuleSpec) -> Iterator[str]:
+def _missing(case: Case, rule: Rule) -> Iterator[str]:
     arms = (BASE, TUNED, *case.opponents, *case.shown) if rule.primary else (BASE, TUNED)
     return missing(rule, case.scores.get(rule.name), arms)
 
@@ -286,7 +314,7 @@ def _contests(case: Case, table: Table) -> Contests:
 
 def _rule_verdict(
     case: Case,
-    rule: RuleSpec,
+    rule: Rule,
     lacking: Sequence[str],
     tables: Mapping[str, Table],
     contests: Mapping[str, Contests],

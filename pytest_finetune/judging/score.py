@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_finetune import wording
-from pytest_finetune.judging.scores import RuleSpec, Scores, missing, tabulate
+from pytest_finetune.judging.rule import Rule
+from pytest_finetune.judging.scores import Scores, missing, tabulate
 from pytest_finetune.judging.statistics.levels import Levels
 from pytest_finetune.judging.statistics.paired import PairedGain
 from pytest_finetune.judging.statistics.sample import Interval, Sample
@@ -144,7 +145,7 @@ class Score:
         )
 
 
-def score_of(spec: RuleSpec, scores: Scores, arm: str, defaults: DecisionDefaults, look: int = 1) -> Score:
+def score_of(spec: Rule, scores: Scores, arm: str, defaults: DecisionDefaults, look: int = 1) -> Score:
     """Return an arm's score under a rule; ValueError says what is missing when there is none."""
     for problem in missing(spec, scores, [arm]):
         raise ValueError(problem)

@@ -1,85 +1,15 @@
-"""Rules and their scores: what a rule demands, what each arm scored on each row, and which rows count."""
+"""Scores under a rule: what each arm scored on each row, which rows count, and what forbids to judge them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from pytest_finetune import wording
-from pytest_finetune.judging.statistics.levels import Levels
+from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.statistics.paired import PairedGain
 from pytest_finetune.judging.statistics.sample import Sample
-
-if TYPE_CHECKING:
-    from pytest_finetune.experiment import DecisionDefaults
-
-_THRESHOLDS = ("min_rate", "min_rate_bound", "min_gain", "max_loss")
-
-
-@dataclass(frozen=True, slots=True)
-class RuleSpec:
-    """What one rule demands, as written in its marker; `sha256` is the digest of the rule's own text."""
-
-    name: str
-    primary: bool = False
-    min_rate: float | None = None
-    min_rate_bound: float | None = None
-    min_gain: float | None = None
-    max_loss: float | None = None
-    confidence: float | None = None
-    suite: str | None = None
-    cluster: str | None = None
-    slice: str | None = None
-    protected: tuple[str, ...] = ()
-    corpus: bool = False
-    invariant_to: tuple[str, ...] = ()
-    sha256: str = ""
-    changed_after_look: bool = False
-
-    def __post_init__(self) -> None:
-        for key in _THRESHOLDS:
-            value = getattr(self, key)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"rule {self.name!r}: {key}={value!r} is not a share between 0 and 1")
-        if self.confidence is not None and not 0.5 < self.confidence < 1:
-            raise ValueError(
-                f"rule {self.name!r}: confidence={self.confidence!r} does not lie between 0.5 and 1"
-            )
-
-    @property
-    def guard(self) -> bool:
-        """Whether the rule also fails where the tuned arm is demonstrably worse than the base."""
-        return not (self.primary or self.corpus) and (
-            self.max_loss is not None or not any(demand is not None for demand in _demands(self))
-        )
-
-    @property
-    def paired(self) -> bool:
-        """Whether what the rule gives on a row tells which arm is better on it."""
-        return not (self.corpus or self.invariant_to)
-
-    def levels(self, defaults: DecisionDefaults, look: int) -> Levels:
-        """Return the error levels of this rule at a look; its own confidence wins."""
-        return Levels(self.confidence or defaults.confidence, look, defaults.spend)
-
-
-def rules_sha256(rules: Sequence[RuleSpec]) -> str:
-    """Digest all rules, with their texts and thresholds; their order does not matter."""
-    facts = sorted(
-        json.dumps(
-            [rule.name, rule.sha256, rule.primary, rule.suite, rule.cluster, rule.confidence, *_demands(rule)]
-        )
-        for rule in rules
-    )
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _demands(rule: RuleSpec) -> list[float | None]:
-    return [getattr(rule, key) for key in _THRESHOLDS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +36,7 @@ class Scores:
 class Table:
     """The rows that count for one rule: those that no arm skipped."""
 
-    rule: RuleSpec
+    rule: Rule
     rows: tuple[str, ...]
     arms: Mapping[str, tuple[float, ...]]
     groups: tuple[str | None, ...] | None
@@ -143,7 +73,7 @@ class Table:
         return tuple(row for row, score in zip(self.rows, self.arms[arm], strict=True) if score < 1)
 
 
-def tabulate(rule: RuleSpec, scores: Scores) -> Table:
+def tabulate(rule: Rule, scores: Scores) -> Table:
     """Drop the rows that every arm skipped; call `missing` first, which finds what forbids this."""
     kept = _counted(scores)
     counted = set(kept)
@@ -167,7 +97,7 @@ def _counted_slices(scores: Scores, kept: Sequence[int]) -> dict[str, tuple[str,
     return {name: tuple(row for row in given if row in rows) for name, given in scores.slices.items()}
 
 
-def missing(rule: RuleSpec, scores: Scores | None, arms: Sequence[str]) -> Iterator[str]:
+def missing(rule: Rule, scores: Scores | None, arms: Sequence[str]) -> Iterator[str]:
     """Yield what forbids a decision about a rule: each a sentence that says what is missing."""
     name = repr(rule.name)
     if scores is None or not scores.executed:
@@ -185,7 +115,7 @@ def missing(rule: RuleSpec, scores: Scores | None, arms: Sequence[str]) -> Itera
     yield from _unusable_rows(rule, scores)
 
 
-def _unusable_rows(rule: RuleSpec, scores: Scores) -> Iterator[str]:
+def _unusable_rows(rule: Rule, scores: Scores) -> Iterator[str]:
     name = repr(rule.name)
     columns = [*scores.arms.values(), *scores.noise, *([scores.groups] if scores.groups else [])]
     if any(len(column) != len(scores.rows) for column in columns):
@@ -215,7 +145,7 @@ def _unusable_rows(rule: RuleSpec, scores: Scores) -> Iterator[str]:
         yield from _slice_problems(rule, slices)
 
 
-def _slice_problems(rule: RuleSpec, slices: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _slice_problems(rule: Rule, slices: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Yield what forbids a decision: no row is in any slice, or none is in a protected one."""
     if not any(slices.values()):
         yield f"rule {rule.name!r} is sliced by {rule.slice!r}, which no counted row has"

@@ -1,17 +1,17 @@
-"""A rule on parts of the held-out rows: its rate on each slice, and slices on which the tuned arm may not lose."""
+"""A rule on parts of the held-out rows, and all on which the tuned arm may not lose: guards, protected slices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune import wording
-from pytest_finetune.judging.comparison import BASE, TUNED, Contest
+from pytest_finetune.judging.comparison import BASE, TUNED, Contest, Contests
+from pytest_finetune.judging.statistics.levels import holm
 from pytest_finetune.judging.statistics.sample import Sample
 
 if TYPE_CHECKING:
-    from pytest_finetune.data.rows import Row
     from pytest_finetune.judging.scores import Table
     from pytest_finetune.judging.statistics.levels import Levels
 
@@ -79,22 +79,6 @@ class Slice:
         return "beats" if self.contest.demonstrated else "not worse"
 
 
-def members(rows: Sequence[Row], by: str) -> dict[str, list[str]]:
-    """Return the row ids of each slice: by `tags`, by `group`, or by any further field of the rows."""
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        for name in dict.fromkeys(_names(row, by)):
-            found.setdefault(name, []).append(row.id)
-    return dict(sorted(found.items()))
-
-
-def _names(row: Row, by: str) -> Iterator[str]:
-    value = row.tags if by == "tags" else row.group if by == "group" else row.raw.get(by)
-    for part in value if isinstance(value, (list, tuple)) else (value,):
-        if isinstance(part, (str, int, float)) and str(part):
-            yield str(part).lower() if isinstance(part, bool) else str(part)
-
-
 def sliced(table: Table, levels: Levels) -> tuple[Slice, ...]:
     """Return a rule's slices: the protected ones first, then the largest; at most fifty that are not protected."""
     protected = table.rule.protected
@@ -110,6 +94,32 @@ def sliced(table: Table, levels: Levels) -> tuple[Slice, ...]:
 def protected_slices(table: Table, levels: Levels) -> tuple[Slice, ...]:
     """Return the slices on which the tuned arm may not lose."""
     return tuple(one for one in sliced(table, levels) if one.protected) if table.rule.protected else ()
+
+
+class Guard(NamedTuple):
+    """One thing that is guarded: its name, the contest with the base, and the sentence that tells it."""
+
+    name: str
+    contest: Contest
+    sentence: str
+
+
+def guards(contests: Mapping[str, Contests]) -> Iterator[Guard]:
+    """Yield guard rules and protected slices that have rows enough to show a loss."""
+    for name, many in contests.items():
+        base = many[BASE]
+        if base.rule.guard and base.many:
+            yield Guard(name, base, base.comparison.sentence)
+        for part in protected_slices(base.table, base.levels):
+            if part.seen:
+                yield Guard(f"{name} on {part.name!r}", part.contest, f"{name}, {part.sentence}")
+
+
+def lost_guards(contests: Mapping[str, Contests]) -> list[Guard]:
+    """Return what is demonstrably lost after Holm's correction over everything that is guarded: for discards only."""
+    every = list(guards(contests))
+    lost = holm([one.contest.p_worse for one in every], [one.contest.levels.brake for one in every])
+    return [one for one, worse in zip(every, lost, strict=True) if worse]
 
 
 def _count(sample: Sample) -> float:

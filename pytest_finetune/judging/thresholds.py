@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from pytest_finetune import wording
 from pytest_finetune.judging.comparison import BASE, TUNED, Contest
-from pytest_finetune.judging.scores import RuleSpec, Table
+from pytest_finetune.judging.rule import Rule
+from pytest_finetune.judging.scores import Table
 from pytest_finetune.judging.slices import protected_slices
 from pytest_finetune.judging.statistics.dirichlet import atoms, mean_cdf
 from pytest_finetune.judging.statistics.levels import Levels
@@ -132,7 +133,7 @@ def _loss(base: Contest, allowed: float, levels: Levels) -> Check:
     return Check(holds, sentence)
 
 
-def _guard(rule: RuleSpec, base: Contest, levels: Levels) -> Check:
+def _guard(rule: Rule, base: Contest, levels: Levels) -> Check:
     """Refuse a demonstrated loss, and say how large a loss might still have gone unseen."""
     comparison = base.comparison
     fixed, broken = len(comparison.fixed), len(comparison.broken)

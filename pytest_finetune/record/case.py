@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.experiment import DecisionDefaults
 from pytest_finetune.judging import score
 from pytest_finetune.judging.decision import Case, judge
 from pytest_finetune.judging.drift import Drift
-from pytest_finetune.judging.scores import RuleSpec, Scores, tabulate
+from pytest_finetune.judging.rule import Rule
+from pytest_finetune.judging.scores import Scores, tabulate
 from pytest_finetune.judging.slices import sliced
 
 if TYPE_CHECKING:
-    from pytest_finetune.judging.decision import Case
-    from pytest_finetune.judging.drift import Drift
     from pytest_finetune.judging.score import Score
-    from pytest_finetune.judging.scores import RuleSpec, Scores
     from pytest_finetune.judging.thresholds import RuleVerdict
 
-_RAN: Final = frozenset({"passed", "failed", "undecided"})
 
-
-def rule_specs(tree: Mapping[str, Any]) -> tuple[RuleSpec, ...]:
+def rules_in(tree: Mapping[str, Any]) -> tuple[Rule, ...]:
     """Return the rules of an experiment by name, whether they ran or not.
 
     By name, as they stand in the file: a record that was read back decides in the same words.
     """
-    return tuple(
-        RuleSpec(
-            name=name,
-            primary=facts["primary"],
-            min_rate=facts["min_rate"],
-            min_rate_bound=facts["min_rate_bound"],
-            min_gain=facts["min_gain"],
-            max_loss=facts["max_loss"],
-            confidence=facts["confidence"],
-            suite=facts["suite"],
-            cluster=facts.get("cluster"),
-            slice=facts.get("slice"),
-            protected=tuple(facts.get("protected") or ()),
-            corpus=facts.get("corpus", False),
-            invariant_to=tuple(facts.get("invariant_to") or ()),
-            sha256=facts["sha256"],
-            changed_after_look=facts.get("changed_after_look", False),
-        )
-        for name, facts in sorted(tree.get("rules", {}).items())
-    )
+    return tuple(Rule.of_json(name, facts) for name, facts in sorted(tree.get("rules", {}).items()))
 
 
 def scores_of(tree: Mapping[str, Any], name: str) -> Scores:
@@ -97,7 +74,7 @@ def defaults_of(tree: Mapping[str, Any]) -> DecisionDefaults:
 
 def case_of(tree: Mapping[str, Any], only: str | None = None) -> Case:
     """Return everything that the decision rests on; `only` the scores of one rule, where that one alone is judged."""
-    rules = rule_specs(tree)
+    rules = rules_in(tree)
     arms, planned = tree.get("arms", {}), tree.get("planned_arms", {})
     digests = [arms.get(arm, {}).get("answers_sha256") for arm in ("baseline", "tuned")]
     return Case(
@@ -133,14 +110,14 @@ def problems_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
 
 def score_of(tree: Mapping[str, Any], rule: str, arm: str) -> Score:
     """Return an arm's score under a rule that ran; ValueError says what is missing when it has none."""
-    spec = next(spec for spec in rule_specs(tree) if spec.name == rule)
+    spec = next(spec for spec in rules_in(tree) if spec.name == rule)
     look = tree.get("looks", {}).get("k", 1)
     return score.score_of(spec, scores_of(tree, rule), arm, defaults_of(tree), look)
 
 
 def slices_of(tree: Mapping[str, Any], rule: str) -> dict[str, dict[str, Any]]:
     """Return, for each arm, a rule's slices in the record's form; empty where the rule is not sliced."""
-    spec = next(spec for spec in rule_specs(tree) if spec.name == rule)
+    spec = next(spec for spec in rules_in(tree) if spec.name == rule)
     if spec.slice is None:
         return {}
     table = tabulate(spec, scores_of(tree, rule))
@@ -151,20 +128,3 @@ def slices_of(tree: Mapping[str, Any], rule: str) -> dict[str, dict[str, Any]]:
 def judged_rule(tree: Mapping[str, Any], name: str) -> RuleVerdict:
     """Judge one rule by its own thresholds."""
     return judge(case_of(tree, only=name), name)
-
-
-def labels_of(
-    tree: Mapping[str, Any], field: str | None, answers: Sequence[Mapping[str, Any]]
-) -> list[str | None]:
-    """Return the label in each answer; None where it has none."""
-    import json
-
-    found: list[str | None] = []
-    for answer in answers:
-        try:
-            value = json.loads(answer["response"])
-        except ValueError:
-            value = None
-        label = value.get(field) if isinstance(value, dict) and field else None
-        found.append(label if isinstance(label, str) else None)
-    return found

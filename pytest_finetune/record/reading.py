@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pytest_finetune.judging.rule import is_guard
+
 Json = Mapping[str, Any]
 
 # From the outside in: what an adapter is held against, then the adapter itself.
@@ -124,12 +126,6 @@ def is_opponent(experiment: Json, arm: str) -> bool:
     """Tell whether an adapter is kept only when it beats this arm; without a plan on record, base and prompt are."""
     plan = part(experiment, "planned_arms", arm)
     return bool(plan.get("opponent")) if plan else arm in ("baseline", "prompted")
-
-
-def is_guard(rule: Json) -> bool:
-    """Tell whether a rule has no threshold of its own: it only must not get worse."""
-    thresholds = ("min_rate", "min_rate_bound", "min_gain", "max_loss")
-    return bool(rule) and not rule.get("primary") and all(rule.get(key) is None for key in thresholds)
 
 
 def confidence(experiment: Json, rule: Json) -> float | None:

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from pytest_finetune.judging.rule import RuleBroken
+
 Rule = TypeVar("Rule", bound=Callable[..., None])
 
 SHOWN = 60
@@ -38,8 +40,6 @@ def _place(function: Callable[..., None]) -> None:
 
 def broken(message: str) -> Exception:
     """Return what a rule raises that cannot judge anything: an error of the rule, never a failed row."""
-    from pytest_finetune.suite.rules.broken_rules import RuleBroken
-
     return RuleBroken(message)
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import enum
-import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import pytest
 
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.suite.rules.rule_arguments import KNOWN, mistakes
+from pytest_finetune.judging.rule import signature
 
 
 class Stage(enum.IntEnum):
@@ -41,9 +39,7 @@ MARKERS: Final = {
     "oom_fit": (Stage.FIT, "oom_fit: checks that the training fits the card; loads no weights"),
     "eval_rule": (
         Stage.RULES,
-        "eval_rule(*, primary=False, min_rate=None, min_rate_bound=None, min_gain=None, max_loss=None, "
-        "confidence=None, suite=None, cluster=None, slice=None, protected=None, corpus=False, "
-        "invariant_to=None, direction=None, name=None): "
+        f"{signature()}: "
         "one rule of the evaluation, run on every held-out row and every arm; takes `response`, or `responses`",
     ),
     "decision_rule": (Stage.DECISION, "decision_rule: judges the adapter by `decision`, after all rules"),
@@ -93,32 +89,6 @@ class ExperimentRef(NamedTuple):
         return f"{stem}[{changed}]" if changed else stem
 
 
-@dataclass(frozen=True, slots=True)
-class RuleMark:
-    """The checked arguments of one `eval_rule` marker."""
-
-    name: str
-    primary: bool = False
-    min_rate: float | None = None
-    min_rate_bound: float | None = None
-    min_gain: float | None = None
-    max_loss: float | None = None
-    confidence: float | None = None
-    suite: str | None = None
-    cluster: str | None = None
-    slice: str | None = None
-    protected: tuple[str, ...] = ()
-    corpus: bool = False
-    invariant_to: tuple[str, ...] = ()
-    direction: str | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def paired(self) -> bool:
-        """Whether the rule gives a score to each row as it stands in the file."""
-        return not (self.corpus or self.invariant_to)
-
-
 def declare(config: pytest.Config) -> None:
     """Register every marker, with its arguments, for ``pytest --markers`` and ``--strict-markers``."""
     for _, line in MARKERS.values():
@@ -142,30 +112,6 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
         else:
             pairs.append((dotted, tuple(value) if isinstance(value, list) else value))
     return pairs
-
-
-def rule_mark(mark: pytest.Mark, default_name: str, parameters: str = "") -> RuleMark:
-    """Check the arguments of an `eval_rule` marker; raise MarkerMistake naming the argument and what is allowed.
-
-    `parameters` is the ``[id]`` of a parametrised rule; it is part of its name.
-    """
-    if mark.args:
-        known = ", ".join(KNOWN)
-        raise MarkerMistake(f"eval_rule takes keyword arguments only, found {mark.args[0]!r}; known: {known}")
-    for mistake in mistakes(mark.kwargs):
-        raise MarkerMistake(mistake)
-    arguments: dict[str, Any] = {}
-    for key, value in mark.kwargs.items():
-        if value is not None:
-            arguments[key] = tuple(value) if isinstance(value, list) else value
-    given = arguments.pop("name", None)
-    name = f"{given}{parameters}" if given else default_name
-    return RuleMark(name=name, arguments=dict(mark.kwargs), **arguments)
-
-
-def mark_of(item: pytest.Item, name: str) -> pytest.Mark | None:
-    """Return the closest marker of that name."""
-    return item.get_closest_marker(name)
 
 
 def stage_of(item: pytest.Item) -> Stage | None:
@@ -194,8 +140,3 @@ def our_fixtures(item: pytest.Item) -> frozenset[str]:
 def is_ours(definition: Any) -> bool:
     """Tell whether a fixture definition is this plugin's."""
     return getattr(definition.func, "__module__", "") == "pytest_finetune.fixtures"
-
-
-def signature(function: Any) -> list[str]:
-    """Return the names of the function's own parameters."""
-    return list(inspect.signature(function).parameters)

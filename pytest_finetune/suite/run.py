@@ -11,7 +11,7 @@ from pytest_finetune.answering.arm_plans import TUNED, planned, unconstrained
 from pytest_finetune.data.charter import Charter
 from pytest_finetune.suite.evidence import Fact, grow, remember
 from pytest_finetune.suite.markers import ExperimentRef, Stage
-from pytest_finetune.suite.rules.per_row import PerRow
+from pytest_finetune.suite.rules.calling import PerRow
 from pytest_finetune.suite.steps import (
     answering,
     arm_views,

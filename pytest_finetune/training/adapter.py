@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from pytest_finetune.experiment import Experiment
 from pytest_finetune.training.artifact import ADAPTER, ADAPTER_CONFIG
 from pytest_finetune.training.request import TrainingError
-from pytest_finetune.yamlfile import nearest
+from pytest_finetune.wording import nearest
 
 WEIGHTS: Final = ADAPTER
 CONFIG: Final = ADAPTER_CONFIG

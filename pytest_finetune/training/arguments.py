@@ -20,7 +20,7 @@ from pytest_finetune.experiment import Experiment
 from pytest_finetune.experiment.launcher import share_of
 from pytest_finetune.training.model import compute_dtype
 from pytest_finetune.training.request import TrainingError
-from pytest_finetune.yamlfile import nearest
+from pytest_finetune.wording import nearest
 
 _NAMED: Final[Mapping[str, type[enum.Enum]]] = {"optim": OptimizerNames, "lr_scheduler_type": SchedulerType}
 

@@ -19,7 +19,7 @@ from pytest_finetune.bundle.card import model_card
 from pytest_finetune.bundle.format import MANIFEST, describe
 from pytest_finetune.bundle.statement import STATEMENT, statement, statement_json
 from pytest_finetune.bundle.verify.recompute import contradictions, decision_of
-from pytest_finetune.judging.pairs import pairs_of
+from pytest_finetune.judging.decision import pairs_of
 from pytest_finetune.record.case import case_of
 from pytest_finetune.record.views.note import decision_note
 from pytest_finetune.record.views.page.document import summary_html

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from pytest_finetune.experiment import DecisionDefaults
 from pytest_finetune.judging.decision import Case, Decision, decide
-from pytest_finetune.judging.scores import RuleSpec, Scores, rules_sha256
+from pytest_finetune.judging.rule import Rule, rules_sha256
+from pytest_finetune.judging.scores import Scores
 from pytest_finetune.judging.statistics.power import chance_to_beat, chance_to_exclude
 
 Column = Sequence[float | None]
-PRIMARY = RuleSpec("priority", primary=True, min_gain=0.1)
+PRIMARY = Rule("priority", primary=True, min_gain=0.1)
 
 
 def passing(n: int, *ranges: tuple[int, int]) -> list[float]:
@@ -35,7 +36,7 @@ def scores(
 
 
 def judged(
-    *judgements: tuple[RuleSpec, Scores],
+    *judgements: tuple[Rule, Scores],
     defaults: DecisionDefaults | None = None,
     looks: int = 1,
     answers_differ: bool | None = True,
@@ -141,14 +142,14 @@ def test_a_gain_over_the_prompt_has_a_margin_of_its_own() -> None:
 
 
 def test_the_primary_rule_asks_for_the_default_gain_unless_it_says_more() -> None:
-    plain = RuleSpec("priority", primary=True)
+    plain = Rule("priority", primary=True)
     assert judged((plain, paired(8, 0, 92))).keep
     assert not judged((PRIMARY, paired(8, 0, 92))).keep
     assert not judged((plain, paired(8, 0, 92)), defaults=DecisionDefaults(min_gain=0.09)).keep
 
 
 def test_a_failing_threshold_of_any_rule_forbids_keep() -> None:
-    strict = RuleSpec("strict_json", min_rate=0.95)
+    strict = Rule("strict_json", min_rate=0.95)
     ninety_four = judged((PRIMARY, paired(40, 0, 60)), (strict, paired(94, 0, 0, "strict_json")))
     assert ninety_four.keep
     few = scores("strict_json", passing(100), passing(100, (0, 94)))
@@ -162,15 +163,15 @@ def test_a_failing_threshold_of_any_rule_forbids_keep() -> None:
 
 def test_a_rate_bound_asks_for_more_than_the_rate() -> None:
     arms = scores("strict_json", passing(100), passing(100, (0, 97)))
-    held = judged((PRIMARY, paired(40, 0, 60)), (RuleSpec("strict_json", min_rate_bound=0.9), arms))
-    short = judged((PRIMARY, paired(40, 0, 60)), (RuleSpec("strict_json", min_rate_bound=0.95), arms))
+    held = judged((PRIMARY, paired(40, 0, 60)), (Rule("strict_json", min_rate_bound=0.9), arms))
+    short = judged((PRIMARY, paired(40, 0, 60)), (Rule("strict_json", min_rate_bound=0.95), arms))
     assert held.keep
     assert not short.keep
     assert "a rate of 95.0% is not demonstrated (lower bound 91.5% at alpha 0.025" in short.reasons[0]
 
 
 def test_a_loss_that_cannot_be_excluded_forbids_keep_and_says_how_many_rows_it_takes() -> None:
-    rule = RuleSpec("polite", max_loss=0.1)
+    rule = Rule("polite", max_loss=0.1)
     open_ = judged((PRIMARY, paired(40, 0, 60)), (rule, paired(0, 0, 35, "polite")))
     held = judged((PRIMARY, paired(40, 0, 60)), (rule, paired(0, 0, 36, "polite")))
     assert not open_.keep
@@ -179,13 +180,13 @@ def test_a_loss_that_cannot_be_excluded_forbids_keep_and_says_how_many_rows_it_t
 
 
 def test_a_gain_that_a_second_rule_asks_for_must_be_shown_too() -> None:
-    rule = RuleSpec("strict_json", min_gain=0.05)
+    rule = Rule("strict_json", min_gain=0.05)
     assert judged((PRIMARY, paired(40, 0, 60)), (rule, paired(10, 0, 90, "strict_json"))).keep
     assert not judged((PRIMARY, paired(40, 0, 60)), (rule, paired(5, 0, 45, "strict_json"))).keep
 
 
 def test_a_guard_that_is_lost_blocks_keep_but_discards_only_without_a_gain() -> None:
-    guard, lost = RuleSpec("polite"), paired(2, 20, 78, "polite")
+    guard, lost = Rule("polite"), paired(2, 20, 78, "polite")
     task_learned = judged((PRIMARY, paired(40, 0, 60)), (guard, lost))
     nothing_learned = judged((PRIMARY, paired(9, 4, 40)), (guard, lost))
     assert task_learned.verdict == "iterate"
@@ -198,22 +199,22 @@ def test_a_guard_that_is_lost_blocks_keep_but_discards_only_without_a_gain() -> 
 
 def test_among_many_guards_one_unlucky_loss_blocks_keep_but_does_not_discard() -> None:
     unlucky = paired(0, 6, 94, "guard0")  # p = .0156: below .025, above .025 / 10
-    quiet = tuple((RuleSpec(f"guard{i}"), paired(1, 1, 98, f"guard{i}")) for i in range(1, 10))
-    decision = judged((PRIMARY, paired(9, 4, 40)), (RuleSpec("guard0"), unlucky), *quiet)
+    quiet = tuple((Rule(f"guard{i}"), paired(1, 1, 98, f"guard{i}")) for i in range(1, 10))
+    decision = judged((PRIMARY, paired(9, 4, 40)), (Rule("guard0"), unlucky), *quiet)
     assert decision.verdict == "iterate"
     assert outcomes(decision)["guard0"] == "failed"
-    assert judged((PRIMARY, paired(9, 4, 40)), (RuleSpec("guard0"), unlucky)).verdict == "discard"
+    assert judged((PRIMARY, paired(9, 4, 40)), (Rule("guard0"), unlucky)).verdict == "discard"
 
 
 def test_a_rule_with_a_rate_of_its_own_is_not_a_guard() -> None:
-    assert not RuleSpec("strict_json", min_rate=0.9).guard
-    assert not RuleSpec("priority", primary=True).guard
-    assert RuleSpec("polite").guard
-    assert RuleSpec("polite", max_loss=0.1).guard
+    assert not Rule("strict_json", min_rate=0.9).guard
+    assert not Rule("priority", primary=True).guard
+    assert Rule("polite").guard
+    assert Rule("polite", max_loss=0.1).guard
 
 
 def test_better_format_and_worse_labels_are_not_kept_and_both_are_named() -> None:
-    strict = RuleSpec("strict_json", min_gain=0.1)
+    strict = Rule("strict_json", min_gain=0.1)
     decision = judged((PRIMARY, paired(2, 12, 46)), (strict, paired(50, 0, 10, "strict_json")))
     assert decision.verdict == "discard"
     told = "\n".join(reason for verdict in decision.rules for reason in verdict.reasons)
@@ -222,7 +223,7 @@ def test_better_format_and_worse_labels_are_not_kept_and_both_are_named() -> Non
 
 
 def test_a_great_gain_on_the_rows_of_one_group_is_not_kept() -> None:
-    rule = RuleSpec("priority", primary=True, min_gain=0.1, cluster="group")
+    rule = Rule("priority", primary=True, min_gain=0.1, cluster="group")
     groups = tuple(["customer-1"] * 40 + [f"customer-{i}" for i in range(2, 22)])
     one = paired(40, 0, 20)
     clustered = Scores("priority", one.rows, groups, one.arms)
@@ -233,7 +234,7 @@ def test_a_great_gain_on_the_rows_of_one_group_is_not_kept() -> None:
 
 
 def test_the_same_gain_spread_over_many_groups_is_kept() -> None:
-    rule = RuleSpec("priority", primary=True, min_gain=0.1, cluster="group")
+    rule = Rule("priority", primary=True, min_gain=0.1, cluster="group")
     one = paired(40, 0, 20)
     spread = Scores("priority", one.rows, tuple(f"customer-{i % 20}" for i in range(60)), one.arms)
     assert judged((rule, spread)).keep
@@ -264,7 +265,7 @@ def test_noisy_rows_are_shown_and_never_counted_as_fixed() -> None:
 
 def test_graded_rules_are_decided_with_the_bound_and_show_the_sign_flip_beside() -> None:
     small_gains = scores("priority", [0.5] * 19 + [1.0], [0.56] * 19 + [0.0])
-    decision = judged((RuleSpec("priority", primary=True, min_gain=0.0), small_gains))
+    decision = judged((Rule("priority", primary=True, min_gain=0.0), small_gains))
     assert not decision.keep
     comparison = decision.comparisons[0]
     assert comparison.sign_flip_p is not None
@@ -302,7 +303,7 @@ def test_later_looks_ask_for_more_and_brakes_do_not_wear_out() -> None:
 
 
 def test_a_rules_own_confidence_replaces_the_default() -> None:
-    careful = RuleSpec("priority", primary=True, min_gain=0.1, confidence=0.99)
+    careful = Rule("priority", primary=True, min_gain=0.1, confidence=0.99)
     assert judged((PRIMARY, paired(6, 0, 40))).keep
     decision = judged((careful, paired(6, 0, 40)))
     assert decision.verdict == "iterate"
@@ -328,7 +329,7 @@ def test_the_verdict_never_gets_worse_when_a_row_gets_better(
     order = ["discard", "iterate", "keep"]
     better = (fixed + 1, broken, same - 1) if tie_to_fixed else (fixed, broken - 1, same + 1)
     before, after = (
-        judged((RuleSpec("priority", primary=True), paired(*counts)), looks=look)
+        judged((Rule("priority", primary=True), paired(*counts)), looks=look)
         for counts in ((fixed, broken, same), better)
     )
     assert order.index(after.verdict) >= order.index(before.verdict)
@@ -351,8 +352,8 @@ def test_any_scores_get_one_verdict_that_contradicts_nothing(
         {"baseline": base, "tuned": tuned, "prompted": prompted},
         noise=(rerun,) if noisy else (),
     )
-    rule = RuleSpec("priority", primary=True, min_gain=margin, cluster="group" if clustered else None)
-    guard = RuleSpec("polite", max_loss=0.3, cluster=rule.cluster)
+    rule = Rule("priority", primary=True, min_gain=margin, cluster="group" if clustered else None)
+    guard = Rule("polite", max_loss=0.3, cluster=rule.cluster)
     decision = judged((rule, given_scores), (guard, replace(given_scores, name="polite")), looks=look)
     assert decision.verdict in {"keep", "iterate", "discard"}
     assert decision.keep is (decision.verdict == "keep")
@@ -386,7 +387,7 @@ def test_ten_thousand_rows_under_ten_rules_are_decided_quickly() -> None:
 
     n = 10_000
     base, tuned = passing(n, (0, 6000)), passing(n, (200, 6900))
-    rules = tuple(RuleSpec(f"rule{i}", primary=i == 0) for i in range(10))
+    rules = tuple(Rule(f"rule{i}", primary=i == 0) for i in range(10))
     judgements = [(rule, scores(rule.name, base, tuned, base)) for rule in rules]
     started = process_time()
     decision = judged(*judgements)
@@ -395,16 +396,16 @@ def test_ten_thousand_rows_under_ten_rules_are_decided_quickly() -> None:
 
 
 def test_rules_have_one_digest_whatever_their_order_and_another_for_any_change() -> None:
-    one, two = RuleSpec("a", primary=True, sha256="1"), RuleSpec("b", min_rate=0.9, sha256="2")
+    one, two = Rule("a", primary=True, sha256="1"), Rule("b", min_rate=0.9, sha256="2")
     digest = rules_sha256([one, two])
     assert rules_sha256([two, one]) == digest
     assert rules_sha256([one]) != digest
     for changed in (
-        RuleSpec("b", min_rate=0.91, sha256="2"),
-        RuleSpec("b", min_rate=0.9, sha256="3"),
-        RuleSpec("b", min_rate=0.9, sha256="2", suite="general"),
-        RuleSpec("b", min_rate=0.9, sha256="2", cluster="group"),
-        RuleSpec("b", min_rate=0.9, sha256="2", confidence=0.9),
+        Rule("b", min_rate=0.91, sha256="2"),
+        Rule("b", min_rate=0.9, sha256="3"),
+        Rule("b", min_rate=0.9, sha256="2", suite="general"),
+        Rule("b", min_rate=0.9, sha256="2", cluster="group"),
+        Rule("b", min_rate=0.9, sha256="2", confidence=0.9),
     ):
         assert rules_sha256([one, changed]) != digest
 
@@ -412,6 +413,6 @@ def test_rules_have_one_digest_whatever_their_order_and_another_for_any_change()
 @pytest.mark.parametrize("threshold", ["min_rate", "min_rate_bound", "min_gain", "max_loss"])
 def test_a_threshold_that_is_no_share_is_refused(threshold: str) -> None:
     with pytest.raises(ValueError, match=rf"rule 'x': {threshold}=95 is not a share between 0 and 1"):
-        RuleSpec("x", **{threshold: 95})  # type: ignore[arg-type]
+        Rule("x", **{threshold: 95})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"rule 'x': confidence=0.5 does not lie between 0.5 and 1"):
-        RuleSpec("x", confidence=0.5)
+        Rule("x", confidence=0.5)

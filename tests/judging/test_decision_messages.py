@@ -13,11 +13,12 @@ from pytest_finetune import wording
 from pytest_finetune.experiment import DecisionDefaults
 from pytest_finetune.judging.decision import Case, Decision, decide
 from pytest_finetune.judging.evidence import NextChange
+from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.score import Score, score_of
-from pytest_finetune.judging.scores import RuleSpec, Scores
+from pytest_finetune.judging.scores import Scores
 from pytest_finetune.judging.thresholds import RuleVerdict
 
-PRIMARY = RuleSpec("priority", primary=True, min_gain=0.1)
+PRIMARY = Rule("priority", primary=True, min_gain=0.1)
 DEFAULTS = DecisionDefaults()
 
 
@@ -28,7 +29,7 @@ def paired(fixed: int, broken: int, same: int, name: str = "priority") -> Scores
     return Scores(name, tuple(f"r{i}" for i in range(n)), arms={"baseline": base, "tuned": tuned})
 
 
-def case(given: Scores, *guards: tuple[RuleSpec, Scores], rule: RuleSpec = PRIMARY, looks: int = 1) -> Case:
+def case(given: Scores, *guards: tuple[Rule, Scores], rule: Rule = PRIMARY, looks: int = 1) -> Case:
     return Case(
         rules=(rule, *(guard for guard, _ in guards)),
         scores={given.name: given, **{rule.name: scores for rule, scores in guards}},
@@ -40,7 +41,7 @@ def case(given: Scores, *guards: tuple[RuleSpec, Scores], rule: RuleSpec = PRIMA
     )
 
 
-def first_reason(fixed: int, broken: int, same: int, rule: RuleSpec = PRIMARY) -> str:
+def first_reason(fixed: int, broken: int, same: int, rule: Rule = PRIMARY) -> str:
     return decide(case(paired(fixed, broken, same), rule=rule)).reasons[0]
 
 
@@ -60,7 +61,7 @@ def test_no_message_says_that_the_asked_gain_itself_is_demonstrated() -> None:
 
 
 def test_without_an_asked_gain_keep_mentions_none() -> None:
-    reason = first_reason(40, 4, 56, RuleSpec("priority", primary=True, min_gain=0.0))
+    reason = first_reason(40, 4, 56, Rule("priority", primary=True, min_gain=0.0))
     assert reason.startswith(
         "priority: a gain over the base model is demonstrated at alpha 0.025: 96 of 100 rows"
     )
@@ -94,12 +95,12 @@ def test_a_loss_says_so() -> None:
 
 
 def test_keep_lists_what_holds() -> None:
-    decision = decide(case(paired(40, 4, 56), (RuleSpec("polite"), paired(1, 1, 98, "polite"))))
+    decision = decide(case(paired(40, 4, 56), (Rule("polite"), paired(1, 1, 98, "polite"))))
     assert decision.reasons[-1] == "every rule holds: priority, polite"
 
 
 def test_a_guard_prints_the_loss_that_it_could_not_see() -> None:
-    decision = decide(case(paired(40, 4, 56), (RuleSpec("polite"), paired(1, 2, 37, "polite"))))
+    decision = decide(case(paired(40, 4, 56), (Rule("polite"), paired(1, 2, 37, "polite"))))
     assert decision.rules[1].reasons == (
         "guard: not demonstrably worse than the base model (1 fixed, 2 broken, p = 0.5 for a loss); a "
         "loss of up to 15.3 points is not excluded",
@@ -108,7 +109,7 @@ def test_a_guard_prints_the_loss_that_it_could_not_see() -> None:
 
 
 def test_a_lost_guard_says_so() -> None:
-    decision = decide(case(paired(40, 4, 56), (RuleSpec("polite"), paired(0, 9, 31, "polite"))))
+    decision = decide(case(paired(40, 4, 56), (Rule("polite"), paired(0, 9, 31, "polite"))))
     assert decision.reasons[0] == (
         "rule polite fails: guard: demonstrably worse than the base model (0 fixed, 9 broken, p = 0.002 "
         "for a loss)"
@@ -119,7 +120,7 @@ def test_a_lost_guard_says_so() -> None:
 
 
 def test_a_held_rule_says_with_which_numbers() -> None:
-    rule = RuleSpec("strict_json", min_rate=0.95, min_rate_bound=0.9, max_loss=0.05)
+    rule = Rule("strict_json", min_rate=0.95, min_rate_bound=0.9, max_loss=0.05)
     decision = decide(case(paired(40, 4, 56), (rule, paired(90, 0, 10, "strict_json"))))
     assert decision.rules[1].explain() == [
         "rule strict_json: passed",
@@ -134,8 +135,8 @@ def test_a_held_rule_says_with_which_numbers() -> None:
 
 def test_graded_thresholds_speak_of_mean_scores() -> None:
     graded = Scores("tone", tuple("abcdefghij"), arms={"baseline": (0.4,) * 10, "tuned": (0.8,) * 10})
-    held = decide(case(paired(40, 4, 56), (RuleSpec("tone", min_rate=0.8), graded)))
-    missed = decide(case(paired(40, 4, 56), (RuleSpec("tone", min_rate=0.81), graded)))
+    held = decide(case(paired(40, 4, 56), (Rule("tone", min_rate=0.8), graded)))
+    missed = decide(case(paired(40, 4, 56), (Rule("tone", min_rate=0.81), graded)))
     assert held.rules[1].reasons == ("min_rate: the mean score is 0.800, at least 0.8",)
     assert missed.rules[1].reasons == ("min_rate: the mean score is 0.800, below 0.81",)
 
@@ -221,7 +222,7 @@ def test_a_discarded_adapter_is_replaced_by_the_base(counts: tuple[int, int, int
 
 
 def test_a_discard_for_a_guard_asks_for_rows_that_show_it() -> None:
-    decision = decide(case(paired(9, 4, 40), (RuleSpec("polite"), paired(2, 20, 78, "polite"))))
+    decision = decide(case(paired(9, 4, 40), (Rule("polite"), paired(2, 20, 78, "polite"))))
     assert decision.verdict == "discard"
     assert decision.next_change is not None
     assert decision.next_change.change == "add training rows that show what polite checks"
@@ -300,7 +301,7 @@ def test_a_score_counts_and_shows_its_interval() -> None:
 
 def test_a_graded_score_adds_up_its_scores() -> None:
     graded = Scores("tone", ("a", "b"), arms={"tuned": (0.5, 0.75), "baseline": (0.1, 0.2)})
-    tuned = score_of(RuleSpec("tone"), graded, "tuned", DEFAULTS)
+    tuned = score_of(Rule("tone"), graded, "tuned", DEFAULTS)
     assert (tuned.passed, tuned.rate) == (1.25, 0.625)
     assert 0 <= tuned.interval.low < 0.625 < tuned.interval.high <= 1
 

@@ -9,9 +9,10 @@ import pytest
 from pytest_finetune.experiment import DecisionDefaults
 from pytest_finetune.judging.decision import Case, Decision, decide
 from pytest_finetune.judging.evidence import NextChange
-from pytest_finetune.judging.scores import RuleSpec, Scores
+from pytest_finetune.judging.rule import Rule
+from pytest_finetune.judging.scores import Scores
 
-PRIMARY = RuleSpec("priority", primary=True, min_gain=0.1)
+PRIMARY = Rule("priority", primary=True, min_gain=0.1)
 ROWS = 100
 
 

@@ -9,12 +9,13 @@ import pytest
 
 from pytest_finetune.experiment import DecisionDefaults
 from pytest_finetune.judging.decision import Case, Decision, decide, judge
-from pytest_finetune.judging.scores import RuleSpec, Scores
+from pytest_finetune.judging.rule import Rule
+from pytest_finetune.judging.scores import Scores
 
 ROWS = tuple(f"r{i}" for i in range(40))
 WON: Mapping[str, tuple[float | None, ...]] = {"baseline": (0.0,) * 40, "tuned": (1.0,) * 40}
-PRIMARY = RuleSpec("priority", primary=True)
-GUARD = RuleSpec("polite")
+PRIMARY = Rule("priority", primary=True)
+GUARD = Rule("polite")
 
 
 def case(**changes: object) -> Case:
@@ -67,7 +68,7 @@ def test_no_primary_rule() -> None:
 
 def test_two_primary_rules() -> None:
     assert_undecided(
-        decide(case(rules=(PRIMARY, RuleSpec("polite", primary=True)))),
+        decide(case(rules=(PRIMARY, Rule("polite", primary=True)))),
         "2 rules are primary ('priority', 'polite'): keep one of the marks",
     )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pytest_finetune.experiment import DecisionDefaults
-from pytest_finetune.judging.decision import Case
-from pytest_finetune.judging.pairs import pairs_of
-from pytest_finetune.judging.scores import RuleSpec, Scores
+from pytest_finetune.judging.decision import Case, pairs_of
+from pytest_finetune.judging.rule import Rule
+from pytest_finetune.judging.scores import Scores
 
 
-def case(*rules: RuleSpec, executed: bool = True) -> Case:
+def case(*rules: Rule, executed: bool = True) -> Case:
     columns = {"baseline": 10, "champion": 40, "prompted": 30, "tuned": 50}
     rows = tuple(f"r{i}" for i in range(60))
     arms = {arm: tuple(float(i < count) for i in range(60)) for arm, count in columns.items()}
@@ -17,7 +17,7 @@ def case(*rules: RuleSpec, executed: bool = True) -> Case:
 
 
 def test_every_pair_without_the_tuned_arm_is_compared_under_every_rule() -> None:
-    found = list(pairs_of(case(RuleSpec("priority", primary=True), RuleSpec("json"))))
+    found = list(pairs_of(case(Rule("priority", primary=True), Rule("json"))))
     assert [(one["rule"], one["arm"], one["against"]) for one in found] == [
         (rule, *pair)
         for rule in ("priority", "json")
@@ -31,5 +31,5 @@ def test_every_pair_without_the_tuned_arm_is_compared_under_every_rule() -> None
 
 
 def test_a_rule_that_did_not_run_or_judges_whole_files_has_no_pairs() -> None:
-    assert list(pairs_of(case(RuleSpec("priority"), executed=False))) == []
-    assert list(pairs_of(case(RuleSpec("collapse", corpus=True)))) == []
+    assert list(pairs_of(case(Rule("priority"), executed=False))) == []
+    assert list(pairs_of(case(Rule("collapse", corpus=True)))) == []

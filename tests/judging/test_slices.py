@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from pytest_finetune.data.rows import Row
+from pytest_finetune.data.rows import Row, members
 from pytest_finetune.experiment import DecisionDefaults
 from pytest_finetune.judging.decision import Case, Decision, decide
-from pytest_finetune.judging.scores import RuleSpec, Scores, tabulate
-from pytest_finetune.judging.slices import members, sliced
+from pytest_finetune.judging.rule import Rule
+from pytest_finetune.judging.scores import Scores, tabulate
+from pytest_finetune.judging.slices import sliced
 from pytest_finetune.judging.statistics.levels import Levels
 
-RULE = RuleSpec("label", primary=True, min_gain=0.1, slice="tags", protected=("hard",))
+RULE = Rule("label", primary=True, min_gain=0.1, slice="tags", protected=("hard",))
 
 
 def row(number: int, tags: tuple[str, ...] = (), group: str | None = None, **more: Any) -> Row:
@@ -35,7 +36,7 @@ def scored(easy: tuple[int, int, int], hard: tuple[int, int, int]) -> Scores:
     return Scores("label", rows, arms={"baseline": tuple(base), "tuned": tuple(tuned)}, slices=slices)
 
 
-def judged(rule: RuleSpec, scores: Scores) -> Decision:
+def judged(rule: Rule, scores: Scores) -> Decision:
     return decide(
         Case((rule,), {rule.name: scores}, DecisionDefaults(), answers_differ=True, delta_nonzero=True)
     )

@@ -389,3 +389,23 @@ def test_of_several_experiments_each_verdict_carries_its_name(make: Callable[[st
 def test_a_run_that_was_stopped_shows_its_data_before_its_training(make: Callable[[str], Any]) -> None:
     titles = re.findall(r"<h3[^>]*>([^<]*)</h3>", summary_html(*make("gate_closed")))
     assert titles[:4] == ["What stopped the run", "Data", "Training", "Memory"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "badge", "wanted"),
+    [
+        ({"max_loss": 0.02}, "guard", "a loss of more than 2 points excluded"),
+        ({}, "guard", "not demonstrably worse than the base"),
+        ({"corpus": True}, None, "it holds on all answers together"),
+        ({"min_rate": 0.5, "guard": True}, None, "tuned at least 50%"),
+        ({"primary": True}, "primary", "a demonstrated gain over the base"),
+    ],
+)
+def test_a_rule_has_the_badge_of_a_guard_where_the_decision_takes_it_for_one(
+    make: Callable[[str], Any], asked: dict[str, Any], badge: str | None, wanted: str
+) -> None:
+    sample = make("keep")
+    rule = sample.record["experiments"][0]["rules"]["short_reason"]
+    sample.record["experiments"][0]["rules"]["priority"]["primary"] = False
+    rule |= {"guard": False, **asked}
+    assert f"short_reason {badge + ' ' if badge else ''}✓ passed {wanted}" in words(sample)

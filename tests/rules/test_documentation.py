@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest_finetune
 from pytest_finetune import rules
-from pytest_finetune.suite.rules.rule_arguments import KNOWN, mistakes
+from pytest_finetune.judging.rule import ARGUMENTS, mistakes
 
 PAGE = (Path(pytest_finetune.__file__).parents[1] / "docs" / "rules.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -17,8 +17,12 @@ def test_every_ready_rule_stands_on_the_page_and_no_other() -> None:
     assert set(re.findall(r"^\| `(\w+)\(.*\)` \|", PAGE, re.MULTILINE)) == set(rules.__all__)
 
 
-def test_every_argument_of_the_marker_stands_on_the_page() -> None:
-    assert set(re.findall(r"^\| `(\w+)=", PAGE, re.MULTILINE)) == set(KNOWN)
+def test_the_arguments_of_the_marker_stand_on_the_page_as_the_table_has_them() -> None:
+    rows = (
+        f"| `{name}={argument.example}` | {argument.meaning} | {', '.join(argument.fits)} |\n"
+        for name, argument in ARGUMENTS.items()
+    )
+    assert "|---|---|---|\n" + "".join(rows) in PAGE
 
 
 def test_the_rules_of_the_page_can_be_meant() -> None:

@@ -12,7 +12,7 @@ from pytest_finetune import rules
 from pytest_finetune.answering.response import Response
 from pytest_finetune.data.contract import Contract, LabelRules
 from pytest_finetune.data.rows import Row, Rows
-from pytest_finetune.suite.rules.broken_rules import RuleBroken
+from pytest_finetune.judging.rule import RuleBroken
 
 CONTRACT = Contract(
     None,

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pytest_finetune.judging.decision import decide
-from pytest_finetune.judging.pairs import pairs_of
+from pytest_finetune.judging.decision import decide, pairs_of
 from pytest_finetune.record.case import case_of, drift_of, score_of, slices_of
 from pytest_finetune.record.wording import one_line
 

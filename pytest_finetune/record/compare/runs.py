@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from pytest_finetune.judging.rule import RECORDED
 from pytest_finetune.record import changes, reading
 from pytest_finetune.record.compare.rows import changed_answers, changed_outcomes, held_out
 from pytest_finetune.record.compare.stored_run import StoredRun
@@ -15,10 +16,6 @@ Pairs = dict[str, list[Any]]
 _HARDWARE: Final = ("name", "device", "driver", "runtime", "total_bytes")
 _PROFILE: Final = ("rows", "groups", "distinct_questions", "distinct_answers", "labels", "tags")
 _TOKENS: Final = ("p50", "p95", "max", "truncated")
-_ARGUMENTS: Final = (
-    "primary", "min_rate", "min_rate_bound", "min_gain", "max_loss", "confidence", "suite", "cluster", "slice",
-    "protected", "corpus", "invariant_to", "direction",
-)  # fmt: skip
 
 
 def compared(a: StoredRun, b: StoredRun) -> dict[str, Any]:
@@ -93,7 +90,7 @@ def _rules(one: Json, other: Json) -> dict[str, Any]:
     mine, theirs = reading.part(one, "rules"), reading.part(other, "rules")
     both = [name for name in reading.rules(one) if name in mine and name in theirs]
     arguments = [
-        {f"{name}.{key}": reading.part(rules, name).get(key) for name in both for key in _ARGUMENTS}
+        {f"{name}.{key}": reading.part(rules, name).get(key) for name in both for key in RECORDED}
         for rules in (mine, theirs)
     ]
     return {

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune import __version__
-from pytest_finetune.judging.pairs import pairs_of
+from pytest_finetune.judging.decision import pairs_of
 from pytest_finetune.record import changes
 from pytest_finetune.record.build import RunHeader, assemble, experiment_record
 from pytest_finetune.record.case import case_of

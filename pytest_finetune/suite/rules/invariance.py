@@ -12,21 +12,26 @@ import pytest
 
 from pytest_finetune.answering.arm_plans import BASELINE, TUNED, asking_order
 from pytest_finetune.data.perturbed import perturbed_rows
-from pytest_finetune.suite.rules.broken_rules import RuleBroken, refuse_broken
-from pytest_finetune.suite.rules.confusion import Confusion
+from pytest_finetune.judging.rule import NOT_LOWER, Rule, RuleBroken
+from pytest_finetune.suite.rules.calling import (
+    MESSAGE_CHARS,
+    MESSAGES_KEPT,
+    ArmScores,
+    Confusion,
+    caller,
+    outcome,
+    refuse_broken,
+)
 from pytest_finetune.suite.steps.arm_views import as_response
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row, Rows
-    from pytest_finetune.suite.markers import RuleMark
-    from pytest_finetune.suite.rules.rule_items import ArmScores
     from pytest_finetune.suite.run import ExperimentRun
 
-NOT_LOWER: Final = "not lower"
 CANDIDATES_KEPT: Final = 300
 
 
-def facts(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows) -> dict[str, Any]:
+def facts(run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows) -> dict[str, Any]:
     """Ask the tuned and the base model the perturbed rows too, and return how each answer stood up to it."""
     ways = "+".join(rule.invariant_to)
     suite = f"{rule.suite or 'eval'}~{ways}"
@@ -37,7 +42,7 @@ def facts(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows)
     found: dict[str, ArmScores] = {}
     for arm in asking_order((BASELINE, TUNED)):
         found[arm] = _one_arm(run, item, rule, rows, changed, arm, suite)
-    refuse_broken(rule, found)
+    refuse_broken(found)
     messages = found[TUNED].messages
     candidates = [_candidate(row) for row in changed if row.id in messages]
     return {
@@ -58,16 +63,8 @@ def _paired(rows: Rows, scores: ArmScores) -> Iterator[tuple[Row, float | None]]
 
 
 def _one_arm(
-    run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows, changed: Rows, arm: str, suite: str
+    run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows, changed: Rows, arm: str, suite: str
 ) -> ArmScores:
-    from pytest_finetune.suite.rules.rule_items import (
-        MESSAGE_CHARS,
-        MESSAGES_KEPT,
-        ArmScores,
-        caller,
-        outcome,
-    )
-
     call = caller(item, Confusion())
     before = {
         row.id: outcome(partial(call, as_response(answer), row))

@@ -76,7 +76,7 @@ class Judge:
         """Put a rule down before anything can fail in it."""
         rule = rule_of(item)
         self.names[item.nodeid] = rule.name
-        self.found["rules"][rule.name] = {"nodeid": item.nodeid, "sha256": rule_digest(rule, item)}
+        self.found["rules"][rule.name] = {"nodeid": item.nodeid, "sha256": rule_digest(item)}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> object | None:

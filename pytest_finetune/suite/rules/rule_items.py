@@ -2,67 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from pytest_finetune.answering.arm_plans import BASELINE, TUNED, asking_order
-from pytest_finetune.errors import FinetuneError
-from pytest_finetune.judging.slices import members
+from pytest_finetune.data.rows import members
+from pytest_finetune.judging.rule import Rule, RuleBroken
 from pytest_finetune.record.case import judged_rule, score_of, slices_of
 from pytest_finetune.suite.collection import place_of
-from pytest_finetune.suite.markers import PER_ROW, RuleMark
 from pytest_finetune.suite.rules import invariance, whole_file
-from pytest_finetune.suite.rules.broken_rules import RuleBroken, refuse_broken
-from pytest_finetune.suite.rules.confusion import Confusion
+from pytest_finetune.suite.rules.calling import ArmScores, Confusion, arm_scores, caller, refuse_broken
 from pytest_finetune.suite.rules.rule_marks import rule_of
 from pytest_finetune.suite.steps.arm_views import as_response
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
-    from pytest_finetune.answering.response import Response
     from pytest_finetune.data.rows import Row, Rows
     from pytest_finetune.suite.run import ExperimentRun
     from pytest_finetune.suite.session import FinetuneSession
-
-# These say something about the answer; any other exception says something about the rule.
-ROW_FAILURES: Final = (AssertionError, ValueError, LookupError, TypeError, AttributeError)
-MESSAGE_CHARS: Final = 300
-MESSAGES_KEPT: Final = 300
-
-
-class NotSetUp(FinetuneError):
-    """A rule is to judge before its own fixtures are there."""
-
-
-@dataclass(slots=True)
-class ArmScores:
-    """What one arm got: a score for each row (None: skipped), and the message of each failed row."""
-
-    scores: list[float | None] = field(default_factory=list)
-    messages: dict[str, str] = field(default_factory=dict)
-    causes: list[Exception | None] = field(default_factory=list, repr=False)
-    confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-
-class Score:
-    """The `score` of one call: collects one number between 0 and 1."""
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value: float | None = None
-
-    def __call__(self, value: float) -> None:
-        """Grade this answer."""
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise RuleBroken(f"score({value!r}): write a number between 0 and 1")
-        if self.value is not None:
-            raise RuleBroken(f"score({value!r}): this answer was graded {self.value} already; grade it once")
-        self.value = float(value)
 
 
 def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
@@ -94,7 +53,7 @@ def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
         raise
 
 
-def scored(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows) -> dict[str, Any]:
+def scored(run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows) -> dict[str, Any]:
     """Run the rule over every row and arm and return its facts, not judged yet; RuleBroken when it judges nothing."""
     if rule.invariant_to:
         return invariance.facts(run, item, rule, rows)
@@ -107,17 +66,17 @@ def scored(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows
 
 
 def _scores(
-    run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows, arms: Sequence[str]
+    run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows, arms: Sequence[str]
 ) -> dict[str, ArmScores]:
     found: dict[str, ArmScores] = {}
     for arm in asking_order(arms):
         answers = run.answers(arm, rule.suite)
         confusion = Confusion()
         call = caller(item, confusion)
-        found[arm] = _arm_scores(call, rows, {id_: as_response(answer) for id_, answer in answers.items()})
+        found[arm] = arm_scores(call, rows, {id_: as_response(answer) for id_, answer in answers.items()})
         found[arm].confusion = confusion.table()
     ordered = {arm: found[arm] for arm in arms}
-    refuse_broken(rule, ordered)
+    refuse_broken(ordered)
     return ordered
 
 
@@ -126,84 +85,10 @@ def scores_on(
 ) -> list[float | int | None]:
     """Return what a rule gives further answers, a score for each row (None: skipped)."""
     responses = {id_: as_response(answer) for id_, answer in answers.items()}
-    return [_number(value) for value in _arm_scores(caller(item, Confusion()), rows, responses).scores]
+    return [_number(value) for value in arm_scores(caller(item, Confusion()), rows, responses).scores]
 
 
-def caller(item: pytest.Function, confusion: Confusion) -> Callable[[Response, Row], float]:
-    """Return a function that runs the rule once and gives its score; row failures pass through."""
-    names = item._fixtureinfo.argnames
-    values = _values(item, names)
-    function = item.obj
-
-    def call(response: Response, row: Row) -> float:
-        score = Score()
-        own = {"response": response, "example": row, "score": score, "confusion": confusion}
-        returned = function(**{name: own.get(name, values[name]) for name in names})
-        if returned is not None:
-            raise RuleBroken(
-                f"it returned {returned!r}: a rule asserts, or calls score(x); it returns nothing"
-            )
-        return 1.0 if score.value is None else score.value
-
-    return call
-
-
-def _values(item: pytest.Function, names: Sequence[str]) -> dict[str, Any]:
-    """Return what a rule was set up with; before its turn only what is there for every row is known."""
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    known = {**dict.fromkeys(PER_ROW), **params, **item.funcargs}
-    absent = [name for name in names if name not in known]
-    if absent:
-        raise NotSetUp(
-            f"rule {item.name!r} asks for {', '.join(absent)}, which is set up only when its turn comes: "
-            "prompt.candidates are ranked before that\n  let the primary rule take response, example and score only"
-        )
-    return known
-
-
-def _arm_scores(
-    call: Callable[[Response, Row], float], rows: Sequence[Row] | Rows, answers: Mapping[str, Response]
-) -> ArmScores:
-    found = ArmScores()
-    for row in rows:
-        value, message, cause = outcome(partial(call, answers[row.id], row))
-        found.scores.append(value)
-        found.causes.append(cause)
-        if message is not None and len(found.messages) < MESSAGES_KEPT:
-            found.messages[row.id] = message[:MESSAGE_CHARS]
-    return found
-
-
-def outcome(call: Callable[[], float]) -> tuple[float | None, str | None, Exception | None]:
-    """Return what a rule gave: its score (None: skipped), a message, and the exception that failed it."""
-    try:
-        return call(), None, None
-    except pytest.skip.Exception as skip:
-        return None, f"skipped: {skip}", None
-    except pytest.fail.Exception as failure:
-        if _is_timeout(failure):
-            raise
-        return 0.0, str(failure), None
-    except ROW_FAILURES as error:
-        named = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-        return 0.0, f"{named}{error}", error
-    except Exception as error:
-        if type(error).__module__.startswith("jsonschema") and type(error).__name__ == "ValidationError":
-            return 0.0, str(error).splitlines()[0], error
-        raise
-
-
-def _is_timeout(failure: BaseException) -> bool:
-    """Tell pytest-timeout's interruption from a rule's own pytest.fail: a time-out aborts the item, not a row."""
-    trace = failure.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__") == "pytest_timeout":
-            return True
-        trace = trace.tb_next
-    return False
-
-
-def _score_facts(rule: RuleMark, rows: Sequence[Row], found: Mapping[str, ArmScores]) -> dict[str, Any]:
+def _score_facts(rule: Rule, rows: Sequence[Row], found: Mapping[str, ArmScores]) -> dict[str, Any]:
     return {
         "outcome": "undecided",
         "rows": [row.id for row in rows],
@@ -225,7 +110,7 @@ def _number(value: float | None) -> float | int | None:
     return int(value) if value is not None and value in {0.0, 1.0} else value
 
 
-def _judge(run: ExperimentRun, rule: RuleMark, rows: Rows, facts: dict[str, Any]) -> None:
+def _judge(run: ExperimentRun, rule: Rule, rows: Rows, facts: dict[str, Any]) -> None:
     """Judge the rule by its thresholds; raise when it fails or cannot be judged."""
     _ = run.looks
     tree = run.tree()
@@ -241,7 +126,7 @@ def _judge(run: ExperimentRun, rule: RuleMark, rows: Rows, facts: dict[str, Any]
         _fail(f"rule {rule.name!r} {word}", verdict.reasons, _shown_rows(rows, facts))
 
 
-def _rates(tree: Mapping[str, Any], rule: RuleMark, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _rates(tree: Mapping[str, Any], rule: Rule, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the record's form of each arm's score under the rule."""
     if rule.corpus:
         return whole_file.rates(facts)

@@ -8,14 +8,16 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 
 from pytest_finetune.fingerprint import digest
+from pytest_finetune.judging.rule import ARGUMENTS, Rule, mistakes
 from pytest_finetune.suite.collection import PARAM, per_row_misuse
 from pytest_finetune.suite.evidence import first_line, skip_reason
-from pytest_finetune.suite.markers import MarkerMistake, RuleMark, rule_mark
+from pytest_finetune.suite.markers import MarkerMistake
 
 if TYPE_CHECKING:
     from types import CodeType, FunctionType
@@ -23,14 +25,20 @@ if TYPE_CHECKING:
 _DEPTH = 4
 
 
-def rule_of(item: pytest.Item) -> RuleMark:
-    """Return the item's checked rule; MarkerMistake when its arguments cannot be meant."""
+def rule_of(item: pytest.Item) -> Rule:
+    """Return the item's rule; MarkerMistake names the argument of its marker that is wrong, and what is allowed."""
     mark = item.get_closest_marker("eval_rule")
     if mark is None:
         raise MarkerMistake(
             f"{item.name}: it takes an answer, but it is not marked with @pytest.mark.eval_rule"
         )
-    return rule_mark(mark, _default_name(item), _parameters(item))
+    if mark.args:
+        known = ", ".join(ARGUMENTS)
+        raise MarkerMistake(f"eval_rule takes keyword arguments only, found {mark.args[0]!r}; known: {known}")
+    for mistake in mistakes(mark.kwargs):
+        raise MarkerMistake(mistake)
+    given = mark.kwargs.get("name")
+    return Rule.of_json(f"{given}{_parameters(item)}" if given else _default_name(item), mark.kwargs)
 
 
 def _default_name(item: pytest.Item) -> str:
@@ -50,9 +58,9 @@ def _parameters(item: pytest.Item) -> str:
     return f"[{'-'.join(ids)}]" if ids else ""
 
 
-def rules_of(items: Iterable[pytest.Item]) -> dict[str, tuple[RuleMark, pytest.Item]]:
+def rules_of(items: Iterable[pytest.Item]) -> dict[str, tuple[Rule, pytest.Item]]:
     """Map rule names to rules; what has a mistake or a taken name is left out and fails on its own."""
-    found: dict[str, tuple[RuleMark, pytest.Item]] = {}
+    found: dict[str, tuple[Rule, pytest.Item]] = {}
     for item in items:
         try:
             rule = rule_of(item)
@@ -87,9 +95,7 @@ def facts_of(items: Sequence[pytest.Item]) -> dict[str, dict[str, Any]]:
             rule_of(item)
         except MarkerMistake as mistake:
             mark = item.get_closest_marker("eval_rule")
-            meant = RuleMark(
-                _default_name(item), primary=mark is not None and mark.kwargs.get("primary") is True
-            )
+            meant = Rule(_default_name(item), primary=mark is not None and mark.kwargs.get("primary") is True)
             why = per_row_misuse(item) if mark is None else f"its marker is wrong: {mistake}"
             found.setdefault(meant.name, {**rule_facts(meant, item), "reasons": [why]})
     return found
@@ -108,36 +114,18 @@ def not_set_up(item: pytest.Item, report: pytest.TestReport) -> tuple[str, str] 
     return name, first_line(report).removeprefix("Failed: ")
 
 
-def rule_facts(rule: RuleMark, item: pytest.Item) -> dict[str, Any]:
+def rule_facts(rule: Rule, item: pytest.Item) -> dict[str, Any]:
     """Return the record's form of a rule that has not run yet."""
-    return {
-        "nodeid": item.nodeid,
-        "primary": rule.primary,
-        "guard": not (rule.primary or rule.corpus or rule.invariant_to),
-        "min_rate": rule.min_rate,
-        "min_rate_bound": rule.min_rate_bound,
-        "min_gain": rule.min_gain,
-        "max_loss": rule.max_loss,
-        "confidence": rule.confidence,
-        "suite": rule.suite,
-        "cluster": "group" if rule.invariant_to else rule.cluster,
-        "slice": rule.slice,
-        "protected": list(rule.protected),
-        "corpus": rule.corpus,
-        "invariant_to": list(rule.invariant_to),
-        "direction": rule.direction,
-        "sha256": rule_digest(rule, item),
-        "changed_after_look": False,
-        "outcome": "not run",
-        "reasons": [],
-    }
+    told = replace(rule, sha256=rule_digest(item)).as_json()
+    return {"nodeid": item.nodeid, **told, "outcome": "not run", "reasons": []}
 
 
-def rule_digest(rule: RuleMark, item: pytest.Item) -> str:
+def rule_digest(item: pytest.Item) -> str:
     """Digest what the rule says: its arguments, its parameters, its code and that of the helpers it calls.
 
     Comments, formatting and docstrings do not count: only what can change a judgement.
     """
+    mark = item.get_closest_marker("eval_rule")
     function: Any = inspect.unwrap(cast("pytest.Function", item).function)
     parameters = {
         key: repr(value)
@@ -145,7 +133,7 @@ def rule_digest(rule: RuleMark, item: pytest.Item) -> str:
         if key != PARAM
     }
     said = {
-        "arguments": {key: repr(value) for key, value in rule.arguments.items()},
+        "arguments": {key: repr(value) for key, value in (mark.kwargs if mark else {}).items()},
         "parameters": parameters,
         "code": sorted(_codes(function, item.path, _DEPTH)),
     }

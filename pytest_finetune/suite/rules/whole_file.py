@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from pytest_finetune.answering.arm_plans import asking_order
-from pytest_finetune.suite.rules.broken_rules import RuleBroken, refuse_broken
+from pytest_finetune.judging.rule import Rule, RuleBroken
+from pytest_finetune.suite.rules.calling import MESSAGE_CHARS, ArmScores, Score, outcome, refuse_broken
 from pytest_finetune.suite.steps.arm_views import as_response
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Rows
-    from pytest_finetune.suite.markers import RuleMark
-    from pytest_finetune.suite.rules.rule_items import ArmScores
     from pytest_finetune.suite.run import ExperimentRun
 
 ALL: Final = "all rows"
@@ -22,13 +21,13 @@ ALL: Final = "all rows"
 
 
 def facts(
-    run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows, arms: Sequence[str]
+    run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows, arms: Sequence[str]
 ) -> dict[str, Any]:
     """Run the rule on every arm and return its facts; RuleBroken when it judges nothing."""
     found: dict[str, ArmScores] = {}
     for arm in asking_order(arms):
         found[arm] = _one_arm(run, item, rule, rows, arm)
-    refuse_broken(rule, found)
+    refuse_broken(found)
     messages = {arm: scores.messages for arm, scores in found.items() if scores.messages}
     return {
         "outcome": "undecided",
@@ -40,9 +39,7 @@ def facts(
     }
 
 
-def _one_arm(run: ExperimentRun, item: pytest.Function, rule: RuleMark, rows: Rows, arm: str) -> ArmScores:
-    from pytest_finetune.suite.rules.rule_items import MESSAGE_CHARS, ArmScores, Score, outcome
-
+def _one_arm(run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows, arm: str) -> ArmScores:
     answers = run.answers(arm, rule.suite)
     score = Score()
     own = {

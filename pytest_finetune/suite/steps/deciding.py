@@ -11,9 +11,9 @@ from pytest_finetune.fingerprint import digest
 from pytest_finetune.judging.decision import decide
 from pytest_finetune.judging.diagnosis import DiagnosisEvidence, collapsed_label, diagnose
 from pytest_finetune.judging.evidence import NextChange
+from pytest_finetune.judging.rule import rules_sha256
 from pytest_finetune.judging.runtime_match import warnings_of
-from pytest_finetune.judging.scores import rules_sha256
-from pytest_finetune.record.case import case_of, judged_arms, rule_specs
+from pytest_finetune.record.case import case_of, judged_arms, rules_in
 from pytest_finetune.record.runtime_match import runtime_matches
 from pytest_finetune.store import Look
 
@@ -152,7 +152,7 @@ def look_of(tree: Mapping[str, Any], rows: Iterable[Row]) -> Look:
     return Look(
         adapter=tree["training"]["adapter_sha256"],
         answers=digest(answers),
-        rules_sha256=rules_sha256(rule_specs(tree)),
+        rules_sha256=rules_sha256(rules_in(tree)),
         rows=frozenset(row.digest for row in rows),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from pytest_finetune.judging.rule import is_guard
 from pytest_finetune.record import reading
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.page import svg
@@ -67,7 +68,7 @@ def rates(experiment: Json) -> Html:
 
 def _rule_head(experiment: Json, name: str) -> Html:
     rule = reading.part(experiment, "rules", name)
-    kind = "primary" if rule.get("primary") else "guard" if reading.is_guard(rule) else None
+    kind = "primary" if rule.get("primary") else "guard" if rule and is_guard(rule) else None
     above = reading.listed(reading.part(experiment, "decision"), "reasons")
     notes = [str(reason) for reason in reading.listed(rule, "reasons") if reason not in above]
     if skipped := reading.listed(rule, "skipped"):
@@ -100,7 +101,13 @@ def _wanted(rule: Json) -> str:
     if (loss := reading.number(rule, "max_loss")) is not None:
         said.append(f"a loss of more than {margin(loss)} excluded")
     suite = f" (suite {rule['suite']})" if rule.get("suite") else ""
-    return ("; ".join(said) or "not demonstrably worse than the base") + suite
+    return ("; ".join(said) or _without_threshold(rule)) + suite
+
+
+def _without_threshold(rule: Json) -> str:
+    if rule.get("primary"):
+        return "a demonstrated gain over the base"
+    return "not demonstrably worse than the base" if is_guard(rule) else "it holds on all answers together"
 
 
 def _arm_rows(experiment: Json, name: str, arms: Sequence[str]) -> list[Html]:
