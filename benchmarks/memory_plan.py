@@ -39,10 +39,11 @@ begun = time.perf_counter()
 from pathlib import Path
 from pytest_finetune.experiment import load_experiment
 from pytest_finetune.memory.plan.plan import plan_memory
+from pytest_finetune.memory.plan.planner import Planner
 from pytest_finetune.store import Store
 experiment = load_experiment(Path(sys.argv[1]), "finetune.yaml")
 loaded = time.perf_counter()
-plan = plan_memory(experiment, None, Store(Path(sys.argv[2])))
+plan = plan_memory(experiment, None, Planner(Store(Path(sys.argv[2]))))
 print(time.perf_counter() - loaded, "torch" in sys.modules)
 """
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
 KeyPath = tuple[str | int, ...]
+# An object of JSON or YAML whose values are looked at by who knows its schema; and one that is being built.
+Json = Mapping[str, Any]
+JsonTree = dict[str, Any]
 
 MAX_BYTES: Final = 1024 * 1024
 MAX_NODES: Final = 50_000

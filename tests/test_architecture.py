@@ -93,7 +93,7 @@ KNOWN_AGAINST: Final = {
     ("judging.slices", "data.rows"),
     ("record.compare.stored_run", "bundle.format"),
 }
-KNOWN_CIRCLES: Final = {"suite", "data", "memory"}
+KNOWN_CIRCLES: Final = {"suite", "data"}
 KNOWN_LATE: Final = {
     "cli.compare",
     "cli.verify",

@@ -11,7 +11,9 @@ from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.project import Project
 from pytest_finetune.memory.hardware.detect import HEADROOM, detect, expandable_segments
+from pytest_finetune.memory.plan.explain import as_json
 from pytest_finetune.memory.plan.plan import plan_memory
+from pytest_finetune.memory.plan.planner import Planner
 from pytest_finetune.memory.plan.workload import TRL_STEP
 from pytest_finetune.record.wording import size
 
@@ -51,20 +53,22 @@ def run(args: argparse.Namespace) -> Answer:
     project = Project.of(args)
     train = project.rows(project.experiment.paths.train_file, "train")
     counted = project.tokens(train) or {}
+    budget = args.budget or detect("auto", project.store.root)
+    budget = budget.with_headroom(HEADROOM if args.headroom is None else args.headroom)
+    planner = Planner(project.store)
     plan = plan_memory(
         project.experiment,
         counted.get("max"),
-        project.store,
+        planner,
+        families=(budget.family,) if budget.comparable else (),
         step=args.step or TRL_STEP,
         expandable_segments=expandable_segments(),
     )
-    budget = args.budget or detect("auto", project.store.root)
-    budget = budget.with_headroom(HEADROOM if args.headroom is None else args.headroom)
     tree = {
         **project.heading(),
         "base_model": project.experiment.base_model,
         "peft_method": project.experiment.peft_method,
-        **plan.as_json(budget if budget.comparable else None),
+        **as_json(plan, budget if budget.comparable else None, planner),
         "budget": budget.as_json() if budget.comparable else None,
         "not_compared": budget.incomparable_because,
     }

@@ -1,6 +1,3 @@
-"""Will it fit: what is here, what the training needs.
-
-And which single change is enough when it does not fit.
-"""
+"""Will it fit: what is here, what the training needs, and which single change is enough when it does not fit."""
 
 from __future__ import annotations

@@ -15,12 +15,13 @@ from pytest_finetune.errors import FinetuneError
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.detect import own_bytes
 from pytest_finetune.memory.hardware.sizes import size_text
-from pytest_finetune.memory.plan.explain import one_line
+from pytest_finetune.memory.plan.remedies import find_remedies
 
 if TYPE_CHECKING:
     import torch
 
     from pytest_finetune.memory.plan.plan import MemoryPlan
+    from pytest_finetune.memory.plan.planner import Planner
 
 STEPS: Final = 2
 
@@ -31,10 +32,14 @@ class TooLargeError(FinetuneError):
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a training is measured against: the card, and the plan, None when the model could not be planned."""
+    """What a training is measured against: the card, and the plan, None when the model could not be planned.
+
+    The planner is asked for remedies when the training does not fit.
+    """
 
     budget: Budget
     plan: MemoryPlan | None
+    planner: Planner
 
     @property
     def judged(self) -> MemoryPlan | None:
@@ -51,9 +56,10 @@ class Fit:
         plan = self.judged
         if plan is None:
             return None
-        remedies = plan.remedies(limit)
-        enough = [*remedies.enough, *((remedies.pair,) if remedies.pair and remedies.pair.enough else ())]
-        return f"{enough[0].change} -> {size_text(enough[0].needed_bytes)} (predicted)" if enough else None
+        for remedy in find_remedies(plan, limit, self.planner).all:
+            if remedy.enough:
+                return f"{remedy.change} -> {size_text(remedy.needed_bytes)} (predicted)"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +156,7 @@ def refuse_unless_fits(measured: Measured, fit: Fit) -> None:
     if crowd := budget.crowded():
         lines.append(f"  {crowd}")
     if plan is not None:
-        lines.append(f"  {one_line(plan)}: {measured.error(plan):+.1%} from the measurement")
+        lines.append(f"  {plan!r}: {measured.error(plan):+.1%} from the measurement")
     if remedy := fit.first_remedy(budget.usable_bytes):
         lines.append(f"  change one thing:  {remedy}")
     if needed <= budget.with_headroom(0.0).usable_bytes:

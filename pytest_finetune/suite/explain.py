@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     import pytest
+
+    from pytest_finetune.memory.hardware.budget import Budget
+    from pytest_finetune.memory.plan.plan import MemoryPlan
+
+    PlanLines = Callable[[MemoryPlan, Budget | int], list[str]]
 
 # pytest shows 8 lines of an explanation without -vv, and cuts long ones.
 MAX_LINES: Final = 6
@@ -21,19 +26,19 @@ class Explanation(NamedTuple):
     whole: Sequence[str]
 
 
-def compare(op: str, left: object, right: object) -> Explanation | None:
+def compare(op: str, left: object, right: object, plan_lines: PlanLines) -> Explanation | None:
     """Explain ``findings == []``, ``memory_plan <= gpu_budget``, the same of its disk, and ``drift.mean_kl <= 0.5``.
 
-    None for anything else.
-
-    Told by name, so that a failed assertion elsewhere imports nothing of ours.
+    None for anything else. What is explained is known by its name, so that a failed assertion elsewhere imports
+    nothing of ours.
     """
     kind = f"{type(left).__module__}.{type(left).__name__}"
     found: Any = left
+    against: Any = right
     if op == "==" and kind == "pytest_finetune.data.findings.Findings" and right == []:
         return Explanation("data findings", found.brief(MAX_LINES, MAX_CHARS), found.explain())
     if op == "<=" and kind == "pytest_finetune.memory.plan.plan.MemoryPlan":
-        lines = found.explain(right)
+        lines = plan_lines(found, against)
         return Explanation("memory plan", shortened(lines, "memory plan"), lines)
     if op == "<=" and kind == "pytest_finetune.memory.hardware.disk.DiskPlan":
         lines = found.explain(right)

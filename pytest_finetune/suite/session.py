@@ -16,6 +16,8 @@ from pytest_finetune.suite.options import Settings, read_settings
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment
+    from pytest_finetune.memory.hardware.budget import Budget
+    from pytest_finetune.memory.plan.plan import MemoryPlan
     from pytest_finetune.store import Store
     from pytest_finetune.suite.device import ChosenDevice
     from pytest_finetune.suite.run import ExperimentRun
@@ -291,11 +293,16 @@ class FinetuneSession:
 
     def explain(self, op: str, left: object, right: object) -> list[str] | None:
         """Explain a failed assertion about one of our objects; the whole text goes into a report section."""
-        found = explain.compare(op, left, right)
+        found = explain.compare(op, left, right, self._plan_lines)
         if found is None:
             return None
         explain.section(self.item, found.title, found.whole)
         return list(found.brief)
+
+    def _plan_lines(self, plan: MemoryPlan, budget: Budget | int) -> list[str]:
+        from pytest_finetune.suite.steps.planning import plan_lines
+
+        return plan_lines(plan, budget, self.store)
 
     def warnings(self) -> list[str]:
         """Return what the store set aside or passed over, and why no GPU was leased; asks nothing that was not used."""

@@ -1,7 +1,4 @@
-"""The message of a failed assertion, and the remedies behind it.
-
-Planned by a planner that knows the answers.
-"""
+"""The message of a failed assertion, and the remedies behind it, planned by a planner that knows the answers."""
 
 from __future__ import annotations
 
@@ -13,22 +10,19 @@ import pytest
 
 from pytest_finetune.experiment import Launcher, Training
 from pytest_finetune.experiment.launcher import share_of
-from pytest_finetune.memory.hardware.cards import UNKNOWN
+from pytest_finetune.memory.hardware.cards import TURING, UNKNOWN
 from pytest_finetune.memory.hardware.detect import Budget, Process, parse_budget
 from pytest_finetune.memory.hardware.sizes import GiB
-from pytest_finetune.memory.plan.explain import grouped, tightest
+from pytest_finetune.memory.plan.explain import as_json, explain, grouped, tightest
 from pytest_finetune.memory.plan.figures import Figures, Held
-from pytest_finetune.memory.plan.plan import MemoryPlan
+from pytest_finetune.memory.plan.plan import MemoryPlan, for_family
 from pytest_finetune.memory.plan.planner import Answer, Limit, Planner
 from pytest_finetune.memory.plan.remedies import changes, find_remedies
 from pytest_finetune.memory.plan.workload import Workload
 
 
 class Formula(Planner):
-    """A planner that computes instead of tracing.
-
-    Activations by tokens and batch, weights by layers and bits.
-    """
+    """A planner that computes instead of tracing: activations by tokens and batch, weights by layers and bits."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -61,13 +55,14 @@ class Formula(Planner):
 
 def planned(config: Mapping[str, Any], *, longest: int | None = 411, **changed: Any) -> MemoryPlan:
     """Return a plan of 4 GiB of weights and 16 of activations, unless changed."""
-    planner = Formula()
     workload = Workload(config=config, tokens=512, batch=8).changed(**changed)
-    return MemoryPlan(workload, planner.one(workload), longest, planner)
+    workloads = [workload, for_family(workload, TURING)]
+    figures, turing = Formula().each(workloads)
+    return MemoryPlan(workload, figures, longest, traced=((workloads[1], turing),))
 
 
 def test_the_message_has_verdict_breakdown_changes_and_the_other_card(tiny_config: Mapping[str, Any]) -> None:
-    assert planned(tiny_config).explain(parse_budget("14GiB")) == [
+    assert explain(planned(tiny_config), parse_budget("14GiB"), Formula()) == [
         "adapter does not fit: needs 21.1 GiB, the budget is 12.9 GiB (a card with 14GiB, 8% headroom kept)",
         "  activations 16.0 | weights 4.0 | context 0.6 | adapter and optimizer 0.5"
         "        (predicted; batch 8, 512 tokens)",
@@ -82,13 +77,13 @@ def test_the_message_has_verdict_breakdown_changes_and_the_other_card(tiny_confi
 
 def test_the_card_that_the_message_names_is_large_enough(tiny_config: Mapping[str, Any]) -> None:
     plan = planned(tiny_config)
-    named = plan.explain(parse_budget("14GiB"))[-1].rpartition("=")[2]
+    named = explain(plan, parse_budget("14GiB"), Formula())[-1].rpartition("=")[2]
     assert plan <= parse_budget(named)
 
 
 def test_a_plan_that_fits_says_so_and_seeks_no_remedy(tiny_config: Mapping[str, Any]) -> None:
     plan = planned(tiny_config)
-    lines = plan.explain(parse_budget("80GiB"))
+    lines = explain(plan, parse_budget("80GiB"), Formula())
     assert lines[0].startswith("adapter fits: needs 21.1 GiB, the budget is 73.6 GiB")
     assert len(lines) == 2
 
@@ -156,8 +151,8 @@ def test_what_is_already_so_is_not_offered(already: dict[str, Any], tiny_config:
 
 def test_a_pair_is_sought_only_when_no_single_change_is_enough(tiny_config: Mapping[str, Any]) -> None:
     plan = planned(tiny_config)
-    assert plan.remedies(14 * GiB).pair is None
-    tight = plan.remedies(3 * GiB + GiB // 2)
+    assert find_remedies(plan, 14 * GiB, Formula()).pair is None
+    tight = find_remedies(plan, 3 * GiB + GiB // 2, Formula())
     assert not tight.enough
     assert tight.pair is not None
     singles = [remedy.needed_bytes for remedy in tight.singles]
@@ -166,7 +161,7 @@ def test_a_pair_is_sought_only_when_no_single_change_is_enough(tiny_config: Mapp
 
 def test_remedies_agree_with_planning_again_by_hand(tiny_config: Mapping[str, Any]) -> None:
     plan = planned(tiny_config)
-    remedies = find_remedies(plan.workload, 411, 14 * GiB, UNKNOWN, plan.planner)
+    remedies = find_remedies(plan, 14 * GiB, Formula())
     checkpointing = next(
         remedy for remedy in remedies.singles if remedy.change == "gradient_checkpointing true"
     )
@@ -186,21 +181,23 @@ def test_the_groups_hold_the_whole_peak(tiny_config: Mapping[str, Any]) -> None:
 
 def test_a_crowded_card_is_reported(tiny_config: Mapping[str, Any]) -> None:
     budget = Budget("NVIDIA L4", "cuda", 22 * GiB, 6 * GiB, processes=(Process(42, "python3", 16 * GiB),))
-    lines = planned(tiny_config).explain(budget)
+    lines = explain(planned(tiny_config), budget, Formula())
     assert lines[2] == "  16.0 GiB of 22.0 GiB are taken by others: python3 (pid 42) 16.0 GiB"
 
 
 def test_the_record_holds_verdict_numbers_and_remedies(tiny_config: Mapping[str, Any]) -> None:
-    tree = planned(tiny_config).as_json(parse_budget("14GiB"))
+    tree = as_json(planned(tiny_config), parse_budget("14GiB"), Formula())
     assert tree["fits"] == "does not fit"
     assert tree["predicted_peak_bytes"] == sum(tree["breakdown"].values())
     assert [remedy["enough"] for remedy in tree["remedies"]] == [True, True, True, False, False, False]
-    unjudged = planned(tiny_config).as_json(None)
+    unjudged = as_json(planned(tiny_config), None, Formula())
     assert (unjudged["fits"], unjudged["budget_bytes"], unjudged["remedies"]) == (None, None, [])
 
 
 def test_bytes_are_judged_without_headroom(tiny_config: Mapping[str, Any]) -> None:
-    assert planned(tiny_config).explain(1 * GiB)[0].endswith("the budget is 1.0 GiB (given in bytes)")
+    assert explain(planned(tiny_config), 1 * GiB, Formula())[0].endswith(
+        "the budget is 1.0 GiB (given in bytes)"
+    )
 
 
 def test_a_card_without_bfloat16_and_flash_is_planned_for_what_it_can(tiny_config: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from pytest_finetune.memory.measure import (
     measure_longest,
     refuse_unless_fits,
 )
+from pytest_finetune.memory.plan.explain import as_json
 from pytest_finetune.memory.plan.figures import Figures, Held
 from pytest_finetune.memory.plan.plan import MemoryPlan, for_family
 from pytest_finetune.memory.plan.planner import Answer, Limit, Planner
@@ -85,26 +86,26 @@ def plan(tiny_config: Mapping[str, Any]) -> MemoryPlan:
         traced_layers=4,
         layers=4,
     )
-    return MemoryPlan(Workload(config=tiny_config, tokens=64), figures, 64, Planner(None))
+    return MemoryPlan(Workload(config=tiny_config, tokens=64), figures, 64)
 
 
 def test_prediction_and_measurement_stand_side_by_side(plan: MemoryPlan) -> None:
     measured = Measured(allocated=9 * GiB, reserved=10 * GiB, process=10 * GiB + 300 * MiB)
-    assert plan.as_json()["predicted_peak_bytes"] == 10 * GiB + 600 * MiB
+    assert as_json(plan, None, Planner(None))["predicted_peak_bytes"] == 10 * GiB + 600 * MiB
     assert measured.as_json()["measured_peak_bytes"] == measured.process
     assert measured.error(plan) == pytest.approx(0.0284, abs=1e-4)
 
 
 def test_a_measured_batch_that_fits_is_not_refused(plan: MemoryPlan) -> None:
-    refuse_unless_fits(Measured(9 * GiB, 30 * GiB, 31 * GiB), Fit(parse_budget("12GiB"), plan))
+    refuse_unless_fits(Measured(9 * GiB, 30 * GiB, 31 * GiB), Fit(parse_budget("12GiB"), plan, Planner(None)))
 
 
 def test_a_measured_batch_over_the_budget_is_refused_with_both_numbers_and_a_remedy(plan: MemoryPlan) -> None:
     held = Held(3 * GiB, 3 * GiB, 3 * GiB)
-    plan = replace(plan, planner=Knowing(replace(plan.figures, held={8320 * 1024: held})))
+    planner = Knowing(replace(plan.figures, held={8320 * 1024: held}))
     with pytest.raises(TooLargeError) as raised:
         refuse_unless_fits(
-            Measured(10 * GiB, 11 * GiB, 11 * GiB + 300 * MiB), Fit(parse_budget("10.5GiB"), plan)
+            Measured(10 * GiB, 11 * GiB, 11 * GiB + 300 * MiB), Fit(parse_budget("10.5GiB"), plan, planner)
         )
     assert str(raised.value).splitlines() == [
         "not trained: the longest batch took 10.3 GiB (measured), the budget is 9.7 GiB "
@@ -128,7 +129,9 @@ class Knowing(Planner):
 
 def test_a_batch_that_could_not_be_planned_is_refused_by_its_measurement() -> None:
     with pytest.raises(TooLargeError) as raised:
-        refuse_unless_fits(Measured(9 * GiB, 9 * GiB, 10 * GiB), Fit(parse_budget("8GiB"), None))
+        refuse_unless_fits(
+            Measured(9 * GiB, 9 * GiB, 10 * GiB), Fit(parse_budget("8GiB"), None, Planner(None))
+        )
     assert str(raised.value) == (
         "not trained: the longest batch took 10.0 GiB (measured), the budget is 7.4 GiB "
         "(a card with 8GiB, 8% headroom kept)"
@@ -149,7 +152,7 @@ def test_the_plan_meets_the_card_within_five_percent() -> None:
     """The traced step against the same step on the card: TRL's own head, PEFT, AdamW, bfloat16 autocast."""
     family = family_of(torch.cuda.get_device_capability())
     workload = for_family(Workload(config=SMOLLM2, tokens=1024, adapter=Adapter(rank=16)), family)
-    predicted = Planner(None).one(workload).with_workspace(family.cublas_bytes)
+    predicted = Planner(None).each([workload])[0].with_workspace(family.cublas_bytes)
     assert predicted.allocated == pytest.approx(step_on_the_card(workload).allocated, rel=0.05)
 
 

@@ -12,6 +12,7 @@ from pytest_finetune.experiment import Experiment, Launcher, load_experiment
 from pytest_finetune.memory.hardware.cards import TURING
 from pytest_finetune.memory.hardware.detect import Budget, detect, expandable_segments, parse_budget
 from pytest_finetune.memory.hardware.sizes import GiB, MiB, size_text
+from pytest_finetune.memory.plan.explain import as_json
 from pytest_finetune.memory.plan.figures import Figures, Held, PlanError
 from pytest_finetune.memory.plan.plan import MemoryPlan, for_family, plan_memory, workload_of
 from pytest_finetune.memory.plan.planner import Planner
@@ -41,13 +42,14 @@ def experiment(tmp_path: Path, tiny_config: Mapping[str, Any]) -> Experiment:
 def test_a_folder_with_only_a_config_is_planned_and_the_second_time_read_back(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = plan_memory(experiment, 48, Store(tmp_path / "store"))
+    first = plan_memory(experiment, 48, Planner(Store(tmp_path / "store")))
     assert first.tokens == 48
     assert 0 < first.allocated_bytes <= first.reserved_bytes < first.peak_bytes < 2 * GiB
     assert sum(first.breakdown.values()) == first.peak_bytes
     monkeypatch.setattr("pytest_finetune.memory.plan.planner.trace_elsewhere", _must_not_run)
-    again = plan_memory(experiment, 48, Store(tmp_path / "store"))
-    assert again.as_json(parse_budget("8GiB")) == first.as_json(parse_budget("8GiB"))
+    again = plan_memory(experiment, 48, Planner(Store(tmp_path / "store")))
+    planner, budget = Planner(None), parse_budget("8GiB")
+    assert as_json(again, budget, planner) == as_json(first, budget, planner)
 
 
 def _must_not_run(*arguments: object) -> None:
@@ -81,7 +83,6 @@ def plan(tiny_config: Mapping[str, Any]) -> MemoryPlan:
         Workload(config=tiny_config, tokens=512, batch=8),
         figures(allocated=10 * GiB, reserved=12 * GiB, smallest=11 * GiB),
         411,
-        Planner(None),
     )
 
 
@@ -109,6 +110,23 @@ def test_ram_is_not_compared_with(plan: MemoryPlan, tmp_path: Path) -> None:
         _ = plan <= detect("cpu", tmp_path)
 
 
+def test_a_plan_holds_no_planner_and_an_answer_starts_no_process(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner = Planner(Store(tmp_path / "store"))
+    bare, t4 = plan_memory(experiment, 48, planner), parse_budget("t4")
+    plan = plan_memory(experiment, 48, planner, families=(t4.family,))
+    monkeypatch.setattr("pytest_finetune.memory.plan.planner.trace_elsewhere", _must_not_run)
+    assert plan <= t4
+    assert plan.on(t4.family).workload.attention == "efficient"
+    with pytest.raises(
+        PlanError, match="not compared: the step was not planned for the kernels of Turing cards"
+    ):
+        _ = bare <= t4
+    held = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
+    assert not [name for name, value in held.items() if isinstance(value, Planner)]
+
+
 def test_other_things_are_not_budgets(plan: MemoryPlan) -> None:
     with pytest.raises(TypeError):
         _ = plan <= "8GiB"  # type: ignore[operator]
@@ -121,13 +139,13 @@ def test_the_breakdown_adds_up_to_the_peak(plan: MemoryPlan) -> None:
 def test_a_missing_config_is_named(tmp_path: Path, experiment: Experiment) -> None:
     (tmp_path / "model" / "config.json").unlink()
     with pytest.raises(PlanError, match=r"config\.json.* is missing"):
-        plan_memory(experiment, 48, None)
+        plan_memory(experiment, 48, Planner(None))
 
 
 def test_an_unknown_architecture_is_named(tmp_path: Path, experiment: Experiment) -> None:
     (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "llama9"}))
     with pytest.raises(PlanError, match="'llama9' is not an architecture"):
-        plan_memory(experiment, 48, None)
+        plan_memory(experiment, 48, Planner(None))
 
 
 def test_a_plan_prints_in_one_line(plan: MemoryPlan) -> None:
@@ -167,7 +185,7 @@ def test_several_processes_are_planned_by_the_share_of_each(experiment: Experime
     launched = dataclasses.replace(experiment, training=training)
     workload, _ = workload_of(launched, 48)
     assert (workload.batch, workload.accumulation) == (1, 1)
-    plan = plan_memory(launched, 48, Store(tmp_path / "store"))
+    plan = plan_memory(launched, 48, Planner(Store(tmp_path / "store")))
     assert plan.processes == 4
     copy = size_text(4 * plan.figures.trainable)
     assert plan.notes[1] == (
@@ -175,12 +193,12 @@ def test_several_processes_are_planned_by_the_share_of_each(experiment: Experime
         f"({copy} in float32) comes on top"
     )
     assert not any(
-        "processes" in note for note in plan_memory(experiment, 48, Store(tmp_path / "store")).notes
+        "processes" in note for note in plan_memory(experiment, 48, Planner(Store(tmp_path / "store"))).notes
     )
 
 
 def test_the_disk_is_planned_with_the_memory(experiment: Experiment, tmp_path: Path) -> None:
-    plan = plan_memory(experiment, 48, Store(tmp_path / "store"))
+    plan = plan_memory(experiment, 48, Planner(Store(tmp_path / "store")))
     assert plan.disk is not None
     assert plan.disk <= detect("cpu", tmp_path)
     assert plan.disk.kept == 2
@@ -200,7 +218,7 @@ def test_full_fine_tuning_keeps_every_weight_its_gradient_and_two_moments_in_flo
     workload, _ = workload_of(full, 48)
     assert (workload.adapter, workload.dtype, workload.autocast) == (None, "float32", "bfloat16")
     assert for_family(workload, TURING).autocast == "float16"
-    plan = plan_memory(full, 48, Store(tmp_path / "store"))
+    plan = plan_memory(full, 48, Planner(Store(tmp_path / "store")))
     assert plan.figures.trainable == plan.figures.parameters
     parts = plan.figures.parts
     weights = 4 * plan.figures.parameters
@@ -218,7 +236,7 @@ def test_expandable_segments_are_replayed_when_the_allocator_is_asked_for_them(
     monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:512, expandable_segments:True")
     assert expandable_segments()
-    plan = plan_memory(experiment, 48, None, expandable_segments=True)
+    plan = plan_memory(experiment, 48, Planner(None), expandable_segments=True)
     assert plan.workload.expandable_segments
     assert plan.notes[-1] == "replayed with expandable segments, as PYTORCH_ALLOC_CONF asks for"
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:False")

@@ -53,14 +53,14 @@ def tracing(monkeypatch: pytest.MonkeyPatch) -> Tracing:
 def test_a_workload_is_traced_once_whoever_asks(tracing: Tracing, tmp_path: Path) -> None:
     workload = Workload(config={}, tokens=64)
     for _ in range(2):
-        assert Planner(Store(tmp_path)).one(workload) == figures(64)
+        assert Planner(Store(tmp_path)).each([workload]) == [figures(64)]
     assert tracing.traced == [64]
 
 
 def test_without_a_store_figures_live_as_long_as_the_planner(tracing: Tracing) -> None:
     planner = Planner(None)
-    planner.one(Workload(config={}, tokens=64))
-    planner.one(Workload(config={}, tokens=64))
+    planner.each([Workload(config={}, tokens=64)])
+    planner.each([Workload(config={}, tokens=64)])
     assert tracing.traced == [64]
 
 
@@ -68,7 +68,7 @@ def test_a_known_rung_that_is_enough_ends_the_climb(tracing: Tracing) -> None:
     planner = Planner(None)
     ladder = [Workload(config={}, tokens=tokens) for tokens in (512, 256, 128)]
     for tokens in (512, 128):
-        planner.one(Workload(config={}, tokens=tokens))
+        planner.each([Workload(config={}, tokens=tokens)])
     planner.climb([ladder], Limit(8320 * 1024, 600))
     assert tracing.traced == [512, 128]
     planner.climb([ladder], Limit(8320 * 1024, 300))
@@ -78,7 +78,7 @@ def test_a_known_rung_that_is_enough_ends_the_climb(tracing: Tracing) -> None:
 def test_a_known_strongest_rung_that_is_not_enough_ends_the_climb(tracing: Tracing) -> None:
     planner = Planner(None)
     ladder = [Workload(config={}, tokens=tokens) for tokens in (512, 256, 128)]
-    planner.one(ladder[-1])
+    planner.each([ladder[-1]])
     planner.climb([ladder], Limit(8320 * 1024, 100))
     assert tracing.traced == [128]
 
@@ -119,7 +119,7 @@ def test_the_tracing_process_climbs_from_both_ends(tiny_config: Mapping[str, Any
 def test_a_step_that_breaks_in_a_library_gives_the_librarys_words() -> None:
     broken = {"model_type": "llama", "hidden_size": "wide", "num_hidden_layers": 2}
     with pytest.raises(PlanError, match=r"the step could not be traced: \w+: .*wide"):
-        Planner(None).one(Workload(config=broken, tokens=8))
+        Planner(None).each([Workload(config=broken, tokens=8)])
 
 
 def test_a_tracing_process_that_fails_as_a_whole_is_a_plan_error(monkeypatch: pytest.MonkeyPatch) -> None:

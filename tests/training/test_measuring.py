@@ -15,6 +15,7 @@ from pytest_finetune.experiment import Lora, Training
 from pytest_finetune.memory.hardware.detect import parse_budget
 from pytest_finetune.memory.hardware.sizes import GiB, MiB
 from pytest_finetune.memory.measure import Fit, Measured
+from pytest_finetune.memory.plan.planner import Planner
 from pytest_finetune.training import measuring
 from pytest_finetune.training.memory_error import OutOfMemoryError
 from pytest_finetune.training.request import TrainingError, TrainingRequest
@@ -61,7 +62,9 @@ def test_a_measured_training_gives_the_same_adapter_to_the_byte(
     ask: Ask, meter: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lora = Lora(r=4, alpha=8, dropout=0.3)  # draws from the random state
-    measured = train(ask("measured", training=TRAINING, lora=lora, fit=Fit(parse_budget("8GiB"), None)))
+    measured = train(
+        ask("measured", training=TRAINING, lora=lora, fit=Fit(parse_budget("8GiB"), None, Planner(None)))
+    )
     assert meter.begun == 2
     monkeypatch.setattr(measuring, "meter_of", lambda request: None)
     plain = train(ask("plain", training=TRAINING, lora=lora))
@@ -96,7 +99,7 @@ def test_a_measurement_over_the_budget_is_a_refusal_before_the_first_step(ask: A
     steps: list[int] = []
     request = ask(
         training=TRAINING,
-        fit=Fit(parse_budget("2GiB"), None),
+        fit=Fit(parse_budget("2GiB"), None, Planner(None)),
         progress=lambda progress: steps.append(progress.step),
     )
     with pytest.raises(

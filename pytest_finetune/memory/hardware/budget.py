@@ -49,10 +49,7 @@ class Budget:
 
     @property
     def comparable(self) -> bool:
-        """Tell whether an accelerator stands behind this budget.
-
-        RAM is no answer to the question about a card.
-        """
+        """Tell whether an accelerator stands behind this budget: RAM is no answer to the question about a card."""
         return self.device != "cpu"
 
     @property

@@ -115,10 +115,7 @@ def torch_build() -> dict[str, str | None]:
 
 
 def ram_bytes() -> int:
-    """Return the RAM that this process may use.
-
-    The machine's, or the container's limit when that is smaller.
-    """
+    """Return the RAM that this process may use: the machine's, or the container's limit when that is smaller."""
     if sys.platform == "win32":
         return _windows_memory()[0]
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

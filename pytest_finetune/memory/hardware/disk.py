@@ -69,10 +69,7 @@ class DiskPlan:
 
     @property
     def peak_bytes(self) -> int:
-        """Return the bytes at the fullest moment.
-
-        All checkpoints and the finished adapter, then the bundle.
-        """
+        """Return the bytes at the fullest moment: all checkpoints and the finished adapter, then the bundle."""
         return self.checkpoints_bytes + self.adapter_bytes + self.bundle_bytes
 
     def __le__(self, budget: DiskBudget | Budget | int) -> bool:
@@ -109,10 +106,7 @@ class DiskPlan:
 
 
 def plan_disk(workload: Workload, trainable: int, kept: int, base: Path | None) -> DiskPlan:
-    """Plan the files of a training.
-
-    `trainable` parameters, `kept` checkpoints, the tokenizer of the folder `base`.
-    """
+    """Plan the files of a training: `trainable` parameters, `kept` checkpoints, the tokenizer of the folder `base`."""
     width = 2 if workload.adapter is not None and workload.adapter.dtype != "float32" else 4
     adapter = trainable * width
     optimizer = workload.optimizer.removeprefix("paged_")

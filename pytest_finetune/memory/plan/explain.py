@@ -1,20 +1,17 @@
-"""A memory plan in words.
-
-The verdict with numbers, the breakdown, what to change, how to ask about another card.
-"""
+"""A memory plan in words: the verdict with numbers, the breakdown, what to change, how to ask about another card."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.sizes import GiB, MiB, size_text
-
-if TYPE_CHECKING:
-    from pytest_finetune.memory.plan.plan import MemoryPlan
-    from pytest_finetune.memory.plan.remedies import Remedies, Remedy
+from pytest_finetune.memory.plan.plan import DOES_NOT_FIT, MemoryPlan
+from pytest_finetune.memory.plan.planner import Planner
+from pytest_finetune.memory.plan.remedies import Remedies, Remedy, find_remedies
+from pytest_finetune.yamlfile import Json
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "weights": ("frozen weights",),
@@ -38,20 +35,16 @@ def tightest(plan: MemoryPlan) -> str:
     return next(iter(grouped(plan)))
 
 
-def one_line(plan: MemoryPlan) -> str:
-    """Return the plan in one line, for a report and a debugger."""
-    return f"predicted peak {size_text(plan.peak_bytes)} ({_shape(plan)})"
-
-
-def explain(plan: MemoryPlan, budget: Budget | int) -> list[str]:
-    """Return the lines of the message; the first is the verdict."""
-    judged = plan.on(budget.family) if isinstance(budget, Budget) else plan
+def explain(plan: MemoryPlan, budget: Budget | int, planner: Planner) -> list[str]:
+    """Return the lines of the message: the verdict, the breakdown, and what to change when it does not fit."""
     verdict = plan.verdict(budget)
-    lines = [_headline(judged, budget, verdict), f"  {_parts(judged)}        (predicted; {_shape(judged)})"]
+    judged, usable = plan.within(budget)
+    shape = f"batch {judged.batch}, {judged.tokens} tokens"
+    lines = [_headline(judged, budget, usable, verdict), f"  {_parts(judged)}        (predicted; {shape})"]
     if isinstance(budget, Budget) and (crowd := budget.crowded()):
         lines.append(f"  {crowd}")
-    if verdict == "does not fit":
-        lines += _changes(judged, plan.remedies(budget))
+    if verdict == DOES_NOT_FIT:
+        lines += _changes(judged, find_remedies(plan, budget, planner))
         lines.append(f"  {'; '.join((_place(judged), *judged.notes))}")
         headroom = budget.headroom if isinstance(budget, Budget) else 0.0
         lines.append(f"  to judge another card: --finetune-budget={_roomy(judged.needed_bytes, headroom)}GiB")
@@ -63,12 +56,10 @@ def _roomy(needed: int, headroom: float) -> int:
     return math.ceil(needed / (1 - headroom) / (8 * GiB)) * 8
 
 
-def _headline(plan: MemoryPlan, budget: Budget | int, verdict: str) -> str:
+def _headline(plan: MemoryPlan, budget: Budget | int, usable: int, verdict: str) -> str:
+    kept = "given in bytes"
     if isinstance(budget, Budget):
         kept = f"{budget.name}, {budget.headroom:.0%} headroom kept"
-        usable = budget.usable_bytes
-    else:
-        kept, usable = "given in bytes", int(budget)
     needs = plan.peak_bytes if verdict == "fits" else plan.needed_bytes
     words = {"fits": "adapter fits", "tight": "adapter fits tightly", "does not fit": "adapter does not fit"}
     return f"{words[verdict]}: needs {size_text(needs)}, the budget is {size_text(usable)} ({kept})"
@@ -86,10 +77,6 @@ def _place(plan: MemoryPlan) -> str:
     """Say when in the step the peak is reached."""
     at = f", layer {plan.layer}" if plan.layer is not None else ""
     return f"the peak is in the {plan.phase}{at}"
-
-
-def _shape(plan: MemoryPlan) -> str:
-    return f"batch {plan.batch}, {plan.tokens} tokens"
 
 
 def _changes(plan: MemoryPlan, remedies: Remedies) -> Iterator[str]:
@@ -110,12 +97,11 @@ def _remedy(remedy: Remedy) -> str:
     return f"{remedy.change} -> {size_text(remedy.needed_bytes)}{note}"
 
 
-def as_json(plan: MemoryPlan, budget: Budget | int | None) -> dict[str, Any]:
+def as_json(plan: MemoryPlan, budget: Budget | None, planner: Planner) -> Json:
     """Return the plan as the record keeps it; without a budget nothing is judged and no remedy is sought."""
-    judged = plan.on(budget.family) if isinstance(budget, Budget) else plan
-    verdict = plan.verdict(budget) if budget is not None else None
-    remedies = plan.remedies(budget) if budget is not None and verdict == "does not fit" else None
-    found = [*remedies.singles, *([remedies.pair] if remedies.pair else [])] if remedies else []
+    judged = plan.on(budget.family) if budget else plan
+    verdict = plan.verdict(budget) if budget else None
+    remedies = find_remedies(plan, budget, planner).all if budget and verdict == DOES_NOT_FIT else ()
     return {
         "predicted_peak_bytes": judged.peak_bytes,
         "needed_bytes": judged.needed_bytes,
@@ -127,12 +113,12 @@ def as_json(plan: MemoryPlan, budget: Budget | int | None) -> dict[str, Any]:
         "tokens": judged.tokens,
         "batch": judged.batch,
         "tightest": tightest(judged),
-        "budget_bytes": budget.usable_bytes if isinstance(budget, Budget) else budget,
-        "budget_name": budget.name if isinstance(budget, Budget) else None,
-        "headroom": budget.headroom if isinstance(budget, Budget) else None,
-        "crowded": budget.crowded() if isinstance(budget, Budget) else None,
+        "budget_bytes": budget.usable_bytes if budget else None,
+        "budget_name": budget.name if budget else None,
+        "headroom": budget.headroom if budget else None,
+        "crowded": budget.crowded() if budget else None,
         "fits": verdict,
-        "remedies": [remedy.as_json() for remedy in found],
+        "remedies": [remedy.as_json() for remedy in remedies],
         "measured_peak_bytes": None,
         "disk": judged.disk.as_json() if judged.disk is not None else None,
         "notes": list(plan.notes),

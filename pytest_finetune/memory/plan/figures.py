@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.yamlfile import Json, JsonTree
 
 
 class PlanError(FinetuneError, ValueError):
@@ -49,20 +49,17 @@ class Figures:
     layers: int
 
     def with_workspace(self, size: int) -> Held:
-        """Return what is held where a cuBLAS workspace has this size.
-
-        The next larger one when it was not replayed.
-        """
+        """Return what is held with a cuBLAS workspace of this size, or of the next larger one that was replayed."""
         fitting = [known for known in self.held if known >= size]
         return self.held[min(fitting) if fitting else max(self.held)]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonTree:
         """Return the JSON tree that `from_json` reads back."""
         tree = dataclasses.asdict(self)
         return {**tree, "held": {str(size): held for size, held in tree["held"].items()}}
 
     @classmethod
-    def from_json(cls, tree: Mapping[str, Any]) -> Figures:
+    def from_json(cls, tree: Json) -> Figures:
         """Read what `as_json` wrote."""
         held = {int(size): Held(**held) for size, held in tree["held"].items()}
         return cls(**{**tree, "held": held})

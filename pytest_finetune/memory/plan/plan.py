@@ -1,31 +1,27 @@
-"""The memory plan of an experiment.
-
-What the training needs, against a budget, and what to change when it is too much.
-"""
+"""The memory plan of an experiment: what the training needs, held against a budget."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.experiment.launcher import share_of
 from pytest_finetune.fingerprint import BaseModelError, base_folder
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.cards import UNKNOWN, Family
 from pytest_finetune.memory.hardware.disk import DiskPlan, plan_disk
-from pytest_finetune.memory.plan.explain import as_json, explain, one_line
-from pytest_finetune.memory.plan.figures import Figures, PlanError
+from pytest_finetune.memory.hardware.sizes import size_text
+from pytest_finetune.memory.plan.figures import Figures, Held, PlanError
 from pytest_finetune.memory.plan.planner import Planner
-from pytest_finetune.memory.plan.remedies import Remedies, find_remedies
 from pytest_finetune.memory.plan.workload import TRL_STEP, Adapter, Workload, each_process
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment
-    from pytest_finetune.store import Store
+    from pytest_finetune.yamlfile import Json
 
 FITS: Final = "fits"
 TIGHT: Final = "tight"
@@ -37,56 +33,58 @@ class MemoryPlan:
     """What one training step needs on an accelerator, predicted.
 
     Compares with a `Budget` or with bytes: ``memory_plan <= gpu_budget`` holds when the training runs
-    there, tightly or not. `longest_row` is the length of the longest row in tokens, None when it is not
-    known. It is the plan of each of `processes`, every one on a card of its own.
+    there, tightly or not. Nothing is traced for an answer: `traced` has what was traced for the kernels of
+    further cards. `longest_row` is the length of the longest row in tokens, None when it is not known. It is
+    the plan of each of `processes`, every one on a card of its own.
     """
 
     workload: Workload
     figures: Figures
     longest_row: int | None
-    planner: Planner = field(repr=False)
     family: Family = UNKNOWN
     notes: tuple[str, ...] = ()
     disk: DiskPlan | None = None
     processes: int = 1
+    traced: tuple[tuple[Workload, Figures], ...] = ()
+
+    @property
+    def held(self) -> Held:
+        """Return what the allocator holds with the cuBLAS workspaces of the family."""
+        return self.figures.with_workspace(self.family.cublas_bytes)
 
     @property
     def peak_bytes(self) -> int:
         """Return the bytes that the process takes at most: what the allocator reserves, and the context."""
-        return self.figures.with_workspace(self.family.cublas_bytes).reserved + self.family.context_bytes
+        return self.held.reserved + self.family.context_bytes
 
     @property
     def needed_bytes(self) -> int:
-        """Return the bytes below which the training runs out of memory.
-
-        Smallest surviving budget and context.
-        """
-        return self.figures.with_workspace(self.family.cublas_bytes).smallest + self.family.context_bytes
+        """Return the bytes below which the training runs out of memory, the context among them."""
+        return self.held.smallest + self.family.context_bytes
 
     @property
     def allocated_bytes(self) -> int:
         """Return the peak of allocated blocks, without context and cached memory."""
-        return self.figures.with_workspace(self.family.cublas_bytes).allocated
+        return self.held.allocated
 
     @property
     def reserved_bytes(self) -> int:
         """Return the peak of what the allocator reserves when nothing presses it."""
-        return self.figures.with_workspace(self.family.cublas_bytes).reserved
+        return self.held.reserved
 
     @property
     def breakdown(self) -> Mapping[str, int]:
         """Return the parts of `peak_bytes`, which they add up to."""
         live = {part: size for part, size in self.figures.parts.items() if size}
-        live["workspaces"] = live.get("workspaces", 0) - self._extra_workspace()
+        live["workspaces"] = live.get("workspaces", 0) - 2 * (
+            max(self.figures.held) - self.family.cublas_bytes
+        )
         rest = self.reserved_bytes - sum(live.values())
         return {
             **{k: v for k, v in live.items() if v},
             "fragmentation": rest,
             "context": self.family.context_bytes,
         }
-
-    def _extra_workspace(self) -> int:
-        return 2 * (max(self.figures.held) - self.family.cublas_bytes)
 
     @property
     def phase(self) -> str:
@@ -109,24 +107,22 @@ class MemoryPlan:
         return self.workload.batch
 
     def on(self, family: Family) -> MemoryPlan:
-        """Return the plan for the cards of a family, traced anew when their kernels differ."""
-        if family is self.family:
-            return self
+        """Return the plan for the cards of a family; PlanError when no step was traced for kernels like theirs."""
         workload = for_family(self.workload, family)
-        figures = self.figures
-        if workload != self.workload:
-            figures = self.planner.one(workload)
+        known = ((self.workload, self.figures), *self.traced)
+        figures = next((figures for one, figures in known if one == workload), None)
+        if figures is None:
+            raise PlanError(f"not compared: the step was not planned for the kernels of {family.name} cards")
         return dataclasses.replace(self, workload=workload, figures=figures, family=family)
 
     def verdict(self, budget: Budget | int) -> str:
-        """Return ``fits``, ``tight`` (it runs.
+        """Return ``fits``, ``tight`` or ``does not fit``.
 
-        But only while the allocator keeps giving memory back) or ``does not fit``.
+        A tight training runs, but only while the allocator keeps giving memory back.
         """
-        usable, family = _usable(budget, self.family)
         if isinstance(budget, Budget):
             _check_device(self.workload, budget)
-        plan = self.on(family)
+        plan, usable = self.within(budget)
         if plan.peak_bytes <= usable:
             return FITS
         return TIGHT if plan.needed_bytes <= usable else DOES_NOT_FIT
@@ -139,57 +135,46 @@ class MemoryPlan:
             raise PlanError(f"not compared: {budget.incomparable_because}")
         return self.verdict(budget) != DOES_NOT_FIT
 
-    def remedies(self, budget: Budget | int) -> Remedies:
-        """Return the single changes in their fixed order, each planned anew.
-
-        And the smallest pair when none is enough.
-        """
-        usable, family = _usable(budget, self.family)
-        plan = self.on(family)
-        return find_remedies(
-            plan.workload, plan.longest_row, usable, family, self.planner, processes=self.processes
-        )
-
-    def explain(self, budget: Budget | int) -> list[str]:
-        """Return the verdict with numbers, the breakdown, what to change and how to judge another card."""
-        return explain(self, budget)
-
-    def as_json(self, budget: Budget | int | None = None) -> dict[str, Any]:
-        """Return the plan as the record keeps it, judged against `budget` when there is one."""
-        return as_json(self, budget)
+    def within(self, budget: Budget | int) -> tuple[MemoryPlan, int]:
+        """Return the plan for the card of a budget, and the bytes that may be used; bare bytes name no card."""
+        if isinstance(budget, Budget):
+            return self.on(budget.family), budget.usable_bytes
+        return self, budget
 
     def __repr__(self) -> str:
-        return one_line(self)
+        return f"predicted peak {size_text(self.peak_bytes)} (batch {self.batch}, {self.tokens} tokens)"
 
 
 def plan_memory(
     experiment: Experiment,
     longest_tokens: int | None,
-    store: Store | None,
+    planner: Planner,
     *,
+    families: Sequence[Family] = (),
     step: str = TRL_STEP,
     notes: Sequence[str] = (),
     expandable_segments: bool = False,
 ) -> MemoryPlan:
-    """Plan the training of an experiment.
+    """Plan the training of an experiment; a second call with the same store traces nothing and needs no torch.
 
-    A second call with the same store traces nothing and needs no torch.
-
-    `longest_tokens` is the longest training row as the tokenizer counts it, None when unknown; `step` names
-    the trainer's step, `notes` is what the caller has to say about it. Raises PlanError when the model's configuration
-    is missing or not understood.
+    `longest_tokens` is the longest training row as the tokenizer counts it, None when unknown. The step is also
+    traced for the kernels of the cards of `families`. `step` names the trainer's step, `notes` is what the caller
+    has to say about it. Raises PlanError when the model's configuration is missing or not understood.
     """
-    planner = Planner(store)
     workload, assumed = workload_of(experiment, longest_tokens, step=step)
     if expandable_segments:
         workload = workload.changed(expandable_segments=True)
         notes = (*notes, "replayed with expandable segments, as PYTORCH_ALLOC_CONF asks for")
-    figures = planner.one(workload)
+    workloads = [workload, *(one for family in families if (one := for_family(workload, family)) != workload)]
+    figures, *further = planner.each(workloads)
     kept = experiment.training.save_total_limit
     disk = plan_disk(workload, figures.trainable, kept, experiment.local_base())
     processes = experiment.training.launcher.processes
     said = (*assumed, *each_process(processes, figures.trainable), *notes)
-    return MemoryPlan(workload, figures, longest_tokens, planner, notes=said, disk=disk, processes=processes)
+    traced = tuple(zip(workloads[1:], further, strict=True))
+    return MemoryPlan(
+        workload, figures, longest_tokens, notes=said, disk=disk, processes=processes, traced=traced
+    )
 
 
 def workload_of(
@@ -237,7 +222,7 @@ _UNTRACED: Final = (
 )
 
 
-def _not_planned(sft: Mapping[str, Any]) -> Iterator[str]:
+def _not_planned(sft: Json) -> Iterator[str]:
     yield from (f"training.sft.{name} is not followed by the plan" for name in _UNTRACED if sft.get(name))
 
 
@@ -260,9 +245,9 @@ def _shape(experiment: Experiment, longest_tokens: int | None) -> tuple[int, int
 def for_family(workload: Workload, family: Family) -> Workload:
     """Return the workload as the cards of a family run it.
 
-    Without bfloat16 in float16, without flash efficiently.
+    What they cannot compute in bfloat16 they compute in float16, and without flash attention with the efficient one.
     """
-    changes: dict[str, Any] = {}
+    changes: dict[str, str] = {}
     if not family.flash and workload.attention == "flash":
         changes["attention"] = "efficient"
     if not family.bf16 and workload.dtype == "bfloat16":
@@ -272,7 +257,7 @@ def for_family(workload: Workload, family: Family) -> Workload:
     return workload.changed(**changes) if changes else workload
 
 
-def read_config(experiment: Experiment) -> Mapping[str, Any]:
+def read_config(experiment: Experiment) -> Json:
     """Return the base model's ``config.json``; PlanError when it is not here or is no JSON object."""
     try:
         file = base_folder(experiment) / "config.json"
@@ -281,7 +266,7 @@ def read_config(experiment: Experiment) -> Mapping[str, Any]:
     return _config(file)
 
 
-def _config(file: Path) -> Mapping[str, Any]:
+def _config(file: Path) -> Json:
     try:
         tree = json.loads(file.read_text(encoding="utf-8"))
     except OSError:
@@ -301,7 +286,3 @@ def _check_device(workload: Workload, budget: Budget) -> None:
             f"quantization {workload.quantization!r} needs bitsandbytes' kernels, which {budget.name} cannot run; "
             "they run on NVIDIA and AMD cards. Here: quantization: none"
         )
-
-
-def _usable(budget: Budget | int, family: Family) -> tuple[int, Family]:
-    return (budget.usable_bytes, budget.family) if isinstance(budget, Budget) else (int(budget), family)

@@ -1,7 +1,4 @@
-"""Ask for figures: from the store when they are there, else from a tracing process.
-
-Torch stays out of this one.
-"""
+"""Ask for figures: from the store when they are there, else from a tracing process: torch stays out of this one."""
 
 from __future__ import annotations
 
@@ -11,9 +8,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_finetune.fingerprint import Key, package_versions, sha256_hex
 from pytest_finetune.memory.hardware.cards import FAMILIES
@@ -22,6 +19,7 @@ from pytest_finetune.memory.plan.workload import Workload
 
 if TYPE_CHECKING:
     from pytest_finetune.store import Store
+    from pytest_finetune.yamlfile import Json
 
 SCHEMA: Final = 2
 PACKAGES: Final = ("torch", "transformers", "peft", "trl", "bitsandbytes")
@@ -31,10 +29,7 @@ _FILE: Final = "figures.json"
 
 
 class Limit(NamedTuple):
-    """What a ladder of changes is climbed for.
-
-    The step must survive in `bytes` with workspaces of that size.
-    """
+    """What a ladder of changes is climbed for: a step that survives in `bytes` with workspaces of that size."""
 
     workspace: int
     bytes: int
@@ -69,12 +64,14 @@ class Planner:
                     answers[index][rung] = answer if answer is not None else answers[index][rung]
         return answers
 
-    def one(self, workload: Workload) -> Figures:
-        """Return the figures of one workload; raises its PlanError."""
-        ((answer,),) = self.climb([[workload]])
-        if isinstance(answer, Figures):
-            return answer
-        raise answer or PlanError("the memory trace gave no answer")
+    def each(self, workloads: Sequence[Workload]) -> list[Figures]:
+        """Return the figures of every workload; raises the first PlanError."""
+        figures = []
+        for (answer,) in self.climb([[workload] for workload in workloads]):
+            if not isinstance(answer, Figures):
+                raise answer or PlanError("the memory trace gave no answer")
+            figures.append(answer)
+        return figures
 
     def _recall(self, key: Key) -> Figures | None:
         if key.value not in self._known and self._store is not None:
@@ -114,8 +111,8 @@ def _settled(row: Sequence[Answer], limit: Limit | None) -> bool:
 def plan_key(workload: Workload) -> Key:
     """Return the key of a plan.
 
-    The workload, the content of a step that is not ours, the libraries whose code is traced, and the version of the
-    tracer.
+    It hangs on the workload, the content of a step that is not ours, the libraries whose code is traced, and the
+    version of the tracer.
     """
     return Key.of(
         {
@@ -175,7 +172,7 @@ def trace_elsewhere(ladders: Sequence[Sequence[Workload]], limit: Limit | None) 
     return [[_read(tree) for tree in json.loads(line)] for line in done.stdout.splitlines()]
 
 
-def _read(tree: Mapping[str, Any] | None) -> Answer:
+def _read(tree: Json | None) -> Answer:
     if tree is None:
         return None
     return PlanError(tree["error"]) if "error" in tree else Figures.from_json(tree["figures"])

@@ -6,29 +6,29 @@ model last. The rank of the adapter is not among them: it holds hardly any of th
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from pytest_finetune.memory.hardware.cards import Family
+from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.plan.figures import Figures
+from pytest_finetune.memory.plan.plan import MemoryPlan
 from pytest_finetune.memory.plan.planner import Limit, Planner
 from pytest_finetune.memory.plan.workload import Adapter, Workload, layer_count
+from pytest_finetune.yamlfile import Json
 
 SHORTEST: Final = 64
-KINDS: Final = ("length", "batch", "checkpointing", "optimizer", "quantization", "base")
+_QLORA: Final = {"peft_method": "qlora", "quantization": "nf4"}
 
 
 class Change(NamedTuple):
-    """One change of the experiment.
-
-    In words, as keys of the experiment file, and what it makes of the workload.
-    """
+    """One change of the experiment in words, as keys of the experiment file, and what it makes of the workload."""
 
     kind: str
     words: str
-    keys: Mapping[str, Any]
+    keys: Json
     workload: Workload
     note: str = ""
 
@@ -38,24 +38,16 @@ class Remedy:
     """A change with its own plan; `enough` says whether it alone makes the training fit, `pair` that it is two."""
 
     change: str
-    keys: Mapping[str, Any]
+    keys: Json
     peak_bytes: int
     needed_bytes: int
     enough: bool
     note: str = ""
     pair: bool = False
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return the remedy as the record keeps it."""
-        return {
-            "change": self.change,
-            "keys": dict(self.keys),
-            "peak_bytes": self.peak_bytes,
-            "needed_bytes": self.needed_bytes,
-            "enough": self.enough,
-            "note": self.note,
-            "pair": self.pair,
-        }
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,37 +62,44 @@ class Remedies:
         """Return the single changes that suffice."""
         return tuple(remedy for remedy in self.singles if remedy.enough)
 
+    @property
+    def all(self) -> tuple[Remedy, ...]:
+        """Return the single changes, and the pair after them."""
+        return (*self.singles, *((self.pair,) if self.pair else ()))
 
-def find_remedies(
-    workload: Workload,
-    longest_row: int | None,
-    usable: int,
-    family: Family,
-    planner: Planner,
-    *,
-    processes: int = 1,
-) -> Remedies:
-    """Plan every change; of one kind the mildest that is enough is kept, else the strongest."""
-    ladders = [ladder for ladder in changes(workload, longest_row, processes) if ladder]
-    singles = list(_plan(ladders, usable, family, planner))
+
+def find_remedies(plan: MemoryPlan, budget: Budget | int, planner: Planner) -> Remedies:
+    """Plan every change of the plan's step; of one kind the mildest that is enough is kept, else the strongest.
+
+    The planner may start a process that traces, which takes seconds.
+    """
+    plan, usable = plan.within(budget)
+    ladders = [ladder for ladder in changes(plan.workload, plan.longest_row, plan.processes) if ladder]
+    singles = tuple(_planned(ladders, plan, usable, planner))
     pair = None
     if singles and not any(remedy.enough for remedy in singles):
-        pair = _smallest_pair(ladders, longest_row, usable, family, planner, processes)
-    return Remedies(tuple(singles), pair)
+        pairs = [[pair] for pair in _pairs(ladders, plan)]
+        pair = min(_planned(pairs, plan, usable, planner), key=_reluctance, default=None)
+    return Remedies(singles, pair)
 
 
 def changes(workload: Workload, longest_row: int | None, processes: int = 1) -> Iterator[list[Change]]:
-    """Yield the changes that apply, one list a kind in the fixed order.
+    """Yield the changes that apply, one list a kind in the fixed order, each from the mildest to the strongest.
 
-    Each from the mildest to the strongest. The workload is that of one of `processes`, whose accumulation steps are
+    The workload is that of one of `processes`, whose accumulation steps are
     written as their sum.
     """
     yield list(_shorter(workload, longest_row))
     yield list(_smaller_batches(workload, processes))
     if not workload.checkpointing:
-        keys: dict[str, Any] = {"training.gradient_checkpointing": True}
+        without = workload.changed(checkpointing=True)
         yield [
-            Change("checkpointing", "gradient_checkpointing true", keys, workload.changed(checkpointing=True))
+            Change(
+                "checkpointing",
+                "gradient_checkpointing true",
+                {"training.gradient_checkpointing": True},
+                without,
+            )
         ]
     if workload.optimizer in ("adamw_torch", "adamw_torch_fused", "adamw_hf"):
         yield [
@@ -108,15 +107,9 @@ def changes(workload: Workload, longest_row: int | None, processes: int = 1) -> 
             for name in ("adamw_8bit", "paged_adamw_8bit")
         ]
     if workload.quantization != "nf4" and workload.adapter is not None:
-        adapter = workload.adapter
-        quantized = workload.changed(
-            quantization="nf4",
-            adapter=type(adapter)(
-                adapter.rank, adapter.targets, adapter.dropout, adapter.dora, workload.dtype
-            ),
-        )
-        keys = {"peft_method": "qlora", "quantization": "nf4"}
-        yield [Change("quantization", "peft_method qlora", keys, quantized, "the base in 4 bits (NF4)")]
+        adapter = dataclasses.replace(workload.adapter, dtype=workload.dtype)
+        quantized = workload.changed(quantization="nf4", adapter=adapter)
+        yield [Change("quantization", "peft_method qlora", _QLORA, quantized, "the base in 4 bits (NF4)")]
     if workload.adapter is None:
         yield list(_adapter_instead(workload))
     yield list(_smaller_base(workload))
@@ -127,8 +120,7 @@ def _adapter_instead(workload: Workload) -> Iterator[Change]:
     lora = workload.changed(adapter=Adapter(), dtype="bfloat16")
     yield Change("quantization", "peft_method lora", {"peft_method": "lora"}, lora, "an adapter of rank 8")
     qlora = lora.changed(quantization="nf4", adapter=Adapter(dtype="bfloat16"))
-    keys = {"peft_method": "qlora", "quantization": "nf4"}
-    yield Change("quantization", "peft_method qlora", keys, qlora, "an adapter on the base in 4 bits (NF4)")
+    yield Change("quantization", "peft_method qlora", _QLORA, qlora, "an adapter on the base in 4 bits (NF4)")
 
 
 def _shorter(workload: Workload, longest_row: int | None) -> Iterator[Change]:
@@ -175,24 +167,19 @@ def _smaller_base(workload: Workload) -> Iterator[Change]:
     for share, words in ((2, "half"), (4, "a quarter")):
         if full // share >= 2:
             cut = workload.changed(layers=full // share)
-            yield Change(
-                "base",
-                f"a smaller base_model ({words} of the layers)",
-                {},
-                cut,
-                "planned on this architecture",
-            )
+            named = f"a smaller base_model ({words} of the layers)"
+            yield Change("base", named, {}, cut, "planned on this architecture")
 
 
-def _plan(
-    ladders: Sequence[Sequence[Change]], usable: int, family: Family, planner: Planner
+def _planned(
+    ladders: Sequence[Sequence[Change]], plan: MemoryPlan, usable: int, planner: Planner
 ) -> Iterator[Remedy]:
     """Yield one remedy a ladder: the mildest rung that is enough, else the strongest that was planned."""
-    limit = Limit(family.cublas_bytes, usable - family.context_bytes)
+    limit = Limit(plan.family.cublas_bytes, usable - plan.family.context_bytes)
     answers = planner.climb([[change.workload for change in ladder] for ladder in ladders], limit)
     for ladder, row in zip(ladders, answers, strict=True):
         remedies = [
-            _remedy(change, answer, usable, family)
+            _remedy(change, dataclasses.replace(plan, figures=answer), usable)
             for change, answer in zip(ladder, row, strict=True)
             if isinstance(answer, Figures)
         ]
@@ -200,43 +187,29 @@ def _plan(
             yield next((remedy for remedy in remedies if remedy.enough), remedies[-1])
 
 
-def _remedy(change: Change, figures: Figures, usable: int, family: Family) -> Remedy:
-    held = figures.with_workspace(family.cublas_bytes)
-    needed = held.smallest + family.context_bytes
-    peak = held.reserved + family.context_bytes
+def _remedy(change: Change, plan: MemoryPlan, usable: int) -> Remedy:
+    enough, pair = plan.needed_bytes <= usable, change.kind == "pair"
     return Remedy(
-        change.words, change.keys, peak, needed, needed <= usable, change.note, pair=change.kind == "pair"
+        change.words, change.keys, plan.peak_bytes, plan.needed_bytes, enough, change.note, pair=pair
     )
 
 
-def _smallest_pair(
-    ladders: Sequence[Sequence[Change]],
-    longest_row: int | None,
-    usable: int,
-    family: Family,
-    planner: Planner,
-    processes: int,
-) -> Remedy | None:
-    """Return the pair of changes of two kinds that needs least; another base model only where no other pair is enough.
+def _pairs(ladders: Sequence[Sequence[Change]], plan: MemoryPlan) -> Iterator[Change]:
+    """Yield the pairs of changes of two kinds.
 
     Of a kind its strongest change takes part, but of length and base the mildest: a pair should not cut the
     rows or the model down to nothing.
     """
     chosen = [ladder[0] if ladder[0].kind in ("length", "base") else ladder[-1] for ladder in ladders]
-    pairs = []
     for first, second in itertools.combinations(chosen, 2):
-        later = (change for ladder in changes(first.workload, longest_row, processes) for change in ladder)
-        pairs += [_both(first, change) for change in later if change.words == second.words]
-    planned = list(_plan([[pair] for pair in pairs], usable, family, planner))
-    return min(planned, key=_reluctance, default=None)
+        for ladder in changes(first.workload, plan.longest_row, plan.processes):
+            for later in ladder:
+                if later.words == second.words:
+                    words = f"{first.words} and {later.words}"
+                    note = "; ".join(filter(None, (first.note, later.note)))
+                    yield Change("pair", words, {**first.keys, **later.keys}, later.workload, note)
 
 
 def _reluctance(pair: Remedy) -> tuple[bool, bool, int]:
     """Order pairs: enough first, then those that keep the base model, then by what they need."""
     return not pair.enough, pair.enough and "a smaller base_model" in pair.change, pair.needed_bytes
-
-
-def _both(first: Change, second: Change) -> Change:
-    note = "; ".join(filter(None, (first.note, second.note)))
-    words = f"{first.words} and {second.words}"
-    return Change("pair", words, {**first.keys, **second.keys}, second.workload, note)

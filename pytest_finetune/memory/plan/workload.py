@@ -1,7 +1,4 @@
-"""What is planned: one training step, described without a single object of torch.
-
-So that it can be a key and travel.
-"""
+"""What is planned: one training step, described without an object of torch, so that it can be a key and travel."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pytest_finetune.memory.hardware.sizes import size_text
+from pytest_finetune.yamlfile import Json, JsonTree
 
 TRL_STEP: Final = "pytest_finetune.memory.tracer.steps:TrlStep"
 PLAIN_STEP: Final = "pytest_finetune.memory.tracer.steps:PlainStep"
@@ -44,7 +42,7 @@ class Workload:
     rotary embedding, as in older transformers, so that the cuBLAS workspace lies before the first layer.
     """
 
-    config: Mapping[str, Any] = field(hash=False)
+    config: Json = field(hash=False)
     tokens: int
     batch: int = 1
     accumulation: int = 1
@@ -71,12 +69,12 @@ class Workload:
         """Return the workload with some fields replaced."""
         return dataclasses.replace(self, **changes)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonTree:
         """Return the JSON tree that `from_json` reads back; it is also what the plan is stored under."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, tree: Mapping[str, Any]) -> Workload:
+    def from_json(cls, tree: Json) -> Workload:
         """Read what `as_json` wrote, after a journey through JSON."""
         adapter = tree.get("adapter")
         if adapter is not None:
@@ -92,13 +90,13 @@ class Workload:
         return self.layers or layer_count(self.config)
 
 
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def text_config(config: Json) -> Json:
     """Return the language model's part of a configuration (multimodal models nest it)."""
     nested = config.get("text_config")
     return nested if isinstance(nested, Mapping) else config
 
 
-def layer_count(config: Mapping[str, Any]) -> int:
+def layer_count(config: Json) -> int:
     """Return the number of layers that a configuration names, whatever its architecture calls them."""
     tree = text_config(config)
     for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):

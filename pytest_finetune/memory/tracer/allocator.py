@@ -34,10 +34,7 @@ class DoesNotFitError(MemoryError):
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What the allocator held.
-
-    Peaks of allocated and reserved bytes, reserved at the end, flushes under pressure.
-    """
+    """What the allocator held: peaks of allocated and reserved bytes, reserved at the end, flushes under pressure."""
 
     allocated: int
     reserved: int

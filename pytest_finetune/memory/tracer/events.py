@@ -30,10 +30,7 @@ LOADED: Final = frozenset({READ, UPCAST, ADAPTER})
 
 
 class Born(NamedTuple):
-    """A storage begins: its number, bytes, the part of the breakdown it belongs to.
-
-    And the operator that made it.
-    """
+    """A storage begins: its number and bytes, the part of the breakdown it belongs to, the operator that made it."""
 
     storage: int
     bytes: int
@@ -81,9 +78,7 @@ class Peak:
 
 
 def live_peak(events: Iterable[Event], *, rounding: int = 512) -> Peak:
-    """Find the peak of live bytes, each storage rounded up to `rounding` bytes as the allocator does (1.
-
-    Not at all).
+    """Find the peak of live bytes, each storage rounded up to `rounding` bytes as the allocator does; 1 rounds nothing.
 
     A storage counts for the part that it belongs to in the end.
     """

@@ -28,10 +28,7 @@ class NotRepeatedError(Exception):
 
 
 class Name(NamedTuple):
-    """A storage by its birth.
-
-    The run of blocks, the layer (None outside), the place among that block's births.
-    """
+    """A storage by its birth: the run of blocks, the layer (None outside), the place among that block's births."""
 
     run: int
     layer: int | None
@@ -39,10 +36,7 @@ class Name(NamedTuple):
 
 
 class Use(NamedTuple):
-    """A death (`part` None) or a change of part.
-
-    Of a storage named relative to the layer of the block it is in.
-    """
+    """A death (`part` None) or a change of part, of a storage named relative to the layer of the block it is in."""
 
     run: int
     offset: int | None
@@ -78,10 +72,7 @@ class OptimizerTrace(NamedTuple):
 def extend(
     shallow: Timeline, traced: int, depth: int, optimizer: OptimizerTrace, *, steps: int
 ) -> list[Event]:
-    """Return the timeline of `depth` layers from one of `traced` layers.
-
-    NotRepeatedError when that cannot be done.
-    """
+    """Return the timeline of `depth` layers from one of `traced` layers; NotRepeatedError when that cannot be done."""
     blocks = list(_blocks(shallow))
     names = dict(_names(blocks))
     _check(blocks, names, traced)
@@ -143,10 +134,7 @@ def _names(blocks: Iterable[Block]) -> Iterator[tuple[int, Name]]:
 
 
 def _relative(block: Block, names: Mapping[int, Name]) -> list[Relative]:
-    """Write a block without storage numbers.
-
-    The deaths of a row are sorted, since their order changes nothing.
-    """
+    """Write a block without storage numbers; the deaths of a row are sorted, since their order changes nothing."""
     written: list[Relative] = []
     row: list[Use] = []
     for event in block.events:

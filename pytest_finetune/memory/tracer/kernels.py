@@ -65,10 +65,7 @@ def register_attention(recorder: Callable[[], Recorder]) -> None:
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """Skip the mask, as sdpa does when the batch has no padding.
-
-    A fake mask cannot be asked whether it is all true.
-    """
+    """Skip the mask, as sdpa does when the batch has no padding: a fake mask cannot be asked whether it is all true."""
     return
 
 
@@ -164,9 +161,7 @@ def flash_backward(recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
 
 
 def gemm_4bit(recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
-    """Dequantise the whole weight for one product.
-
-    As bitsandbytes does for training batches (backends/cuda/ops.py).
+    """Dequantise the whole weight for one product, as bitsandbytes does for training batches (backends/cuda/ops.py).
 
     Its fused kernels serve at most some hundred rows (fewer than that fit anywhere). Double quantisation
     restores the scales first, in float32.

@@ -1,6 +1,4 @@
-"""Put the model on the card as `from_pretrained` does.
-
-What it leaves behind decides where the step finds room.
+"""Put the model on the card as `from_pretrained` does: what it leaves behind decides where the step finds room.
 
 ``moved`` is a model that was loaded on the CPU and sent over by ``.to("cuda")``, module by module. The
 others load with a `device_map`: transformers first takes and frees one block as large as the whole model,
@@ -37,10 +35,7 @@ class Arrival(NamedTuple):
 
 
 def load(workload: Workload, model: Any, recorder: Recorder) -> None:
-    """Log the births of everything that is on the card before the first step.
-
-    In the order in which it gets there.
-    """
+    """Log the births of everything that is on the card before the first step, in the order in which it gets there."""
     arrivals = list(_arrivals(model))
     base = [arrival for arrival in arrivals if arrival.members[0].part != "adapter"]
     adapters = [arrival for arrival in arrivals if arrival.members[0].part == "adapter"]
@@ -92,10 +87,7 @@ def _add(arrival: Arrival, recorder: Recorder, op: str) -> None:
 
 
 def _upcast(base: Sequence[Arrival], narrow: dict[str, int | None], recorder: Recorder) -> None:
-    """Replace the 16-bit tensors by float32 ones.
-
-    One after the other (peft.prepare_model_for_kbit_training).
-    """
+    """Replace the 16-bit tensors by float32 ones, one after the other (peft.prepare_model_for_kbit_training)."""
     for arrival in base:
         number = narrow[arrival.name]
         if number is not None:
@@ -105,10 +97,7 @@ def _upcast(base: Sequence[Arrival], narrow: dict[str, int | None], recorder: Re
 
 
 def _adapters(workload: Workload, adapters: Sequence[Arrival], recorder: Recorder) -> None:
-    """Log the adapters: they arrive in the base's dtype.
-
-    And all are upcast at the end when they are kept wider.
-    """
+    """Log the adapters: they arrive in the base's dtype, and all are upcast at the end when they are kept wider."""
     base_is_narrow = workload.quantization == "none" and workload.dtype != "float32"
     upcast = base_is_narrow and workload.adapter is not None and workload.adapter.dtype == "float32"
     narrow = []
@@ -130,10 +119,7 @@ def _values(weight: torch.Tensor) -> int:
 
 
 def _sizes(workload: Workload, base: Sequence[Arrival]) -> Iterator[tuple[int | None, int]]:
-    """Yield what each layer adds to the block that warms the allocator up.
-
-    Quantised weights count as quantised.
-    """
+    """Yield what each layer adds to the block that warms the allocator up; quantised weights count as quantised."""
     sizes: dict[int | None, float] = {}
     for arrival in base:
         tensor = arrival.members[0].tensor

@@ -45,10 +45,7 @@ class TorchOptimizer:
 
 
 class StateOnly:
-    """An optimizer that cannot run here.
-
-    Its state is `bytes_of` each parameter, made at the first step and kept.
-    """
+    """An optimizer that cannot run here: its state is `bytes_of` each parameter, made at the first step and kept."""
 
     def __init__(self, name: str, parameters: list[torch.nn.Parameter], states: int, *, paged: bool) -> None:
         self._name, self._parameters, self._states, self._paged = name, parameters, states, paged

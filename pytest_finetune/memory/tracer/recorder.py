@@ -108,10 +108,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _tensors(result: Any) -> Iterator[Tensor]:
-    """Yield the tensors of an operator's result.
-
-    Which is a tensor or a sequence of tensors or of sequences.
-    """
+    """Yield the tensors of an operator's result, which is a tensor or a sequence of tensors or of sequences."""
     if isinstance(result, Tensor):
         yield result
     elif isinstance(result, tuple | list):

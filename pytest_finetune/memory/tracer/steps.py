@@ -152,18 +152,12 @@ class TrlStep:
         return Loss(loss, (output, scattered))
 
     def session(self) -> contextlib.AbstractContextManager[None]:
-        """Make TRL's torch fallback allocate what its Triton kernels do.
-
-        Nothing, they work in place on the tile.
-        """
+        """Make TRL's torch fallback allocate what its Triton kernels do: nothing, they work in place on the tile."""
         return _in_place_tiles()
 
 
 def _supervised(tensor: Tensor) -> Tensor:
-    """Copy the supervised positions out, as boolean indexing does.
-
-    The index itself is two int64 a position.
-    """
+    """Copy the supervised positions out, as boolean indexing does; the index itself is two int64 a position."""
     rows = torch.arange(tensor.shape[0])[:, None].expand(tensor.shape[:2]).reshape(-1)
     columns = torch.arange(tensor.shape[1])[None].expand(tensor.shape[:2]).reshape(-1)
     return tensor[rows, columns]

@@ -46,10 +46,7 @@ STEPS = 2
 
 
 class Traced(NamedTuple):
-    """The timeline of a workload, how many parameters it has and trains.
-
-    And how deep a model was really run.
-    """
+    """The timeline of a workload, how many parameters it has and trains, and how deep a model was really run."""
 
     events: list[Event]
     parameters: int
@@ -58,10 +55,7 @@ class Traced(NamedTuple):
 
 
 def trace(workload: Workload) -> Traced:
-    """Return what lives when during two optimizer steps.
-
-    Few layers are run and extended when all are alike.
-    """
+    """Return what lives when during two optimizer steps; few layers are run and extended when all are alike."""
     depth = workload.depth
     if depth > SHALLOW and models.is_uniform(workload):
         with contextlib.suppress(NotRepeatedError):
@@ -72,8 +66,8 @@ def trace(workload: Workload) -> Traced:
 def trace_fully(workload: Workload, *, fake: bool = True, cuda: bool = True) -> Traced:
     """Run the two steps on all layers.
 
-    With ``fake=False`` on real tensors, and with ``cuda=False`` without what CUDA's kernels would take: so
-    the trace itself is checked.
+    The trace itself is checked with ``fake=False``, on real tensors, and with ``cuda=False``, without what CUDA's
+    kernels would take.
     """
     run = _Run(workload, fake=fake, cuda=cuda)
     return Traced(run.events, run.parameters, run.trainable, workload.depth)
@@ -316,10 +310,7 @@ def main() -> int:
 def _climb(
     ladder: Sequence[Workload], workspaces: Sequence[int], limit: Sequence[int] | None
 ) -> list[dict[str, Any] | None]:
-    """Trace the strongest change; if it is enough, look for the mildest that is.
-
-    `limit` is (workspace, bytes).
-    """
+    """Trace the strongest change; if it is enough, look for the mildest that is. `limit` is (workspace, bytes)."""
     found: list[dict[str, Any] | None] = [None] * len(ladder)
     order = range(len(ladder)) if limit is None else [len(ladder) - 1, *range(len(ladder) - 1)]
     for nth, index in enumerate(order):

@@ -1,7 +1,4 @@
-"""Turn a recorded timeline into the ones to replay.
-
-The card's workspaces, the warm-up in one piece, a race of loads.
-"""
+"""Turn a recorded timeline into those to replay: the card's workspaces, the warm-up in one piece, a race of loads."""
 
 from __future__ import annotations
 

@@ -10,13 +10,14 @@ import pytest
 from pytest_finetune.memory.hardware.detect import detect, disk_free_bytes, expandable_segments, parse_budget
 from pytest_finetune.memory.hardware.disk import DiskBudget
 from pytest_finetune.memory.measure import Fit
+from pytest_finetune.memory.plan.explain import as_json, explain
 from pytest_finetune.memory.plan.plan import plan_memory
+from pytest_finetune.memory.plan.planner import Planner
 
 if TYPE_CHECKING:
     from pytest_finetune.memory.hardware.detect import Budget
-    from pytest_finetune.memory.hardware.disk import DiskBudget
-    from pytest_finetune.memory.measure import Fit
     from pytest_finetune.memory.plan.plan import MemoryPlan
+    from pytest_finetune.store import Store
     from pytest_finetune.suite.run import ExperimentRun
 
 
@@ -24,16 +25,24 @@ def plan_of(run: ExperimentRun) -> MemoryPlan:
     """Plan the step of the registered trainer on the longest training row, and put the plan down."""
     counted = run.contract.tokenization.table(run.train_rows) if run.contract.tokenization else {}
     step, notes = step_of(run)
+    budget = run.budget if run.budget.comparable else None
+    planner = Planner(run.session.store)
     plan = plan_memory(
         run.experiment,
         counted.get("max") or None,
-        run.session.store,
+        planner,
+        families=(budget.family,) if budget else (),
         step=step,
         notes=notes,
         expandable_segments=expandable_segments(),
     )
-    run.note(("memory",), plan.as_json(run.budget if run.budget.comparable else None))
+    run.note(("memory",), as_json(plan, budget, planner))
     return plan
+
+
+def plan_lines(plan: MemoryPlan, budget: Budget | int, store: Store) -> list[str]:
+    """Explain a plan that a test asserted to stay within a budget; the remedies are planned with this store."""
+    return explain(plan, budget, Planner(store))
 
 
 def step_of(run: ExperimentRun) -> tuple[str, tuple[str, ...]]:
@@ -80,7 +89,8 @@ def fit_of(run: ExperimentRun) -> Fit | None:
     """
     if not run.budget.comparable and not run.made("memory plan"):
         return None
+    planner = Planner(run.session.store)
     try:
-        return Fit(run.budget, run.memory_plan)
+        return Fit(run.budget, run.memory_plan, planner)
     except pytest.fail.Exception:
-        return Fit(run.budget, None)
+        return Fit(run.budget, None, planner)
