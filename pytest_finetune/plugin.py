@@ -35,9 +35,20 @@ def pytest_configure(config: pytest.Config) -> None:
     if not xdist.is_worker(config):
         from pytest_finetune.suite.closing.ending import Closing
 
-        config.pluginmanager.register(Closing(state), "finetune-closing")
+        closing = Closing(state)
+        config.pluginmanager.register(closing, "finetune-closing")
+        config.pluginmanager.register(closing.page, "finetune-page")
         if xdist.is_distributed(config):
             config.pluginmanager.register(xdist.Grouping(), "finetune-grouping")
+
+
+@pytest.hookimpl(optionalhook=True, trylast=True)
+def pytest_metadata(metadata: dict[str, Any], config: pytest.Config) -> None:
+    """Escape the environment of the page, which pytest-html writes as markup (pytest-html #1024)."""
+    if config.option.finetune:
+        from pytest_finetune.suite.closing.page import escape_metadata
+
+        escape_metadata(metadata)
 
 
 @pytest.hookimpl(tryfirst=True)

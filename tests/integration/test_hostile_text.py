@@ -38,7 +38,9 @@ def poison(project: Project) -> None:
             "eval.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
             "finetune.yaml": text.replace("task: priority", f"task: {task}\ncharter: {{owner: {task}}}"),
             TEST_FILE: f"import pytest\n\n@pytest.mark.parametrize('x', [1], ids=[{TAGS!r}])\n"
-            f"def test_it(x, tuned):\n    print({HOSTILE!r})\n    assert x == 2, {HOSTILE!r}\n",
+            f"def test_it(x, tuned, extras):\n    import pytest_html\n"
+            f"    extras.append(pytest_html.extras.url({TAGS!r}, name={TAGS!r}))\n"
+            f"    print({HOSTILE!r})\n    assert x == 2, {HOSTILE!r}\n",
             "test_rules.py": f"{rules}\n\n@pytest.mark.eval_rule(name={TAGS!r})\ndef test_more(response):\n"
             "    assert response.text == 'x', response.text\n",
         }
@@ -60,9 +62,6 @@ def test_nothing_hostile_is_obeyed(project: Project, monkeypatch: pytest.MonkeyP
     note = (record / "decision.md").read_text(encoding="utf-8")
     assert not re.search("<(?:img|script|svg)", note)
     page = record / "report.html"
-    source = page.read_text(encoding="utf-8")
-    assert '<html lang="en">' in source
-    assert source.count('aria-label="show ') >= 6
     if CHROMIUM is None:
         pytest.skip("the page in a browser: no Chromium on this machine")
     with Browser() as browser:
@@ -71,6 +70,8 @@ def test_nothing_hostile_is_obeyed(project: Project, monkeypatch: pytest.MonkeyP
             tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
             tab.evaluate("document.getElementById('show_all_details').click(); 0")
             assert tab.evaluate("window.ran ?? null") is None
+            assert tab.evaluate("document.documentElement.lang") == "en"
+            assert tab.evaluate("document.querySelectorAll('[aria-label^=\"show \"]').length") >= 6
             assert tab.requests() == []
             assert tab.complaints() == []
             assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
@@ -98,7 +99,7 @@ def test_a_blocked_test_shows_foreign_text_and_does_not_obey_it(project: Project
 
 
 def test_a_cell_of_another_plugin_is_left_alone() -> None:
-    from pytest_finetune.suite.closing.html_safety import escape_test_id
+    from pytest_finetune.suite.closing.page import escape_test_id
 
     cells = ["<td>own <b>cell</b></td>", '<td class="col-testId">a.py::test_<b>::setup</td>']
     escape_test_id("a.py::test_<b>", cells)

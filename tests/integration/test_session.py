@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from typing import TYPE_CHECKING
 
 import pytest
-
-from pytest_finetune.suite.closing.html_safety import named
 
 if TYPE_CHECKING:
     from .conftest import Project
@@ -264,12 +265,87 @@ def test_nothing_is_printed_or_written_when_no_test_of_ours_runs(project: Projec
 
 
 def test_the_user_may_name_the_page_and_a_copy_lies_beside_the_record(project: Project) -> None:
-    project.run("--finetune", "--html=mine/page.html", "--self-contained-html")
+    project.run("--finetune", "--html=mine/page.html")
     mine = (project.path / "mine" / "page.html").read_text(encoding="utf-8")
     copy = (project.path / "finetune-record" / "report.html").read_text(encoding="utf-8")
-    assert copy == named(mine), "the user's own page is left as pytest-html wrote it"
-    assert '<html lang="en">' in copy
+    assert copy == mine, "both are the page that pytest-html wrote"
     assert "KEEP" in mine
+    assert "<link href=" not in copy, "the copy stands alone"
+
+
+def test_an_earlier_page_survives_a_run_without_a_test_of_ours(project: Project) -> None:
+    project.run("--finetune")
+    page = project.path / "finetune-record" / "report.html"
+    before = page.read_bytes()
+    project.write({"test_other.py": "def test_plain(): pass\n"})
+    result = project.run("--finetune", "test_other.py")
+    assert page.read_bytes() == before
+    assert "Generated html report" not in result.stdout.str()
+
+
+UNWRITABLE = r"the record cannot be written to finetune-record \({}\): .*--finetune-record=DIR"
+
+
+def no_traceback(result: pytest.RunResult) -> str:
+    text = result.stdout.str() + result.stderr.str()
+    assert "INTERNALERROR" not in text
+    assert "Traceback" not in text
+    return text
+
+
+def test_a_record_folder_that_cannot_be_written_costs_the_record_and_not_the_verdict(
+    project: Project,
+) -> None:
+    project.write({"finetune-record": "a file stands where the folder would be"})
+    result = project.run("--finetune")
+    assert result.ret == 1
+    text = no_traceback(result)
+    assert re.search(r"^KEEP", text, re.M)
+    assert re.search(UNWRITABLE.format(".+"), text)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_record_folder_is_named_with_its_flag(project: Project) -> None:
+    folder = project.path / "finetune-record"
+    folder.mkdir(mode=0o555)
+    result = project.run("--finetune", "--finetune-promote")
+    text = no_traceback(result)
+    assert result.ret == 1
+    assert re.search(UNWRITABLE.format("Permission denied"), text)
+    assert not (project.path / "artifacts").exists()
+
+
+@pytest.mark.parametrize("full", ["write_record", "copyfile"])
+def test_a_full_disk_is_named_with_its_flag(
+    project: Project, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    where = "record.write._replace" if full == "write_record" else "suite.closing.page.shutil.copyfile"
+    monkeypatch.setattr(f"pytest_finetune.{where}", no_space)
+    result = project.run("--finetune", "--finetune-promote")
+    text = no_traceback(result)
+    assert result.ret == 1
+    assert re.search(r"^KEEP", text, re.M)
+    assert re.search(UNWRITABLE.format("No space left on device"), text)
+    assert re.search("^not promoted: the record cannot be written", text, re.M)
+
+
+def test_a_disk_too_full_for_the_page_is_no_trouble_of_pytest_html(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write(
+        {
+            "conftest.py": (project.path / "conftest.py").read_text()
+            + "\nimport os, errno\n@pytest.hookimpl(optionalhook=True, trylast=True)\n"
+            + "def pytest_html_results_summary():\n    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
+        }
+    )
+    result = project.run("--finetune")
+    assert result.ret == 1
+    assert re.search(UNWRITABLE.format("No space left on device"), no_traceback(result))
+    assert (project.path / "finetune-record" / "record.json").is_file()
 
 
 def test_without_pytest_html_the_record_says_so(project: Project) -> None:

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_finetune import wording
 from pytest_finetune.answering.joining import BY_QUESTION
-from pytest_finetune.record.views.page.document import summary_html
 from pytest_finetune.record.views.terminal import summary_lines
+from pytest_finetune.record.views.terminal.layout import Line
 from pytest_finetune.record.wording import visible
-from pytest_finetune.record.write import as_written
+from pytest_finetune.record.write import as_written, write_record
 from pytest_finetune.suite import xdist
-from pytest_finetune.suite.closing import html_page
 from pytest_finetune.suite.closing.github_actions import publish, workflow_commands
-from pytest_finetune.suite.closing.html_safety import escape_test_id, spell_out
+from pytest_finetune.suite.closing.page import NO_PYTEST_HTML, Page
 from pytest_finetune.suite.closing.promotion import promote
 from pytest_finetune.suite.closing.recording import build_record, keep
+from pytest_finetune.suite.rules.invariance import write_candidates
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
     from pytest_finetune.suite.session import FinetuneSession
-
-NO_PYTEST_HTML = "no report.html: pytest-html is not installed or switched off"
 
 
 class Closing:
@@ -35,11 +32,12 @@ class Closing:
 
     def __init__(self, state: FinetuneSession) -> None:
         self.state = state
-        self.record: Mapping[str, Any] | None = None
+        self.record: dict[str, Any] | None = None
         self.answers: Mapping[str, Mapping[str, Sequence[Any]]] = {}
         self.refusals: Sequence[str] = ()
         self.unwritten: Sequence[str] = ()
-        self.page = html_page.Page(state)
+        self.fault = ""
+        self.page = Page(state.config, finetune=state.settings.finetune)
         self._told_by_workers: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -60,16 +58,22 @@ class Closing:
         self.state.evidence.take(self.state.outbox)
         if self.state.evidence.tests:
             self._record(int(exitstatus))
-        else:
-            self.page.divert()
-        result = yield
+        result = None
+        try:
+            result = yield
+        except OSError as error:
+            if not self.page.is_at_fault(error):
+                raise
+            self._blame_folder(error)
+        self.page.retire()
         if self.record is None:
-            self.page.drop()
             self._refuse_without_evidence(session)
-        if self.record is not None and self.state.settings.finetune:
-            self.page.finish()
+        elif self.state.settings.finetune:
+            self._copy_page()
             self._promote(session)
             self.unwritten = publish(self.record, self.state.settings.record)
+            if self.fault:
+                _fail(session)
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -83,43 +87,44 @@ class Closing:
             self._print_promotion(terminalreporter)
         return result
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_html_report_title(self, report: Any) -> None:
-        """Keep the page's title to set it when the verdict is known."""
-        self.page.titles.append(report)
-        if self.state.settings.finetune:
-            self.page.escape_environment()
-
-    @pytest.hookimpl(optionalhook=True, tryfirst=True)
-    def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
-        """Escape test ids, which pytest-html puts on the page as markup (pytest-html #1024)."""
-        if self.state.settings.finetune:
-            escape_test_id(report.nodeid, cells)
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_html_results_table_html(self, report: Any, data: list[str]) -> None:
-        """Spell out the control and bidirectional characters of logs."""
-        if self.state.settings.finetune:
-            spell_out(data)
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        """Open the page with the record."""
-        if self.record is not None:
-            prefix.append(self.fragment)
-
-    @cached_property
-    def fragment(self) -> str:
-        """The record as static HTML."""
-        assert self.record is not None
-        return summary_html(self.record, self.answers)
-
     def _record(self, exitstatus: int) -> None:
         self.record, self.answers = build_record(self.state, exitstatus, self._command(), self._notes())
-        self.page.set_title(self.record)
         if self.state.settings.finetune:
-            keep(self.state, self.record, self.answers)
+            keep(self.state, self.record)
+            self._write(self.record)
             self.record = as_written(self.record)
+        self.page.show(self.record, self.answers)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        """Write the record's folder, and hand the record to the plugins that want it."""
+        folder = self.state.settings.record
+        try:
+            write_record(folder, record, self.answers)
+            for experiment in record["experiments"]:
+                write_candidates(folder, experiment["rules"])
+        except OSError as error:
+            self._blame_folder(error)
+        else:
+            self.state.config.hook.pytest_finetune_record(record=record, directory=folder)
+
+    def _copy_page(self) -> None:
+        if self.fault:
+            return
+        try:
+            self.page.copy_to(self.state.settings.record)
+        except OSError as error:
+            self._blame_folder(error)
+
+    def _blame_folder(self, error: OSError) -> None:
+        """Say in one sentence that the record's folder cannot take what belongs there; the first fault stands."""
+        self.fault = self.fault or (
+            f"the record cannot be written to {self._folder()} ({error.strerror or error}): make room there, "
+            "or name another folder with --finetune-record=DIR"
+        )
+
+    def _folder(self) -> str:
+        folder, base = self.state.settings.record, self.state.config.invocation_params.dir
+        return str(folder.relative_to(base) if folder.is_relative_to(base) else folder)
 
     def _command(self) -> str:
         return shlex.join(["pytest", *map(str, self.state.config.invocation_params.args)])
@@ -138,9 +143,10 @@ class Closing:
         if self.state.settings.promote is None:
             return
         assert self.record is not None
-        self.refusals = promote(self.state, self.record, int(session.exitstatus))
-        if self.refusals and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        refused = [self.fault] if self.fault else []
+        self.refusals = refused or promote(self.state, self.record, int(session.exitstatus))
+        if self.refusals:
+            _fail(session)
 
     def _refuse_without_evidence(self, session: pytest.Session) -> None:
         """A promotion that was asked for and had no test to rest on is told, and the run is not green."""
@@ -149,14 +155,15 @@ class Closing:
         narrowed = self.state.narrowed()
         why = f" (the run was narrowed: {', '.join(narrowed)})" if narrowed else ""
         self.refusals = [f"no data, fit, rule or decision test ran{why}"]
-        if session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        _fail(session)
 
     def _print(self, terminalreporter: Any) -> None:
         assert self.record is not None
-        where = _relative(self.state.settings.record, self.state.config)
+        lines = summary_lines(self.record, self._folder(), terminalreporter._tw.fullwidth)
+        if self.fault:  # the last line would name a file that is not there
+            lines[-1] = Line(visible(self.fault), "red")
         terminalreporter.write_sep("=", "finetune")
-        for line in summary_lines(self.record, where, terminalreporter._tw.fullwidth):
+        for line in lines:
             terminalreporter.write_line(line.text, **line.marks)
         if self.state.settings.promote is not None:
             self._print_promotion(terminalreporter)
@@ -182,6 +189,7 @@ def _joined_by_question(state: FinetuneSession) -> Iterator[str]:
                 )
 
 
-def _relative(path: Any, config: pytest.Config) -> str:
-    base = config.invocation_params.dir
-    return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
+def _fail(session: pytest.Session) -> None:
+    """Let a session that was green end red."""
+    if session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

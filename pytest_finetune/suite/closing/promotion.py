@@ -11,7 +11,7 @@ from pytest_finetune.bundle.signing import SIGSTORE, sign
 from pytest_finetune.bundle.write import BundleError, BundleSource, refuse_other, write_bundle
 from pytest_finetune.fingerprint import base_folder
 from pytest_finetune.suite.closing.dropped_rules import dropped_rules
-from pytest_finetune.suite.closing.html_page import REPORT
+from pytest_finetune.suite.closing.page import NO_PYTEST_HTML
 from pytest_finetune.suite.steps.reuse import answered_elsewhere
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _refusals(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int
         yield from lacking(experiment, record["tests"])
         yield from answered_elsewhere(state, experiment)
         yield from dropped_rules(state, experiment)
-    if not (state.settings.record / REPORT).is_file():
+    if NO_PYTEST_HTML in record["notes"]:
         yield "there is no report.html: install pytest-html"
 
 

@@ -14,10 +14,8 @@ from pytest_finetune.record import changes
 from pytest_finetune.record.build import RunHeader, assemble, experiment_record
 from pytest_finetune.record.case import case_of
 from pytest_finetune.record.validate import RecordError, validate
-from pytest_finetune.record.write import write_record
 from pytest_finetune.store import StoreError
 from pytest_finetune.suite.closing.remembering import remember_runs
-from pytest_finetune.suite.rules.invariance import write_candidates
 from pytest_finetune.suite.steps.deciding import decided, look_of, matches, stored_answers
 from pytest_finetune.suite.steps.power_line import power_facts
 from pytest_finetune.suite.steps.reuse import with_changed_answers
@@ -71,24 +69,20 @@ def _held_out(run: ExperimentRun, tree: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def keep(state: FinetuneSession, record: dict[str, Any], answers: Answers) -> None:
-    """Count the looks, write the record's folder, and hand the record to whoever asked for it.
+def keep(state: FinetuneSession, record: dict[str, Any]) -> None:
+    """Count the looks, complete the record, and remember the run in the store.
 
     The looks come first, so that the record can say what the store had to say about them.
     """
     _count_looks(state)
     remember_runs(state, record)
-    record["notes"] += [said for said in state.warnings() if said not in record["notes"]]
+    record["notes"] += [warning for warning in state.warnings() if warning not in record["notes"]]
     _compare_with_the_last_run(state, record)
     try:
         validate(record)
     except RecordError as error:  # a fault of ours must not cost the user the record of a long run
         record["notes"].append(f"this record breaks its own schema, please report it: {error}")
-    write_record(state.settings.record, record, answers)
-    for experiment in record["experiments"]:
-        write_candidates(state.settings.record, experiment["rules"])
     _remember_for_the_next_run(state, record)
-    state.config.hook.pytest_finetune_record(record=record, directory=state.settings.record)
 
 
 def _count_looks(state: FinetuneSession) -> None:
@@ -115,7 +109,7 @@ def _write_looks(state: FinetuneSession) -> None:
 
 
 def _compare_with_the_last_run(state: FinetuneSession, record: dict[str, Any]) -> None:
-    """Put down what changed since each experiment's last run."""
+    """Record what changed since each experiment's last run."""
     for experiment in record["experiments"]:
         last = state.store.last(f"run-{experiment['name']}")
         if last is not None:

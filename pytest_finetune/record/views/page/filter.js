@@ -1,4 +1,12 @@
-/* The page is whole without this: it narrows the held-out rows and opens the row that a link leads to. */
+/* The page is whole without this: it names what pytest-html leaves without a name, narrows the held-out rows and
+   opens the row that a link leads to. */
+document.documentElement.lang = "en";
+document.querySelector(".summary")?.setAttribute("role", "main");
+addEventListener("DOMContentLoaded", () => {
+  for (const box of document.querySelectorAll("input[data-test-result]"))
+    box.setAttribute("aria-label", `show ${box.dataset.testResult}`);
+  for (const list of document.querySelectorAll("#environment ul ul:empty")) list.remove();
+});
 for (const part of document.querySelectorAll(".ft-rows")) {
   const bar = part.querySelector(".ft-filter"), said = bar.querySelector("output");
   const [group, tag] = bar.querySelectorAll("select"), words = bar.querySelector("input");
