@@ -18,6 +18,8 @@ from pytest_finetune.store.manifest import sha256_of
 MANIFEST: Final = "MANIFEST.json"
 SIGNATURE: Final = "model.sig"  # covers the manifest, so the manifest cannot list it
 SCHEMA_VERSION: Final = "1"
+RECORD: Final = "record.json"
+EXPERIMENT: Final = "experiment"  # a project root of its own: paths of the experiment file are relative to it
 # What the Hub and `hf download` put beside the files of a bundle; nothing that loads a model reads them.
 _OF_THE_HUB: Final = re.compile(
     r"\.gitattributes|\.cache/huggingface/"

@@ -8,7 +8,7 @@ from typing import Any, Final
 _STAGES: Final = {"data": "data contract", "fit": "memory fit", "decision": "decision"}
 
 
-def lacking(experiment: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def unmet(experiment: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield what an experiment lacks for a promotion, each a sentence that names it."""
     name, decision = experiment["name"], experiment["decision"]
     if decision is None or not decision["keep"]:

@@ -11,18 +11,15 @@ from typing import Any, Final
 
 from pytest_finetune.bundle import format as bundle_manifest
 from pytest_finetune.bundle.card import model_card
-from pytest_finetune.bundle.format import MANIFEST, BundleError, describe, render
+from pytest_finetune.bundle.format import EXPERIMENT, MANIFEST, RECORD, BundleError, describe, render
 from pytest_finetune.bundle.statement import STATEMENT, statement, statement_json
 from pytest_finetune.fingerprint import adapter_digest
 from pytest_finetune.store import disk
 from pytest_finetune.store.manifest import sha256_of
 from pytest_finetune.training.artifact import is_whole_model
 
-__all__ = ["MANIFEST", "BundleError", "BundleSource", "refuse_other", "write_bundle"]
-
-EXPERIMENT: Final = "experiment"  # a project root of its own: paths of the experiment file are relative to it
 _MODEL_CONFIGS: Final = ("config.json", "generation_config.json")
-VIEWS: Final = ("record.json", "report.html", "decision.md")
+_VIEWS: Final = (RECORD, "report.html", "decision.md")
 _TOKENIZER_FILES: Final = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -107,15 +104,15 @@ def _fill(part: Path, source: BundleSource) -> None:
     for folder in (source.base, source.adapter):  # a whole model has a tokenizer of its own
         _copy_tokenizer(part, folder)
     _copy_inputs(part, source)
-    for name in VIEWS:
+    for name in _VIEWS:
         shutil.copyfile(source.folder / name, part / name)
     shutil.copytree(source.folder / "outputs", part / "outputs")
     card = model_card(source.record, source.experiment, source.revision)
-    _write(part / "README.md", card.encode("utf-8"))
+    (part / "README.md").write_bytes(card.encode("utf-8"))
     files = {name: facts["sha256"] for name, facts in describe(part).items()}
     content = statement(source.record, source.experiment, source.revision, files)
-    _write(part / STATEMENT, statement_json(content))
-    _write(part / MANIFEST, _manifest(part, source))
+    (part / STATEMENT).write_bytes(statement_json(content))
+    (part / MANIFEST).write_bytes(_manifest(part, source))
 
 
 def _copy_weights(part: Path, source: BundleSource) -> None:
@@ -133,7 +130,7 @@ def _pin_base(part: Path, source: BundleSource) -> None:
     config = json.loads((source.adapter / "adapter_config.json").read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = source.experiment["config"]["base_model"]
     config["revision"] = source.revision
-    _write(part / "adapter_config.json", (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    (part / "adapter_config.json").write_bytes((json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _copy_tokenizer(part: Path, folder: Path) -> None:
@@ -174,10 +171,6 @@ def _manifest(part: Path, source: BundleSource) -> bytes:
             "files": describe(part),
         }
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def _make_durable(part: Path) -> None:

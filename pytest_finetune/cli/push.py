@@ -18,7 +18,7 @@ from pytest_finetune.publish.hub import branch_name
 from pytest_finetune.record.wording import counted, one_line, size
 
 if TYPE_CHECKING:
-    from pytest_finetune.bundle.verify.bundle import Problem
+    from pytest_finetune.bundle.reading import Problem
     from pytest_finetune.publish import Parcel, Pushed, Target
 
 HELP = "push a bundle that verifies to a branch of the Hub or to a tracking server of MLflow"

@@ -11,7 +11,7 @@ from pytest_finetune.cli.answer import Answer
 from pytest_finetune.record.wording import counted, one_line
 
 if TYPE_CHECKING:
-    from pytest_finetune.bundle.verify.bundle import Bundle, Problem
+    from pytest_finetune.bundle.reading import Bundle, Problem
 
 OUTCOMES: Final = "that the outcomes follow from the answers"
 AUTHOR: Final = "who made it"

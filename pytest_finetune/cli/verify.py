@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_finetune.bundle.format import SIGNATURE, BundleError
+from pytest_finetune.bundle.reading import Problem, file_problems, open_bundle
 from pytest_finetune.bundle.signing import Identity, check_signature
-from pytest_finetune.bundle.verify.bundle import Problem, content_problems, file_problems, open_bundle
+from pytest_finetune.bundle.verify.contents import content_problems
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, CommandError
 from pytest_finetune.cli.verified import (
@@ -27,8 +28,8 @@ from pytest_finetune.cli.verify_run import ROWS, row_count
 from pytest_finetune.record.wording import counted
 
 if TYPE_CHECKING:
+    from pytest_finetune.bundle.reading import Bundle, Problem
     from pytest_finetune.bundle.signing import Identity
-    from pytest_finetune.bundle.verify.bundle import Bundle, Problem
 
 HELP = "check a promoted bundle: its files, its record, its decision, its signature"
 DESCRIPTION = (

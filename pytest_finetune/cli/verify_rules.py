@@ -17,7 +17,7 @@ from pytest_finetune.record.wording import counted
 from pytest_finetune.wording import listed
 
 if TYPE_CHECKING:
-    from pytest_finetune.bundle.verify.bundle import Bundle
+    from pytest_finetune.bundle.reading import Bundle
 
 _SAID_CHARS: Final = 2_000
 _ALONE: Final = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_XDIST_WORKER")

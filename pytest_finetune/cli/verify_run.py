@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_finetune.bundle.verify.bundle import Problem
+from pytest_finetune.bundle.reading import Problem
 from pytest_finetune.bundle.verify.reproduced import base_differs, reproduced
 from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.cli.verified import Part, answers_doubt
@@ -16,7 +16,7 @@ from pytest_finetune.fingerprint.hub import cached_snapshot
 from pytest_finetune.record.wording import counted, one_line
 
 if TYPE_CHECKING:
-    from pytest_finetune.bundle.verify.bundle import Bundle
+    from pytest_finetune.bundle.reading import Bundle
     from pytest_finetune.bundle.verify.reproduced import Reproduced
     from pytest_finetune.experiment import Experiment
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_finetune.bundle.format import MANIFEST, SIGNATURE
-from pytest_finetune.bundle.verify.bundle import Bundle
+from pytest_finetune.bundle.reading import Bundle
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.record import reading
 

@@ -32,7 +32,7 @@ def project(pytester: pytest.Pytester) -> Path:
 @pytest.fixture
 def bundle(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The bundle, in the hands of a later version: one that may word its texts otherwise."""
-    monkeypatch.setattr("pytest_finetune.bundle.verify.bundle.__version__", "99")
+    monkeypatch.setattr("pytest_finetune.bundle.reading.__version__", "99")
     return project / "artifacts" / "adapter"
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pytest_finetune.bundle.format import MANIFEST
+
+from .bundles import seal
 from .conftest import Project, expected, row_id
 from .test_promotion import FIT
 
@@ -182,6 +187,59 @@ def test_a_promoted_bundle_is_a_champion_until_a_byte_of_it_changes(project: Pro
         stream.write(" ")
     result = project.run("--finetune")
     result.stdout.re_match_lines([r".*1 of \d+ files are not as promoted \(adapter_config.json\)"])
+
+
+def extra_file(bundle: Path) -> None:
+    (bundle / "notes.txt").write_text("read me")
+
+
+def link(bundle: Path) -> None:
+    (bundle / "decision.md").rename(bundle.parent / "decision.md")
+    (bundle / "decision.md").symlink_to(bundle.parent / "decision.md")
+
+
+def another_adapter(bundle: Path) -> None:
+    """Put another adapter in, and mend the digests of the files, but not that of the manifest."""
+    weights, manifest = bundle / "adapter_model.safetensors", bundle / MANIFEST
+    other = weights.read_bytes()[:-4] + struct.pack("<f", 2.0)
+    tree = json.loads(manifest.read_bytes())
+    tree["files"][weights.name]["sha256"] = hashlib.sha256(other).hexdigest()
+    weights.write_bytes(other)
+    manifest.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n")
+
+
+def another_adapter_under_a_new_manifest(bundle: Path) -> None:
+    """Put another adapter in, and write the manifest anew, but for the digest of the adapter as a whole."""
+    another_adapter(bundle)
+    seal(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (extra_file, r"1 of \d+ files are not as promoted \(notes.txt\)"),
+        (link, r"decision.md is a link, not a file"),
+        (another_adapter, r"MANIFEST.json was changed: it does not match its own digest"),
+        (
+            another_adapter_under_a_new_manifest,
+            r"1 of \d+ files are not as promoted \(MANIFEST.json\)",
+        ),
+    ],
+)
+def test_a_champion_is_read_as_strictly_as_verify_reads_a_bundle(
+    project: Project, change: Callable[[Path], None], message: str
+) -> None:
+    project.write({"test_fit.py": FIT})
+    assert project.run("--finetune", "--finetune-promote=bundle").ret == 0
+    file = project.path / "finetune.yaml"
+    file.write_text(file.read_text().replace("num_train_epochs: 1", "num_train_epochs: 2"), encoding="utf-8")
+    with_arms(project, "  champion: {bundle: bundle}\n")
+    change(project.path / "bundle")
+    project.calls()
+    result = project.run("--finetune")
+    assert result.ret == 1
+    result.stdout.re_match_lines([f".*arms.champion.bundle: 'bundle'.*{message}"])
+    assert "train" not in project.calls()
 
 
 def test_an_adapter_of_another_base_is_no_champion(project: Project) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pytest_finetune.bundle.format import MANIFEST
-from pytest_finetune.bundle.verify.bundle import open_bundle
+from pytest_finetune.bundle.reading import open_bundle
 from pytest_finetune.cli import main
 from pytest_finetune.publish import MlflowTarget, Parcel, tracking
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_finetune.bundle.verify.bundle import Problem
+from pytest_finetune.bundle.reading import Problem
 from pytest_finetune.bundle.verify.recompute import same
 from pytest_finetune.record.wording import counted, one_line
 from pytest_finetune.wording import listed

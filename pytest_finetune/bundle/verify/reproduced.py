@@ -17,7 +17,7 @@ from pytest_finetune.memory.hardware.detect import accelerator, detect
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
-    from pytest_finetune.bundle.verify.bundle import Bundle
+    from pytest_finetune.bundle.reading import Bundle
     from pytest_finetune.experiment import Experiment
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_finetune.bundle.requirements import lacking
+from pytest_finetune.bundle.format import BundleError
+from pytest_finetune.bundle.requirements import unmet
 from pytest_finetune.bundle.signing import SIGSTORE, sign
-from pytest_finetune.bundle.write import BundleError, BundleSource, refuse_other, write_bundle
+from pytest_finetune.bundle.write import BundleSource, refuse_other, write_bundle
 from pytest_finetune.fingerprint import base_folder
 from pytest_finetune.suite.closing.dropped_rules import dropped_rules
 from pytest_finetune.suite.closing.page import NO_PYTEST_HTML
@@ -50,7 +51,7 @@ def _refusals(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int
     if not record["experiments"]:
         yield "no experiment ran"
     for experiment in record["experiments"]:
-        yield from lacking(experiment, record["tests"])
+        yield from unmet(experiment, record["tests"])
         yield from answered_elsewhere(state, experiment)
         yield from dropped_rules(state, experiment)
     if NO_PYTEST_HTML in record["notes"]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.arm_plans import ArmPlan
-    from pytest_finetune.bundle.verify.bundle import Bundle
+    from pytest_finetune.bundle.reading import Bundle
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Row, Rows
     from pytest_finetune.suite.markers import ExperimentRef

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_finetune.bundle.verify.bundle import open_bundle
+from pytest_finetune.bundle.reading import open_bundle
 from pytest_finetune.suite import session
 from pytest_finetune.suite.collection import place_of
 from pytest_finetune.suite.evidence import first_line
@@ -23,7 +23,7 @@ from pytest_finetune.suite.rules.rule_items import scored
 from pytest_finetune.suite.rules.rule_marks import rule_digest, rule_of
 
 if TYPE_CHECKING:
-    from pytest_finetune.bundle.verify.bundle import Bundle
+    from pytest_finetune.bundle.reading import Bundle
 
 _CHARS: Final = 500
 

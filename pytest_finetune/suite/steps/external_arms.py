@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.answering.imported import imported_answers
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.bundle.format import MANIFEST, BundleError
+from pytest_finetune.bundle.reading import adapter_problems, file_problems, open_bundle
 from pytest_finetune.fingerprint import adapter_digest
 from pytest_finetune.fingerprint.canonical import digest, plain
 from pytest_finetune.suite.steps.engine import base_of
@@ -20,10 +21,10 @@ from pytest_finetune.training.artifact import ADAPTER, WHOLE_MODEL
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.arm_plans import ArmPlan
+    from pytest_finetune.bundle.reading import Bundle
     from pytest_finetune.experiment import Experiment
     from pytest_finetune.suite.run import ExperimentRun
 
-_MANIFEST: Final = "MANIFEST.json"
 _SHOWN: Final = 12
 
 
@@ -77,44 +78,34 @@ def _bundle(run: ExperimentRun, plan: ArmPlan) -> Outside:
     """Take the adapter of a promoted bundle whose every file is as its manifest says."""
     folder = (run.experiment.root / str(plan.source)).resolve()
     place = f"arms.{plan.name}.bundle: {plan.source!r}"
+    if not (folder / MANIFEST).is_file():
+        raise AnsweringError(f"{place} is no bundle: there is no {MANIFEST} in {str(folder)!r}")
     try:
-        manifest = json.loads((folder / _MANIFEST).read_bytes())
-        files = dict(manifest["files"])
-        adapter_sha256 = str(manifest["adapter_sha256"])
-    except OSError:
-        raise AnsweringError(f"{place} is no bundle: there is no {_MANIFEST} in {str(folder)!r}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise AnsweringError(f"{place}: {_MANIFEST} cannot be read: {error!r}") from None
-    changed = [name for name, about in sorted(files.items()) if not _as_promised(folder, name, about)]
-    if changed:
-        raise AnsweringError(
-            f"{place}: {len(changed)} of {len(files)} files are not as promoted ({', '.join(changed[:3])}): "
-            "a changed bundle is not loaded"
-        )
-    if not {ADAPTER, WHOLE_MODEL} & set(files):
+        bundle = open_bundle(folder)
+    except BundleError as error:
+        raise AnsweringError(f"{place}: {error}: a changed bundle is not loaded") from None
+    files = bundle.manifest.files
+    if not {ADAPTER, WHOLE_MODEL} & files.keys():
         raise AnsweringError(f"{place}: its manifest lists neither {ADAPTER} nor {WHOLE_MODEL}")
-    _same_base(run, place, _bundled_base(folder, adapter_sha256))
-    return Outside({"path": str(plan.source), "adapter_sha256": adapter_sha256}, adapter=folder)
+    problems = file_problems(bundle) or adapter_problems(bundle)
+    if problems:
+        names = ", ".join(problem.place for problem in problems[:3])
+        raise AnsweringError(
+            f"{place}: {len(problems)} of {len(files)} files are not as promoted ({names}): a changed bundle is not "
+            f"loaded\n  {problems[0]}"
+        )
+    _same_base(run, place, _bundled_base(bundle))
+    return Outside(
+        {"path": str(plan.source), "adapter_sha256": bundle.manifest.adapter_sha256}, adapter=folder
+    )
 
 
-def _as_promised(folder: Path, name: str, about: Any) -> bool:
-    path = folder / PurePosixPath(name)
-    if not path.resolve().is_relative_to(folder) or not path.is_file() or not isinstance(about, dict):
-        return False
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == about.get("sha256")
-
-
-def _bundled_base(folder: Path, adapter_sha256: str) -> Any:
+def _bundled_base(bundle: Bundle) -> Any:
     """Return the base's digests from the record in a bundle, None when it does not say."""
     try:
-        record = json.loads((folder / "record.json").read_bytes())
-        for experiment in record["experiments"]:
-            if (experiment["training"] or {}).get("adapter_sha256") == adapter_sha256:
-                return experiment["key_fields"]["base"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return bundle.experiment["key_fields"]["base"]
+    except (BundleError, LookupError, TypeError):
         return None
-    return None
 
 
 def _same_base(run: ExperimentRun, place: str, base: Any) -> None:

@@ -1,24 +1,19 @@
-"""Check a promoted bundle by itself: no store, no network, no torch; and say what that proves."""
+"""Check what a promoted bundle says by itself: no store, no network, no torch. Every digest is right by then."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any
 
-from pytest_finetune import __version__
-from pytest_finetune.answering.answers import Answer, AnswersError, read_answers
-from pytest_finetune.bundle import format as bundle_manifest
+from pytest_finetune.answering.answers import Answer
 from pytest_finetune.bundle.card import model_card
-from pytest_finetune.bundle.format import MANIFEST, SIGNATURE, BundleError, Manifest
-from pytest_finetune.bundle.requirements import lacking
+from pytest_finetune.bundle.format import EXPERIMENT, MANIFEST, RECORD, BundleError
+from pytest_finetune.bundle.reading import Bundle, Problem, adapter_problems
+from pytest_finetune.bundle.requirements import unmet
 from pytest_finetune.bundle.statement import STATEMENT, statement, statement_json
 from pytest_finetune.bundle.verify.recompute import Contradiction, contradictions, same
-from pytest_finetune.bundle.write import EXPERIMENT
-from pytest_finetune.experiment import Experiment, ExperimentError, load_experiment
+from pytest_finetune.experiment import ExperimentError
 from pytest_finetune.fingerprint import adapter_digest, digest
 from pytest_finetune.record import changes, reading
 from pytest_finetune.record.case import judged_answers
@@ -28,110 +23,7 @@ from pytest_finetune.record.views.note import decision_note
 from pytest_finetune.record.views.page.document import summary_html
 from pytest_finetune.record.wording import one_line
 from pytest_finetune.safetensors_check import delta_nonzero
-from pytest_finetune.store.manifest import DefectError, check_adapter, sha256_of
-from pytest_finetune.training.artifact import ADAPTER_CONFIG, MODEL_CONFIG, is_whole_model, missing_file
-
-RECORD: Final = "record.json"
-
-
-class Problem(NamedTuple):
-    """One thing that is not as it was promoted: the file or the part, and what is wrong with it."""
-
-    place: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.what}"
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A bundle whose manifest could be read; its parts are read when they are asked for."""
-
-    folder: Path
-    manifest: Manifest
-    names: frozenset[str] = field(repr=False)
-
-    @cached_property
-    def record(self) -> dict[str, Any]:
-        """The record; BundleError when it is no JSON object."""
-        try:
-            found = json.loads((self.folder / RECORD).read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            raise BundleError(f"{RECORD} cannot be read: {error}") from None
-        if not isinstance(found, dict):
-            raise BundleError(f"{RECORD} is no record")
-        return found
-
-    @cached_property
-    def experiment(self) -> Mapping[str, Any]:
-        """The experiment that this bundle is about; BundleError when the record has none of that name."""
-        named = [one for one in self.record["experiments"] if one["name"] == self.manifest.experiment]
-        if len(named) != 1:
-            raise BundleError(
-                f"{RECORD} holds no experiment {self.manifest.experiment!r}, which {MANIFEST} names"
-            )
-        return named[0]  # type: ignore[no-any-return]
-
-    @property
-    def whole_model(self) -> bool:
-        """Whether it holds a model that was trained in full, not an adapter."""
-        return is_whole_model(self.folder)
-
-    @property
-    def signed(self) -> bool:
-        """Whether there is a signature."""
-        return SIGNATURE in self.names
-
-    @property
-    def of_the_hub(self) -> list[str]:
-        """The files that came along from the Hub: they are not the bundle's, and take nothing from it."""
-        return sorted(filter(bundle_manifest.of_the_hub, self.names - self.manifest.files.keys()))
-
-    @property
-    def same_version(self) -> bool:
-        """Whether this version of the package wrote the record, so that its sentences can be compared."""
-        return self.record.get("plugin_version") == __version__
-
-    def resolved(self) -> Experiment:
-        """Return the experiment as its file and the recorded overrides resolve; ExperimentError with its mistakes."""
-        told = self.experiment
-        file, overrides = told["config_file"], told["overrides"]
-        return load_experiment(self.folder / EXPERIMENT, file, overrides, name=told["name"], bundled=True)
-
-    def answers(self, experiment: Mapping[str, Any], arm: str) -> list[dict[str, Any]]:
-        """Return the raw answers of an arm; BundleError when they cannot be read."""
-        name = experiment["arms"][arm]["outputs"]
-        if name not in self.manifest.files:
-            raise BundleError(f"{MANIFEST} does not list {name!r}, the answers of {arm}")
-        try:
-            return [asdict(answer) for answer in read_answers(self.folder / name)]
-        except (OSError, UnicodeDecodeError, AnswersError) as error:
-            raise BundleError(f"{name} cannot be read: {one_line(error, 200)}") from None
-
-
-def open_bundle(folder: Path) -> Bundle:
-    """Read the manifest and list the files; BundleError when it is not a bundle or its manifest was changed."""
-    try:
-        data = (folder / MANIFEST).read_bytes()
-    except OSError:
-        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}") from None
-    return Bundle(
-        folder, bundle_manifest.parse(data), frozenset(name for name, _ in bundle_manifest.walk(folder))
-    )
-
-
-def file_problems(bundle: Bundle) -> list[Problem]:
-    """Name every file that was changed, is missing or does not belong here."""
-    found = []
-    manifest = bundle.manifest
-    for name, sha256 in manifest.files.items():
-        if name not in bundle.names:
-            found.append(Problem(name, "is missing"))
-        elif sha256_of(bundle.folder / name) != sha256:
-            found.append(Problem(name, "was changed: it does not match its digest in the manifest"))
-    foreign = bundle.names - manifest.files.keys() - {MANIFEST, SIGNATURE, *bundle.of_the_hub}
-    return [*found, *(Problem(name, "does not belong to the bundle") for name in sorted(foreign))]
+from pytest_finetune.training.artifact import ADAPTER_CONFIG, missing_file
 
 
 def content_problems(bundle: Bundle) -> list[Problem]:
@@ -169,20 +61,16 @@ def _guarded(check: Callable[[Bundle], Iterator[Problem]], bundle: Bundle) -> li
 
 
 def _adapter(bundle: Bundle) -> Iterator[Problem]:
-    manifest, experiment = bundle.manifest, bundle.experiment
+    experiment = bundle.experiment
     recorded = experiment["training"]["adapter_sha256"]
-    for place, sha256 in ((MANIFEST, manifest.adapter_sha256), (RECORD, recorded)):
-        if sha256 != adapter_digest(bundle.folder):
-            yield Problem(place, f"its adapter digest {sha256[:12]} is not that of the adapter in the bundle")
+    if recorded != adapter_digest(bundle.folder):
+        yield Problem(RECORD, f"its adapter digest {recorded[:12]} is not that of the adapter in the bundle")
     method = experiment["config"]["peft_method"]
     if lacking_file := missing_file(bundle.folder, method):
         yield Problem(lacking_file, f"is missing: {method} keeps one")
         return
-    names = [n for n in manifest.files if n.endswith(".safetensors") or n in (ADAPTER_CONFIG, MODEL_CONFIG)]
-    try:
-        check_adapter(bundle.folder, dict.fromkeys(names))
-    except DefectError as defect:
-        yield Problem("adapter", str(defect))
+    if found := adapter_problems(bundle):
+        yield from found
         return
     yield from _base(bundle)
     if bundle.whole_model:
@@ -261,7 +149,7 @@ def _evidence(bundle: Bundle) -> Iterator[Problem]:
     status = bundle.record["exit_status"]
     if status != 0:
         yield Problem(RECORD, f"the run was not green (exit status {status})")
-    for text in lacking(bundle.experiment, bundle.record["tests"]):
+    for text in unmet(bundle.experiment, bundle.record["tests"]):
         yield Problem(RECORD, text)
 
 
