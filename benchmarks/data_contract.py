@@ -102,7 +102,7 @@ def make(root: Path, train: int, held_out: int) -> None:
 
 def measure(root: Path) -> dict[str, Any]:
     """Read both files and run every check, each timed; memory is the peak of this process."""
-    from pytest_finetune.data.checks import built_in
+    from pytest_finetune.data.checks import BUILT_IN
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import read_rows
 
@@ -111,7 +111,7 @@ def measure(root: Path) -> dict[str, Any]:
     train, held_out = read_rows(root, "train.jsonl", "train"), read_rows(root, "eval.jsonl", "eval")
     seconds = {"read_rows": time.perf_counter() - begin}
     found = 0
-    for check in built_in():
+    for check in BUILT_IN:
         start = time.perf_counter()
         found += sum(1 for _ in check(contract, train, held_out))
         seconds[check.__name__] = time.perf_counter() - start

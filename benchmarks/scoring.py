@@ -16,7 +16,8 @@ from typing import Any
 
 from pytest_finetune import rules
 from pytest_finetune.answering.response import Response
-from pytest_finetune.data.contract import Contract, LabelRules
+from pytest_finetune.data.contract import Contract
+from pytest_finetune.data.contract_rules import LabelRules
 from pytest_finetune.data.rows import Row
 from pytest_finetune.judging.decision import decide
 from pytest_finetune.record.case import case_of

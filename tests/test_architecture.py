@@ -93,12 +93,10 @@ KNOWN_AGAINST: Final = {
     ("judging.slices", "data.rows"),
     ("record.compare.stored_run", "bundle.format"),
 }
-KNOWN_CIRCLES: Final = {"suite", "data"}
+KNOWN_CIRCLES: Final = {"suite"}
 KNOWN_LATE: Final = {
     "cli.compare",
     "cli.verify",
-    "data.checks",
-    "data.contract",
     "rules.copying",
     "rules.labels",
     "rules.making",

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_finetune.data.catalogue import READ_LIMIT, printable
+from pytest_finetune.data.detectors import redact
 from pytest_finetune.data.findings import Finding, Findings, Severity
-from pytest_finetune.data.redaction import redact
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import CharterText

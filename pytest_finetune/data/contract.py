@@ -4,101 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from pytest_finetune.data.catalogue import RULES, printable
-from pytest_finetune.data.checks import built_in
+from pytest_finetune.data.catalogue import FROM_THE_STORE, RULES, finding, printable
+from pytest_finetune.data.checks import BUILT_IN
 from pytest_finetune.data.checks.labels import label_in
 from pytest_finetune.data.checks.outputs import answer_problems
 from pytest_finetune.data.contract_mistakes import mistakes
+from pytest_finetune.data.contract_rules import (
+    ContractRules,
+    DataCheck,
+    LabelRules,
+    LeakageRules,
+    PrivacyRules,
+)
+from pytest_finetune.data.detectors import redact
 from pytest_finetune.data.findings import Finding, Findings, Waiver
-from pytest_finetune.data.lines import MAX_LINE_BYTES
-from pytest_finetune.data.redaction import redact
-from pytest_finetune.data.waivers import apply_waivers
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.yamlfile import YamlError, load_yaml
+from pytest_finetune.yamlfile import Json, JsonTree, Problem, YamlError, YamlFile, check, load_yaml
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Rows
     from pytest_finetune.data.tokens import Tokenization
-    from pytest_finetune.yamlfile import Problem, YamlFile
 
 
 class ContractError(FinetuneError, ValueError):
     """The contract file cannot be used; a line for each mistake: ``file:line: key: found, allowed``."""
 
 
-class DataCheck(Protocol):
-    """A check that a team adds: its findings stand beside the built-in ones, under ids of its own."""
-
-    def __call__(self, train: Rows, held_out: Rows, /) -> Iterable[Finding]:
-        """Return what breaks the rule; an empty iterable when all holds."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class LabelRules:
-    """What labels must be; `values` is the closed set, empty when it is open."""
-
-    field: str | None = None
-    values: tuple[Any, ...] = ()
-    min_per_label: int = 0
-    max_share: float = 1.0
-    drift: float = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class LeakageRules:
-    """When two questions count as one; sizes in words."""
-
-    near_duplicate: float | None = 0.8
-    shingle_words: int = 3
-    containment: float | None = 0.8
-    ngram_words: int = 8
-    within: bool = True
-    groups: str = "forbid"
-
-
-@dataclass(frozen=True, slots=True)
-class PrivacyRules:
-    """What must not stand in a row."""
-
-    secrets: str = "forbid"
-    personal_data: str = "forbid"
-    deep: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """What rows must be; everything that the file leaves out has its default in `resolved`."""
-
-    file: str | None
-    sha256: str | None
-    instructions: tuple[str, ...] = ()
-    output_format: str | None = None
-    schema: Mapping[str, Any] | bool | None = None
-    pattern: str | None = None
-    stable_keys: bool = True
-    labels: LabelRules | None = None
-    min_rows: Mapping[str, int] = field(default_factory=lambda: {"train": 1, "eval": 1})
-    max_line_bytes: int = MAX_LINE_BYTES
-    tags: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    max_truncated: int = 0
-    leakage: LeakageRules = field(default_factory=LeakageRules)
-    privacy: PrivacyRules = field(default_factory=PrivacyRules)
-    scope_patterns: tuple[str, ...] = ()
-    checksums: Mapping[str, str] = field(default_factory=dict)
-    waivers: tuple[Waiver, ...] = ()
-    resolved: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    today: date = date.max
-    extra_checks: tuple[DataCheck, ...] = ()
-    tokenization: Tokenization | None = None
+class Contract(ContractRules):
+    """A data contract: `findings` are empty when the rows are what it asks for."""
 
     @classmethod
     def load(cls, root: Path, relative: str, *, today: date | None = None) -> Contract:
@@ -117,11 +58,6 @@ class Contract:
         contract = _build({"privacy": {"personal_data": "allow"}}, None, None, date.max)
         return replace(contract, output_format=None)
 
-    @property
-    def label_field(self) -> str | None:
-        """Return where the label stands in a JSON answer (dotted), None when no such place is named."""
-        return self.labels.field if self.labels else None
-
     def label_of(self, output: str) -> str | None:
         """Return an answer's label as text, None when it has none or the contract knows no labels."""
         return label_in(self, output)
@@ -133,10 +69,6 @@ class Contract:
             assert contract.problems_of(response.text) == []
         """
         return answer_problems(self, answer)
-
-    def out_of_scope(self, text: str) -> bool:
-        """Tell whether a text matches an out-of-scope pattern."""
-        return any(re.search(pattern, text) for pattern in self.scope_patterns)
 
     def with_checks(self, *checks: DataCheck) -> Contract:
         """Return the contract with further checks, which take the training and the held-out rows."""
@@ -151,9 +83,9 @@ class Contract:
 
         Findings that the contract waives are in `.waived`. No finding holds a secret or personal data.
         """
-        found = [finding for check in built_in() for finding in check(self, train, held_out)]
-        for check in self.extra_checks:
-            found.extend(_masked(finding) for finding in check(train, held_out))
+        found = [finding for check in BUILT_IN for finding in check(self, train, held_out)]
+        for further in self.extra_checks:
+            found.extend(_masked(finding) for finding in further(train, held_out))
         return apply_waivers(_in_order(found), self.waivers, self.today, self.file)
 
 
@@ -175,8 +107,44 @@ def _in_order(found: Sequence[Finding]) -> list[Finding]:
     )
 
 
+def apply_waivers(
+    found: Sequence[Finding], waivers: Sequence[Waiver], today: date, contract_file: str | None
+) -> Findings:
+    """Take the waived findings out of the list; expired waivers accept nothing, unused ones are told."""
+    valid = [waiver for waiver in waivers if not _expired(waiver, today)]
+    kept: list[Finding] = []
+    waived: list[tuple[Finding, Waiver]] = []
+    for item in found:
+        waiver = next((waiver for waiver in valid if waiver.covers(item)), None)
+        if waiver is None:
+            kept.append(item)
+        else:
+            waived.append((item, waiver))
+    used = {waiver for _, waiver in waived}
+    told = _told(waivers, used, today, contract_file, found)
+    return Findings([*kept, *told], waived)
+
+
+def _told(
+    waivers: Sequence[Waiver], used: set[Waiver], today: date, file: str | None, found: Sequence[Finding]
+) -> Iterator[Finding]:
+    for waiver in waivers:
+        if _expired(waiver, today):
+            if any(waiver.covers(item) for item in found):
+                read = f"the waiver of {waiver.rule} ended on {waiver.expires} ({waiver.reason})"
+                yield finding("contract/waiver-expired", read, file=file)
+        elif waiver not in used and waiver.rule not in FROM_THE_STORE:
+            yield finding(
+                "contract/waiver-unused", f"the waiver of {waiver.rule} ({waiver.reason})", file=file
+            )
+
+
+def _expired(waiver: Waiver, today: date) -> bool:
+    return waiver.expires is not None and date.fromisoformat(waiver.expires) < today
+
+
 @cache
-def schema() -> Mapping[str, Any]:
+def schema() -> Json:
     """Return the JSON Schema of the contract file."""
     text = (Path(__file__).parent / "contract.schema.json").read_text(encoding="utf-8")
     return json.loads(text)  # type: ignore[no-any-return]
@@ -199,8 +167,6 @@ def _load(root: Path, relative: str, today: date) -> Contract:
 
 
 def _problems(file: YamlFile) -> Iterator[Problem]:
-    from pytest_finetune.yamlfile import Problem, check
-
     if not isinstance(file.tree, dict):
         found = "nothing" if file.tree is None else type(file.tree).__name__
         yield Problem(1, "", f"a contract is a mapping of keys; this file holds {found}")
@@ -209,7 +175,7 @@ def _problems(file: YamlFile) -> Iterator[Problem]:
     yield from broken or mistakes(file)
 
 
-def _build(tree: Mapping[str, Any], file: str | None, sha256: str | None, today: date) -> Contract:
+def _build(tree: Json, file: str | None, sha256: str | None, today: date) -> Contract:
     resolved = _with_defaults(tree, schema())
     output, rows = resolved["output"], resolved["rows"]
     instruction = resolved.get("instruction", [])
@@ -239,9 +205,9 @@ def _build(tree: Mapping[str, Any], file: str | None, sha256: str | None, today:
     )
 
 
-def _with_defaults(tree: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
+def _with_defaults(tree: Json, described: Json) -> JsonTree:
     """Return a copy of `tree` with the schema's defaults in every section."""
-    full: dict[str, Any] = {}
+    full: JsonTree = {}
     for key, rule in described["properties"].items():
         if "$ref" in rule:
             rule = schema()["$defs"][rule["$ref"].rpartition("/")[2]]
@@ -254,7 +220,7 @@ def _with_defaults(tree: Mapping[str, Any], described: Mapping[str, Any]) -> dic
     return full
 
 
-def _label_rules(resolved: Mapping[str, Any], answer_schema: Any) -> LabelRules:
+def _label_rules(resolved: Json, answer_schema: object) -> LabelRules:
     labels = dict(resolved["labels"])
     values = labels.pop("values", None)
     if values is None:
@@ -262,7 +228,7 @@ def _label_rules(resolved: Mapping[str, Any], answer_schema: Any) -> LabelRules:
     return LabelRules(values=tuple(values), **labels)
 
 
-def _enum_at(answer_schema: Any, dotted: str | None) -> Sequence[Any]:
+def _enum_at(answer_schema: object, dotted: str | None) -> Sequence[object]:
     part = answer_schema
     for key in dotted.split(".") if dotted else ():
         part = part.get("properties", {}).get(key) if isinstance(part, Mapping) else None

@@ -1,18 +1,19 @@
-"""Find secrets and personal data in text: expressions propose, check digits and address rules confirm.
+"""Find secrets and personal data in text, and mask them: expressions propose, check digits and address rules confirm.
 
 What is reserved for documentation (example.com, 192.0.2.0/24, 555-01xx) is no personal data.
 """
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
+import tomllib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Final, NamedTuple
-
-from pytest_finetune.data.secret_patterns import TOKEN_FORMATS
 
 
 class Detector(NamedTuple):
@@ -26,6 +27,14 @@ class Detector(NamedTuple):
     needles: tuple[str, ...]
     pattern: re.Pattern[str]
     confirm: Callable[[str], int] = len
+
+
+class TokenFormat(NamedTuple):
+    """A published format of tokens that announce themselves by a fixed prefix, and where it is published."""
+
+    needles: tuple[str, ...]
+    expression: str
+    source: str
 
 
 class Hit(NamedTuple):
@@ -42,11 +51,21 @@ PERSONAL: Final = ("privacy/email", "privacy/card", "privacy/iban", "privacy/pho
 
 
 @cache
+def token_formats() -> dict[str, TokenFormat]:
+    """Return what ``secret_patterns.toml`` knows, by name."""
+    tree = tomllib.loads((Path(__file__).parent / "secret_patterns.toml").read_text(encoding="utf-8"))
+    return {
+        name: TokenFormat(tuple(known["needles"]), known["expression"], known["source"])
+        for name, known in tree.items()
+    }
+
+
+@cache
 def detectors() -> tuple[Detector, ...]:
     """Return all detectors; where values overlap, the earlier one wins."""
     secrets = [
-        Detector("privacy/secret", known.name, known.needles, re.compile(known.expression, re.ASCII))
-        for known in TOKEN_FORMATS
+        Detector("privacy/secret", name, known.needles, re.compile(known.expression, re.ASCII))
+        for name, known in token_formats().items()
     ]
     return (
         *secrets,
@@ -66,6 +85,28 @@ def find(text: str) -> list[Hit]:
         if not any(hit.start < other.end and other.start < hit.end for other in taken):
             taken.append(hit)
     return sorted(taken, key=lambda hit: hit.start)
+
+
+def redact(text: str) -> str:
+    """Return the text with each secret and each piece of personal data replaced by its kind.
+
+    >>> redact("call +44 20 7946 0958 now")
+    'call [phone number] now'
+    """
+    parts: list[str] = []
+    position = 0
+    for hit in find(text):
+        parts += [text[position : hit.start], f"[{hit.name}]"]
+        position = hit.end
+    return "".join([*parts, text[position:]])
+
+
+def short_hash(value: str) -> str:
+    """Return 16 bits of the value's sha256: enough to see that two findings are one value.
+
+    Longer would let a reader of the record try all phone numbers or addresses until one fits.
+    """
+    return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:4]
 
 
 def scan(texts: Sequence[str]) -> Iterator[tuple[int, Hit]]:

@@ -24,6 +24,14 @@ def test_the_table_of_rules_is_the_catalogue() -> None:
     assert rows == [(name, rule.severity, rule.why, rule.fix) for name, rule in RULES.items()]
 
 
+def test_every_rule_says_how_severe_it_is_why_it_matters_and_what_to_do() -> None:
+    for name, rule in RULES.items():
+        assert re.fullmatch(r"[a-z]+/[a-z0-9-]+", name)
+        assert rule.severity in {"error", "warning"}
+        assert rule.why.endswith(".")
+        assert rule.fix.endswith(".")
+
+
 def test_every_key_of_the_contract_is_described() -> None:
     for section, rule in schema()["properties"].items():
         for key in rule.get("properties", {}):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pytest_finetune.data.catalogue import RULES, finding, quoted
+from pytest_finetune.data.contract import apply_waivers
 from pytest_finetune.data.findings import Finding, Findings, Waiver
-from pytest_finetune.data.waivers import apply_waivers
 
 
 def many(rule: str, count: int) -> list[Finding]:

@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_finetune.data.detectors import card_length, find, iban_length, luhn, scan
-from pytest_finetune.data.redaction import redact, short_hash
-from pytest_finetune.data.secret_patterns import TOKEN_FORMATS
+from pytest_finetune.data.detectors import (
+    card_length,
+    find,
+    iban_length,
+    luhn,
+    redact,
+    scan,
+    short_hash,
+    token_formats,
+)
 
 PERSONAL = {
     "privacy/email": ["jo.doe+tag@corp.io", "A_B@mail.uni-x.de"],
@@ -43,7 +50,7 @@ def sample(expression: str) -> st.SearchStrategy[str]:
     return st.from_regex(expression, fullmatch=True, alphabet=st.characters(codec="ascii"))
 
 
-@pytest.mark.parametrize("known", TOKEN_FORMATS, ids=lambda known: known.name)
+@pytest.mark.parametrize("known", token_formats().values(), ids=list(token_formats()))
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_every_token_format_is_found_in_prose_and_masked(known: Any, data: st.DataObject) -> None:

@@ -131,7 +131,7 @@ def test_text_and_chat_are_tokenised_as_transformers_does_it(project: Any, make_
 def test_a_prompt_whose_end_changes_is_found(project: Any, make_row: Any) -> None:
     contract = project.contract("{}")
     train = project.train([make_row("abc")])
-    from pytest_finetune.data.checks.tokens import token_findings
+    from pytest_finetune.data.checks.files import token_findings
 
     (found,) = token_findings(contract, train, [TokenCount(20, 9, False, True)], 64)
     assert found.rule == "tokens/prompt"

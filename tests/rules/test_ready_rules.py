@@ -10,7 +10,8 @@ import pytest
 
 from pytest_finetune import rules
 from pytest_finetune.answering.response import Response
-from pytest_finetune.data.contract import Contract, LabelRules
+from pytest_finetune.data.contract import Contract
+from pytest_finetune.data.contract_rules import LabelRules
 from pytest_finetune.data.rows import Row, Rows
 from pytest_finetune.judging.rule import RuleBroken
 

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Final
 
-from pytest_finetune.data.checks.files import check_files
+from pytest_finetune.data.checks.files import check_files, check_tokens
 from pytest_finetune.data.checks.labels import check_labels, check_tags
+from pytest_finetune.data.checks.outputs import check_outputs
 from pytest_finetune.data.checks.privacy import check_privacy
 from pytest_finetune.data.checks.splits import check_groups, check_splits
 from pytest_finetune.data.checks.texts import check_scope, check_texts
-from pytest_finetune.data.checks.tokens import check_tokens
+from pytest_finetune.data.contract_rules import ContractRules
+from pytest_finetune.data.findings import Finding
+from pytest_finetune.data.rows import Rows
 
-if TYPE_CHECKING:
-    from pytest_finetune.data.contract import Contract
-    from pytest_finetune.data.findings import Finding
-    from pytest_finetune.data.rows import Rows
+Check = Callable[[ContractRules, Rows, Rows], Iterator[Finding]]
 
-Check = Callable[["Contract", "Rows", "Rows"], "Iterator[Finding]"]
-
-
-def built_in() -> tuple[Check, ...]:
-    """Return every check that comes with the package, in the order of the flow."""
-    from pytest_finetune.data.checks.outputs import check_outputs
-
-    return (
-        check_files,
-        check_texts,
-        check_outputs,
-        check_labels,
-        check_tags,
-        check_splits,
-        check_groups,
-        check_scope,
-        check_privacy,
-        check_tokens,
-    )
+# In the order of the flow.
+BUILT_IN: Final[tuple[Check, ...]] = (
+    check_files,
+    check_texts,
+    check_outputs,
+    check_labels,
+    check_tags,
+    check_splits,
+    check_groups,
+    check_scope,
+    check_privacy,
+    check_tokens,
+)

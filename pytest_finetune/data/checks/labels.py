@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pytest_finetune.data.catalogue import finding, quoted
 
 if TYPE_CHECKING:
-    from pytest_finetune.data.contract import Contract, LabelRules
+    from pytest_finetune.data.contract_rules import ContractRules, LabelRules
     from pytest_finetune.data.findings import Finding
     from pytest_finetune.data.rows import Row, Rows
 
 
-def check_labels(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
+def check_labels(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
     """Yield rows without a known label, and splits whose label table breaks the contract."""
     rules = contract.labels
     if rules is None:
@@ -34,7 +34,7 @@ def check_labels(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Fi
     yield from _drift(tables[train.path], tables[held_out.path], held_out, rules.drift)
 
 
-def check_tags(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
+def check_tags(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
     """Yield tags of which a split has fewer rows than the contract asks for."""
     for rows, split in ((train, "train"), (held_out, "eval")):
         wanted = contract.tags.get(split, {})
@@ -47,7 +47,7 @@ def check_tags(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Find
                 yield finding("tags/too-few", read, file=rows.path)
 
 
-def label_in(contract: Contract, output: str) -> str | None:
+def label_in(contract: ContractRules, output: str) -> str | None:
     """Return the label of an answer as text; see `Contract.label_of`."""
     if contract.labels is None:
         return None

@@ -13,7 +13,7 @@ from pytest_finetune.data.checks.labels import known_labels, label_in
 from pytest_finetune.data.strict_json import Parsed, StrictParser
 
 if TYPE_CHECKING:
-    from pytest_finetune.data.contract import Contract
+    from pytest_finetune.data.contract_rules import ContractRules
     from pytest_finetune.data.findings import Finding
     from pytest_finetune.data.rows import Row, Rows
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ERRORS_A_ROW: Final = 3
 
 
-def check_outputs(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
+def check_outputs(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
     """Yield answers that are not what the contract promises."""
     if contract.output_format == "json":
         yield from _json_answers(contract, train, held_out)
@@ -35,7 +35,7 @@ def check_outputs(contract: Contract, train: Rows, held_out: Rows) -> Iterator[F
                     )
 
 
-def _json_answers(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
+def _json_answers(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
     parser = StrictParser()
     explain = schema_errors(contract.schema) if contract.schema is not None else None
     orders: dict[tuple[str, ...], list[Row]] = {}
@@ -53,7 +53,7 @@ def _json_answers(contract: Contract, train: Rows, held_out: Rows) -> Iterator[F
     yield from _key_orders(orders)
 
 
-def answer_problems(contract: Contract, answer: str) -> list[str]:
+def answer_problems(contract: ContractRules, answer: str) -> list[str]:
     """Return how one answer breaks the contract; see `Contract.problems_of`."""
     problems: list[str] = []
     if contract.output_format == "json":

@@ -8,12 +8,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.data.catalogue import finding
-from pytest_finetune.data.detectors import SECRETS, Hit, scan
-from pytest_finetune.data.redaction import short_hash
+from pytest_finetune.data.detectors import SECRETS, Hit, scan, short_hash
 from pytest_finetune.data.strict_json import strings_in
 
 if TYPE_CHECKING:
-    from pytest_finetune.data.contract import Contract
+    from pytest_finetune.data.contract_rules import ContractRules
     from pytest_finetune.data.findings import Finding
     from pytest_finetune.data.rows import Row, Rows
 
@@ -30,7 +29,7 @@ _ENTITIES: Final = (
 )
 
 
-def check_privacy(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
+def check_privacy(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
     """Yield secrets and personal data in any text of a row, as far as the contract forbids them."""
     forbidden = contract.privacy
     if forbidden.secrets == "allow" and forbidden.personal_data == "allow":

@@ -18,14 +18,14 @@ from pytest_finetune.data.similarity import (
 from pytest_finetune.data.words import words_of
 
 if TYPE_CHECKING:
-    from pytest_finetune.data.contract import Contract, LeakageRules
+    from pytest_finetune.data.contract_rules import ContractRules, LeakageRules
     from pytest_finetune.data.findings import Finding
     from pytest_finetune.data.rows import Row, Rows
 
 _SHOWN: Final = 3
 
 
-def check_splits(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
+def check_splits(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
     """Yield rows that repeat or contradict another, inside a split and across both."""
     vocabulary = Vocabulary()
     asked = _Questions(train, vocabulary)
@@ -40,7 +40,7 @@ def check_splits(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Fi
     yield from _similar(contract.leakage, asked, tested, leaked)
 
 
-def check_groups(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
+def check_groups(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
     """Yield held-out rows whose group has training rows."""
     if contract.leakage.groups == "allow":
         return

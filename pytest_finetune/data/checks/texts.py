@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_finetune.data.catalogue import finding
 
 if TYPE_CHECKING:
-    from pytest_finetune.data.contract import Contract
+    from pytest_finetune.data.contract_rules import ContractRules
     from pytest_finetune.data.findings import Finding
     from pytest_finetune.data.rows import Row, Rows
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
-def check_texts(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
+def check_texts(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
     """Yield rows whose text is blank or damaged, or whose instruction is not the contract's."""
     allowed = frozenset(contract.instructions)
     for rows in (train, held_out):
@@ -30,7 +30,7 @@ def check_texts(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Fin
                 )
 
 
-def check_scope(contract: Contract, train: Rows, held_out: Rows) -> Iterator[Finding]:
+def check_scope(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
     """Yield rows whose question or answer matches an out-of-scope pattern."""
     patterns = [re.compile(pattern) for pattern in contract.scope_patterns]
     for pattern in patterns:
