@@ -1,69 +1,58 @@
-"""The words and number formats of the evaluation's messages, in one place."""
+"""Numbers, sizes, spans, arms and foreign text as words: each said one way, in every message and view."""
 
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Sequence
+from typing import Final
 
-_ARMS = {
-    "baseline": "the base model",
-    "prompted": "the prompt alone",
-    "best_prompt": "the best hand-written prompt",
-    "constrained": "constrained decoding of the base model",
-    "champion": "the champion",
-    "tuned": "the tuned model",
+# Control characters, line separators, bidirectional controls, invisible fillers, tags, lone surrogates.
+_HIDDEN: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_ARMS: Final = {
+    "baseline": ("base", "the base model"),
+    "prompted": ("prompt", "the prompt alone"),
+    "best_prompt": ("best prompt", "the best hand-written prompt"),
+    "constrained": ("constrained", "constrained decoding of the base model"),
+    "champion": ("champion", "the champion"),
+    "tuned": ("tuned", "the tuned model"),
 }
 
 
 def arm(name: str) -> str:
-    """Name an arm in a sentence."""
-    return _ARMS.get(name, f"arm {name!r}")
+    """Name an arm in a sentence: baseline is the base model."""
+    return _ARMS[name][1] if name in _ARMS else f"arm {name!r}"
 
 
-def points(share: float) -> str:
-    """Write a difference of rates in percentage points, signed.
+def arm_word(name: str) -> str:
+    """Name an arm in a table: baseline is base, prompted is prompt."""
+    return _ARMS[name][0] if name in _ARMS else name
 
-    >>> points(0.125), points(-0.03)
-    ('+12.5 points', '-3.0 points')
+
+def visible(text: object, keep: str = "") -> str:
+    r"""Spell out characters that a terminal or browser would obey instead of showing, except those in `keep`.
+
+    >>> visible("a\x1b[31mb\u202e", keep="\n")
+    'a\\x1b[31mb\\u202e'
     """
-    return f"{signed(share)} points"
+
+    def spell(match: re.Match[str]) -> str:
+        char = match.group()
+        return char if char in keep else char.encode("unicode_escape", "surrogatepass").decode()
+
+    return _HIDDEN.sub(spell, str(text))
 
 
-def signed(share: float) -> str:
-    """Write a difference of rates times 100 with its sign."""
-    return f"{100 * share:+.1f}".replace("-0.0", "+0.0")
-
-
-def margin(share: float) -> str:
-    """Write a threshold in points, as short as it was given.
-
-    >>> margin(0.1), margin(0.025)
-    ('10 points', '2.5 points')
-    """
-    return f"{float(f'{100 * share:.6g}'):g} points"
-
-
-def percent(rate: float) -> str:
-    """Write a rate."""
-    return f"{100 * rate:.1f}%"
-
-
-def p(value: float) -> str:
-    """Write a p-value.
-
-    >>> p(0.0312), p(3e-9)
-    ('p = 0.031', 'p < 0.0001')
-    """
-    return "p < 0.0001" if value < 1e-4 else f"p = {value:.2g}"
-
-
-def rows(n: int) -> str:
-    """Count rows.
-
-    >>> rows(1), rows(1200)
-    ('1 row', '1,200 rows')
-    """
-    return "1 row" if n == 1 else f"{n:,} rows"
+def one_line(text: object, limit: int | None = None) -> str:
+    """Put text on one line: white space joined, hidden characters spelled out, cut in the end at `limit`."""
+    line = visible(" ".join(str(text).split()))
+    if limit is None or len(line) <= limit:
+        return line
+    return line[: max(limit - 3, 0)].rstrip() + "..."
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
@@ -76,10 +65,114 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def shortened(text: str, most: int) -> str:
-    """Cut a line to a length."""
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 3].rstrip() + "..."
+def counted(number: float | None, noun: str, nouns: str | None = None) -> str:
+    """Word a count: 1 row, 1,200 rows, an unknown number of rows."""
+    nouns = nouns or f"{noun}s"
+    if number is None:
+        return f"an unknown number of {nouns}"
+    return f"{number:,.0f} {noun if number == 1 else nouns}"
+
+
+def percent(rate: float | None, digits: int = 1) -> str:
+    """Word a rate: 0.9125 is 91.3%."""
+    if rate is None:
+        return "no rate"
+    return f"{100 * rate:.{digits}f}%" if math.isfinite(rate) else "not finite"
+
+
+def threshold(rate: float) -> str:
+    """Word a threshold without needless digits: 0.95 is 95%, 0.975 is 97.5%."""
+    return f"{round(100 * rate, 4):g}%"
+
+
+def margin(share: float) -> str:
+    """Word a threshold in points, as short as it was given.
+
+    >>> margin(0.1), margin(0.025), margin(0.01)
+    ('10 points', '2.5 points', '1 point')
+    """
+    value = f"{round(100 * share, 4):g}"
+    return f"{value} point" if value == "1" else f"{value} points"
+
+
+def signed(share: float) -> str:
+    """Word a difference of rates times 100, with its sign."""
+    return f"{100 * share:+.1f}".replace("-0.0", "+0.0")
+
+
+def points(gain: float | None) -> str:
+    """Word a difference of rates in percentage points.
+
+    >>> points(0.125), points(-0.03)
+    ('+12.5 points', '-3.0 points')
+    """
+    if gain is None:
+        return "no gain"
+    return f"{signed(gain)} points" if math.isfinite(gain) else "not finite"
+
+
+def rate_span(span: tuple[float, float] | None) -> str:
+    """Word the interval of a rate, in percent."""
+    return "" if span is None else f"[{100 * span[0]:.1f}, {100 * span[1]:.1f}]"
+
+
+def gain_span(span: tuple[float, float] | None) -> str:
+    """Word the interval of a gain, in points."""
+    return "" if span is None else f"[{signed(span[0])}, {signed(span[1])}]"
+
+
+def gain_words(gain: float | None, span: tuple[float, float] | None) -> str:
+    """Word a gain with its interval, in points."""
+    return f"{points(gain)} {gain_span(span)}".rstrip()
+
+
+def size(count: float | None) -> str:
+    """Word a number of bytes in binary units.
+
+    >>> size(25769803776), size(41943040), size(512 * 1024**2)
+    ('24.0 GiB', '40.0 MiB', '512 MiB')
+    """
+    if count is None or not math.isfinite(count):
+        return "unknown"
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if abs(count) >= scale:
+            value = count / scale
+            return f"{value:.0f} {unit}" if value >= 100 and unit != "GiB" else f"{value:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def duration(seconds: float | None) -> str:
+    """Word a time span."""
+    if seconds is None or not math.isfinite(seconds):
+        return "unknown time"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    """Word a plain number (a loss, a p-value) with `digits` significant digits."""
+    if value is None:
+        return "unknown"
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{value:.{digits}g}"
+
+
+def p_words(p_value: float | None) -> str:
+    """Word a p-value; below one in ten thousand its exact size says nothing more.
+
+    >>> p_words(0.0312), p_words(3e-9)
+    ('p = 0.031', 'p < 0.0001')
+    """
+    if p_value is None or not math.isfinite(p_value):
+        return "no p-value"
+    return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:

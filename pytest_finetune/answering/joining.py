@@ -116,7 +116,7 @@ def _one_for_each(
     if lines:
         raise AnswersError(
             f"{label}: {len(found):,} answers, matched by {by}, are not one for each of the "
-            f"{wording.rows(len(rows))}\n"
+            f"{wording.counted(len(rows), 'row')}\n"
             + "\n".join(lines)
             + "\n  nothing is decided on a part of the rows: "
             "let the other tool answer the same held-out file, once"
@@ -211,4 +211,4 @@ def _holds(texts: set[str], parts: Sequence[str]) -> bool:
 
 
 def _short(text: str) -> str:
-    return repr(wording.shortened(text, _SHOWN_CHARACTERS))
+    return repr(wording.one_line(text, _SHOWN_CHARACTERS))

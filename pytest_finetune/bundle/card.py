@@ -9,7 +9,7 @@ from typing import Any, Final
 from pytest_finetune.record import reading
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.markdown import code, plain, table
-from pytest_finetune.record.wording import arm_word, figure, gain_words, one_line, percent, rate_span
+from pytest_finetune.wording import arm_word, figure, gain_words, one_line, percent, rate_span
 
 _LICENSE_ID: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}")
 

@@ -15,9 +15,9 @@ from pytest_finetune.bundle import format as bundle_manifest
 from pytest_finetune.bundle.format import EXPERIMENT, MANIFEST, RECORD, SIGNATURE, BundleError, Manifest
 from pytest_finetune.experiment import Experiment, load_experiment
 from pytest_finetune.fingerprint import adapter_digest
-from pytest_finetune.record.wording import one_line
 from pytest_finetune.store.manifest import DefectError, check_adapter, sha256_of
 from pytest_finetune.training.artifact import ADAPTER_CONFIG, MODEL_CONFIG, is_whole_model
+from pytest_finetune.wording import one_line
 
 
 class Problem(NamedTuple):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.record.wording import one_line
+from pytest_finetune.wording import one_line
 
 
 class CommandError(FinetuneError):

@@ -11,7 +11,7 @@ from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.compared_lines import causes, effects, rows_changed
 from pytest_finetune.cli.project import existing_store_of
 from pytest_finetune.record.compare.runs import compared
-from pytest_finetune.record.wording import one_line
+from pytest_finetune.wording import one_line
 
 HELP: Final = "two runs side by side: what differs, and which rows changed"
 DESCRIPTION: Final = (

@@ -7,19 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pytest_finetune.cli.answer import columns
-from pytest_finetune.record.wording import (
+from pytest_finetune.wording import (
     arm_word,
     counted,
     duration,
     figure,
     gain_words,
+    listed,
     one_line,
     percent,
     points,
     rate_span,
     size,
 )
-from pytest_finetune.wording import listed
 
 Found = Mapping[str, Any]
 

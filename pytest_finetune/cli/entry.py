@@ -13,7 +13,7 @@ from pytest_finetune import __version__
 from pytest_finetune.cli import compare, gc, history, init, plan, power, profile, push, verify
 from pytest_finetune.cli.answer import Answer
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.record.wording import visible
+from pytest_finetune.wording import visible
 
 YES: Final = 0
 NO: Final = 1

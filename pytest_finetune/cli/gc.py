@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, CommandError, columns
 from pytest_finetune.cli.project import existing_store_of, store_of
-from pytest_finetune.record.wording import counted, size
 from pytest_finetune.store import collect
+from pytest_finetune.wording import counted, size
 
 if TYPE_CHECKING:
     from pytest_finetune.store import Store

@@ -10,7 +10,7 @@ from pytest_finetune.cli import arguments, runs
 from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.project import existing_store_of, place_of, store_of
 from pytest_finetune.record.views.page.history import history_page
-from pytest_finetune.record.wording import counted, duration, figure, size
+from pytest_finetune.wording import counted, duration, figure, size
 
 if TYPE_CHECKING:
     from pytest_finetune.store import Entry, Store

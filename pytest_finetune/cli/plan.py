@@ -15,7 +15,7 @@ from pytest_finetune.memory.plan.explain import as_json
 from pytest_finetune.memory.plan.plan import plan_memory
 from pytest_finetune.memory.plan.planner import Planner
 from pytest_finetune.memory.plan.workload import TRL_STEP
-from pytest_finetune.record.wording import size
+from pytest_finetune.wording import size
 
 HELP: Final = "the memory plan of an experiment on a card"
 DESCRIPTION: Final = (

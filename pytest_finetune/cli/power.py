@@ -12,8 +12,8 @@ from pytest_finetune.cli.project import Project, left_out
 from pytest_finetune.judging.statistics.levels import Levels
 from pytest_finetune.judging.statistics.plan import Plan
 from pytest_finetune.judging.statistics.power import rows_to_settle
-from pytest_finetune.record.wording import margin, points
 from pytest_finetune.store import Look
+from pytest_finetune.wording import margin, points
 
 HELP: Final = "the smallest gain that the held-out file can show"
 DESCRIPTION: Final = (

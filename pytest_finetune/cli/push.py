@@ -15,7 +15,7 @@ from pytest_finetune.cli import arguments, verify
 from pytest_finetune.cli.answer import Answer, CommandError, columns
 from pytest_finetune.publish import HubTarget, Parcel, PushError, hub, parse, tracking
 from pytest_finetune.publish.hub import branch_name
-from pytest_finetune.record.wording import counted, one_line, size
+from pytest_finetune.wording import counted, one_line, size
 
 if TYPE_CHECKING:
     from pytest_finetune.bundle.reading import Problem

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pytest_finetune.cli.answer import columns
-from pytest_finetune.record.wording import counted, duration, percent, points, rate_span, size
 from pytest_finetune.store import Entry
+from pytest_finetune.wording import counted, duration, percent, points, rate_span, size
 
 Run = Mapping[str, Any]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.cli.answer import Answer
-from pytest_finetune.record.wording import counted, one_line
+from pytest_finetune.wording import counted, one_line
 
 if TYPE_CHECKING:
     from pytest_finetune.bundle.reading import Bundle, Problem

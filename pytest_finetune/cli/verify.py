@@ -25,7 +25,7 @@ from pytest_finetune.cli.verified import (
     with_parts,
 )
 from pytest_finetune.cli.verify_run import ROWS, row_count
-from pytest_finetune.record.wording import counted
+from pytest_finetune.wording import counted
 
 if TYPE_CHECKING:
     from pytest_finetune.bundle.reading import Bundle, Problem

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_finetune.bundle.verify.rejudged import rejudged
 from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.cli.verified import OUTCOMES, Part
-from pytest_finetune.record.wording import counted
-from pytest_finetune.wording import listed
+from pytest_finetune.wording import counted, listed
 
 if TYPE_CHECKING:
     from pytest_finetune.bundle.reading import Bundle

@@ -13,7 +13,7 @@ from pytest_finetune.cli.verified import Part, answers_doubt
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.fingerprint import base_digest
 from pytest_finetune.fingerprint.hub import cached_snapshot
-from pytest_finetune.record.wording import counted, one_line
+from pytest_finetune.wording import counted, one_line
 
 if TYPE_CHECKING:
     from pytest_finetune.bundle.reading import Bundle

@@ -164,7 +164,7 @@ def _rule_risks(name: str, base: Contest, scores: Scores) -> Iterator[str]:
     if base.rule.changed_after_look:
         yield f"rule {name} was changed after a look at these rows"
     if any(base.table.noisy):
-        yield f"{name} differs between runs of the same base on {wording.rows(sum(base.table.noisy))}"
+        yield f"{name} differs between runs of the same base on {wording.counted(sum(base.table.noisy), 'row')}"
     if sample.clusters is not None and sample.units < _ENOUGH_GROUPS:
         yield f"{name} rests on {sample.units} groups; {_ENOUGH_GROUPS} are recommended"
     if sample.clusters is not None and base.demonstrated and sample.lower(base.levels.claim) < 0:
@@ -177,7 +177,7 @@ def _rule_risks(name: str, base: Contest, scores: Scores) -> Iterator[str]:
     unseen = -sample.lower(base.levels.brake)
     if base.rule.guard and unseen >= _LARGE_UNSEEN_LOSS:
         loss = f"{100 * unseen:.1f} points"
-        yield f"guard {name} cannot exclude a loss of up to {loss} on {wording.rows(sample.n)}"
+        yield f"guard {name} cannot exclude a loss of up to {loss} on {wording.counted(sample.n, 'row')}"
 
 
 def _share_groups(groups: Sequence[str | None]) -> bool:

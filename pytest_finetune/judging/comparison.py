@@ -161,13 +161,15 @@ class Contest:
             scored = f"{mine} of {n:,} rows pass, {theirs} with {wording.arm(self.against)}"
         else:
             mine, theirs = (f"{rate.mean:.3f}" for rate in rates)
-            scored = f"mean score {mine} on {wording.rows(n)}, {theirs} with {wording.arm(self.against)}"
+            scored = (
+                f"mean score {mine} on {wording.counted(n, 'row')}, {theirs} with {wording.arm(self.against)}"
+            )
         shown = f"{1 - 2 * self.levels.brake:.0%} interval {wording.signed(low)} to {wording.signed(high)}"
-        notes = [f"{fixed} fixed, {broken} broken", shown, wording.p(self.p)]
+        notes = [f"{fixed} fixed, {broken} broken", shown, wording.p_words(self.p)]
         if self.gain.claim.clusters is not None:
             notes.append(f"{self.gain.units} groups worth {self.gain.claim.effective:.0f} rows")
         if any(self.table.noisy):
-            notes.append(f"{wording.rows(sum(self.table.noisy))} noisy, never counted as fixed")
+            notes.append(f"{wording.counted(sum(self.table.noisy), 'row')} noisy, never counted as fixed")
         return f"{scored}, {wording.points(self.gain.gain)} ({'; '.join(notes)})"
 
     def _meaning(self, high: float) -> str:

@@ -114,9 +114,9 @@ class Decision:
     def __repr__(self) -> str:
         text = f"{self.word}: {self.reasons[0]}"
         if self.next_change is None:
-            return wording.shortened(text, _REPR_LENGTH)
-        tail = f"; next: {wording.shortened(self.next_change.change, 60)}"
-        return wording.shortened(text, _REPR_LENGTH - len(tail)) + tail
+            return wording.one_line(text, _REPR_LENGTH)
+        tail = f"; next: {wording.one_line(self.next_change.change, 60)}"
+        return wording.one_line(text, _REPR_LENGTH - len(tail)) + tail
 
     def as_json(self) -> dict[str, Any]:
         """Return the record's form of the decision itself; comparisons and rules have places of their own."""

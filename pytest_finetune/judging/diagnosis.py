@@ -62,7 +62,9 @@ def rows_truncated(evidence: DiagnosisEvidence) -> NextChange | None:
     change = "raise training.max_seq_length" + ("" if limit is None else f" from {limit}")
     if evidence.longest_tokens is not None:
         change += f" to {64 * ceil(evidence.longest_tokens / 64)}"
-    because = f"{cut} of {wording.rows(total)} for training are cut: their stop tokens are not learned"
+    because = (
+        f"{cut} of {wording.counted(total, 'row')} for training are cut: their stop tokens are not learned"
+    )
     return NextChange(change, because, evidence.truncated[:_ROWS_SHOWN])
 
 
@@ -72,7 +74,7 @@ def runtimes_disagree(evidence: DiagnosisEvidence) -> NextChange | None:
     if not apart:
         return None
     worst = min(apart, key=lambda match: match.same / match.total)
-    because = f"{worst.first} and {worst.second} agree on {worst.same} of {wording.rows(worst.total)} only"
+    because = f"{worst.first} and {worst.second} agree on {worst.same} of {wording.counted(worst.total, 'row')} only"
     return NextChange(f"make {worst.second} answer like {worst.first}", because, worst.rows[:_ROWS_SHOWN])
 
 
@@ -109,7 +111,9 @@ def hardly_started(evidence: DiagnosisEvidence) -> NextChange | None:
             else "raise training.num_train_epochs"
         )
         change = f"{limit} and train for {max(1.0, training.num_train_epochs):g} full epochs"
-        return NextChange(change, f"{steps} steps saw {seen:,} of {wording.rows(epoch)} for training{moved}")
+        return NextChange(
+            change, f"{steps} steps saw {seen:,} of {wording.counted(epoch, 'row')} for training{moved}"
+        )
     if len(losses) > 1 and losses[-1] > 0.95 * losses[0]:
         epochs = training.num_train_epochs
         change = f"raise training.num_train_epochs from {epochs:g} to {2 * epochs:g}"

@@ -158,7 +158,7 @@ class Drift:
         p = self._forgetting_p
         sentence = (
             f"{tuned} of {len(self.rows)} neutral prompts are answered in the task's format (told by the "
-            f"{self.told_by}), {base} by the base, {wording.p(p)}"
+            f"{self.told_by}), {base} by the base, {wording.p_words(p)}"
         )
         return Claim(p <= Levels(self.confidence).brake, sentence, self._lines[1:])
 
@@ -237,6 +237,6 @@ class Drift:
 
 
 def _row_line(row: DriftRow) -> str:
-    base, tuned = (repr(wording.shortened(text, _TEXT_SHOWN)) for text in (row.base, row.tuned))
+    base, tuned = (repr(wording.one_line(text, _TEXT_SHOWN)) for text in (row.base, row.tuned))
     kl = "" if row.kl is None else f" (KL {row.kl:.3g})"
     return f"{row.id}{kl}: {base} -> {tuned}"

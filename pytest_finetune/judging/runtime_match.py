@@ -64,7 +64,7 @@ def warnings_of(matches: Sequence[RuntimeMatch], primary: str) -> Iterator[str]:
         found = match.rules.get(primary)
         if found is not None and found.rate < ALIKE:
             yield (
-                f"{match.first} and {match.second} agree on {found.same} of {wording.rows(found.total)} only "
+                f"{match.first} and {match.second} agree on {found.same} of {wording.counted(found.total, 'row')} only "
                 f"under {primary}: what was judged is not what {match.second} serves"
             )
     if matches:

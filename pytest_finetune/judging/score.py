@@ -30,7 +30,7 @@ class Claim:
         return self.holds
 
     def __repr__(self) -> str:
-        return f"<{wording.shortened(self.sentence, _REPR_LENGTH - 2)}>"
+        return f"<{wording.one_line(self.sentence, _REPR_LENGTH - 2)}>"
 
     def explain(self) -> list[str]:
         """Return the sentence, then the numbers behind it."""
@@ -128,11 +128,11 @@ class Score:
         return Claim(
             False,
             f"{self.arm} and {other.arm} cannot be compared on {self.rule}: "
-            f"{wording.rows(len(apart))} apart ({wording.listed(apart)})",
+            f"{wording.counted(len(apart), 'row')} apart ({wording.listed(apart)})",
         )
 
     def _p_and_gain(self, gain: PairedGain) -> str:
-        return f"{wording.points(gain.gain)} on {wording.rows(gain.n)}, {wording.p(gain.p)}"
+        return f"{wording.points(gain.gain)} on {wording.counted(gain.n, 'row')}, {wording.p_words(gain.p)}"
 
     def _details(self, gain: PairedGain, other: Score) -> tuple[str, ...]:
         low, high = gain.interval(self.levels.brake)

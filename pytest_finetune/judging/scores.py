@@ -119,7 +119,7 @@ def _unusable_rows(rule: Rule, scores: Scores) -> Iterator[str]:
     name = repr(rule.name)
     columns = [*scores.arms.values(), *scores.noise, *([scores.groups] if scores.groups else [])]
     if any(len(column) != len(scores.rows) for column in columns):
-        yield f"rule {name} has not one score for each of its {wording.rows(len(scores.rows))} in every arm"
+        yield f"rule {name} has not one score for each of its {wording.counted(len(scores.rows), 'row')} in every arm"
         return
     twice = [row for row, count in Counter(scores.rows).items() if count > 1]
     if twice:
@@ -128,7 +128,7 @@ def _unusable_rows(rule: Rule, scores: Scores) -> Iterator[str]:
     mixed = _mixed_rows(scores)
     if mixed:
         yield (
-            f"rule {name} skips {wording.rows(len(mixed))} in some arms only ({wording.listed(mixed)}): "
+            f"rule {name} skips {wording.counted(len(mixed), 'row')} in some arms only ({wording.listed(mixed)}): "
             "skip by the row, not by the answer"
         )
         return

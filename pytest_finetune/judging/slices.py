@@ -46,12 +46,12 @@ class Slice:
         """What the slice shows, with the loss that it cannot exclude."""
         comparison = self.contest.comparison
         counts = f"{len(comparison.fixed)} fixed, {len(comparison.broken)} broken"
-        rows = wording.rows(self.contest.gain.n)
+        rows = wording.counted(self.contest.gain.n, "row")
         if not self.seen:
             return (
                 f"slice {self.name!r}: {rows} are too few to show any loss ({counts}); protect it with more"
             )
-        counts += f", {wording.p(self.contest.p_worse)} for a loss"
+        counts += f", {wording.p_words(self.contest.p_worse)} for a loss"
         if self.lost:
             return f"slice {self.name!r}: demonstrably worse than the base model on its {rows} ({counts})"
         unseen = f"a loss of up to {100 * self.unseen_loss:.1f} points is not excluded"

@@ -102,7 +102,7 @@ def _rate(table: Table, wanted: float) -> Check:
     verb = "keep their outcome when perturbed" if table.rule.invariant_to else "pass"
     return Check(
         holds,
-        f"min_rate: {int(rate.total):,} of {wording.rows(rate.n)} {verb} ({wording.percent(rate.mean)}); "
+        f"min_rate: {int(rate.total):,} of {wording.counted(rate.n, 'row')} {verb} ({wording.percent(rate.mean)}); "
         f"{wanted:g} needs {needed:,}",
     )
 
@@ -115,7 +115,7 @@ def _rate_bound(table: Table, wanted: float, levels: Levels) -> Check:
     return Check(
         holds,
         f"min_rate_bound: a rate of {wording.percent(wanted)} {verdict} (lower bound {lower} at alpha "
-        f"{levels.claim:.2g}, observed {wording.percent(rate.mean)} of {wording.rows(rate.n)})",
+        f"{levels.claim:.2g}, observed {wording.percent(rate.mean)} of {wording.counted(rate.n, 'row')})",
     )
 
 
@@ -125,11 +125,11 @@ def _loss(base: Contest, allowed: float, levels: Levels) -> Check:
     verdict = "is excluded" if holds else "is not excluded"
     sentence = (
         f"max_loss: a loss of {wording.margin(allowed)} {verdict} (lower bound {wording.points(lower)} on "
-        f"{wording.rows(base.gain.n)})"
+        f"{wording.counted(base.gain.n, 'row')})"
     )
     fewest = None if holds else rows_to_exclude(allowed, levels)
     if fewest is not None and fewest > base.gain.claim.effective:
-        sentence += f"; that takes at least {wording.rows(fewest)}, even if nothing breaks"
+        sentence += f"; that takes at least {wording.counted(fewest, 'row')}, even if nothing breaks"
     return Check(holds, sentence)
 
 
@@ -137,7 +137,7 @@ def _guard(rule: Rule, base: Contest, levels: Levels) -> Check:
     """Refuse a demonstrated loss, and say how large a loss might still have gone unseen."""
     comparison = base.comparison
     fixed, broken = len(comparison.fixed), len(comparison.broken)
-    counts = f"{fixed} fixed, {broken} broken, {wording.p(base.p_worse)} for a loss"
+    counts = f"{fixed} fixed, {broken} broken, {wording.p_words(base.p_worse)} for a loss"
     if base.worse:
         return Check(False, f"guard: demonstrably worse than the base model ({counts})")
     unseen = max(0.0, -base.gain.claim.lower(levels.brake))

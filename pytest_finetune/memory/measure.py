@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.detect import own_bytes
-from pytest_finetune.memory.hardware.sizes import size_text
 from pytest_finetune.memory.plan.remedies import find_remedies
+from pytest_finetune.wording import size
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ class Fit:
             return None
         for remedy in find_remedies(plan, limit, self.planner).all:
             if remedy.enough:
-                return f"{remedy.change} -> {size_text(remedy.needed_bytes)} (predicted)"
+                return f"{remedy.change} -> {size(remedy.needed_bytes)} (predicted)"
         return None
 
 
@@ -150,8 +150,8 @@ def refuse_unless_fits(measured: Measured, fit: Fit) -> None:
     if needed <= budget.usable_bytes:
         return
     lines = [
-        f"not trained: the longest batch took {size_text(needed)} (measured), the budget is "
-        f"{size_text(budget.usable_bytes)} ({budget.name}, {budget.headroom:.0%} headroom kept)"
+        f"not trained: the longest batch took {size(needed)} (measured), the budget is "
+        f"{size(budget.usable_bytes)} ({budget.name}, {budget.headroom:.0%} headroom kept)"
     ]
     if crowd := budget.crowded():
         lines.append(f"  {crowd}")

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from pytest_finetune.publish.parcel import Parcel
 from pytest_finetune.record import changes, reading
 from pytest_finetune.record.reading import Json
-from pytest_finetune.record.wording import one_line, visible
+from pytest_finetune.wording import one_line, visible
 
 PREFIX: Final = "pytest_finetune."
 MANIFEST_TAG: Final = f"{PREFIX}manifest"

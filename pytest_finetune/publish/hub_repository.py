@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from pytest_finetune import __version__
 from pytest_finetune.publish.parcel import PushError
-from pytest_finetune.record.wording import one_line
+from pytest_finetune.wording import one_line
 
 _T = TypeVar("_T")
 TOKEN: Final = "HF_TOKEN"

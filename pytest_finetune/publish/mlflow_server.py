@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from pytest_finetune.publish.parcel import PushError
-from pytest_finetune.record.wording import one_line
+from pytest_finetune.wording import one_line
 
 _T = TypeVar("_T")
 URI: Final = "MLFLOW_TRACKING_URI"

@@ -10,7 +10,7 @@ from pytest_finetune.publish import facts
 from pytest_finetune.publish.mlflow_server import Server
 from pytest_finetune.publish.parcel import Parcel, Pushed, PushError
 from pytest_finetune.publish.target import MlflowTarget
-from pytest_finetune.record.wording import counted, one_line, size
+from pytest_finetune.wording import counted, one_line, size
 
 ALIAS: Final = "champion"
 FOLDER: Final = "bundle"

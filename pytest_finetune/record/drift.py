@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_finetune.record import reading
 from pytest_finetune.record.reading import Json
-from pytest_finetune.record.wording import figure
+from pytest_finetune.wording import figure
 
 
 def drift_sentence(experiment: Json, *, brief: bool = False) -> str:

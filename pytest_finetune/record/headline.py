@@ -6,7 +6,7 @@ from typing import Final, Literal, NamedTuple
 
 from pytest_finetune.record import reading
 from pytest_finetune.record.reading import Json
-from pytest_finetune.record.wording import one_line, size
+from pytest_finetune.wording import one_line, size
 
 BLOCKED: Final = (
     "Failed: not run: "  # how the message of a test begins that an earlier failure kept from running

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_finetune.record import reading
 from pytest_finetune.record.reading import Json
-from pytest_finetune.record.wording import counted, figure, one_line
+from pytest_finetune.wording import counted, figure, one_line
 
 
 def reused(training: Json) -> str:

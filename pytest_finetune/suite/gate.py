@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pytest_finetune.record.wording import one_line
 from pytest_finetune.suite.markers import ExperimentRef, Stage
+from pytest_finetune.wording import one_line
 
 
 class Closed(NamedTuple):

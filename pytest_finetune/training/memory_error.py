@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from pytest_finetune.experiment.launcher import share_of
-from pytest_finetune.memory.hardware.sizes import size_text
 from pytest_finetune.training.request import TrainingError, TrainingRequest
+from pytest_finetune.wording import size
 
 # A plan that was said to fit and did not is no measure: the change must be planned to need a tenth less.
 _MARGIN: Final = 0.9
@@ -83,8 +83,8 @@ def _facts(request: TrainingRequest, error: BaseException) -> str:
     lines = [f"the training ran out of memory on {request.device}"]
     peak = accelerator.peak_reserved(request.device)
     if peak is not None:
-        lines[0] += f": {size_text(peak)} were reserved at most (measured)"
-        lines[0] += f", {size_text(accelerator.peak_allocated(request.device) or 0)} of them in use"
+        lines[0] += f": {size(peak)} were reserved at most (measured)"
+        lines[0] += f", {size(accelerator.peak_allocated(request.device) or 0)} of them in use"
     lines += [f"  {note}" for note in getattr(error, "__notes__", ())]
     lines += [
         f"  the allocator said: {' '.join(str(error).split())[:300]}",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_finetune.record.wording import size
 from pytest_finetune.store import Store, open_store
+from pytest_finetune.wording import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -387,7 +387,7 @@ def test_a_claims_repr_stays_short(arm: str, rule: str) -> None:
 def test_numbers_are_written_one_way() -> None:
     assert wording.points(-0.0001) == "+0.0 points"
     assert wording.margin(0.07) == "7 points"
-    assert wording.p(1.0) == "p = 1"
+    assert wording.p_words(1.0) == "p = 1"
     assert wording.arm("champion") == "the champion"
     assert wording.arm("gpt") == "arm 'gpt'"
-    assert wording.shortened("a  b\nc", 10) == "a b c"
+    assert wording.one_line("a  b\nc", 10) == "a b c"

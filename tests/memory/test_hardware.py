@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pytest_finetune.memory.hardware.cards import CARDS, HOPPER, TURING, UNKNOWN, UnknownCardError, family_of
 from pytest_finetune.memory.hardware.detect import Budget, Process, detect, device_class, parse_budget
-from pytest_finetune.memory.hardware.sizes import GiB, SizeError, parse_share, parse_size, size_text
+from pytest_finetune.memory.hardware.sizes import GiB, SizeError, parse_share, parse_size
+from pytest_finetune.wording import size
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_bytes_survive_their_own_spelling(count: int) -> None:
 
 
 def test_small_sizes_are_written_in_mib() -> None:
-    assert size_text(700 * 1024**2) == "700 MiB"
+    assert size(700 * 1024**2) == "700 MiB"
 
 
 @pytest.mark.parametrize("name", ["rtx-4090", "RTX 4090", "NVIDIA GeForce RTX 4090", "rtx_4090"])

@@ -11,7 +11,7 @@ import pytest
 from pytest_finetune.experiment import Experiment, Launcher, load_experiment
 from pytest_finetune.memory.hardware.cards import TURING
 from pytest_finetune.memory.hardware.detect import Budget, detect, expandable_segments, parse_budget
-from pytest_finetune.memory.hardware.sizes import GiB, MiB, size_text
+from pytest_finetune.memory.hardware.sizes import GiB, MiB
 from pytest_finetune.memory.plan.explain import as_json
 from pytest_finetune.memory.plan.figures import Figures, Held, PlanError
 from pytest_finetune.memory.plan.plan import MemoryPlan, for_family, plan_memory, workload_of
@@ -19,6 +19,7 @@ from pytest_finetune.memory.plan.planner import Planner
 from pytest_finetune.memory.plan.remedies import changes
 from pytest_finetune.memory.plan.workload import Workload
 from pytest_finetune.store import Store
+from pytest_finetune.wording import size
 
 EXPERIMENT = """
 base_model: model
@@ -187,7 +188,7 @@ def test_several_processes_are_planned_by_the_share_of_each(experiment: Experime
     assert (workload.batch, workload.accumulation) == (1, 1)
     plan = plan_memory(launched, 48, Planner(Store(tmp_path / "store")))
     assert plan.processes == 4
-    copy = size_text(4 * plan.figures.trainable)
+    copy = size(4 * plan.figures.trainable)
     assert plan.notes[1] == (
         "planned for each of 4 processes, a card each; the copy of the gradients that they exchange "
         f"({copy} in float32) comes on top"

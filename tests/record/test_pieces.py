@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_finetune.record.differences import marked
 from pytest_finetune.record.views.page import svg
-from pytest_finetune.record.wording import (
+from pytest_finetune.wording import (
     counted,
     duration,
     figure,

@@ -21,9 +21,9 @@ from pytest_finetune.record.runtime_match import runtime_matches
 from pytest_finetune.record.validate import problems
 from pytest_finetune.record.views.note import decision_note
 from pytest_finetune.record.views.page.document import summary_html
-from pytest_finetune.record.wording import one_line
 from pytest_finetune.safetensors_check import delta_nonzero
 from pytest_finetune.training.artifact import ADAPTER_CONFIG, missing_file
+from pytest_finetune.wording import one_line
 
 
 def content_problems(bundle: Bundle) -> list[Problem]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.judging.decision import decide, pairs_of
 from pytest_finetune.record.case import case_of, drift_of, score_of, slices_of
-from pytest_finetune.record.wording import one_line
+from pytest_finetune.wording import one_line
 
 if TYPE_CHECKING:
     from pytest_finetune.judging.decision import Decision

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from pytest_finetune.bundle.reading import Problem
 from pytest_finetune.bundle.verify.recompute import same
-from pytest_finetune.record.wording import counted, one_line
-from pytest_finetune.wording import listed
+from pytest_finetune.wording import counted, listed, one_line
 
 _ROWS_SHOWN: Final = 5
 _NOISE: Final = "the noise runs of the base"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pytest_finetune.memory.hardware.cards import UNKNOWN, Family
-from pytest_finetune.memory.hardware.sizes import size_text
+from pytest_finetune.wording import size
 
 HEADROOM: Final = 0.08
 
@@ -73,8 +73,8 @@ class Budget:
         if self.source != "measured" or self.device == "cpu" or held <= self.total_bytes // 10:
             return None
         holders = sorted(self.processes, key=lambda process: -process.bytes)
-        named = ", ".join(f"{p.name} (pid {p.pid}) {size_text(p.bytes)}" for p in holders[:4] if p.bytes)
-        return f"{size_text(held)} of {size_text(self.total_bytes)} are taken by others" + (
+        named = ", ".join(f"{p.name} (pid {p.pid}) {size(p.bytes)}" for p in holders[:4] if p.bytes)
+        return f"{size(held)} of {size(self.total_bytes)} are taken by others" + (
             f": {named}" if named else ""
         )
 

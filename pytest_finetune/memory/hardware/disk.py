@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.memory.hardware.budget import Budget
-from pytest_finetune.memory.hardware.sizes import MiB, size_text
+from pytest_finetune.memory.hardware.sizes import MiB
+from pytest_finetune.wording import size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,14 +85,14 @@ class DiskPlan:
         fits = "fits on the disk" if self.peak_bytes <= free else "does not fit on the disk"
         where = f" ({budget.folder})" if isinstance(budget, DiskBudget) else ""
         lines = [
-            f"training {fits}: writes {size_text(self.peak_bytes)}, {size_text(free)} are free{where}",
-            f"  {self.kept + 1} checkpoints {size_text(self.checkpoints_bytes)} | adapter "
-            f"{size_text(self.adapter_bytes)} | bundle {size_text(self.bundle_bytes)}        (predicted)",
+            f"training {fits}: writes {size(self.peak_bytes)}, {size(free)} are free{where}",
+            f"  {self.kept + 1} checkpoints {size(self.checkpoints_bytes)} | adapter "
+            f"{size(self.adapter_bytes)} | bundle {size(self.bundle_bytes)}        (predicted)",
         ]
         if self.peak_bytes > free:
             if self.kept > 1:
                 saved = (self.kept - 1) * self.checkpoint_bytes
-                lines.append(f"  training.save_total_limit 1 -> {size_text(self.peak_bytes - saved)}")
+                lines.append(f"  training.save_total_limit 1 -> {size(self.peak_bytes - saved)}")
             lines.append("  to keep the store on another disk: --finetune-store=DIR")
         return lines
 

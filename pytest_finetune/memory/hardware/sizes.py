@@ -1,4 +1,4 @@
-"""Read and write sizes: every size has a unit, and GiB (2**30) is not GB (10**9)."""
+"""Read sizes: every size has a unit, and GiB (2**30) is not GB (10**9)."""
 
 from __future__ import annotations
 
@@ -74,12 +74,3 @@ def parse_share(text: str) -> float:
     if share is None or share >= 1:
         raise SizeError(f"{text!r} is not a share of the card: write 8% or 0.08 (less than the whole)")
     return share
-
-
-def size_text(count: float) -> str:
-    """Write bytes for a reader: ``24.0 GiB``, and MiB below one GiB.
-
-    >>> size_text(25769803776), size_text(41943040)
-    ('24.0 GiB', '40 MiB')
-    """
-    return f"{count / GiB:.1f} GiB" if count >= GiB else f"{count / MiB:.0f} MiB"

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from pytest_finetune.memory.hardware.budget import Budget
-from pytest_finetune.memory.hardware.sizes import GiB, MiB, size_text
+from pytest_finetune.memory.hardware.sizes import GiB, MiB
 from pytest_finetune.memory.plan.plan import DOES_NOT_FIT, MemoryPlan
 from pytest_finetune.memory.plan.planner import Planner
 from pytest_finetune.memory.plan.remedies import Remedies, Remedy, find_remedies
+from pytest_finetune.wording import size
 from pytest_finetune.yamlfile import Json
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -62,7 +63,7 @@ def _headline(plan: MemoryPlan, budget: Budget | int, usable: int, verdict: str)
         kept = f"{budget.name}, {budget.headroom:.0%} headroom kept"
     needs = plan.peak_bytes if verdict == "fits" else plan.needed_bytes
     words = {"fits": "adapter fits", "tight": "adapter fits tightly", "does not fit": "adapter does not fit"}
-    return f"{words[verdict]}: needs {size_text(needs)}, the budget is {size_text(usable)} ({kept})"
+    return f"{words[verdict]}: needs {size(needs)}, the budget is {size(usable)} ({kept})"
 
 
 def _parts(plan: MemoryPlan) -> str:
@@ -94,7 +95,7 @@ def _changes(plan: MemoryPlan, remedies: Remedies) -> Iterator[str]:
 
 def _remedy(remedy: Remedy) -> str:
     note = f"   ({remedy.note})" if remedy.note else ""
-    return f"{remedy.change} -> {size_text(remedy.needed_bytes)}{note}"
+    return f"{remedy.change} -> {size(remedy.needed_bytes)}{note}"
 
 
 def as_json(plan: MemoryPlan, budget: Budget | None, planner: Planner) -> Json:

@@ -14,10 +14,10 @@ from pytest_finetune.fingerprint import BaseModelError, base_folder
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.cards import UNKNOWN, Family
 from pytest_finetune.memory.hardware.disk import DiskPlan, plan_disk
-from pytest_finetune.memory.hardware.sizes import size_text
 from pytest_finetune.memory.plan.figures import Figures, Held, PlanError
 from pytest_finetune.memory.plan.planner import Planner
 from pytest_finetune.memory.plan.workload import TRL_STEP, Adapter, Workload, each_process
+from pytest_finetune.wording import size
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment
@@ -142,7 +142,7 @@ class MemoryPlan:
         return self, budget
 
     def __repr__(self) -> str:
-        return f"predicted peak {size_text(self.peak_bytes)} (batch {self.batch}, {self.tokens} tokens)"
+        return f"predicted peak {size(self.peak_bytes)} (batch {self.batch}, {self.tokens} tokens)"
 
 
 def plan_memory(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pytest_finetune.memory.hardware.sizes import size_text
+from pytest_finetune.wording import size
 from pytest_finetune.yamlfile import Json, JsonTree
 
 TRL_STEP: Final = "pytest_finetune.memory.tracer.steps:TrlStep"
@@ -110,5 +110,5 @@ def each_process(processes: int, trainable: int) -> Iterator[str]:
     if processes > 1:
         yield (
             f"planned for each of {processes} processes, a card each; the copy of the gradients that they exchange "
-            f"({size_text(4 * trainable)} in float32) comes on top"
+            f"({size(4 * trainable)} in float32) comes on top"
         )

@@ -9,7 +9,7 @@ from pytest_finetune.record import reading
 from pytest_finetune.record.headline import headline
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.note import decision_note
-from pytest_finetune.record.wording import one_line
+from pytest_finetune.wording import one_line
 
 MOST_ANNOTATIONS: Final = 10  # what GitHub shows for one type in one step
 MOST_BYTES: Final = 100_000

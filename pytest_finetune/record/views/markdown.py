@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from pytest_finetune.record.wording import one_line
+from pytest_finetune.wording import one_line
 
 # Underscores inside a word mark nothing; `snake_case` stays readable in the raw file.
 _MARKS: Final = re.compile(r"([\\`*\[\]|~$]|(?<!\w)_|_(?!\w))")

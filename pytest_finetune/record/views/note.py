@@ -9,7 +9,7 @@ from pytest_finetune.record.drift import drift_sentence
 from pytest_finetune.record.headline import headline
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.markdown import code, plain, table
-from pytest_finetune.record.wording import (
+from pytest_finetune.wording import (
     arm_word,
     counted,
     duration,

@@ -12,7 +12,6 @@ from pytest_finetune import wording
 from pytest_finetune.answering.joining import BY_QUESTION
 from pytest_finetune.record.views.terminal import summary_lines
 from pytest_finetune.record.views.terminal.layout import Line
-from pytest_finetune.record.wording import visible
 from pytest_finetune.record.write import as_written, write_record
 from pytest_finetune.suite import xdist
 from pytest_finetune.suite.closing.github_actions import publish, workflow_commands
@@ -20,6 +19,7 @@ from pytest_finetune.suite.closing.page import NO_PYTEST_HTML, Page
 from pytest_finetune.suite.closing.promotion import promote
 from pytest_finetune.suite.closing.recording import build_record, keep
 from pytest_finetune.suite.rules.invariance import write_candidates
+from pytest_finetune.wording import visible
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pytest_finetune.record.wording import one_line
 from pytest_finetune.suite.markers import MarkerMistake, Stage
 from pytest_finetune.suite.rules.rule_marks import rule_of
+from pytest_finetune.wording import one_line
 
 if TYPE_CHECKING:
     import pytest

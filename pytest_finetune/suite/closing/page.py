@@ -14,7 +14,7 @@ import pytest
 
 from pytest_finetune.record.views.page.document import page_title, summary_html
 from pytest_finetune.record.views.page.html import text
-from pytest_finetune.record.wording import visible
+from pytest_finetune.wording import visible
 
 REPORT: Final = "report.html"
 NO_PYTEST_HTML: Final = "no report.html: pytest-html is not installed or switched off"

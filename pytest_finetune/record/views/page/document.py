@@ -30,7 +30,7 @@ from pytest_finetune.record.views.page.sections import (
     slices,
     verdict,
 )
-from pytest_finetune.record.wording import one_line
+from pytest_finetune.wording import one_line
 
 Answers = Mapping[str, Mapping[str, Sequence[Json]]]
 

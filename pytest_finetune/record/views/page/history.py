@@ -9,7 +9,7 @@ from pytest_finetune.record.views.page.document import asset
 from pytest_finetune.record.views.page.html import Child, Html, element, join
 from pytest_finetune.record.views.page.sections.verdict import SYMBOLS
 from pytest_finetune.record.views.page.svg import Axis, gain_axis, scale, whisker
-from pytest_finetune.record.wording import (
+from pytest_finetune.wording import (
     counted,
     duration,
     gain_span,

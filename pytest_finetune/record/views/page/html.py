@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
-from pytest_finetune.record.wording import visible
+from pytest_finetune.wording import visible
 
 _VOID: Final = frozenset({"br", "input", "meta"})
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from pytest_finetune.record.views.page.html import Html, element, join
-from pytest_finetune.record.wording import figure
+from pytest_finetune.wording import figure
 
 _ROUND: Final = element("circle", r="5.5", class_="ft-hollow")
 _SQUARE: Final = element("path", d="M-5.5-5.5h11v11h-11z", class_="ft-solid")

@@ -8,7 +8,7 @@ from pytest_finetune.record import reading, remarks
 from pytest_finetune.record.drift import drift_sentence
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.terminal.layout import Line, fit, wrapped
-from pytest_finetune.record.wording import counted, duration, figure, one_line, size
+from pytest_finetune.wording import counted, duration, figure, one_line, size
 
 
 def fact_lines(experiment: Json, columns: int) -> list[Line]:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from pytest_finetune.record import reading
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.terminal.layout import Line, cells, padded
-from pytest_finetune.record.wording import arm_word, counted, gain_span, one_line, points
+from pytest_finetune.wording import arm_word, counted, gain_span, one_line, points
 
 MOST_GAINS: Final = 8
 # What says least goes first where the columns are too few; without the unit the line says "points over".

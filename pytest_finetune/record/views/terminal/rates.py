@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from pytest_finetune.record import reading
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.terminal.layout import Line, cells, fit, padded
-from pytest_finetune.record.wording import arm_word, counted, one_line, percent, rate_span, threshold
+from pytest_finetune.wording import arm_word, counted, one_line, percent, rate_span, threshold
 
 MOST_RULES: Final = 6
 _LEAST_NAME, _MOST_NAME = 12, 24

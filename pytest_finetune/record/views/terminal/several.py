@@ -8,7 +8,7 @@ from pytest_finetune.record import reading
 from pytest_finetune.record.headline import Headline, headline
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.terminal.layout import COLOURS, Line, cells, fit, padded, wrapped
-from pytest_finetune.record.wording import gain_words, one_line, percent
+from pytest_finetune.wording import gain_words, one_line, percent
 
 
 def several_lines(runs: Sequence[Json], record: Json, columns: int, room: int) -> list[Line]:

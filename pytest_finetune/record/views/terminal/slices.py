@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pytest_finetune.record import reading
 from pytest_finetune.record.reading import Json
-from pytest_finetune.record.wording import one_line, percent
+from pytest_finetune.wording import one_line, percent
 
 _SHOWN = 4
 

@@ -14,7 +14,7 @@ from pytest_finetune.record.views.terminal.layout import COLOURS, Line, fit, wra
 from pytest_finetune.record.views.terminal.rates import MOST_RULES, rate_lines
 from pytest_finetune.record.views.terminal.several import several_lines
 from pytest_finetune.record.views.terminal.slices import slice_lines
-from pytest_finetune.record.wording import counted, one_line
+from pytest_finetune.wording import counted, one_line
 
 MAX_LINES: Final = 24  # one more is left for the section's own heading
 SLICE_LINES: Final = 2

@@ -8,7 +8,7 @@ from typing import Final
 from pytest_finetune.record import reading
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.page.html import Child, Html, element, facts, join, table
-from pytest_finetune.record.wording import arm_word, counted, figure
+from pytest_finetune.wording import arm_word, counted, figure
 
 
 def power(experiment: Json) -> Html:

@@ -9,7 +9,7 @@ from pytest_finetune.record.drift import drift_sentence
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.page.html import Child, Html, element, facts, join, table
 from pytest_finetune.record.views.page.sections.evidence import with_span
-from pytest_finetune.record.wording import counted, figure, p_words, percent, rate_span
+from pytest_finetune.wording import counted, figure, p_words, percent, rate_span
 
 MOST_TEXT: Final = 400
 

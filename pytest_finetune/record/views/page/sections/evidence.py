@@ -10,7 +10,7 @@ from pytest_finetune.record import reading
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.page import svg
 from pytest_finetune.record.views.page.html import Html, element, join
-from pytest_finetune.record.wording import (
+from pytest_finetune.wording import (
     arm_word,
     counted,
     figure,

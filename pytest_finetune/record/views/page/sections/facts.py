@@ -11,7 +11,7 @@ from pytest_finetune.record.headline import BLOCKED
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.page.html import Child, Html, element, facts, join, table
 from pytest_finetune.record.views.page.sections.evidence import badge
-from pytest_finetune.record.wording import counted, duration, size
+from pytest_finetune.wording import counted, duration, size
 
 Pair = tuple[object, object]
 

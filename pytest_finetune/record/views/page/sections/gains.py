@@ -9,7 +9,7 @@ from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.page import svg
 from pytest_finetune.record.views.page.html import Html, element, join
 from pytest_finetune.record.views.page.sections.evidence import badge, with_span
-from pytest_finetune.record.wording import arm_word, counted, gain_span, p_words, points
+from pytest_finetune.wording import arm_word, counted, gain_span, p_words, points
 
 Drawn = tuple[Json, float | None]  # a comparison and the gain that it was held against
 

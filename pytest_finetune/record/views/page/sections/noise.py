@@ -7,7 +7,7 @@ from pytest_finetune.record.reading import Json
 from pytest_finetune.record.remarks import noisy
 from pytest_finetune.record.views.page.html import Child, Html, element, join, table
 from pytest_finetune.record.views.page.sections.breakdown import row_links, row_places
-from pytest_finetune.record.wording import counted
+from pytest_finetune.wording import counted
 
 NOTE = (
     "A row whose score differs is never counted as fixed, and where it looks broken it supports no discard."

@@ -8,7 +8,7 @@ from pytest_finetune.record import reading
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.page.html import Child, Html, element, join, table
 from pytest_finetune.record.views.page.sections.evidence import with_span
-from pytest_finetune.record.wording import arm_word, counted, gain_span, p_words, points
+from pytest_finetune.wording import arm_word, counted, gain_span, p_words, points
 
 
 def pairs(experiment: Json) -> Html | None:

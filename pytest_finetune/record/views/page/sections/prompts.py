@@ -8,7 +8,7 @@ from pytest_finetune.record import reading
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.page import svg
 from pytest_finetune.record.views.page.html import Child, Html, element, join, table
-from pytest_finetune.record.wording import counted, figure, percent
+from pytest_finetune.wording import counted, figure, percent
 
 MOST_ROWS: Final = 200
 

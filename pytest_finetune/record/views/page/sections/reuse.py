@@ -6,7 +6,7 @@ from pytest_finetune.record import reading
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.page.html import Child, Html, element, facts, join, table
 from pytest_finetune.record.views.page.sections.facts import literal
-from pytest_finetune.record.wording import counted, figure
+from pytest_finetune.wording import counted, figure
 
 
 def elsewhere(training: Json) -> Html | None:

@@ -10,7 +10,7 @@ from pytest_finetune.record.differences import marked
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.page import svg
 from pytest_finetune.record.views.page.html import Child, Html, element, facts, join
-from pytest_finetune.record.wording import arm_word, counted
+from pytest_finetune.wording import arm_word, counted
 
 MOST_TEXT: Final = 1500
 MOST_MESSAGE: Final = 300

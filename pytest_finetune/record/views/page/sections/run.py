@@ -12,7 +12,7 @@ from pytest_finetune.record.views.page import svg
 from pytest_finetune.record.views.page.html import Child, Html, element, facts, join, table
 from pytest_finetune.record.views.page.sections.evidence import badge
 from pytest_finetune.record.views.page.sections.reuse import elsewhere, retrained
-from pytest_finetune.record.wording import counted, duration, figure, size
+from pytest_finetune.wording import counted, duration, figure, size
 
 SERIES: Final = {"training loss": ("log", "loss"), "held-out loss": ("held_out_loss", "loss")}
 

@@ -11,7 +11,7 @@ from pytest_finetune.record.views.page import svg
 from pytest_finetune.record.views.page.html import Child, Html, element, join, table
 from pytest_finetune.record.views.page.sections.breakdown import row_links, row_places
 from pytest_finetune.record.views.page.sections.evidence import badge
-from pytest_finetune.record.wording import arm_word, gain_words, percent, rate_span
+from pytest_finetune.wording import arm_word, gain_words, percent, rate_span
 
 MOST_LABELS: Final = 24
 MOST_METERS: Final = 3  # more arms than these need the room for their numbers

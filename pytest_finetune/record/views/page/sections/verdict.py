@@ -9,7 +9,7 @@ from pytest_finetune.record.headline import Headline, headline
 from pytest_finetune.record.reading import Json
 from pytest_finetune.record.views.page.html import Child, Html, element, join, table
 from pytest_finetune.record.views.page.sections.tiles import tiles
-from pytest_finetune.record.wording import counted, percent, points
+from pytest_finetune.wording import counted, percent, points
 
 SYMBOLS: Final = {"good": "✓", "warn": "↻", "bad": "✕", "none": "–"}
 
