@@ -110,7 +110,7 @@ def test_the_schema_of_a_recorded_rule_has_the_table_s_arguments() -> None:
 def test_the_help_of_the_marker_names_every_argument_with_its_default() -> None:
     help_line = signature()
     assert help_line.startswith("eval_rule(*, primary=False, min_rate=None, min_rate_bound=None, ")
-    assert help_line.endswith("direction=None, name=None)")
+    assert help_line.endswith("name=None)")
     assert [part.partition("=")[0] for part in help_line[len("eval_rule(*, ") : -1].split(", ")] == list(
         ARGUMENTS
     )
