@@ -99,11 +99,8 @@ KNOWN_LATE: Final = {
     "cli.verify",
     "rules.copying",
     "rules.labels",
-    "rules.making",
     "rules.shape",
     "store.opening",
-    "suite.rules.invariance",
-    "suite.rules.whole_file",
     "suite.session",
 }
 

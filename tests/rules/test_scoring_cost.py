@@ -22,7 +22,7 @@ def test_a_thousand_answers_under_ten_rules_are_decided_within_a_second() -> Non
 
 
 def test_a_session_judges_stored_answers_without_a_model_or_torch_in_two_seconds(tmp_path: Path) -> None:
-    benchmark = runpy.run_path(str(SCRIPT.with_name("suite/session.py")))
+    benchmark = runpy.run_path(str(SCRIPT.with_name("session.py")))
     benchmark["write_project"](tmp_path, 1000)
     first, second = benchmark["session"](tmp_path), benchmark["session"](tmp_path)
     assert first["asked"] == 2000

@@ -7,17 +7,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import pytest
 
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.judging.rule import RuleBroken
 from pytest_finetune.suite.markers import PER_ROW
+from pytest_finetune.suite.steps.arm_views import as_response
 
 if TYPE_CHECKING:
+    from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.response import Response
-    from pytest_finetune.data.rows import Row, Rows
+    from pytest_finetune.data.rows import Row
 
 # These say something about the answer; any other exception says something about the rule.
 ROW_FAILURES: Final = (AssertionError, ValueError, LookupError, TypeError, AttributeError)
@@ -41,6 +43,34 @@ class ArmScores:
     messages: dict[str, str] = field(default_factory=dict)
     causes: list[Exception | None] = field(default_factory=list, repr=False)
     confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What a rule gave on every row and arm, not judged yet; `more` is for the record alone."""
+
+    rows: Sequence[str]
+    arms: Mapping[str, ArmScores]
+    groups: Sequence[str | None] | None = None
+    more: Mapping[str, object] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the record's form."""
+        skipped = {
+            row
+            for arm in self.arms.values()
+            for row, score in zip(self.rows, arm.scores, strict=True)
+            if score is None
+        }
+        return {
+            "outcome": "undecided",
+            "rows": list(self.rows),
+            "groups": self.groups,
+            "skipped": sorted(skipped),
+            "scores": {name: arm.scores for name, arm in self.arms.items()},
+            "messages": {name: arm.messages for name, arm in self.arms.items() if arm.messages},
+            **self.more,
+        }
 
 
 class Score:
@@ -115,28 +145,28 @@ class PerRow:
 
 
 def caller(item: pytest.Function, confusion: Confusion) -> Callable[[Response, Row], float]:
-    """Return a function that runs the rule once and gives its score; row failures pass through."""
-    names = item._fixtureinfo.argnames
-    values = _values(item, names)
-    function = item.obj
+    """Return a function that runs the rule on one answer and gives its score; row failures pass through."""
+    values = _values(item, item._fixtureinfo.argnames)
 
     def call(response: Response, row: Row) -> float:
-        score = Score()
-        own = {"response": response, "example": row, "score": score, "confusion": confusion}
-        returned = function(**{name: own.get(name, values[name]) for name in names})
-        if returned is not None:
-            raise RuleBroken(
-                f"it returned {returned!r}: a rule asserts, or calls score(x); it returns nothing"
-            )
-        return 1.0 if score.value is None else score.value
+        return called(item, {**values, "response": response, "example": row, "confusion": confusion}, Score())
 
     return call
 
 
-def _values(item: pytest.Function, names: Sequence[str]) -> dict[str, Any]:
+def called(item: pytest.Function, values: Mapping[str, object], score: Score) -> float:
+    """Run the rule once with what it asks for of `values`, and return its score."""
+    given = {**values, "score": score}
+    returned = item.obj(**{name: given[name] for name in item._fixtureinfo.argnames})
+    if returned is not None:
+        raise RuleBroken(f"it returned {returned!r}: a rule asserts, or calls score(x); it returns nothing")
+    return 1.0 if score.value is None else score.value
+
+
+def _values(item: pytest.Function, names: Sequence[str]) -> dict[str, object]:
     """Return what a rule was set up with; before its turn only what is there for every row is known."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    known = {**dict.fromkeys(PER_ROW), **params, **item.funcargs}
+    known: dict[str, object] = {**dict.fromkeys(PER_ROW), **params, **item.funcargs}
     absent = [name for name in names if name not in known]
     if absent:
         raise NotSetUp(
@@ -147,17 +177,21 @@ def _values(item: pytest.Function, names: Sequence[str]) -> dict[str, Any]:
 
 
 def arm_scores(
-    call: Callable[[Response, Row], float], rows: Sequence[Row] | Rows, answers: Mapping[str, Response]
+    call: Callable[[Response, Row], float], rows: Sequence[Row], answers: Mapping[str, Answer]
 ) -> ArmScores:
     """Return what a rule gives the answers to these rows."""
     found = ArmScores()
     for row in rows:
-        value, message, cause = outcome(partial(call, answers[row.id], row))
-        found.scores.append(value)
+        value, message, cause = outcome(partial(call, as_response(answers[row.id]), row))
+        found.scores.append(_whole(value))
         found.causes.append(cause)
         if message is not None and len(found.messages) < MESSAGES_KEPT:
             found.messages[row.id] = message[:MESSAGE_CHARS]
     return found
+
+
+def _whole(value: float | None) -> float | None:
+    return int(value) if value is not None and value in {0.0, 1.0} else value
 
 
 def outcome(call: Callable[[], float]) -> tuple[float | None, str | None, Exception | None]:

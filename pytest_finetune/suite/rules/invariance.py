@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +18,7 @@ from pytest_finetune.suite.rules.calling import (
     MESSAGES_KEPT,
     ArmScores,
     Confusion,
+    Outcomes,
     caller,
     outcome,
     refuse_broken,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 CANDIDATES_KEPT: Final = 300
 
 
-def facts(run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows) -> dict[str, Any]:
+def outcomes(run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows) -> Outcomes:
     """Ask the tuned and the base model the perturbed rows too, and return how each answer stood up to it."""
     ways = "+".join(rule.invariant_to)
     suite = f"{rule.suite or 'eval'}~{ways}"
@@ -43,23 +44,13 @@ def facts(run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows) -> 
     for arm in asking_order((BASELINE, TUNED)):
         found[arm] = _one_arm(run, item, rule, rows, changed, arm, suite)
     refuse_broken(found)
-    messages = found[TUNED].messages
-    candidates = [_candidate(row) for row in changed if row.id in messages]
-    return {
-        "outcome": "undecided",
-        "rows": [row.id for row in changed],
-        "groups": [row.group or _origin(row) for row in changed],
-        "skipped": sorted(
-            {row.id for scores in found.values() for row, value in _paired(changed, scores) if value is None}
-        ),
-        "scores": {arm: found[arm].scores for arm in (BASELINE, TUNED)},
-        "messages": {arm: scores.messages for arm, scores in found.items() if scores.messages},
-        "candidates": candidates[:CANDIDATES_KEPT],
-    }
-
-
-def _paired(rows: Rows, scores: ArmScores) -> Iterator[tuple[Row, float | None]]:
-    return zip(rows, scores.scores, strict=True)
+    candidates = [_candidate(row) for row in changed if row.id in found[TUNED].messages]
+    return Outcomes(
+        [row.id for row in changed],
+        {arm: found[arm] for arm in (BASELINE, TUNED)},
+        [row.group or _origin(row) for row in changed],
+        {"candidates": candidates[:CANDIDATES_KEPT]},
+    )
 
 
 def _one_arm(
@@ -94,13 +85,13 @@ def _way(row: Row) -> str:
     return row.id.rpartition("~")[2]
 
 
-def _candidate(row: Row) -> dict[str, Any]:
+def _candidate(row: Row) -> dict[str, object]:
     """Return a row that could be held out next, with its history in its tags."""
-    own = {"messages": [dict(message) for message in row.messages]} if row.messages else {"input": row.input}
+    asked = {"input": row.input} if row.messages is None else {"messages": [*map(dict, row.messages)]}
     return {
         "id": row.id,
         "instruction": row.instruction,
-        **own,
+        **asked,
         "expected": row.expected,
         "tags": [*row.tags, f"perturbed: {_way(row)}"],
         "group": row.group or _origin(row),

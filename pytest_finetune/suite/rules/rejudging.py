@@ -87,7 +87,7 @@ class Judge:
         assert place.experiment is not None
         run = self.state.run(place.experiment)
         try:
-            facts = scored(run, pyfuncitem, rule, run.rows_of(rule.suite))
+            facts = scored(run, pyfuncitem, rule, run.rows_of(rule.suite)).as_json()
         except NotInBundle as missing:
             told["unchecked"] = str(missing)
         else:

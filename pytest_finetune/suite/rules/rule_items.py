@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 
@@ -12,8 +12,19 @@ from pytest_finetune.data.rows import members
 from pytest_finetune.judging.rule import Rule, RuleBroken
 from pytest_finetune.record.case import judged_rule, score_of, slices_of
 from pytest_finetune.suite.collection import place_of
-from pytest_finetune.suite.rules import invariance, whole_file
-from pytest_finetune.suite.rules.calling import ArmScores, Confusion, arm_scores, caller, refuse_broken
+from pytest_finetune.suite.rules import invariance
+from pytest_finetune.suite.rules.calling import (
+    MESSAGE_CHARS,
+    ArmScores,
+    Confusion,
+    Outcomes,
+    Score,
+    arm_scores,
+    called,
+    caller,
+    outcome,
+    refuse_broken,
+)
 from pytest_finetune.suite.rules.rule_marks import rule_of
 from pytest_finetune.suite.steps.arm_views import as_response
 
@@ -22,6 +33,8 @@ if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row, Rows
     from pytest_finetune.suite.run import ExperimentRun
     from pytest_finetune.suite.session import FinetuneSession
+ALL: Final = "all rows"
+"""The one row of a corpus rule in the record: all of them."""
 
 
 def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
@@ -31,15 +44,16 @@ def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
     assert place.experiment is not None
     run = session.run(place.experiment)
     rule = rule_of(item)
-    facts: dict[str, Any] = {"outcome": "error"}
+    facts: dict[str, object] = {"outcome": "error"}
     try:
         rows = run.rows_of(rule.suite)
         facts["rows"] = [row.id for row in rows]
-        facts |= scored(run, item, rule, rows)
+        outcomes = scored(run, item, rule, rows)
+        facts |= outcomes.as_json()
         if rule.suite is None and rule.paired and run.experiment.decision.noise_runs:
             facts["noise"] = [scores_on(item, rows, answers) for answers in run.noise]
         run.note(("rules", rule.name), facts)
-        _judge(run, rule, rows, facts)
+        _judge(run, rule, rows, outcomes, facts)
     except (RuleBroken, pytest.fail.Exception) as stop:
         if isinstance(stop, RuleBroken):
             run.note(("rules", rule.name), {**facts, "outcome": "error", "reasons": [str(stop)]})
@@ -53,102 +67,92 @@ def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
         raise
 
 
-def scored(run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows) -> dict[str, Any]:
-    """Run the rule over every row and arm and return its facts, not judged yet; RuleBroken when it judges nothing."""
+def scored(run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows) -> Outcomes:
+    """Run the rule over every row and arm, and judge nothing yet; RuleBroken when there is nothing to judge."""
     if rule.invariant_to:
-        return invariance.facts(run, item, rule, rows)
+        return invariance.outcomes(run, item, rule, rows)
     if not len(rows):
         raise RuleBroken(f"{rows.path} holds no row to judge")
     arms = tuple(run.arms) if rule.suite is None else (BASELINE, TUNED)
+    on = _on_corpus if rule.corpus else _on_rows
+    asked = {arm: on(item, rule, rows, run.answers(arm, rule.suite)) for arm in asking_order(arms)}
+    found = {arm: asked[arm] for arm in arms}
+    refuse_broken(found)
     if rule.corpus:
-        return whole_file.facts(run, item, rule, rows, arms)
-    return _score_facts(rule, rows, _scores(run, item, rule, rows, arms))
+        return Outcomes([ALL], found)
+    groups = [row.group for row in rows] if any(row.group for row in rows) else None
+    tables = {arm: scores.confusion for arm, scores in found.items() if scores.confusion}
+    more = {"slice_rows": members(rows, rule.slice) if rule.slice else None, "confusion": tables}
+    return Outcomes([row.id for row in rows], found, groups, more)
 
 
-def _scores(
-    run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows, arms: Sequence[str]
-) -> dict[str, ArmScores]:
-    found: dict[str, ArmScores] = {}
-    for arm in asking_order(arms):
-        answers = run.answers(arm, rule.suite)
-        confusion = Confusion()
-        call = caller(item, confusion)
-        found[arm] = arm_scores(call, rows, {id_: as_response(answer) for id_, answer in answers.items()})
-        found[arm].confusion = confusion.table()
-    ordered = {arm: found[arm] for arm in arms}
-    refuse_broken(ordered)
-    return ordered
+def _on_rows(item: pytest.Function, rule: Rule, rows: Rows, answers: Mapping[str, Answer]) -> ArmScores:
+    confusion = Confusion()
+    found = arm_scores(caller(item, confusion), rows, answers)
+    found.confusion = confusion.table()
+    return found
+
+
+def _on_corpus(item: pytest.Function, rule: Rule, rows: Rows, answers: Mapping[str, Answer]) -> ArmScores:
+    """Call the rule once with all answers, because what it asks is no property of one row."""
+    score = Score()
+    own = {"responses": [as_response(answers[row.id]) for row in rows], "examples": list(rows)}
+
+    def call() -> float:
+        value = called(item, {**item.funcargs, **own}, score)
+        if score.value is not None and rule.min_rate is None:
+            raise RuleBroken("it is graded by score(x), but nothing is asked of the grade: write min_rate")
+        return value
+
+    value, message, cause = outcome(call)
+    messages = {} if message is None else {ALL: message[:MESSAGE_CHARS]}
+    return ArmScores([value], messages, [cause])
 
 
 def scores_on(
     item: pytest.Function, rows: Sequence[Row], answers: Mapping[str, Answer]
-) -> list[float | int | None]:
+) -> list[float | None]:
     """Return what a rule gives further answers, a score for each row (None: skipped)."""
-    responses = {id_: as_response(answer) for id_, answer in answers.items()}
-    return [_number(value) for value in arm_scores(caller(item, Confusion()), rows, responses).scores]
+    return arm_scores(caller(item, Confusion()), rows, answers).scores
 
 
-def _score_facts(rule: Rule, rows: Sequence[Row], found: Mapping[str, ArmScores]) -> dict[str, Any]:
-    return {
-        "outcome": "undecided",
-        "rows": [row.id for row in rows],
-        "groups": [row.group for row in rows] if any(row.group for row in rows) else None,
-        "slice_rows": members(rows, rule.slice) if rule.slice else None,
-        "skipped": sorted(set(_skipped(rows, found))),
-        "scores": {arm: [_number(value) for value in scores.scores] for arm, scores in found.items()},
-        "messages": {arm: scores.messages for arm, scores in found.items() if scores.messages},
-        "confusion": {arm: scores.confusion for arm, scores in found.items() if scores.confusion},
-    }
-
-
-def _skipped(rows: Sequence[Row], found: Mapping[str, ArmScores]) -> Iterator[str]:
-    for scores in found.values():
-        yield from (row.id for row, value in zip(rows, scores.scores, strict=True) if value is None)
-
-
-def _number(value: float | None) -> float | int | None:
-    return int(value) if value is not None and value in {0.0, 1.0} else value
-
-
-def _judge(run: ExperimentRun, rule: Rule, rows: Rows, facts: dict[str, Any]) -> None:
+def _judge(run: ExperimentRun, rule: Rule, rows: Rows, outcomes: Outcomes, facts: dict[str, object]) -> None:
     """Judge the rule by its thresholds; raise when it fails or cannot be judged."""
     _ = run.looks
     tree = run.tree()
     verdict = judged_rule(tree, rule.name)
     if verdict.outcome in {"passed", "failed"}:
-        for arm, rate in _rates(tree, rule, facts).items():
+        for arm, rate in _rates(tree, rule, outcomes):
             part = ("arms", arm if rule.suite is None else f"{arm}@{rule.suite}", "rules", rule.name)
             run.note(part, rate)
     facts["outcome"] = verdict.outcome
     run.note(("rules", rule.name), {**facts, "reasons": list(verdict.reasons)})
     if verdict.outcome != "passed":
         word = "does not hold" if verdict.outcome == "failed" else "cannot be judged"
-        _fail(f"rule {rule.name!r} {word}", verdict.reasons, _shown_rows(rows, facts))
+        _fail(f"rule {rule.name!r} {word}", verdict.reasons, _shown_rows(rows, outcomes))
 
 
-def _rates(tree: Mapping[str, Any], rule: Rule, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the record's form of each arm's score under the rule."""
-    if rule.corpus:
-        return whole_file.rates(facts)
+def _rates(
+    tree: Mapping[str, Any], rule: Rule, outcomes: Outcomes
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield the record's form of each arm's score; a corpus rule has no interval, since no rows are counted."""
     slices = slices_of(tree, rule.name)
-    found = {}
-    for arm in facts["scores"]:
+    for arm, given in outcomes.arms.items():
+        if rule.corpus:
+            value = given.scores[0]
+            yield arm, {"passed": value, "total": 1, "rate": value, "interval": None}
+            continue
         score = score_of(tree, rule.name, arm)
-        found[arm] = {
-            "passed": score.passed,
-            "total": score.total,
-            "rate": score.rate,
-            "interval": list(score.interval),
-            **({"slices": slices[arm]} if slices else {}),
-        }
-    return found
+        counted = {"passed": score.passed, "total": score.total, "rate": score.rate}
+        more = {"slices": slices[arm]} if slices else {}
+        yield arm, {**counted, "interval": list(score.interval), **more}
 
 
-def _shown_rows(rows: Rows, facts: Mapping[str, Any]) -> list[str]:
+def _shown_rows(rows: Rows, outcomes: Outcomes) -> list[str]:
     """Name the first failed rows of the tuned arm by file and line."""
-    messages = facts.get("messages", {}).get("tuned", {})
-    if whole_file.ALL in messages:
-        return [f"  {messages[whole_file.ALL].splitlines()[0]}"]
+    messages = outcomes.arms[TUNED].messages if TUNED in outcomes.arms else {}
+    if ALL in messages:
+        return [f"  {messages[ALL].splitlines()[0]}"]
     places = {row.id: row.place for row in rows}
     failed = [row for row in messages if row.partition("~")[0] in places]
     shown = [
