@@ -299,7 +299,7 @@ def import_all() -> None:
     from trl import SFTConfig, SFTTrainer  # noqa: F401
 
     from pytest_finetune import store  # noqa: F401
-    from pytest_finetune.training import accelerator, adapter, arguments, model, sft, trainer  # noqa: F401
+    from pytest_finetune.training import adapter, arguments, model, sft, trainer  # noqa: F401
 
 
 def request(world: World, part: Path, checkpoints: Path, hear: Callable[[Progress], None]) -> TrainingRequest:

@@ -33,7 +33,6 @@ HEAVY: Final = {
 }
 # The files whose job a heavy package is. Each is imported only when its stage runs.
 AT_HOME_WITH_TORCH: Final = (
-    "training/accelerator.py",
     "training/adapter.py",
     "training/arguments.py",
     "training/measuring.py",

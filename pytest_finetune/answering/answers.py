@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.yamlfile import JsonTree
 
 ANSWERS_FILE: Final = "answers.jsonl"
 """The one file of an entry of answers in the store."""
@@ -59,7 +60,7 @@ def _encodable(line: str) -> str:
     return line
 
 
-_TYPES: Final[dict[str, Any]] = {
+_TYPES: Final[JsonTree] = {
     "id": str,
     "line": int,
     "prompt": str,

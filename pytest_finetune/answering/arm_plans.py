@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from pytest_finetune.yamlfile import JsonTree
+
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment, Generation, OutsideArm
 
@@ -42,9 +44,9 @@ class ArmPlan:
     source: str | None = None
     run: int = 1
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonTree:
         """Return what the record says of the plan."""
-        facts: dict[str, Any] = {
+        facts: JsonTree = {
             "model": self.model,
             "prompts": self.prompts,
             "opponent": self.opponent,
@@ -142,6 +144,6 @@ def asking_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (name != TUNED, name not in _OWN))
 
 
-def plan_facts(plans: Mapping[str, ArmPlan]) -> dict[str, dict[str, Any]]:
+def plan_facts(plans: Mapping[str, ArmPlan]) -> dict[str, JsonTree]:
     """Return the record's form of all plans: from it the decision knows whom the tuned arm must beat."""
     return {name: {**plan.facts(), "runtime": plan.runtime} for name, plan in plans.items()}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pytest_finetune.answering.answers import Answer, AnswersError
 from pytest_finetune.answering.inspect_log import inspect_samples
 from pytest_finetune.answering.joining import Found, join
+from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row
@@ -45,7 +46,7 @@ def imported_answers(path: Path, label: str, form: str, rows: Sequence[Row]) -> 
     return Imported(answers, by)
 
 
-def _lines(path: Path, label: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _lines(path: Path, label: str) -> Iterator[tuple[str, Json]]:
     with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if not line.strip():
@@ -145,7 +146,7 @@ def _inspect(path: Path, label: str) -> Iterator[Found]:
         )
 
 
-def _text(value: Mapping[str, Any], key: str, where: str) -> str:
+def _text(value: Json, key: str, where: str) -> str:
     found = value.get(key)
     if not isinstance(found, str):
         raise AnswersError(f"{where}: {key!r} is {_kind(found)}, an answer needs it as text")

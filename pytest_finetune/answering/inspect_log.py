@@ -8,18 +8,19 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from pytest_finetune.answering.answers import AnswersError
+from pytest_finetune.yamlfile import Json, JsonTree
 
 _ZSTANDARD: Final = 93
 _LARGEST_BYTES: Final = 256 * 2**20
 _ATTACHMENT: Final = "attachment://"
 
 
-def inspect_samples(path: Path, label: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def inspect_samples(path: Path, label: str) -> Iterator[tuple[str, JsonTree]]:
     """Yield each sample with its place: `id`, `input_text`, `asked`, `response`, `tokens`, `seconds`, `stopped`."""
     for where, sample in _samples(path, label):
         if not isinstance(sample, dict):
@@ -77,7 +78,7 @@ def _json(content: bytes, where: str) -> Any:
         raise AnswersError(f"{where}: no JSON: {error}") from None
 
 
-def _sample(where: str, sample: Mapping[str, Any]) -> dict[str, Any]:
+def _sample(where: str, sample: Json) -> JsonTree:
     output = _part(sample, "output")
     choices = output.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
@@ -98,12 +99,12 @@ def _sample(where: str, sample: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _part(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _part(of: Json, key: str) -> Json:
     value = of.get(key)
     return value if isinstance(value, dict) else {}
 
 
-def _input_text(value: Any, attachments: Mapping[str, Any]) -> str | None:
+def _input_text(value: Any, attachments: Json) -> str | None:
     """Return the input when it is a text, or the text of the last user message of a conversation."""
     if isinstance(value, list):
         asked = [turn for turn in value if isinstance(turn, dict) and turn.get("role") == "user"]
@@ -111,7 +112,7 @@ def _input_text(value: Any, attachments: Mapping[str, Any]) -> str | None:
     return _message_text(value, attachments)
 
 
-def _asked(sample: Mapping[str, Any], attachments: Mapping[str, Any]) -> list[str]:
+def _asked(sample: Json, attachments: Json) -> list[str]:
     """Return every text that was put to the model: the input, and what a prompt template made of it."""
     given = sample.get("input")
     turns = [*(given if isinstance(given, list) else ()), *(sample.get("messages") or ())]
@@ -122,7 +123,7 @@ def _asked(sample: Mapping[str, Any], attachments: Mapping[str, Any]) -> list[st
     return [text for text in texts if text]
 
 
-def _message_text(value: Any, attachments: Mapping[str, Any]) -> str | None:
+def _message_text(value: Any, attachments: Json) -> str | None:
     if isinstance(value, list):
         texts = [
             part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)

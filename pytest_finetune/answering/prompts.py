@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_finetune.data.formatting import format_prompt
+from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row, Rows
     from pytest_finetune.experiment import Prompt
 
-Message = Mapping[str, Any]
+Message = Json
 
 
 class Rendered(str):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.yamlfile import JsonTree
 
 
 class NotJson(FinetuneError, ValueError):
@@ -46,7 +47,7 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> JsonTree:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]

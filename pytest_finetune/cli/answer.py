@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.wording import one_line
+from pytest_finetune.yamlfile import Json
 
 
 class CommandError(FinetuneError):
@@ -27,10 +27,10 @@ class Answer:
     """
 
     lines: Sequence[str]
-    tree: Mapping[str, Any]
+    tree: Json
     yes: bool = True
     warnings: Sequence[str] = ()
-    rows: Sequence[Mapping[str, Any]] = ()
+    rows: Sequence[Json] = ()
     page: str = ""
 
     def as_json(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, columns
@@ -12,6 +12,7 @@ from pytest_finetune.cli.compared_lines import causes, effects, rows_changed
 from pytest_finetune.cli.project import existing_store_of
 from pytest_finetune.record.compare.runs import compared
 from pytest_finetune.wording import one_line
+from pytest_finetune.yamlfile import JsonTree
 
 HELP: Final = "two runs side by side: what differs, and which rows changed"
 DESCRIPTION: Final = (
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(list(_lines(found)), found, warnings=[] if store is None else list(store.warnings))
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
+def _lines(found: JsonTree) -> Iterator[str]:
     yield from columns(
         ("", "run", "created", "experiment", "verdict", "adapter"),
         [(name.upper(), *_heading(found[name])) for name in ("a", "b")],
@@ -56,7 +57,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield "nothing here was decided, and no look was counted"
 
 
-def _heading(run: dict[str, Any]) -> tuple[str, ...]:
+def _heading(run: JsonTree) -> tuple[str, ...]:
     verdict = run["verdict"] or "no decision"
     return (
         run["named"],

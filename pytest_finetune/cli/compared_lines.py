@@ -20,8 +20,9 @@ from pytest_finetune.wording import (
     rate_span,
     size,
 )
+from pytest_finetune.yamlfile import Json
 
-Found = Mapping[str, Any]
+Found = Json
 
 _VALUE_CHARS: Final = 44
 _ANSWER_CHARS: Final = 140

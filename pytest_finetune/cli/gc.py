@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, CommandError, columns
 from pytest_finetune.cli.project import existing_store_of, store_of
 from pytest_finetune.store import collect
 from pytest_finetune.wording import counted, size
+from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.store import Store
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> Answer:
     """Collect; an empty or missing store is no mistake."""
     store = existing_store_of(args) or store_of(args)
     url = None if store.upstream is None else store.upstream.name
-    tree: dict[str, Any] = {"store": str(store.root), "cache_of": url, "dry_run": args.dry_run}
+    tree: JsonTree = {"store": str(store.root), "cache_of": url, "dry_run": args.dry_run}
     if not store.root.is_dir():
         nothing = f"no cache of {url} at" if url else "no store at"
         tree |= {"removed": [], "kept": [], "freed_bytes": 0, "left_bytes": 0}
@@ -69,7 +70,7 @@ def _refuse_a_foreign_folder(store: Store) -> None:
         )
 
 
-def _lines(tree: Mapping[str, Any]) -> Iterator[str]:
+def _lines(tree: Json) -> Iterator[str]:
     removed, kept = tree["removed"], tree["kept"]
     verb = "would remove" if tree["dry_run"] else "removed"
     if removed:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.cli import arguments, runs
 from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.project import existing_store_of, place_of, store_of
 from pytest_finetune.record.views.page.history import history_page
 from pytest_finetune.wording import counted, duration, figure, size
+from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.store import Entry, Store
@@ -46,11 +47,11 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(lines, tree, warnings=warnings, rows=known or adapters, page=page)
 
 
-def _page(known: list[dict[str, Any]]) -> str:
+def _page(known: list[JsonTree]) -> str:
     return history_page(known)
 
 
-def _adapter(store: Store, entry: Entry) -> dict[str, Any]:
+def _adapter(store: Store, entry: Entry) -> JsonTree:
     """Return one adapter; what its writer did not say is None."""
     return {
         "created": entry.created,
@@ -61,7 +62,7 @@ def _adapter(store: Store, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _lines(place: str, adapters: list[dict[str, Any]]) -> Iterator[str]:
+def _lines(place: str, adapters: list[JsonTree]) -> Iterator[str]:
     if not adapters:
         yield f"no adapter in {place}: `pytest --finetune` trains one"
         return
@@ -72,7 +73,7 @@ def _lines(place: str, adapters: list[dict[str, Any]]) -> Iterator[str]:
     yield f"{counted(len(adapters), 'adapter')}, {size(total)}, in {place}"
 
 
-def _row(adapter: Mapping[str, Any]) -> tuple[object, ...]:
+def _row(adapter: Json) -> tuple[object, ...]:
     loss, seconds = _number(adapter["final_loss"]), _number(adapter["seconds"])
     return (
         adapter["created"],

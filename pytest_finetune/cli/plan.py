@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from math import ceil
-from typing import Any, Final
+from typing import Final
 
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, columns
@@ -16,6 +16,7 @@ from pytest_finetune.memory.plan.plan import plan_memory
 from pytest_finetune.memory.plan.planner import Planner
 from pytest_finetune.memory.plan.workload import TRL_STEP
 from pytest_finetune.wording import size
+from pytest_finetune.yamlfile import Json
 
 HELP: Final = "the memory plan of an experiment on a card"
 DESCRIPTION: Final = (
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(list(_lines(tree)), tree, yes=tree["fits"] != _DOES_NOT_FIT, warnings=warnings)
 
 
-def _lines(tree: Mapping[str, Any]) -> Iterator[str]:
+def _lines(tree: Json) -> Iterator[str]:
     yield _verdict(tree)
     at = f"{tree['phase']}, layer {tree['layer']}" if tree["layer"] is not None else tree["phase"]
     yield (
@@ -95,7 +96,7 @@ def _lines(tree: Mapping[str, Any]) -> Iterator[str]:
         yield from _remedies(tree)
 
 
-def _verdict(tree: Mapping[str, Any]) -> str:
+def _verdict(tree: Json) -> str:
     peak, needed = size(tree["predicted_peak_bytes"]), size(tree["needed_bytes"])
     if tree["budget"] is None:
         because = tree["not_compared"].replace("--finetune-", "--")
@@ -109,7 +110,7 @@ def _verdict(tree: Mapping[str, Any]) -> str:
     return f"does not fit: needs at least {needed} (predicted), {usable}"
 
 
-def _parts(tree: Mapping[str, Any]) -> Iterator[str]:
+def _parts(tree: Json) -> Iterator[str]:
     peak = tree["predicted_peak_bytes"]
     parts = sorted(tree["breakdown"].items(), key=lambda part: -part[1])
     rows = [(name, size(count), f"{count / peak:.0%}") for name, count in parts if count]
@@ -118,7 +119,7 @@ def _parts(tree: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _remedies(tree: Mapping[str, Any]) -> Iterator[str]:
+def _remedies(tree: Json) -> Iterator[str]:
     singles = [remedy for remedy in tree["remedies"] if not remedy["pair"]]
     if singles:
         alone = any(remedy["enough"] for remedy in singles)
@@ -141,7 +142,7 @@ def _remedies(tree: Mapping[str, Any]) -> Iterator[str]:
     yield f"to judge another card: --budget={_enough_gib(tree)}GiB ({kept}, it fits there)"
 
 
-def _enough_gib(tree: Mapping[str, Any]) -> int:
+def _enough_gib(tree: Json) -> int:
     """Return the smallest multiple of 8 GiB in which the training runs with the same headroom."""
     total: float = tree["needed_bytes"] / (1 - tree["budget"]["headroom"])
     return ceil(total / (8 * _GiB)) * 8

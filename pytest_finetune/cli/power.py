@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 from pytest_finetune.cli import arguments
@@ -14,6 +14,7 @@ from pytest_finetune.judging.statistics.plan import Plan
 from pytest_finetune.judging.statistics.power import rows_to_settle
 from pytest_finetune.store import Look
 from pytest_finetune.wording import margin, points
+from pytest_finetune.yamlfile import Json
 
 HELP: Final = "the smallest gain that the held-out file can show"
 DESCRIPTION: Final = (
@@ -69,7 +70,7 @@ def _next_look(project: Project, rows: Any) -> int:
     return project.store.looks.earlier(unseen)
 
 
-def _lines(tree: Mapping[str, Any]) -> Iterator[str]:
+def _lines(tree: Json) -> Iterator[str]:
     yield f"{tree['task']} ({tree['experiment']}): {tree['warning'] or tree['line']}"
     yield ""
     needed = tree["rows_for_min_gain"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.project import Project, left_out
 from pytest_finetune.data.profile import overlap, profile
+from pytest_finetune.yamlfile import Json
 
 HELP: Final = "rows, lengths, labels, tags, duplicates and tokens of each split"
 DESCRIPTION: Final = (
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(list(_lines(tree)), tree, warnings=list(project.store.warnings))
 
 
-def _lines(tree: Mapping[str, Any]) -> Iterator[str]:
+def _lines(tree: Json) -> Iterator[str]:
     splits = tree["splits"]
     yield f"{tree['task']} ({tree['experiment']})"
     yield ""
@@ -62,14 +63,14 @@ def _lines(tree: Mapping[str, Any]) -> Iterator[str]:
     yield from _closing(tree)
 
 
-def _rows(splits: Mapping[str, Any]) -> list[str]:
+def _rows(splits: Json) -> list[str]:
     head = ("split", "file", "rows", "defects", "repeated questions", "distinct answers", "groups")
     keys = ("path", "rows", "defects", "repeated_questions", "distinct_answers", "groups")
     rows = [(name, *(facts[key] for key in keys)) for name, facts in splits.items()]
     return columns(head, rows, right=range(2, 7))
 
 
-def _counts(splits: Mapping[str, Any], key: str, title: str) -> list[str]:
+def _counts(splits: Json, key: str, title: str) -> list[str]:
     names = dict.fromkeys(name for facts in splits.values() for name in facts[key])
     rows = [
         (name, *(_share(facts[key].get(name, 0), facts["rows"]) for facts in splits.values()))
@@ -82,7 +83,7 @@ def _share(count: int, rows: int) -> str:
     return f"{count} ({count / rows:.0%})" if rows else str(count)
 
 
-def _characters(splits: Mapping[str, Any]) -> list[str]:
+def _characters(splits: Json) -> list[str]:
     rows = [
         (name, what, *(facts["lengths"][what][key] for key in _LENGTHS))
         for name, facts in splits.items()
@@ -91,7 +92,7 @@ def _characters(splits: Mapping[str, Any]) -> list[str]:
     return columns(("split", "characters of", *_LENGTHS), rows, right=range(2, 6))
 
 
-def _histogram(splits: Mapping[str, Any]) -> list[str]:
+def _histogram(splits: Json) -> list[str]:
     """Show how many inputs have which length; empty bins at the end are left out."""
     shapes = {name: facts["lengths"]["input"] for name, facts in splits.items()}
     bins = next(iter(shapes.values()))["bins"]
@@ -104,7 +105,7 @@ def _histogram(splits: Mapping[str, Any]) -> list[str]:
     return columns(("input characters", *shapes), rows, right=range(len(shapes) + 1))
 
 
-def _tokens(tree: Mapping[str, Any]) -> Iterator[str]:
+def _tokens(tree: Json) -> Iterator[str]:
     counted = {name: facts["tokens"] for name, facts in tree["splits"].items() if facts["tokens"]}
     if not counted:
         yield "tokens are not counted: the base model's tokenizer.json and stop token are not here"
@@ -118,7 +119,7 @@ def _tokens(tree: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _closing(tree: Mapping[str, Any]) -> Iterator[str]:
+def _closing(tree: Json) -> Iterator[str]:
     shared = tree["overlap"]
     yield ""
     yield (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.cli.arguments import STORE
@@ -18,13 +18,12 @@ from pytest_finetune.data.tokens import NoTokenizer
 from pytest_finetune.experiment import load_experiment, parse_set
 from pytest_finetune.store import Store, StoreError, is_url, open_store
 from pytest_finetune.suite.steps.tokens import tokenization_of
+from pytest_finetune.yamlfile import JsonTree
 
 if TYPE_CHECKING:
-    from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Rows
     from pytest_finetune.data.tokens import Tokenization
     from pytest_finetune.experiment import Experiment
-    from pytest_finetune.store import Store
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Project:
         except NoTokenizer:
             return None
 
-    def heading(self) -> dict[str, Any]:
+    def heading(self) -> JsonTree:
         """Return the keys that open every answer about an experiment."""
         return {"experiment": self.experiment.file, "task": self.experiment.task}
 

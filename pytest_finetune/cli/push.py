@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_finetune.bundle.format import BundleError
 from pytest_finetune.cli import arguments, verify
@@ -16,10 +16,11 @@ from pytest_finetune.cli.answer import Answer, CommandError, columns
 from pytest_finetune.publish import HubTarget, Parcel, PushError, hub, parse, tracking
 from pytest_finetune.publish.hub import branch_name
 from pytest_finetune.wording import counted, one_line, size
+from pytest_finetune.yamlfile import JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.bundle.reading import Problem
-    from pytest_finetune.publish import Parcel, Pushed, Target
+    from pytest_finetune.publish import Pushed, Target
 
 HELP = "push a bundle that verifies to a branch of the Hub or to a tracking server of MLflow"
 DESCRIPTION = (
@@ -135,7 +136,7 @@ def _lines(parcel: Parcel, pushed: Pushed) -> Iterator[str]:
         yield f"  {name.ljust(width)}  {one_line(words)}"
 
 
-def _tree(parcel: Parcel, pushed: Pushed) -> dict[str, Any]:
+def _tree(parcel: Parcel, pushed: Pushed) -> JsonTree:
     return {
         "bundle": str(parcel.folder),
         "pushed": pushed.new,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from pytest_finetune.cli.answer import columns
 from pytest_finetune.store import Entry
 from pytest_finetune.wording import counted, duration, percent, points, rate_span, size
+from pytest_finetune.yamlfile import Json, JsonTree
 
-Run = Mapping[str, Any]
+Run = Json
 
 HEAD: Final = (
     "created",
@@ -32,10 +33,10 @@ ID_SHOWN: Final = 12
 """As many digits of a run's id and of an adapter's key as a table shows."""
 
 
-def run_of(entry: Entry) -> dict[str, Any]:
+def run_of(entry: Entry) -> JsonTree:
     """Return a run as its writer told it; a value of another kind than was promised is None."""
     about = entry.about
-    told: dict[str, Any] = {name: _word(about.get(name)) for name in _WORDS}
+    told: JsonTree = {name: _word(about.get(name)) for name in _WORDS}
     told["undecided"] = about.get("undecided") is True
     told |= {name: _number(about.get(name)) for name in _NUMBERS}
     told |= {name: None if (value := _number(about.get(name))) is None else int(value) for name in _COUNTS}

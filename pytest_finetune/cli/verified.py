@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.cli.answer import Answer
 from pytest_finetune.wording import counted, one_line
+from pytest_finetune.yamlfile import JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.bundle.reading import Bundle, Problem
@@ -87,7 +88,7 @@ def lines(folder: Path, found: Findings, bundle: Bundle) -> Iterator[str]:
     yield f"this proves that {', '.join(found.proves)}{leaves}"
 
 
-def tree(folder: Path, found: Findings, bundle: Bundle) -> dict[str, Any]:
+def tree(folder: Path, found: Findings, bundle: Bundle) -> JsonTree:
     """Return the findings for programs."""
     return {
         "bundle": str(folder),

@@ -28,8 +28,7 @@ from pytest_finetune.cli.verify_run import ROWS, row_count
 from pytest_finetune.wording import counted
 
 if TYPE_CHECKING:
-    from pytest_finetune.bundle.reading import Bundle, Problem
-    from pytest_finetune.bundle.signing import Identity
+    from pytest_finetune.bundle.reading import Bundle
 
 HELP = "check a promoted bundle: its files, its record, its decision, its signature"
 DESCRIPTION = (

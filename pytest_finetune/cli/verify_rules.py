@@ -8,12 +8,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.bundle.verify.rejudged import rejudged
 from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.cli.verified import OUTCOMES, Part
 from pytest_finetune.wording import counted, listed
+from pytest_finetune.yamlfile import JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.bundle.reading import Bundle
@@ -46,7 +47,7 @@ def rules_again(bundle: Bundle, rules: Path) -> Part:
     )
 
 
-def _run(bundle: Path, rules: Path) -> dict[str, Any]:
+def _run(bundle: Path, rules: Path) -> JsonTree:
     """Run the child and return what it found; what it writes stays in a scratch folder that goes away."""
     environment = {name: value for name, value in os.environ.items() if name not in _ALONE}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -65,9 +66,7 @@ def _run(bundle: Path, rules: Path) -> dict[str, Any]:
             words, cwd=place, env=environment, capture_output=True, text=True, errors="replace"
         )
         file = Path(scratch) / "found.json"
-        found: dict[str, Any] = (
-            json.loads(file.read_bytes()) if file.is_file() else {"rules": {}, "errors": []}
-        )
+        found: JsonTree = json.loads(file.read_bytes()) if file.is_file() else {"rules": {}, "errors": []}
     if not found["rules"] and not found["errors"]:
         said = (done.stderr.strip() or done.stdout.strip())[-_SAID_CHARS:]
         raise CommandError(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.answering.answers import ANSWERS_FILE, AnswersError, read_answers
 from pytest_finetune.cli.answer import CommandError
@@ -14,6 +14,7 @@ from pytest_finetune.cli.runs import ID_SHOWN, run_of
 from pytest_finetune.record import reading
 from pytest_finetune.record.compare.stored_run import NoRun, StoredRun, run_in_folder
 from pytest_finetune.record.summary import RUN
+from pytest_finetune.yamlfile import JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
@@ -60,7 +61,7 @@ def _read(store: Store, listed: Entry) -> StoredRun:
     entry = store.read("records", listed.key)
     if entry is None:
         raise NoRun(f"run {named} was damaged: {store.warnings[-1]}")
-    header: dict[str, Any] = json.loads((entry.path / RUN).read_bytes())
+    header: JsonTree = json.loads((entry.path / RUN).read_bytes())
     experiment = header["experiment"]
     return StoredRun(named, header, experiment, partial(_answers, store, experiment))
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from pytest_finetune.data.catalogue import RULES
 from pytest_finetune.wording import nearest
-from pytest_finetune.yamlfile import KeyPath, Problem, YamlFile
+from pytest_finetune.yamlfile import JsonTree, KeyPath, Problem, YamlFile
 
 
 def mistakes(file: YamlFile) -> Iterator[Problem]:
     """Yield what is wrong in a contract that keeps its schema."""
-    tree: dict[str, Any] = file.tree
-    output: dict[str, Any] = tree.get("output", {})
+    tree: JsonTree = file.tree
+    output: JsonTree = tree.get("output", {})
     text = output.get("format") == "text"
     if "schema" in output:
         if text:
@@ -92,7 +92,7 @@ def _references(part: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
             yield from _references(value, (*path, number))
 
 
-def _waiver_mistakes(file: YamlFile, path: KeyPath, waiver: dict[str, Any]) -> Iterator[Problem]:
+def _waiver_mistakes(file: YamlFile, path: KeyPath, waiver: JsonTree) -> Iterator[Problem]:
     rule = waiver["rule"]
     own_prefix = rule.partition("/")[0] in {known.partition("/")[0] for known in RULES}
     # A team's own checks have ids that are not in the table; only what looks like ours can be misspelt.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
+
+from pytest_finetune.yamlfile import JsonTree
 
 Severity = Literal["error", "warning"]
 
@@ -31,7 +33,7 @@ class Finding:
             return ""
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonTree:
         """Return the finding as the record holds it."""
         return asdict(self)
 
@@ -60,7 +62,7 @@ class Waiver:
             return False
         return self.digest is None or (finding.digest or "").startswith(self.digest)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonTree:
         """Return the waiver as the record holds it."""
         return asdict(self)
 

@@ -6,9 +6,8 @@ A set of our own ships in ``neutral_prompts.jsonl``; an experiment may name anot
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pytest_finetune.data.formatting import CHAT
 from pytest_finetune.data.lines import Line, read_lines
@@ -16,6 +15,7 @@ from pytest_finetune.data.rows import Row, Rows
 from pytest_finetune.data.shapes import ShapeError, content_of, name_of
 from pytest_finetune.data.strict_json import StrictParser
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.yamlfile import Json, JsonTree
 
 SHIPPED: Final = Path(__file__).with_name("neutral_prompts.jsonl")
 SPLIT: Final = "neutral"
@@ -67,7 +67,7 @@ def _row(parser: StrictParser, line: Line, label: str) -> Row:
     )  # fmt: skip
 
 
-def _with_an_answer(value: Mapping[str, Any]) -> dict[str, Any]:
+def _with_an_answer(value: Json) -> JsonTree:
     """Complete a prompt to the row that the shapes know; the answer is never shown to a model."""
     row, nothing = dict(value), {"role": "assistant", "content": ""}
     if "instruction" in row:

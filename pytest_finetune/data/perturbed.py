@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from pytest_finetune.data.perturbations import perturb
 from pytest_finetune.data.rows import Row, Rows
+from pytest_finetune.yamlfile import Json
 
 WAYS: Final[Mapping[str, str]] = {
     "case": "case",
@@ -42,9 +43,7 @@ def _changed(rows: Iterable[Row], ways: Sequence[str]) -> Iterator[Row]:
                 yield replace(row, input=text, messages=messages, given_id=f"{row.id}~{way}")
 
 
-def _with_last_question(
-    messages: tuple[Mapping[str, Any], ...], text: str, before: str
-) -> tuple[Mapping[str, Any], ...]:
+def _with_last_question(messages: tuple[Json, ...], text: str, before: str) -> tuple[Json, ...]:
     """Put the changed question where the row's input stands in its messages."""
     last = max((i for i, message in enumerate(messages) if message.get("content") == before), default=None)
     return tuple({**message, "content": text} if i == last else message for i, message in enumerate(messages))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.data.tokens import nearest_rank
 from pytest_finetune.data.words import shingles, words_of
+from pytest_finetune.yamlfile import JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.data.contract import Contract
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _BINS: Final = (0, 50, 100, 200, 400, 800, 1600, 3200, 6400)
 
 
-def profile(rows: Rows, contract: Contract, tokens: Mapping[str, int] | None = None) -> dict[str, Any]:
+def profile(rows: Rows, contract: Contract, tokens: Mapping[str, int] | None = None) -> JsonTree:
     """Return the record's ``data.<split>``: JSON values only, no text of a row."""
     labels = Counter(label for row in rows if (label := contract.label_of(row.output)) is not None)
     return {
@@ -37,7 +38,7 @@ def profile(rows: Rows, contract: Contract, tokens: Mapping[str, int] | None = N
     }
 
 
-def overlap(train: Rows, held_out: Rows, size: int = 8) -> dict[str, Any]:
+def overlap(train: Rows, held_out: Rows, size: int = 8) -> JsonTree:
     """Return how many held-out questions share a word n-gram with a training question, and the mean share."""
     known: set[tuple[str, ...]] = set()
     for row in train:
@@ -56,7 +57,7 @@ def overlap(train: Rows, held_out: Rows, size: int = 8) -> dict[str, Any]:
     }
 
 
-def lengths(values: Sequence[int]) -> dict[str, Any]:
+def lengths(values: Sequence[int]) -> JsonTree:
     """Return minimum, median, 95th percentile and maximum of lengths in characters, and a histogram.
 
     `bins` are lower bounds; `counts` has one number for each.

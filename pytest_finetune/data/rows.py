@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, overload
@@ -17,6 +17,7 @@ from pytest_finetune.data.findings import Finding
 from pytest_finetune.data.lines import MAX_LINE_BYTES, Line, read_lines
 from pytest_finetune.data.shapes import ShapeError, content_of, name_of, tags_of
 from pytest_finetune.data.strict_json import StrictParser
+from pytest_finetune.yamlfile import Json, JsonTree
 
 _FAULT_RULES: Final = {"syntax": "data/invalid-json"}
 
@@ -32,10 +33,10 @@ class Row:
     instruction: str
     input: str
     output: str
-    messages: tuple[Mapping[str, Any], ...] | None
+    messages: tuple[Json, ...] | None
     tags: tuple[str, ...]
     group: str | None
-    raw: Mapping[str, Any]
+    raw: Json
     given_id: str | None = None
 
     @property
@@ -181,7 +182,7 @@ class _Reader:
                 read = f"{count} rows of shape {shape} beside {self._shapes[common][0]} of shape {common}"
                 yield finding("data/mixed-shapes", read, file=self._file, line=first)
 
-    def _row(self, line: Line, value: dict[str, Any]) -> Row:
+    def _row(self, line: Line, value: JsonTree) -> Row:
         content = content_of(value)
         seen = self._shapes.get(content.shape)
         if seen is None:

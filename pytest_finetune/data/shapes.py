@@ -7,10 +7,11 @@ that end with the assistant, and ``prompt``/``completion`` as two texts or as tw
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.yamlfile import Json
 
 SHAPES: Final = ("instruction", "messages", "prompt")
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
@@ -28,14 +29,14 @@ class Content(NamedTuple):
     instruction: str
     input: str
     output: str
-    messages: tuple[Mapping[str, Any], ...] | None
+    messages: tuple[Json, ...] | None
 
 
 class ShapeError(FinetuneError, ValueError):
     """The row has no shape that we read; the message says what was found."""
 
 
-def content_of(row: Mapping[str, Any]) -> Content:
+def content_of(row: Json) -> Content:
     """Read a row's text; ShapeError says what is missing or has the wrong type."""
     if "instruction" in row:
         return _instruction_row(row)
@@ -46,7 +47,7 @@ def content_of(row: Mapping[str, Any]) -> Content:
     raise ShapeError(f"no instruction, messages or prompt; {_found_keys(row)}")
 
 
-def tags_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+def tags_of(row: Json) -> tuple[str, ...]:
     """Return the row's tags; ShapeError when they are not a list of texts."""
     tags = row.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
@@ -54,7 +55,7 @@ def tags_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(tags)
 
 
-def name_of(row: Mapping[str, Any], key: str) -> str | None:
+def name_of(row: Json, key: str) -> str | None:
     """Return ``group`` or ``id`` as text (a whole number is taken as its digits), None when absent."""
     value = row.get(key)
     if value is None:
@@ -66,7 +67,7 @@ def name_of(row: Mapping[str, Any], key: str) -> str | None:
     return value
 
 
-def transcript(messages: Sequence[Mapping[str, Any]]) -> str:
+def transcript(messages: Sequence[Json]) -> str:
     """Return the question of a conversation as text: a single message alone, else lines with the role."""
     asked = [message for message in messages if message["role"] not in ("system", "developer")]
     if len(asked) == 1:
@@ -74,7 +75,7 @@ def transcript(messages: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(f"{str(message['role']).capitalize()}: {message['content']}" for message in asked)
 
 
-def _instruction_row(row: Mapping[str, Any]) -> Content:
+def _instruction_row(row: Json) -> Content:
     instruction, given = row["instruction"], row.get("input", "")
     if not isinstance(instruction, str) or not isinstance(given, str):
         key = "input" if isinstance(instruction, str) else "instruction"
@@ -92,7 +93,7 @@ def _instruction_row(row: Mapping[str, Any]) -> Content:
     return Content("instruction", instruction, given, answer, None)
 
 
-def _messages_row(messages: tuple[Mapping[str, Any], ...]) -> Content:
+def _messages_row(messages: tuple[Json, ...]) -> Content:
     if messages[-1]["role"] != "assistant":
         raise ShapeError(f"the last message is the {messages[-1]['role']}'s, not the assistant's")
     if not any(message["role"] == "user" for message in messages[:-1]):
@@ -101,7 +102,7 @@ def _messages_row(messages: tuple[Mapping[str, Any], ...]) -> Content:
     return Content("messages", system, transcript(messages[:-1]), messages[-1]["content"], messages)
 
 
-def _prompt_row(row: Mapping[str, Any]) -> Content:
+def _prompt_row(row: Json) -> Content:
     if "completion" not in row:
         raise ShapeError(f"a prompt without completion; {_found_keys(row)}")
     prompt, completion = row["prompt"], row["completion"]
@@ -117,7 +118,7 @@ def _prompt_row(row: Mapping[str, Any]) -> Content:
     )
 
 
-def _messages(row: Mapping[str, Any], key: str) -> tuple[Mapping[str, Any], ...]:
+def _messages(row: Json, key: str) -> tuple[Json, ...]:
     messages = row[key]
     if not isinstance(messages, list) or not messages:
         raise ShapeError(f"{key} must be a list with at least one message")
@@ -134,13 +135,13 @@ def _messages(row: Mapping[str, Any], key: str) -> tuple[Mapping[str, Any], ...]
     return tuple(messages)
 
 
-def _refuse_misspelt(row: Mapping[str, Any], key: str) -> None:
+def _refuse_misspelt(row: Json, key: str) -> None:
     near = difflib.get_close_matches(key, sorted(row.keys() - _KNOWN_SET), n=1, cutoff=0.75)
     if near:
         raise ShapeError(f"no {key}, but a key {near[0]!r}: did you mean {key!r}?")
 
 
-def _found_keys(row: Mapping[str, Any]) -> str:
+def _found_keys(row: Json) -> str:
     keys = list(row)
     shown = ", ".join(repr(key) for key in keys[:8]) or "none"
     for key in keys:

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+from pytest_finetune.yamlfile import JsonTree
+
 MAX_DEPTH: Final = 64
 
 _SPACE: Final = " \t\n\r"
@@ -60,7 +62,7 @@ class StrictParser:
             faults.append(Fault("lone-surrogate", "half of a surrogate pair"))
         return Parsed(value, tuple(dict.fromkeys(faults)) if faults else ())
 
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def _object(self, pairs: list[tuple[str, Any]]) -> JsonTree:
         value = dict(pairs)
         if len(value) < len(pairs):
             seen: set[str] = set()

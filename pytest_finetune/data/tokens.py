@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pytest_finetune.data.chat_template import TemplateError, renderer
 from pytest_finetune.data.formatting import Pair, format_pair
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,7 +147,7 @@ def _counted(prompt: Sequence[int], whole: Sequence[int], stops: frozenset[int],
     return TokenCount(len(whole), shared, shared == len(prompt), not stops.isdisjoint(whole[shared:]), chat)
 
 
-def _stop_ids(tokenizer: Any, eos: str, generation: Mapping[str, Any]) -> frozenset[int]:
+def _stop_ids(tokenizer: Any, eos: str, generation: Json) -> frozenset[int]:
     listed = generation.get("eos_token_id", [])
     ids = [listed] if isinstance(listed, int) else list(listed or [])
     return frozenset(number for number in [tokenizer.token_to_id(eos), *ids] if number is not None)
@@ -159,7 +160,7 @@ def _token_text(token: Any) -> str | None:
     return token if isinstance(token, str) else None
 
 
-def _renderer(folder: Path, config: Mapping[str, Any]) -> Callable[[list[dict[str, str]], bool], str]:
+def _renderer(folder: Path, config: Json) -> Callable[[list[dict[str, str]], bool], str]:
     file = folder / "chat_template.jinja"
     template = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
     named = {
@@ -169,7 +170,7 @@ def _renderer(folder: Path, config: Mapping[str, Any]) -> Callable[[list[dict[st
     return renderer(template if isinstance(template, str) else None, special)
 
 
-def _json(path: Path) -> Mapping[str, Any]:
+def _json(path: Path) -> Json:
     if not path.is_file():
         return {}
     loaded = json.loads(path.read_text(encoding="utf-8"))

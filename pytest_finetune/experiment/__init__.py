@@ -17,6 +17,7 @@ from pytest_finetune.experiment.records import (
     Training,
     contained,
     is_hub_id,
+    schema,
 )
 from pytest_finetune.experiment.runtimes import (
     TRANSFORMERS,
@@ -24,7 +25,6 @@ from pytest_finetune.experiment.runtimes import (
     RuntimeSettings,
     ServerSettings,
 )
-from pytest_finetune.experiment.schema import schema
 
 __all__ = [
     "DEFAULT_TEMPLATE",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 from pytest_finetune.experiment.launcher import unshared
-from pytest_finetune.experiment.records import Experiment, ExperimentError
+from pytest_finetune.experiment.records import Experiment, ExperimentError, schema
 from pytest_finetune.experiment.runtimes import ServerSettings, mistakes
-from pytest_finetune.experiment.schema import schema
-from pytest_finetune.yamlfile import KeyPath, Problem, YamlFile
+from pytest_finetune.yamlfile import Json, KeyPath, Problem, YamlFile
 
 
-def contradictions(file: YamlFile, tree: Mapping[str, Any], experiment: Experiment) -> Iterator[Problem]:
+def contradictions(file: YamlFile, tree: Json, experiment: Experiment) -> Iterator[Problem]:
     """Yield what each key allows but all of them together do not, and files that are not there."""
 
     def problem(path: KeyPath, text: str) -> Problem:
@@ -78,7 +77,7 @@ def _launcher_problems(experiment: Experiment, problem: Any) -> Iterator[Problem
             yield problem(("training", "sft", key), f"{text}; leave one of them out")
 
 
-def _runtime_problems(tree: Mapping[str, Any], experiment: Experiment, problem: Any) -> Iterator[Problem]:
+def _runtime_problems(tree: Json, experiment: Experiment, problem: Any) -> Iterator[Problem]:
     chat = experiment.prompt.template == "chat"
     for at, entry in enumerate(tree.get("runtimes", ())):
         for mistake in mistakes(entry, first=at == 0, chat=chat):
@@ -117,7 +116,7 @@ def _arm_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
                     yield problem(("arms", name, "answers"), text)
 
 
-def _method_problems(tree: Mapping[str, Any], experiment: Experiment, problem: Any) -> Iterator[Problem]:
+def _method_problems(tree: Json, experiment: Experiment, problem: Any) -> Iterator[Problem]:
     method, quantization = experiment.peft_method, experiment.quantization
     if method == "qlora" and quantization != "nf4":
         yield problem(

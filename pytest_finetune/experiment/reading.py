@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pytest_finetune.experiment.contradictions import contradictions
 from pytest_finetune.experiment.records import (
@@ -23,10 +23,12 @@ from pytest_finetune.experiment.records import (
     Prompt,
     Training,
     contained,
+    schema,
 )
 from pytest_finetune.experiment.runtimes import as_written, read_runtime
-from pytest_finetune.experiment.schema import schema
 from pytest_finetune.yamlfile import (
+    Json,
+    JsonTree,
     Problem,
     YamlError,
     YamlFile,
@@ -35,14 +37,28 @@ from pytest_finetune.yamlfile import (
     schema_problems,
 )
 
+# What a training in a process of its own reads of an experiment.
+TRAINED_BY: Final = (
+    "task",
+    "base_model",
+    "revision",
+    "trust_remote_code",
+    "peft_method",
+    "quantization",
+    "lora",
+    "training",
+    "prompt",
+    "paths",
+)
 
-def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
+
+def parse_set(assignments: Sequence[str]) -> JsonTree:
     """Read ``KEY=VALUE`` words; values are YAML, so ``2e-4`` is a number and ``[a, b]`` a list.
 
     >>> parse_set(["training.learning_rate=1e-4", "lora.target_modules=[q_proj, v_proj]"])
     {'training.learning_rate': 0.0001, 'lora.target_modules': ['q_proj', 'v_proj']}
     """
-    overrides: dict[str, Any] = {}
+    overrides: JsonTree = {}
     for word in assignments:
         key, equals, value = word.partition("=")
         if not equals or not key.strip():
@@ -59,7 +75,7 @@ def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
 def load_experiment(
     root: Path,
     relative: str,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Json | None = None,
     *,
     name: str | None = None,
     bundled: bool = False,
@@ -88,7 +104,7 @@ def load_experiment(
     return experiment
 
 
-def _overridden(file: YamlFile, overrides: Mapping[str, Any]) -> Any:
+def _overridden(file: YamlFile, overrides: Json) -> Any:
     tree = json.loads(json.dumps(file.tree, default=str))
     if not isinstance(tree, dict):
         return tree
@@ -103,7 +119,7 @@ def _overridden(file: YamlFile, overrides: Mapping[str, Any]) -> Any:
     return tree
 
 
-def _mistakes(file: YamlFile, tree: Any, overrides: Mapping[str, Any]) -> Iterator[Problem]:
+def _mistakes(file: YamlFile, tree: Any, overrides: Json) -> Iterator[Problem]:
     if tree is None or not isinstance(tree, dict):
         yield Problem(
             1,
@@ -117,23 +133,21 @@ def _mistakes(file: YamlFile, tree: Any, overrides: Mapping[str, Any]) -> Iterat
     )
 
 
-def _located(problem: Problem, label: str, overrides: Mapping[str, Any]) -> str:
+def _located(problem: Problem, label: str, overrides: Json) -> str:
     for key in overrides:
         if problem.key == key or problem.key.startswith((f"{key}.", f"{key}[")):
             return f"--finetune-set {key}={overrides[key]}: {problem.text}"
     return problem.at(label)
 
 
-def build(
-    root: Path, relative: str, tree: Mapping[str, Any], overrides: Mapping[str, Any], name: str | None
-) -> Experiment:
+def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | None) -> Experiment:
     """Build the record of a tree that the schema allows."""
     method = tree["peft_method"]
     lora = dict(tree.get("lora") or {})
     if isinstance(lora.get("target_modules"), list):
         lora["target_modules"] = tuple(lora["target_modules"])
     runtimes = [read_runtime(entry) for entry in tree.get("runtimes", ("transformers",))]
-    values: dict[str, Any] = {
+    values: JsonTree = {
         "task": tree.get("task", Path(relative).stem),
         "base_model": tree["base_model"],
         "revision": tree.get("revision"),
@@ -165,15 +179,15 @@ def build(
     )
 
 
-def _training(given: Mapping[str, Any]) -> Training:
+def _training(given: Json) -> Training:
     return Training(**{**given, "launcher": Launcher(**given.get("launcher", {}))})
 
 
-def _prompt(given: Mapping[str, Any]) -> Prompt:
+def _prompt(given: Json) -> Prompt:
     return Prompt(**{**given, "candidates": tuple(given.get("candidates", ()))})
 
 
-def _drift(given: bool | Mapping[str, Any]) -> DriftSettings:
+def _drift(given: bool | Json) -> DriftSettings:
     return DriftSettings(**given) if isinstance(given, Mapping) else DriftSettings(measure=given)
 
 
@@ -183,3 +197,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         value = {name: _plain(part) for name, part in value.items()}
     return json.loads(json.dumps(value))
+
+
+def experiment_json(experiment: Experiment) -> JsonTree:
+    """Return what a training reads of an experiment."""
+    keys = {name: experiment.resolved[name] for name in TRAINED_BY if name in experiment.resolved}
+    return {"name": experiment.name, "file": experiment.file, "root": str(experiment.root), "keys": keys}
+
+
+def experiment_of(tree: Json) -> Experiment:
+    """Build the experiment again; what a training does not read has its default. Raises ValueError for a bad tree."""
+    keys = tree["keys"]
+    problems = [f"{found.key}: {found.text}" for found in schema_problems(keys, schema(), lambda _: 1)]
+    if problems:
+        raise ValueError("; ".join(problems))
+    return build(Path(tree["root"]), tree["file"], keys, {}, tree["name"])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.experiment.runtimes import RuntimeSettings
+from pytest_finetune.yamlfile import Json
 
 DEFAULT_TEMPLATE: Final = "Instruction: {instruction}\nInput: {input}\nAnswer:"
 _HUB_ID: Final = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$")
@@ -17,6 +20,13 @@ _HUB_ID: Final = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$")
 
 class ExperimentError(FinetuneError, ValueError):
     """The experiment file cannot be used; the message has one line for each mistake."""
+
+
+@cache
+def schema() -> Json:
+    """Return the JSON Schema of the experiment file."""
+    text = (Path(__file__).parent / "experiment.schema.json").read_text(encoding="utf-8")
+    return json.loads(text)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,7 @@ class Training:
     packing: bool = False
     full_determinism: bool = False
     launcher: Launcher = field(default_factory=Launcher)
-    sft: Mapping[str, Any] = field(default_factory=dict)
+    sft: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +197,8 @@ class Experiment:
     paths: Paths
     decision: DecisionDefaults
     charter: CharterText
-    overrides: Mapping[str, Any]
-    resolved: Mapping[str, Any] = field(repr=False)
+    overrides: Json
+    resolved: Json = field(repr=False)
     runtime_settings: Mapping[str, RuntimeSettings] = field(default_factory=dict)
     arms: Mapping[str, OutsideArm] = field(default_factory=dict)
     drift: DriftSettings = field(default_factory=DriftSettings)

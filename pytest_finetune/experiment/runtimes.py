@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
+
+from pytest_finetune.yamlfile import Json
 
 TRANSFORMERS: Final = "transformers"
 MERGED: Final = "merged"
@@ -56,7 +58,7 @@ class ServerSettings:
     start_timeout_s: float = 600.0
     retries: int = 3
     api_key_env: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Json = field(default_factory=dict)
 
     @property
     def starts_per_model(self) -> bool:
@@ -137,7 +139,7 @@ def mistakes(entry: Any, *, first: bool, chat: bool) -> Iterator[Mistake]:
             yield Mistake((OPENAI, *mistake.path), mistake.text)
 
 
-def _server_mistakes(found: Mapping[str, Any], *, first: bool, chat: bool) -> Iterator[Mistake]:
+def _server_mistakes(found: Json, *, first: bool, chat: bool) -> Iterator[Mistake]:
     if ("url" in found) == ("serve" in found):
         state = "both" if "url" in found else "neither"
         yield Mistake(
@@ -158,7 +160,7 @@ def _server_mistakes(found: Mapping[str, Any], *, first: bool, chat: bool) -> It
         )
 
 
-def _url_mistakes(found: Mapping[str, Any], *, first: bool) -> Iterator[Mistake]:
+def _url_mistakes(found: Json, *, first: bool) -> Iterator[Mistake]:
     url = found["url"]
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.fingerprint.canonical import digest
 from pytest_finetune.safetensors_check import TensorFileError, read_header
+from pytest_finetune.yamlfile import JsonTree
 
 _PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 _OTHER_WEIGHTS: Final = frozenset({".gguf", ".ggml", ".onnx", ".h5", ".msgpack", ".npz"})
@@ -236,7 +237,7 @@ def _json(folder: Path, name: str) -> Any:
         raise BaseModelError(message) from None
 
 
-def _settings(config: Any) -> dict[str, Any]:
+def _settings(config: Any) -> JsonTree:
     if not isinstance(config, dict):
         return {}
     return {name: _portable(value) for name, value in config.items() if name not in _CONFIG_NOISE}

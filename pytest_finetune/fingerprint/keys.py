@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.fingerprint.base import BaseDigest
 from pytest_finetune.fingerprint.canonical import digest, plain
+from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment, Generation
@@ -40,7 +41,7 @@ class Key:
     """A digest and the JSON tree that it is the digest of."""
 
     value: str
-    fields: Mapping[str, Any] = field(repr=False, compare=False)
+    fields: Json = field(repr=False, compare=False)
 
     def __str__(self) -> str:
         return self.value

@@ -6,16 +6,17 @@ back, and the optimizer that was used is thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.detect import own_bytes
 from pytest_finetune.memory.plan.remedies import find_remedies
 from pytest_finetune.wording import size
+from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
     import torch
@@ -182,7 +183,7 @@ def _restored(parameters: list[torch.nn.Parameter], device: torch.device) -> Ite
         _set_random_states(states, device)
 
 
-def _random_states(device: torch.device) -> Mapping[str, Any]:
+def _random_states(device: torch.device) -> Json:
     import random
 
     import numpy
@@ -194,7 +195,7 @@ def _random_states(device: torch.device) -> Mapping[str, Any]:
     return states
 
 
-def _set_random_states(states: Mapping[str, Any], device: torch.device) -> None:
+def _set_random_states(states: Json, device: torch.device) -> None:
     import random
 
     import numpy

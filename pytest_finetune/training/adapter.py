@@ -16,6 +16,7 @@ from pytest_finetune.experiment import Experiment
 from pytest_finetune.training.artifact import ADAPTER, ADAPTER_CONFIG
 from pytest_finetune.training.request import TrainingError
 from pytest_finetune.wording import nearest
+from pytest_finetune.yamlfile import Json, JsonTree
 
 WEIGHTS: Final = ADAPTER
 CONFIG: Final = ADAPTER_CONFIG
@@ -161,7 +162,7 @@ def _for_untouched_base(
     return whole
 
 
-def _doubled(config: Mapping[str, Any]) -> dict[str, Any]:
+def _doubled(config: Json) -> JsonTree:
     """Return the configuration for twice the rank under the same scale; loading must not touch the base again."""
     factor = 2**0.5 if config["use_rslora"] else 2
     return {
@@ -195,7 +196,7 @@ def _check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
         )
 
 
-def _canonical(config: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+def _canonical(config: Json, experiment: Experiment) -> JsonTree:
     """Return PEFT's configuration in one order, with the base as the experiment names it."""
     plain = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
     plain = {name: getattr(value, "value", value) for name, value in plain.items()}

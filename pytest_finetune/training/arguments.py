@@ -21,6 +21,7 @@ from pytest_finetune.experiment.launcher import share_of
 from pytest_finetune.training.model import compute_dtype
 from pytest_finetune.training.request import TrainingError
 from pytest_finetune.wording import nearest
+from pytest_finetune.yamlfile import Json, JsonTree
 
 _NAMED: Final[Mapping[str, type[enum.Enum]]] = {"optim": OptimizerNames, "lr_scheduler_type": SchedulerType}
 
@@ -58,7 +59,7 @@ def sft_config(experiment: Experiment, checkpoints: Path, device: str) -> SFTCon
     _check_named("optim", training.optim)
     _check_named("lr_scheduler_type", training.lr_scheduler_type)
     dtype = compute_dtype(device)
-    settings: dict[str, Any] = {
+    settings: JsonTree = {
         "output_dir": str(checkpoints),
         "max_length": training.max_seq_length,
         "per_device_train_batch_size": share.batch,
@@ -111,7 +112,7 @@ def _pin(config: Any, device: torch.device) -> None:
     config._n_gpu = 1
 
 
-def pace(config: Any, examples: int, given: Mapping[str, Any]) -> None:
+def pace(config: Any, examples: int, given: Json) -> None:
     """Set how often to log and to save from the number of steps, unless the user said so in `given`."""
     batches = math.ceil(examples / (config.per_device_train_batch_size * config.world_size))
     per_epoch = max(1, math.ceil(batches / config.gradient_accumulation_steps))
@@ -122,7 +123,7 @@ def pace(config: Any, examples: int, given: Mapping[str, Any]) -> None:
         config.save_steps = max(1, math.ceil(steps / _CHECKPOINTS))
 
 
-def check_passthrough(given: Mapping[str, Any]) -> None:
+def check_passthrough(given: Json) -> None:
     """Raise TrainingError for a key of `training.sft` that is unknown, ours, or of the wrong type."""
     fields = {field.name: field for field in dataclasses.fields(SFTConfig) if field.init}
     hints = typing.get_type_hints(SFTConfig)
@@ -147,7 +148,7 @@ def _check_named(key: str, word: str) -> None:
 
 
 def _problem(
-    name: str, value: object, fields: Mapping[str, dataclasses.Field[Any]], hints: Mapping[str, Any]
+    name: str, value: object, fields: Mapping[str, dataclasses.Field[Any]], hints: Json
 ) -> str | None:
     if name in _OURS:
         return f"{name}: not to be set here: {_OURS[name]}"

@@ -1,11 +1,13 @@
-"""Say what happened when a training runs out of memory: the measured peak, the batch, the change that helps."""
+"""Count a training's memory, and say what happened when it runs out: the peak, the batch, the change that helps."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from pytest_finetune.experiment.launcher import share_of
@@ -14,6 +16,38 @@ from pytest_finetune.wording import size
 
 # A plan that was said to fit and did not is no measure: the change must be planned to need a tenth less.
 _MARGIN: Final = 0.9
+
+
+def reset_peak(device: str) -> None:
+    """Count the peaks of the accelerator's memory anew."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(torch.device(device))
+
+
+def peak_bytes(device: str) -> tuple[int | None, int | None]:
+    """Return what the caching allocator held at most, and what tensors took of it; None where nothing is counted."""
+    if not device.startswith("cuda"):
+        return None, None
+    import torch
+
+    place = torch.device(device)
+    return torch.cuda.max_memory_reserved(place), torch.cuda.max_memory_allocated(place)
+
+
+def in_use(device: str) -> int | None:
+    """Return the bytes that the card holds reserved now, or the process's resident ones where it computes itself."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.memory_reserved(torch.device(device))
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):  # no such file but on Linux
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class OutOfMemoryError(TrainingError):
@@ -77,14 +111,12 @@ def _let_go(error: BaseException, device: str) -> None:
 
 
 def _facts(request: TrainingRequest, error: BaseException) -> str:
-    from pytest_finetune.training import accelerator
-
     training = request.experiment.training
     lines = [f"the training ran out of memory on {request.device}"]
-    peak = accelerator.peak_reserved(request.device)
-    if peak is not None:
-        lines[0] += f": {size(peak)} were reserved at most (measured)"
-        lines[0] += f", {size(accelerator.peak_allocated(request.device) or 0)} of them in use"
+    reserved, allocated = peak_bytes(request.device)
+    if reserved is not None:
+        lines[0] += f": {size(reserved)} were reserved at most (measured)"
+        lines[0] += f", {size(allocated or 0)} of them in use"
     lines += [f"  {note}" for note in getattr(error, "__notes__", ())]
     lines += [
         f"  the allocator said: {' '.join(str(error).split())[:300]}",

@@ -40,6 +40,27 @@ class Progress:
     memory_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Turns counts of this process into `Progress`; a resumed run had `first_step` behind it at `started_s`."""
+
+    started_s: float
+    first_step: int
+
+    def read(
+        self, *, now_s: float, step: int, steps: int, tokens: float, loss: float | None, epoch: float
+    ) -> Progress:
+        """Return the progress after `step` of `steps`, `tokens` seen by this process.
+
+        The time left is that of the remaining steps at the mean pace of this process.
+        """
+        seconds = max(0.0, now_s - self.started_s)
+        done = step - self.first_step
+        left = seconds / done * (steps - step) if done > 0 else 0.0
+        speed = tokens / seconds if seconds > 0 and tokens > 0 else None
+        return Progress(step, steps, loss, seconds, left, speed, epoch)
+
+
 def _unheard(_: Progress) -> None:
     """Drop the progress: nobody listens."""
 

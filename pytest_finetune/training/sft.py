@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from pytest_finetune.fingerprint import digest, package_versions
 from pytest_finetune.training.base import BaseSource, check_folder, source_of
 from pytest_finetune.training.checkpoints import drop_others, newest
 from pytest_finetune.training.held_out import chosen, held_out
-from pytest_finetune.training.memory_error import memory_report
+from pytest_finetune.training.memory_error import memory_report, peak_bytes, reset_peak
 from pytest_finetune.training.processes.launch import train_in_processes
 from pytest_finetune.training.request import (
     Progress,
@@ -22,8 +22,7 @@ from pytest_finetune.training.request import (
     TrainingRequest,
     TrainingResult,
 )
-from pytest_finetune.training.stopping import asked_to_stop
-from pytest_finetune.training.surroundings import no_dataset_bars, surroundings
+from pytest_finetune.training.surroundings import asked_to_stop, no_dataset_bars, surroundings
 from pytest_finetune.training.tokenised import (
     Stops,
     TokenRow,
@@ -34,6 +33,7 @@ from pytest_finetune.training.tokenised import (
     token_figures,
     tokenise,
 )
+from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.training.trainer import SealingTrainer
@@ -73,7 +73,7 @@ def train_here(request: TrainingRequest, stop: Callable[[], bool]) -> TrainingRe
 def _train(
     request: TrainingRequest, source: BaseSource, started: float, stop: Callable[[], bool]
 ) -> TrainingResult:
-    from pytest_finetune.training import accelerator, adapter, arguments, measuring, model
+    from pytest_finetune.training import adapter, arguments, measuring, model
     from pytest_finetune.training.processes import ranks
 
     max_length = request.experiment.training.max_seq_length
@@ -81,7 +81,7 @@ def _train(
     tokenizer = model.load_tokenizer(source)
     rows = tokenise(tokenizer, request.pairs, request.rows)
     check_rows(rows, max_length, request.max_truncated)
-    accelerator.reset_peak(request.device)
+    reset_peak(request.device)
     whole = request.experiment.peft_method == "full"
     # Every weight that is trained is kept in float32: small updates would vanish in 16 bits.
     base = model.load_model(dataclasses.replace(source, dtype="float32") if whole else source, request.device)
@@ -97,6 +97,7 @@ def _train(
         adapter.save_whole(trainer.model, tokenizer, request.folder)
     elif ranks.is_first():
         adapter.save_adapter(trainer.model, request.experiment, request.folder, first)
+    reserved, allocated = peak_bytes(request.device)
     log = tuple(_log_entry(entry) for entry in trainer.state.log_history if "loss" in entry)
     return TrainingResult(
         folder=request.folder,
@@ -104,8 +105,8 @@ def _train(
         seconds=time.monotonic() - started,
         final_loss=log[-1]["loss"] if log else None,
         log=log,
-        peak_bytes=ranks.largest(accelerator.peak_reserved(request.device), config.device),
-        allocated_bytes=ranks.largest(accelerator.peak_allocated(request.device), config.device),
+        peak_bytes=ranks.largest(reserved, config.device),
+        allocated_bytes=ranks.largest(allocated, config.device),
         trainable=trainable,
         parameters=parameters,
         tokens=token_figures(rows, max_length),
@@ -184,7 +185,7 @@ def _launch_notes(request: TrainingRequest) -> list[str]:
     return [shared, *([unmeasured] if request.device.startswith("cuda") else [])]
 
 
-def _other_loss(sft: Mapping[str, Any]) -> bool:
+def _other_loss(sft: Json) -> bool:
     """Tell whether the user asked for a loss on other tokens than the completion's."""
     return sft.get("completion_only_loss") is False or bool(sft.get("assistant_only_loss"))
 
@@ -226,5 +227,5 @@ def _identity(request: TrainingRequest) -> str:
     )
 
 
-def _log_entry(entry: dict[str, Any]) -> dict[str, float]:
+def _log_entry(entry: JsonTree) -> dict[str, float]:
     return {name: entry[name] for name in ("step", "epoch", "loss", "learning_rate") if name in entry}

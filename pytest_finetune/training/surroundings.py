@@ -1,4 +1,4 @@
-"""Change the process for a training and put it back: environment, random state, logging, determinism."""
+"""Change the process for a training and put it back: environment, random state, logging, determinism, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import importlib.util
 import logging
 import os
 import random
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -152,3 +154,23 @@ def _determinism() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
         cudnn.deterministic, cudnn.benchmark = flags
+
+
+@contextlib.contextmanager
+def asked_to_stop() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event, so that the step in progress ends whole; the second interrupts."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

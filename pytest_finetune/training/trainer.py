@@ -13,14 +13,13 @@ from typing import Any
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import SFTTrainer
 
-from pytest_finetune.training.accelerator import in_use
 from pytest_finetune.training.checkpoints import seal, whole_steps
 from pytest_finetune.training.held_out import HeldOut, held_out_loss
-from pytest_finetune.training.memory_error import naming_the_batch
+from pytest_finetune.training.memory_error import in_use, naming_the_batch
 from pytest_finetune.training.processes import ranks
-from pytest_finetune.training.progress import Meter
-from pytest_finetune.training.request import Progress, TrainingError
+from pytest_finetune.training.request import Meter, Progress, TrainingError
 from pytest_finetune.training.tokenised import listed
+from pytest_finetune.yamlfile import JsonTree
 
 
 class SealingTrainer(SFTTrainer):  # type: ignore[misc]
@@ -51,7 +50,7 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
         # With the progress bar off, Trainer prints its log to stdout instead.
         self.remove_callback(PrinterCallback)
 
-    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+    def training_step(self, model: Any, inputs: JsonTree, *rest: Any, **named: Any) -> Any:
         """Run one forward and backward; TrainingError when the loss is not finite."""
         ids = inputs["input_ids"]
         mask = inputs.get("attention_mask")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_finetune.experiment import Experiment, ExperimentError, Launcher, Training, load_experiment
-from pytest_finetune.experiment.as_json import TRAINED_BY, experiment_json, experiment_of
 from pytest_finetune.experiment.launcher import Share, share_of, shared_words, unshared
+from pytest_finetune.experiment.reading import TRAINED_BY, experiment_json, experiment_of
 
 COUNTS = st.integers(min_value=1, max_value=48)
 

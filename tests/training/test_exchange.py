@@ -1,4 +1,4 @@
-"""What travels between the session and its training processes: JSON that is checked when it arrives."""
+"""What travels between the session and its training processes: JSON of ours, refused when it is cut or foreign."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from pytest_finetune.data.formatting import Pair
 from pytest_finetune.experiment import Lora
-from pytest_finetune.training.processes.exchange import Exchange, failure_of, progress_of, result_of
+from pytest_finetune.training.processes.exchange import SCHEMA, Exchange
 from pytest_finetune.training.request import Progress, TrainingRequest, TrainingResult
 
 Ask = Callable[..., TrainingRequest]
@@ -102,30 +102,52 @@ def test_the_wish_to_stop_is_seen(exchange: Exchange) -> None:
 
 
 RESULT: dict[str, Any] = {
+    "schema": SCHEMA,
     **dataclasses.asdict(TrainingResult(Path("x"), steps=1, seconds=1.0, final_loss=None, log=())),
 }
 del RESULT["folder"]
 
 
 @pytest.mark.parametrize(
-    ("build", "tree"),
+    "text",
     [
-        (progress_of, {"step": 1}),
-        (progress_of, {**dataclasses.asdict(Progress(1, 2, 0.5, 1.0, 1.0, None, 0.5)), "loss": "0.5"}),
-        (failure_of, {"at_s": 1.0, "rank": 0, "kind": "import os", "text": ""}),
-        (failure_of, {"at_s": 1.0, "rank": 0, "kind": "training", "text": None}),
-        (failure_of, ["training"]),
-        (lambda tree: result_of(tree, Path("x")), {**RESULT, "steps": True}),
-        (lambda tree: result_of(tree, Path("x")), {**RESULT, "log": [["step", 1]]}),
-        (lambda tree: result_of(tree, Path("x")), {**RESULT, "notes": [7]}),
-        (lambda tree: result_of(tree, Path("x")), {**RESULT, "command": "rm"}),
-        (lambda tree: result_of(tree, Path("x")), "done"),
+        json.dumps(RESULT)[:-1],
+        json.dumps({**RESULT, "schema": SCHEMA + 1}),
+        json.dumps({**RESULT, "command": "rm"}),
+        json.dumps({"schema": SCHEMA, "steps": 1}),
+        json.dumps({name: value for name, value in RESULT.items() if name != "schema"}),
+        '"done"',
     ],
+    ids=["cut", "another version", "foreign field", "missing fields", "no version", "no object"],
 )
-def test_what_has_another_shape_is_refused(build: Callable[[Any], object], tree: Any) -> None:
-    with pytest.raises(ValueError, match=r"^no |is no "):
-        build(tree)
+def test_a_result_that_is_not_whole_or_not_ours_is_refused(
+    text: str, exchange: Exchange, tmp_path: Path
+) -> None:
+    (exchange.folder / "result.json").write_text(text)
+    with pytest.raises(ValueError, match=r"no TrainingResult|is not of version|line 1 column"):
+        exchange.result(tmp_path)
 
 
-def test_the_shape_that_the_others_are_broken_from_is_right() -> None:
-    assert result_of(RESULT, Path("x")).steps == 1
+def test_a_file_that_is_too_large_to_be_ours_is_not_read(
+    exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange.finish(TrainingResult(tmp_path, steps=1, seconds=1.0, final_loss=None, log=()))
+    monkeypatch.setattr("pytest_finetune.training.processes.exchange.MAX_BYTES", 8)
+    with pytest.raises(ValueError, match=r"result\.json has \d+ bytes"):
+        exchange.result(tmp_path)
+
+
+def test_foreign_lines_and_failures_are_refused(exchange: Exchange) -> None:
+    (exchange.folder / "progress.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(ValueError, match="no Progress"):
+        list(exchange.told(0))
+    (exchange.folder / "error-0.json").write_text(json.dumps({"schema": SCHEMA, "kind": "training"}))
+    with pytest.raises(ValueError, match="no Failure"):
+        exchange.failures()
+
+
+def test_the_shape_that_the_others_are_broken_from_is_right(exchange: Exchange) -> None:
+    (exchange.folder / "result.json").write_text(json.dumps(RESULT))
+    found = exchange.result(Path("x"))
+    assert found is not None
+    assert found.steps == 1

@@ -172,7 +172,7 @@ def test_progress_and_result_are_those_that_the_processes_tell(
         (
             "(exchange.folder / 'result.json').write_text('{}')",
             TrainingError,
-            "the training processes left a result that cannot be read: no TrainingResult: ",
+            "the training processes left a result that cannot be read: result.json is not of version 1: {}",
         ),
     ],
 )
@@ -231,7 +231,7 @@ def test_the_second_ctrl_c_ends_them_at_once(
 def test_a_process_ends_when_the_session_is_gone() -> None:
     import subprocess
 
-    program = "import time; from pytest_finetune.training import worker; worker._end_with_the_session(); time.sleep(60)"
+    program = "import time; from pytest_finetune.training.processes import worker; worker._end_with_the_session(); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
     assert process.stdin is not None
     begun = time.monotonic()

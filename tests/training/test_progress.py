@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_finetune.training.progress import Meter
+from pytest_finetune.training.request import Meter
 
 
 def test_the_time_left_is_the_mean_pace_times_the_steps_left() -> None:

@@ -14,11 +14,11 @@ from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.fingerprint import Key, adapter_digest, base_digest, package_versions
 from pytest_finetune.store import StoreError
 from pytest_finetune.training.artifact import is_whole_model
+from pytest_finetune.yamlfile import JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.prompts import Prompted
-    from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
     from pytest_finetune.experiment import Generation
     from pytest_finetune.store import Store
     from pytest_finetune.training.base import BaseSource
@@ -110,7 +110,7 @@ class MergedRuntime:
         """Return one answer a prompt, in the prompts' order. Raises AnsweringError."""
         return self._runtime(adapter).answer(prompts, generation, None)
 
-    def about(self, adapter: Path | None = None) -> dict[str, Any]:
+    def about(self, adapter: Path | None = None) -> JsonTree:
         """Return what the answers' key must hold besides the base, the adapter and the packages."""
         return {"merged": MERGE_SCHEMA, "dtype": self._folders.dtype}
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.yamlfile import JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
@@ -41,7 +42,7 @@ class Runtime(Protocol):
 class DescribedRuntime(Runtime, Protocol):
     """A runtime with settings of its own, on which its answers hang."""
 
-    def about(self, adapter: Path | None = None) -> dict[str, Any]:
+    def about(self, adapter: Path | None = None) -> JsonTree:
         """Return, as JSON, what the answers' key must hold besides model, prompts, generation and packages.
 
         Loads no model. Raises AnsweringError.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from pytest_finetune.data.catalogue import finding, quoted
 from pytest_finetune.data.checks.labels import known_labels, label_in
 from pytest_finetune.data.strict_json import Parsed, StrictParser
+from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
     from pytest_finetune.data.contract_rules import ContractRules
@@ -76,7 +77,7 @@ def _errors_of(schema: str) -> Callable[[Any], list[str]]:
     return schema_errors(json.loads(schema))
 
 
-def schema_errors(schema: Mapping[str, Any] | bool) -> Callable[[Any], list[str]]:
+def schema_errors(schema: Json | bool) -> Callable[[Any], list[str]]:
     """Return a function that lists how a value breaks the schema, in jsonschema's words.
 
     A compiled validator screens first, for schemas on which both engines are known to agree; whatever it
@@ -99,7 +100,7 @@ def schema_errors(schema: Mapping[str, Any] | bool) -> Callable[[Any], list[str]
     return errors
 
 
-def _screen(schema: Mapping[str, Any] | bool) -> Callable[[Any], bool] | None:
+def _screen(schema: Json | bool) -> Callable[[Any], bool] | None:
     if not engines_agree(schema):
         return None
     try:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from pytest_finetune.memory.hardware.cards import UNKNOWN, Family
 from pytest_finetune.wording import size
+from pytest_finetune.yamlfile import JsonTree
 
 HEADROOM: Final = 0.08
 
@@ -78,7 +79,7 @@ class Budget:
             f": {named}" if named else ""
         )
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonTree:
         """Return the budget as the record keeps it."""
         return {
             "name": self.name,

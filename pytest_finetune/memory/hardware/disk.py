@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.sizes import MiB
 from pytest_finetune.wording import size
+from pytest_finetune.yamlfile import JsonTree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +97,7 @@ class DiskPlan:
             lines.append("  to keep the store on another disk: --finetune-store=DIR")
         return lines
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonTree:
         """Return the plan as the record keeps it."""
         return {
             "predicted_bytes": self.peak_bytes,

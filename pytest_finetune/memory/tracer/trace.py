@@ -41,6 +41,7 @@ from pytest_finetune.memory.tracer.optimizers import Optimizer, clip_gradients, 
 from pytest_finetune.memory.tracer.recorder import Kernels, Recorder
 from pytest_finetune.memory.tracer.steps import load_step
 from pytest_finetune.memory.tracer.variants import variants
+from pytest_finetune.yamlfile import JsonTree
 
 STEPS = 2
 
@@ -309,9 +310,9 @@ def main() -> int:
 
 def _climb(
     ladder: Sequence[Workload], workspaces: Sequence[int], limit: Sequence[int] | None
-) -> list[dict[str, Any] | None]:
+) -> list[JsonTree | None]:
     """Trace the strongest change; if it is enough, look for the mildest that is. `limit` is (workspace, bytes)."""
-    found: list[dict[str, Any] | None] = [None] * len(ladder)
+    found: list[JsonTree | None] = [None] * len(ladder)
     order = range(len(ladder)) if limit is None else [len(ladder) - 1, *range(len(ladder) - 1)]
     for nth, index in enumerate(order):
         if nth:

@@ -1,27 +1,31 @@
-"""What several training processes are told and tell: JSON in a private folder, checked on arrival, never a pickle."""
+"""What several training processes are told and tell: JSON of ours in a private folder, never a pickle."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from pytest_finetune.data.formatting import Pair
-from pytest_finetune.experiment.as_json import experiment_json, experiment_of
+from pytest_finetune.experiment.reading import experiment_json, experiment_of
 from pytest_finetune.training.request import Progress, TrainingRequest, TrainingResult
 
-KINDS: Final = ("training", "memory", "interrupted", "other")
-_COUNTS: Final = ("steps", "peak_bytes", "trainable", "parameters", "allocated_bytes", "resumed_from")
-_TABLES: Final = ("tokens", "measured")
-_LISTS: Final = ("log", "held_out_loss")
+if TYPE_CHECKING:
+    from pytest_finetune.yamlfile import Json, JsonTree
+
+Record = TypeVar("Record")
+
+SCHEMA: Final = 1
+MAX_BYTES: Final = 2**32
+_LISTS: Final = ("log", "notes", "held_out_loss")
 
 
 class Failure(NamedTuple):
-    """Why a process ended early: when, its rank, one of KINDS, and the text for the user."""
+    """Why a process ended early; `kind` is training, memory, interrupted or other, `text` is for the user."""
 
     at_s: float
     rank: int
@@ -52,18 +56,18 @@ class Exchange:
 
     def request(self, rank: int, progress: Callable[[Progress], None]) -> TrainingRequest:
         """Return the request as the process of that rank trains it."""
-        tree = json.loads((self.folder / "request.json").read_text(encoding="utf-8"))
+        tree = _read(self.folder / "request.json")
         return TrainingRequest(
             experiment=experiment_of(tree["experiment"]),
-            pairs=tuple(_pair(pair) for pair in tree["pairs"]),
-            rows=tuple(_text(place) for place in tree["rows"]),
-            base=_text(tree["base"]),
-            folder=Path(_text(tree["folder"])),
-            checkpoints=Path(_text(tree["checkpoints"])),
-            device=_text(tree["devices"][rank]),
+            pairs=tuple(Pair(*pair) for pair in tree["pairs"]),
+            rows=tuple(tree["rows"]),
+            base=tree["base"],
+            folder=Path(tree["folder"]),
+            checkpoints=Path(tree["checkpoints"]),
+            device=tree["devices"][rank],
             progress=progress,
-            max_truncated=int(_number(tree["max_truncated"])),
-            held_out=tuple(_pair(pair) for pair in tree["held_out"]),
+            max_truncated=tree["max_truncated"],
+            held_out=tuple(Pair(*pair) for pair in tree["held_out"]),
         )
 
     def forget_request(self) -> None:
@@ -92,7 +96,7 @@ class Exchange:
                     if not line.endswith(b"\n"):
                         return
                     offset += len(line)
-                    yield progress_of(json.loads(line)), offset
+                    yield _record(Progress, json.loads(line)), offset
         except FileNotFoundError:
             return
 
@@ -102,7 +106,7 @@ class Exchange:
 
     def failures(self) -> list[Failure]:
         """Return why processes ended early, the first to do so first."""
-        return sorted(failure_of(_read(file)) for file in self.folder.glob("error-*.json"))
+        return sorted(_record(Failure, _read(file)) for file in self.folder.glob("error-*.json"))
 
     def finish(self, result: TrainingResult) -> None:
         """Write what came out."""
@@ -111,84 +115,35 @@ class Exchange:
         _write(self.folder / "result.json", tree)
 
     def result(self, folder: Path) -> TrainingResult | None:
-        """Return what came out, None when nothing did; ValueError when it has another shape."""
+        """Return what came out, None when nothing did; ValueError when it cannot be read."""
         file = self.folder / "result.json"
-        return result_of(_read(file), folder) if file.exists() else None
+        if not file.exists():
+            return None
+        tree = _read(file)
+        return _record(
+            TrainingResult, {**tree, **{name: tuple(tree.get(name, ())) for name in _LISTS}, "folder": folder}
+        )
 
 
-def progress_of(tree: Any) -> Progress:
-    """Build a step's progress; ValueError when the tree has another shape."""
-    _fields(tree, Progress)
-    numbers: dict[str, Any] = {
-        name: None if value is None else _number(value) for name, value in tree.items()
-    }
-    return Progress(**{**numbers, "step": int(_number(tree["step"])), "steps": int(_number(tree["steps"]))})
+def _record(kind: Callable[..., Record], tree: Json) -> Record:
+    """Build what was written as a record; ValueError when it has other fields."""
+    try:
+        return kind(**tree)
+    except TypeError as error:
+        raise ValueError(f"no {getattr(kind, '__name__', kind)}: {tree!r:.200} ({error})") from None
 
 
-def failure_of(tree: Any) -> Failure:
-    """Build a failure; ValueError when the tree has another shape."""
-    if not isinstance(tree, dict) or set(tree) != set(Failure._fields) or tree["kind"] not in KINDS:
-        raise ValueError(f"no failure: {tree!r:.200}")
-    return Failure(_number(tree["at_s"]), int(_number(tree["rank"])), tree["kind"], _text(tree["text"]))
+def _read(file: Path) -> JsonTree:
+    """Return what `_write` wrote; ValueError for a file that is not whole, not ours, or too large to be it."""
+    if (size := file.stat().st_size) > MAX_BYTES:
+        raise ValueError(f"{file.name} has {size} bytes")
+    tree = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(tree, dict) or tree.pop("schema", None) != SCHEMA:
+        raise ValueError(f"{file.name} is not of version {SCHEMA}: {tree!r:.200}")
+    return tree
 
 
-def result_of(tree: Any, folder: Path) -> TrainingResult:
-    """Build the result of a training into `folder`; ValueError when the tree has another shape."""
-    if isinstance(tree, dict):
-        tree = {**tree, "folder": folder}
-    _fields(tree, TrainingResult)
-    checked: dict[str, Any] = {name: _count(tree[name]) for name in _COUNTS}
-    checked |= {name: {_text(key): int(_number(n)) for key, n in tree[name].items()} for name in _TABLES}
-    checked |= {name: tuple(_entry(entry) for entry in tree[name]) for name in _LISTS}
-    return TrainingResult(
-        folder=folder,
-        seconds=_number(tree["seconds"]),
-        final_loss=None if tree["final_loss"] is None else _number(tree["final_loss"]),
-        notes=tuple(_text(note) for note in tree["notes"]),
-        **checked,
-    )
-
-
-def _fields(tree: Any, kind: type[Any]) -> None:
-    names = {field.name for field in dataclasses.fields(kind)}
-    if not isinstance(tree, dict) or set(tree) != names:
-        raise ValueError(f"no {kind.__name__}: {tree!r:.200}")
-
-
-def _entry(tree: Any) -> Mapping[str, float]:
-    if not isinstance(tree, dict):
-        raise ValueError(f"no entry of a log: {tree!r:.80}")
-    return {_text(name): _number(value) for name, value in tree.items()}
-
-
-def _pair(tree: Any) -> Pair:
-    prompt, completion = tree
-    if not all(isinstance(part, str | list) for part in (prompt, completion)):
-        raise ValueError(f"no pair of prompt and completion: {tree!r:.80}")
-    return Pair(prompt, completion)
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r:.80} is no number")
-    return value
-
-
-def _count(value: Any) -> int | None:
-    return None if value is None else int(_number(value))
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r:.80} is no text")
-    return value
-
-
-def _read(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _write(file: Path, tree: Any) -> None:
+def _write(file: Path, tree: Json) -> None:
     staged = file.with_name(f".{file.name}")
-    staged.write_text(json.dumps(tree), encoding="utf-8")
+    staged.write_text(json.dumps({"schema": SCHEMA, **tree}), encoding="utf-8")
     staged.replace(file)

@@ -26,7 +26,7 @@ from pytest_finetune.training.request import (
     TrainingRequest,
     TrainingResult,
 )
-from pytest_finetune.training.stopping import asked_to_stop
+from pytest_finetune.training.surroundings import asked_to_stop
 
 LOG: Final = "processes.log"
 _LEASED: Final = "under pytest -n each worker has one card of its own: train this experiment without -n"
@@ -206,7 +206,7 @@ def _environment(ours: Mapping[str, str], folder: Path, base: str, processes: in
 def _result(request: TrainingRequest, exchange: Exchange) -> TrainingResult | None:
     try:
         return exchange.result(request.folder)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise TrainingError(f"the training processes left a result that cannot be read: {error}") from None
 
 

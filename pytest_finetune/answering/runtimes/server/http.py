@@ -8,10 +8,12 @@ import random
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from pytest_finetune.yamlfile import Json
 
 RETRIED: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _FIRST_PAUSE_S: Final = 0.5
@@ -51,7 +53,7 @@ class Wire:
         """Return the JSON at a path; WireError."""
         return self._ask(path, None, timeout_s or self.timeout_s)
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+    def post(self, path: str, body: Json) -> Any:
         """Return the JSON that the server answers to a JSON body; WireError."""
         return self._ask(path, json.dumps(body).encode("utf-8"), self.timeout_s)
 

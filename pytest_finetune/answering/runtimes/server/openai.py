@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_finetune.answering.answers import Answer
-from pytest_finetune.answering.runtimes.identity import command_identity
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.answering.runtimes.server.http import Wire, WireError, persistently
-from pytest_finetune.answering.runtimes.server.process import Server
+from pytest_finetune.answering.runtimes.server.process import Server, command_identity
 from pytest_finetune.experiment.runtimes import ServerSettings, api_key
+from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.prompts import Prompted
@@ -66,10 +66,10 @@ class OpenAIRuntime:
             self.release()
             raise
 
-    def about(self, adapter: Path | None = None) -> dict[str, Any]:
+    def about(self, adapter: Path | None = None) -> JsonTree:
         """Return what the answers' key must hold of this server, as far as that can be known without a start."""
         settings = self._settings
-        known: dict[str, Any] = {
+        known: JsonTree = {
             "api": settings.api,
             "extra": dict(settings.extra),
             "model": settings.model if adapter is not None else settings.base_model or settings.model,
@@ -84,7 +84,7 @@ class OpenAIRuntime:
             self._server.stop()
             self._server = None
 
-    def _remote_identity(self, adapter: Path | None) -> dict[str, Any]:
+    def _remote_identity(self, adapter: Path | None) -> JsonTree:
         wire = self._wire(str(self._settings.url))
         model = self._remote_model(wire, adapter)
         return {"served": _served_entry(wire, model), "version": _version(wire)}
@@ -238,12 +238,12 @@ class _Batch:
         seconds = time.perf_counter() - started
         return _answer(prompted, found, seconds, self._generation.max_new_tokens, chat=chat)
 
-    def _body(self, at: int, prompted: Prompted, *, chat: bool) -> dict[str, Any]:
+    def _body(self, at: int, prompted: Prompted, *, chat: bool) -> JsonTree:
         generation = self._generation
         prompt = prompted.prompt
         if chat:
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-            asked: dict[str, Any] = {"messages": messages}
+            asked: JsonTree = {"messages": messages}
         else:
             asked = {"prompt": prompt}
         body = {
@@ -302,7 +302,7 @@ def _status(wire: Wire, path: str) -> int | None:
     return 200
 
 
-def _models(wire: Wire) -> list[Mapping[str, Any]]:
+def _models(wire: Wire) -> list[Json]:
     found = wire.get("/v1/models")
     listed = found.get("data") if isinstance(found, Mapping) else None
     return [one for one in listed or () if isinstance(one, Mapping) and isinstance(one.get("id"), str)]
@@ -312,7 +312,7 @@ def _model_names(wire: Wire) -> list[str]:
     return [str(one["id"]) for one in _models(wire)]
 
 
-def _served_entry(wire: Wire, model: str) -> dict[str, Any]:
+def _served_entry(wire: Wire, model: str) -> JsonTree:
     """Return what the server tells of the model, without what changes from one request to the next."""
     try:
         listed = _models(wire)

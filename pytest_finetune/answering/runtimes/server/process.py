@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -125,6 +128,24 @@ def tail(log: Path) -> list[str]:
         _CONTROL.sub("", line.rpartition("\r")[2]).rstrip() for line in text.replace("\r\n", "\n").split("\n")
     ]
     return [line[:_LINE_CHARS] for line in lines if line][-TAIL_LINES:]
+
+
+def command_identity(word: str) -> dict[str, str]:
+    """Return the version of a command by its first word.
+
+    A console script of this environment is named by its distribution, any other file by its SHA-256; a word
+    that leads to no file says nothing.
+    """
+    found = shutil.which(word)
+    if found is None:
+        return {}
+    path = Path(found)
+    if path.parent.resolve() == Path(sys.executable).parent.resolve():
+        for script in metadata.entry_points(group="console_scripts", name=path.stem):
+            if script.dist is not None:
+                return {"version": f"{script.dist.name} {script.dist.version}"}
+    with path.open("rb") as file:
+        return {"executable_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _environment(model: str) -> dict[str, str]:
