@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from pytest_finetune import wording
 from pytest_finetune.judging.rule import Rule
@@ -38,9 +38,9 @@ class Comparison:
     noisy: tuple[str, ...] = ()
     sign_flip_p: float | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return the record's form; `noisy` and `sign_flip_p` appear only where there is something to say."""
-        tree: dict[str, Any] = {
+        tree: dict[str, object] = {
             "rule": self.rule,
             "against": self.against,
             "gain": self.gain,

@@ -176,10 +176,10 @@ class Drift:
     def __repr__(self) -> str:
         return f"<drift: {self.explain()[0]}>" if self.measured else f"<{self.explain()[0]}>"
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Return the record's form: the numbers, then the rows from which they follow."""
-        counts: dict[str, Any] = {"prompts": len(self.rows), "answers_changed": None, "interval": None}
-        numbers: dict[str, Any] = {"tokens": None, "mean_kl": None, "max_kl": None, "like_task": None}
+        counts: dict[str, object] = {"prompts": len(self.rows), "answers_changed": None, "interval": None}
+        numbers: dict[str, object] = {"tokens": None, "mean_kl": None, "max_kl": None, "like_task": None}
         if self.measured:
             counts |= {"answers_changed": self._changed, "interval": list(self.interval)}
             base, tuned = self._like_task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from pytest_finetune import wording
 from pytest_finetune.judging.evidence import Agreement
@@ -33,13 +33,13 @@ class RuntimeMatch:
             raise KeyError(f"there is no rule {rule!r} that ran in {self.second}; known: {known}")
         return self.rules[rule]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return the record's form."""
         rules = {name: _counts(found) for name, found in self.rules.items()}
         return {"first": self.first, "second": self.second, "text": _counts(self.text), "rules": rules}
 
 
-def _counts(found: Agreement) -> dict[str, Any]:
+def _counts(found: Agreement) -> dict[str, object]:
     return {"same": found.same, "total": found.total, "rows": list(found.rows)}
 
 

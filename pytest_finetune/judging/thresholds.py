@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pytest_finetune import wording
 from pytest_finetune.judging.comparison import BASE, TUNED, Contest
@@ -45,7 +45,7 @@ class RuleVerdict:
         """Return the outcome, then one line for each threshold."""
         return [f"rule {self.name}: {self.outcome}", *(f"  {reason}" for reason in self.reasons)]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return the record's form."""
         return {"outcome": self.outcome, "reasons": list(self.reasons), "skipped": list(self.skipped)}
 

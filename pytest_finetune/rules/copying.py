@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_finetune.rules.making import as_rule, wrong
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Words = tuple[str, ...]
 
 
-def no_training_text(words: int = 12, **thresholds: Any) -> Callable[..., None]:
+def no_training_text(words: int = 12, **thresholds: object) -> Callable[..., None]:
     """Make a rule: no `words` words in a row that stand in a training row, question or answer.
 
     What stands in the row's own question or in its expected answer may be said. Case and punctuation do not count.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _ABSENT: Final = object()
 
 
-def exact_match(*, strip: bool = True, case: bool = True, **thresholds: Any) -> Callable[..., None]:
+def exact_match(*, strip: bool = True, case: bool = True, **thresholds: object) -> Callable[..., None]:
     """Make a rule: the answer is the expected text; `strip` ignores white space around it, `case=False` its case."""
 
     def exact_match(response: Response, example: Row) -> None:
@@ -33,7 +33,7 @@ def _folded(text: str, strip: bool, case: bool) -> str:
     return text if case else text.casefold()
 
 
-def field_equals(field: str, **thresholds: Any) -> Callable[..., None]:
+def field_equals(field: str, **thresholds: object) -> Callable[..., None]:
     """Make a rule: a field of the JSON answer (dotted for a deeper one) equals that of the expected answer.
 
     The answer must be strict JSON, and true is not 1.
@@ -87,7 +87,7 @@ def label_of(text: str, field: str | None, contract: Contract) -> str | None:
 
 
 def allowed_label(
-    field: str | None = None, labels: Iterable[str] | None = None, **thresholds: Any
+    field: str | None = None, labels: Iterable[str] | None = None, **thresholds: object
 ) -> Callable[..., None]:
     """Make a rule: the answer carries one of the allowed labels, by default those of the contract."""
     _named(field)
@@ -118,7 +118,7 @@ def _contract_labels(contract: Contract) -> tuple[str, ...]:
     return found
 
 
-def label_agreement(field: str | None = None, **thresholds: Any) -> Callable[..., None]:
+def label_agreement(field: str | None = None, **thresholds: object) -> Callable[..., None]:
     """Make a rule: the answer carries the expected answer's label; the record gets the confusion table."""
     _named(field)
 

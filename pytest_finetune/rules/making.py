@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
@@ -15,7 +15,7 @@ Rule = TypeVar("Rule", bound=Callable[..., None])
 SHOWN = 60
 
 
-def as_rule(function: Rule, arguments: dict[str, Any], *, corpus: bool = False) -> Rule:
+def as_rule(function: Rule, arguments: dict[str, object], *, corpus: bool = False) -> Rule:
     """Put the `eval_rule` marker on a rule's function; pytest shows it at the line that calls the factory."""
     if corpus:
         arguments = {"corpus": True, **arguments}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_finetune.rules.making import as_rule, broken, wrong
 
@@ -17,7 +17,7 @@ def length(
     min_tokens: int | None = None,
     max_chars: int | None = None,
     min_chars: int | None = None,
-    **thresholds: Any,
+    **thresholds: object,
 ) -> Callable[..., None]:
     """Make a rule: the answer is as long as is asked for; tokens are those that were generated."""
     limits = {
@@ -45,7 +45,7 @@ def length(
     return as_rule(length, thresholds)
 
 
-def stops_by_itself(**thresholds: Any) -> Callable[..., None]:
+def stops_by_itself(**thresholds: object) -> Callable[..., None]:
     """Make a rule: the model ended the answer with its stop token, before the token limit cut it."""
 
     def stops_by_itself(response: Response) -> None:
@@ -55,7 +55,7 @@ def stops_by_itself(**thresholds: Any) -> Callable[..., None]:
     return as_rule(stops_by_itself, thresholds)
 
 
-def latency(max_seconds: float, **thresholds: Any) -> Callable[..., None]:
+def latency(max_seconds: float, **thresholds: object) -> Callable[..., None]:
     """Make a rule: the answer took at most `max_seconds`.
 
     With `min_rate=0.95` that is a bound on the 95th percentile. The seconds are an answer's share of its batch,

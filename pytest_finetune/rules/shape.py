@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_finetune.data.contract import Contract
 
 
-def strict_json(keys: Iterable[str] | None = None, **thresholds: Any) -> Callable[..., None]:
+def strict_json(keys: Iterable[str] | None = None, **thresholds: object) -> Callable[..., None]:
     """Make a rule: the answer is exactly one JSON value, with `keys` an object of exactly these keys.
 
     What a lenient parser swallows fails as well: a key twice, NaN, 1e999, half a character pair, text around it.
@@ -48,7 +48,7 @@ def parsed(text: str) -> Any:
     return found.value
 
 
-def output_schema(schema: Mapping[str, Any] | None = None, **thresholds: Any) -> Callable[..., None]:
+def output_schema(schema: Mapping[str, Any] | None = None, **thresholds: object) -> Callable[..., None]:
     """Make a rule: the answer keeps the contract's output section, or the JSON Schema given here."""
     if schema is None:
 
@@ -77,7 +77,7 @@ def _errors_of(schema: str) -> Callable[[Any], list[str]]:
     return schema_errors(json.loads(schema))
 
 
-def no_prose_around_json(**thresholds: Any) -> Callable[..., None]:
+def no_prose_around_json(**thresholds: object) -> Callable[..., None]:
     """Make a rule: nothing stands before or after the JSON object or list: no sentence, no code fence.
 
     What is inside may be broken; `strict_json` asks for more.
@@ -96,7 +96,7 @@ def no_prose_around_json(**thresholds: Any) -> Callable[..., None]:
     return as_rule(no_prose_around_json, thresholds)
 
 
-def matches_pattern(pattern: str, *, flags: int = 0, **thresholds: Any) -> Callable[..., None]:
+def matches_pattern(pattern: str, *, flags: int = 0, **thresholds: object) -> Callable[..., None]:
     """Make a rule: the whole answer, without white space around it, matches a regular expression."""
     try:
         compiled = re.compile(pattern, flags)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Pairs = list[tuple[str, str | None]]
 
 
-def macro_f1(field: str | None = None, *, min_rate: float, **thresholds: Any) -> Callable[..., None]:
+def macro_f1(field: str | None = None, *, min_rate: float, **thresholds: object) -> Callable[..., None]:
     """Make a corpus rule: the mean F1 over the expected labels, each label weighing the same, is at least `min_rate`.
 
     An answer without a label counts against the label that was expected.
@@ -41,7 +41,7 @@ def _f1(pairs: Pairs, label: str) -> float:
 
 
 def no_label_collapse(
-    field: str | None = None, *, max_share: float = 0.9, **thresholds: Any
+    field: str | None = None, *, max_share: float = 0.9, **thresholds: object
 ) -> Callable[..., None]:
     """Make a corpus rule: no label has more than `max_share` of the answers, unless it is expected that often."""
     if isinstance(max_share, bool) or not 0 < max_share <= 1:
@@ -62,7 +62,7 @@ def no_label_collapse(
 
 
 def calibration(
-    confidence_field: str, field: str | None = None, *, min_rate: float, bins: int = 10, **thresholds: Any
+    confidence_field: str, field: str | None = None, *, min_rate: float, bins: int = 10, **thresholds: object
 ) -> Callable[..., None]:
     """Make a corpus rule: 1 less the expected calibration error is at least `min_rate`.
 

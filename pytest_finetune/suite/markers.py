@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import pytest
 
@@ -79,7 +79,7 @@ class ExperimentRef(NamedTuple):
     """Which experiment a test is about: a file and dotted overrides, as a hashable pair."""
 
     file: str
-    overrides: tuple[tuple[str, Any], ...] = ()
+    overrides: tuple[tuple[str, object], ...] = ()
 
     @property
     def name(self) -> str:
@@ -103,8 +103,8 @@ def experiment_ref(mark: pytest.Mark) -> ExperimentRef:
     return ExperimentRef(mark.args[0], flat)
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
+def _flatten(tree: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    pairs: list[tuple[str, object]] = []
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
         if isinstance(value, Mapping):
@@ -137,6 +137,6 @@ def our_fixtures(item: pytest.Item) -> frozenset[str]:
     )
 
 
-def is_ours(definition: Any) -> bool:
+def is_ours(definition: pytest.FixtureDef[object]) -> bool:
     """Tell whether a fixture definition is this plugin's."""
     return getattr(definition.func, "__module__", "") == "pytest_finetune.fixtures"

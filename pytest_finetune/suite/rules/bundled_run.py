@@ -44,7 +44,7 @@ class BundledRun(ExperimentRun):
     def begin(self) -> None:
         """Put nothing down: this run keeps no record."""
 
-    def note(self, part: Any, value: object) -> None:
+    def note(self, part: object, value: object) -> None:
         """Put nothing down."""
 
     def not_judged(self, rule: str, because: str) -> None:
@@ -149,6 +149,6 @@ class _Known(dict[str, Any]):
             )
         return super().__getitem__(key)
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: object = None) -> Any:
         """Return a key that the record holds."""
         return self[key]

@@ -9,7 +9,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import pytest
 
@@ -84,7 +84,7 @@ def duplicate(item: pytest.Item, items: Iterable[pytest.Item]) -> str | None:
     return f"{names[name]} rules have the name {name!r}: rename a function, or give eval_rule(name=...)"
 
 
-def facts_of(items: Sequence[pytest.Item]) -> dict[str, dict[str, Any]]:
+def facts_of(items: Sequence[pytest.Item]) -> dict[str, dict[str, object]]:
     """Return the record's form of all rules before they run, with the reason of those that never will."""
     found = {}
     for name, (rule, item) in rules_of(items).items():
@@ -114,7 +114,7 @@ def not_set_up(item: pytest.Item, report: pytest.TestReport) -> tuple[str, str] 
     return name, first_line(report).removeprefix("Failed: ")
 
 
-def rule_facts(rule: Rule, item: pytest.Item) -> dict[str, Any]:
+def rule_facts(rule: Rule, item: pytest.Item) -> dict[str, object]:
     """Return the record's form of a rule that has not run yet."""
     told = replace(rule, sha256=rule_digest(item)).as_json()
     return {"nodeid": item.nodeid, **told, "outcome": "not run", "reasons": []}
@@ -126,7 +126,7 @@ def rule_digest(item: pytest.Item) -> str:
     Comments, formatting and docstrings do not count: only what can change a judgement.
     """
     mark = item.get_closest_marker("eval_rule")
-    function: Any = inspect.unwrap(cast("pytest.Function", item).function)
+    function = inspect.unwrap(cast("pytest.Function", item).function)
     parameters = {
         key: repr(value)
         for key, value in getattr(getattr(item, "callspec", None), "params", {}).items()
@@ -135,23 +135,23 @@ def rule_digest(item: pytest.Item) -> str:
     said = {
         "arguments": {key: repr(value) for key, value in (mark.kwargs if mark else {}).items()},
         "parameters": parameters,
-        "code": sorted(_codes(function, item.path, _DEPTH)),
+        "code": sorted(_codes(function, _DEPTH)),
     }
     return digest(said)
 
 
-def _codes(function: FunctionType, home: Any, depth: int, seen: set[int] | None = None) -> list[str]:
+def _codes(function: FunctionType, depth: int, seen: set[int] | None = None) -> list[str]:
     """Return the normalised source of a function and of the project's functions that it names."""
     seen = set() if seen is None else seen
     if id(function) in seen:
         return []
     seen.add(id(function))
-    codes = [_normalised(function), *_closed_over(function, home, depth, seen)]
+    codes = [_normalised(function), *_closed_over(function, depth, seen)]
     if depth:
         for name in sorted(_names(function.__code__)):
             value = function.__globals__.get(name)
             if inspect.isfunction(value) and _followed(value):
-                codes += _codes(value, home, depth - 1, seen)
+                codes += _codes(value, depth - 1, seen)
             elif (
                 isinstance(value, (str, int, float, bool, tuple, frozenset, list, dict, set))
                 and name.isupper()
@@ -167,13 +167,13 @@ def _followed(function: FunctionType) -> bool:
     return "site-packages" not in function.__code__.co_filename
 
 
-def _closed_over(function: FunctionType, home: Any, depth: int, seen: set[int]) -> list[str]:
+def _closed_over(function: FunctionType, depth: int, seen: set[int]) -> list[str]:
     """Return what a function made by another one holds: the parameters of a ready rule, or of a factory of yours."""
     found = []
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         value = cell.cell_contents
         if inspect.isfunction(value):
-            found += _codes(value, home, depth - 1, seen) if depth and _followed(value) else []
+            found += _codes(value, depth - 1, seen) if depth and _followed(value) else []
         elif isinstance(value, re.Pattern):
             found.append(f"{name}={value.pattern!r}, {value.flags}")
         elif value is None or isinstance(value, (str, int, float, bool, tuple, frozenset, list, dict, set)):
