@@ -32,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     markers.declare(config)
     config.pluginmanager.register(fixtures, "finetune-fixtures")
     state = session.begin(config)
+    config.pluginmanager.register(state.whole, "finetune-whole")
     if not xdist.is_worker(config):
         from pytest_finetune.suite.closing.ending import Closing
 
@@ -85,9 +86,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the xdist controller what the store had to say."""
+    """Tell the xdist controller what the store had to say, and what was collected here."""
     if xdist.is_worker(session.config):
-        xdist.tell(session.config, _state(session.config).warnings())
+        state = _state(session.config)
+        xdist.tell(session.config, state.warnings(), state.whole.told())
 
 
 @pytest.hookimpl(tryfirst=True)

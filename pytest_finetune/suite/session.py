@@ -13,6 +13,7 @@ from pytest_finetune.suite.evidence import Evidence, Outbox, first_line
 from pytest_finetune.suite.gate import Gate
 from pytest_finetune.suite.markers import ExperimentRef, MarkerMistake, Stage
 from pytest_finetune.suite.options import Settings, read_settings
+from pytest_finetune.suite.wholeness import Wholeness, outline
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment
@@ -53,6 +54,7 @@ class FinetuneSession:
         self.gate = Gate()
         self.outbox = Outbox()
         self.evidence = Evidence()
+        self.whole = Wholeness()
         self.item: pytest.Item | None = None
         self.brought: set[str] = set()
         self.asked_for: Callable[[pytest.Item], bool] | None = None
@@ -313,6 +315,20 @@ class FinetuneSession:
     def narrowed(self) -> list[str]:
         """Return what narrows this run, as it was written."""
         return collection.narrowing(self.config, self.given)
+
+    def left_out(self) -> list[str]:
+        """Return, a sentence each, what of the collected tests or of the last whole run did not run."""
+        known = self.evidence.experiments() if self.settings.finetune else ()
+        last = [self.store.last(f"whole-{name}") for name in known]
+        return self.whole.left_out(last, self.config.rootpath)
+
+    def remember_whole(self) -> None:
+        """Keep which tests make a whole run of each experiment, when this was one."""
+        if self.narrowed() or self.left_out():
+            return
+        for name in self.evidence.experiments():
+            own = [test for test in self.evidence.tests.values() if test.experiment == name]
+            self.store.remember(f"whole-{name}", outline(own))
 
 
 __all__ = ["FinetuneSession", "Stage", "begin", "of"]

@@ -20,8 +20,11 @@ from pytest_finetune.suite.collection import place_of
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
+    from pytest_finetune.suite.wholeness import Told
+
 _INPUT: Final = "pytest_finetune_map"
 _WARNINGS: Final = "pytest_finetune_store_warnings"
+_COLLECTED: Final = "pytest_finetune_collected"
 
 
 def is_worker(config: pytest.Config) -> bool:
@@ -65,15 +68,16 @@ def write_map(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
     partial.replace(folder / f"{worker}.json")
 
 
-def tell(config: pytest.Config, warnings: Sequence[str]) -> None:
-    """On a worker: hand the store's warnings over with the worker's last message."""
-    config.workeroutput[_WARNINGS] = list(warnings)  # type: ignore[attr-defined]
+def tell(config: pytest.Config, warnings: Sequence[str], collected: Told) -> None:
+    """On a worker: hand the store's warnings and what was collected over with the worker's last message."""
+    output = config.workeroutput  # type: ignore[attr-defined]
+    output[_WARNINGS], output[_COLLECTED] = list(warnings), dict(collected)
 
 
-def told(node: WorkerController) -> Sequence[str]:
-    """On the controller: return the store's warnings of a worker; nothing of one that crashed."""
-    found: Sequence[str] = getattr(node, "workeroutput", {}).get(_WARNINGS, ())
-    return found
+def told(node: WorkerController) -> tuple[Sequence[str], Told]:
+    """On the controller: return the store's warnings of a worker and what it collected; nothing of one that crashed."""
+    output = getattr(node, "workeroutput", {})
+    return output.get(_WARNINGS, ()), output.get(_COLLECTED, {"collected": [], "files": []})
 
 
 class Grouping:

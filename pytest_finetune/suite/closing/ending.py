@@ -46,8 +46,10 @@ class Closing:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: WorkerController) -> None:
-        """Take what the store had to say on a worker."""
-        self._told_by_workers += xdist.told(node)
+        """Take what the store had to say on a worker, and what was collected there."""
+        warnings, collected = xdist.told(node)
+        self._told_by_workers += warnings
+        self.state.whole.hear(collected)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, Any, Any]:
@@ -88,7 +90,8 @@ class Closing:
         return result
 
     def _record(self, exitstatus: int) -> None:
-        self.record, self.answers = build_record(self.state, exitstatus, self._command(), self._notes())
+        notes = self._notes(interrupted=exitstatus == pytest.ExitCode.INTERRUPTED)
+        self.record, self.answers = build_record(self.state, exitstatus, self._command(), notes)
         if self.state.settings.finetune:
             keep(self.state, self.record)
             self._write(self.record)
@@ -129,13 +132,14 @@ class Closing:
     def _command(self) -> str:
         return shlex.join(["pytest", *map(str, self.state.config.invocation_params.args)])
 
-    def _notes(self) -> list[str]:
+    def _notes(self, *, interrupted: bool) -> list[str]:
         notes = []
         if self.state.settings.finetune and not self.page.expected:
             notes.append(NO_PYTEST_HTML)
         narrowed = self.state.narrowed()
-        if narrowed:
-            notes.append(f"narrowed run: {', '.join(narrowed)}")
+        left_out = [] if interrupted else self.state.left_out()
+        if narrowed or left_out:
+            notes.append(f"narrowed run: {'; '.join([*filter(None, [', '.join(narrowed)]), *left_out])}")
         notes += _joined_by_question(self.state)
         return list(dict.fromkeys(notes + self._told_by_workers + self.state.warnings()))
 
@@ -154,7 +158,7 @@ class Closing:
             return
         narrowed = self.state.narrowed()
         why = f" (the run was narrowed: {', '.join(narrowed)})" if narrowed else ""
-        self.refusals = [f"no data, fit, rule or decision test ran{why}"]
+        self.refusals = [f"no data, fit, rule or decision test ran{why}", *self.state.left_out()]
         _fail(session)
 
     def _print(self, terminalreporter: Any) -> None:

@@ -48,6 +48,7 @@ def _refusals(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int
     narrowed = state.narrowed()
     if narrowed:
         yield f"the run was narrowed ({', '.join(narrowed)}): promote from a bare pytest --finetune --finetune-promote"
+    yield from state.left_out()
     if not record["experiments"]:
         yield "no experiment ran"
     for experiment in record["experiments"]:

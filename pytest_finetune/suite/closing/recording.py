@@ -123,6 +123,7 @@ def _remember_for_the_next_run(state: FinetuneSession, record: Mapping[str, Any]
         for experiment in record["experiments"]:
             about = {"created": record["created"], "fields": changes.outline(experiment)}
             state.store.remember(f"run-{experiment['name']}", about)
+        state.remember_whole()
 
 
 def _now() -> str:
