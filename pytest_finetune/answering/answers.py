@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.yamlfile import JsonTree
@@ -73,7 +73,7 @@ _TYPES: Final[JsonTree] = {
 
 def _read(line: str, number: int, path: Path) -> Answer:
     try:
-        found: Any = json.loads(line)
+        found: JsonTree = json.loads(line)
         values = {name: found[name] for name in _TYPES}
     except (ValueError, KeyError, TypeError) as error:
         raise AnswersError(f"{path}:{number}: no answer: {error!r}") from None

@@ -10,7 +10,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Final
 
 from pytest_finetune.answering.answers import AnswersError
 from pytest_finetune.yamlfile import Json, JsonTree
@@ -28,7 +28,7 @@ def inspect_samples(path: Path, label: str) -> Iterator[tuple[str, JsonTree]]:
         yield where, _sample(where, sample)
 
 
-def _samples(path: Path, label: str) -> Iterator[tuple[str, Any]]:
+def _samples(path: Path, label: str) -> Iterator[tuple[str, object]]:
     if not zipfile.is_zipfile(path):
         log = _json(path.read_bytes(), label)
         found = log.get("samples") if isinstance(log, dict) else None
@@ -43,7 +43,7 @@ def _samples(path: Path, label: str) -> Iterator[tuple[str, Any]]:
                 yield where, _json(_content(archive, raw, member, where), where)
 
 
-def _content(archive: zipfile.ZipFile, raw: Any, member: zipfile.ZipInfo, where: str) -> bytes:
+def _content(archive: zipfile.ZipFile, raw: IO[bytes], member: zipfile.ZipInfo, where: str) -> bytes:
     if member.file_size > _LARGEST_BYTES:
         raise AnswersError(f"{where}: {member.file_size:,} bytes for one sample: refused")
     if member.compress_type != _ZSTANDARD:
@@ -71,7 +71,7 @@ def _content(archive: zipfile.ZipFile, raw: Any, member: zipfile.ZipInfo, where:
     return content
 
 
-def _json(content: bytes, where: str) -> Any:
+def _json(content: bytes, where: str) -> object:
     try:
         return json.loads(content)
     except ValueError as error:
@@ -104,7 +104,7 @@ def _part(of: Json, key: str) -> Json:
     return value if isinstance(value, dict) else {}
 
 
-def _input_text(value: Any, attachments: Json) -> str | None:
+def _input_text(value: object, attachments: Json) -> str | None:
     """Return the input when it is a text, or the text of the last user message of a conversation."""
     if isinstance(value, list):
         asked = [turn for turn in value if isinstance(turn, dict) and turn.get("role") == "user"]
@@ -123,7 +123,7 @@ def _asked(sample: Json, attachments: Json) -> list[str]:
     return [text for text in texts if text]
 
 
-def _message_text(value: Any, attachments: Json) -> str | None:
+def _message_text(value: object, attachments: Json) -> str | None:
     if isinstance(value, list):
         texts = [
             part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)

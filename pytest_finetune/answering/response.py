@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Never
 
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.yamlfile import JsonTree
@@ -47,7 +47,7 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> JsonTree:
+def _unique(pairs: list[tuple[str, object]]) -> JsonTree:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -57,5 +57,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> JsonTree:
     return found
 
 
-def _no_constant(name: str) -> Any:
+def _no_constant(name: str) -> Never:
     raise NotJson(f"not strict JSON: {name} is no JSON number")

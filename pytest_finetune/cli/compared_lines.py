@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 from pytest_finetune.cli.answer import columns
 from pytest_finetune.wording import (
@@ -75,7 +75,7 @@ def effects(found: Found) -> Iterator[str]:
 
 
 def _figures(figures: Found) -> Iterator[tuple[str, ...]]:
-    def row(label: str, name: str, word: Any) -> tuple[str, ...]:
+    def row(label: str, name: str, word: Callable[..., str]) -> tuple[str, ...]:
         return (label, *("-" if value is None else str(word(value)) for value in figures[name]))
 
     yield row("verdict", "verdict", str)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, columns
@@ -15,6 +15,9 @@ from pytest_finetune.judging.statistics.power import rows_to_settle
 from pytest_finetune.store import Look
 from pytest_finetune.wording import margin, points
 from pytest_finetune.yamlfile import Json
+
+if TYPE_CHECKING:
+    from pytest_finetune.data.rows import Rows
 
 HELP: Final = "the smallest gain that the held-out file can show"
 DESCRIPTION: Final = (
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(list(_lines(tree)), tree, yes=plan.opens, warnings=list(project.store.warnings))
 
 
-def _next_look(project: Project, rows: Any) -> int:
+def _next_look(project: Project, rows: Rows) -> int:
     """Return k of the look that comes next: one by an adapter that has not been judged on these rows."""
     unseen = Look(adapter="", answers="", rules_sha256="", rows=frozenset(row.digest for row in rows))
     return project.store.looks.earlier(unseen)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_finetune.data.catalogue import RULES
 from pytest_finetune.wording import nearest
-from pytest_finetune.yamlfile import JsonTree, KeyPath, Problem, YamlFile
+from pytest_finetune.yamlfile import Json, JsonTree, KeyPath, Problem, YamlFile
 
 
 def mistakes(file: YamlFile) -> Iterator[Problem]:
@@ -53,7 +53,7 @@ def _pattern_mistakes(file: YamlFile, path: KeyPath, pattern: str) -> Iterator[P
         yield _problem(file, path, f"found {pattern!r}, which is no regular expression: {error}")
 
 
-def _schema_mistakes(file: YamlFile, answer_schema: Any) -> Iterator[Problem]:
+def _schema_mistakes(file: YamlFile, answer_schema: Json) -> Iterator[Problem]:
     from jsonschema import Draft202012Validator, SchemaError
     from referencing import Registry
     from referencing.exceptions import Unresolvable
@@ -80,7 +80,7 @@ def _schema_mistakes(file: YamlFile, answer_schema: Any) -> Iterator[Problem]:
         yield _problem(file, ("output", "schema"), "refers to itself without end")
 
 
-def _references(part: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+def _references(part: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(part, dict):
         for key, value in part.items():
             if key in ("$ref", "$dynamicRef") and isinstance(value, str):

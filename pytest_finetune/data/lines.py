@@ -11,7 +11,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Final, NamedTuple
 
 from pytest_finetune.data.catalogue import finding
 from pytest_finetune.data.findings import Finding
@@ -51,15 +51,13 @@ def _zstd_lines(raw: IO[bytes], label: str, limit: int) -> Iterator[Line | Findi
     except ImportError:
         yield finding("data/unreadable-archive", "a zstd file, and zstandard is not installed", file=label)
         return
-    reader: Any = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(
-        raw, read_across_frames=True
-    )
+    reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(raw, read_across_frames=True)
     with io.BufferedReader(reader) as stream:
         yield from _lines(stream, label, limit, (zstandard.ZstdError, OSError, EOFError))
 
 
 def _lines(
-    stream: Any, label: str, limit: int, damage: tuple[type[Exception], ...]
+    stream: io.BufferedIOBase, label: str, limit: int, damage: tuple[type[Exception], ...]
 ) -> Iterator[Line | Finding]:
     number = offset = 0
     crlf: list[int] = []
@@ -104,7 +102,7 @@ def _line(raw: bytes, number: int, offset: int, label: str) -> Line | Finding:
     return Line(text.rstrip("\r\n"), number, offset, raw.endswith(b"\n"))
 
 
-def _skip_line(stream: Any) -> int:
+def _skip_line(stream: io.BufferedIOBase) -> int:
     """Read on to the end of the line and return how many bytes that were."""
     skipped = 0
     while chunk := stream.readline(64 * 1024):

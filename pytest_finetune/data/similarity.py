@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_finetune.data.corpus import Corpus
 from pytest_finetune.data.words import jaccard
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Mask = npt.NDArray[np.bool_]
     from pytest_finetune.data.corpus import Hashes, Indices
 
 # Texts of one file that share a rare n-gram are compared with so many neighbours at most: texts made from one
@@ -82,7 +86,7 @@ def similar_within(corpus: Corpus, size: int, threshold: float, skip: Iterable[i
 def similar_across(held_out: Corpus, train: Corpus, size: int, threshold: float) -> Iterator[Similar]:
     """Yield every pair (held-out text, training text) of at least that Jaccard similarity."""
 
-    def can_be(left: _Sets, right: _Sets, pairs: tuple[Indices, Indices]) -> Any:
+    def can_be(left: _Sets, right: _Sets, pairs: tuple[Indices, Indices]) -> Mask:
         return _agree(left, right, pairs, threshold)
 
     for one, other in _pairs_across(held_out, train, size, threshold, can_be):
@@ -98,9 +102,9 @@ def contained_across(held_out: Corpus, train: Corpus, size: int, share: float) -
     """
     lengths = held_out.starts[1:] - held_out.starts[:-1]
 
-    def can_be(left: _Sets, right: _Sets, pairs: tuple[Indices, Indices]) -> Any:
+    def can_be(left: _Sets, right: _Sets, pairs: tuple[Indices, Indices]) -> Mask:
         missing = _bits(left.sketches[pairs[0]] & ~right.sketches[pairs[1]])
-        long_enough: Any = lengths[pairs[0]] >= size
+        long_enough: Mask = lengths[pairs[0]] >= size
         return long_enough & (missing <= (1 - share) * left.sizes[pairs[0]] + _EPSILON)
 
     for one, other in _pairs_across(held_out, train, size, share, can_be):
@@ -115,7 +119,7 @@ def _pairs_across(
     train: Corpus,
     size: int,
     share: float,
-    can_be: Callable[[_Sets, _Sets, tuple[Indices, Indices]], Any],
+    can_be: Callable[[_Sets, _Sets, tuple[Indices, Indices]], Mask],
 ) -> Iterator[tuple[int, int]]:
     """Yield candidates: training texts with one of the held-out text's rarest n-grams, if sketches agree."""
     import numpy as np
@@ -136,7 +140,7 @@ def _pairs_across(
         if not number.any():
             continue
         trained = _described(hashes, texts - low, high - low)
-        packed: list[Any] = []
+        packed: list[Indices] = []
         for part in _parts(number):
             repeated = number[part]
             within = np.arange(repeated.sum()) - np.repeat(np.cumsum(repeated) - repeated, repeated)
@@ -169,7 +173,7 @@ def _neighbours(sets: _Sets, threshold: float) -> tuple[Indices, bool]:
     hashes, texts = sets.rarest[order], sets.texts[order]
     _, number = np.unique(hashes, return_counts=True)
     sharing = np.repeat(number, number)
-    packed: list[Any] = [np.zeros(0, dtype=np.int64)]
+    packed: list[Indices] = [np.zeros(0, dtype=np.int64)]
     complete = False
     for distance in range(1, NEIGHBOURS + 1):
         wide = sharing > distance
@@ -184,7 +188,7 @@ def _neighbours(sets: _Sets, threshold: float) -> tuple[Indices, bool]:
     return np.unique(np.concatenate(packed)), complete
 
 
-def _agree(left: _Sets, right: _Sets, pairs: tuple[Indices, Indices], threshold: float) -> Any:
+def _agree(left: _Sets, right: _Sets, pairs: tuple[Indices, Indices], threshold: float) -> Mask:
     """Tell which pairs can have the Jaccard similarity, by their sizes and by how many sketch bits differ.
 
     With similarity t at most ``(1 - t) / (1 + t)`` of both sizes' sum stands in only one of the sets. Holds
@@ -192,16 +196,16 @@ def _agree(left: _Sets, right: _Sets, pairs: tuple[Indices, Indices], threshold:
     """
     one, other = left.sizes[pairs[0]], right.sizes[pairs[1]]
     alone = (1 - threshold) / (1 + threshold) * (one + other) + _EPSILON
-    fits: Any = other >= threshold * one - _EPSILON
+    fits: Mask = other >= threshold * one - _EPSILON
     return fits & (_bits(left.sketches[pairs[0]] ^ right.sketches[pairs[1]]) <= alone)
 
 
-def _sets(corpus: Corpus, size: int, share: float, counts: Any, present: Any) -> _Sets:
+def _sets(corpus: Corpus, size: int, share: float, counts: Indices, present: Mask) -> _Sets:
     """Describe the texts that are `present`, with as many rarest n-grams as the prefix filter needs."""
     import numpy as np
 
-    rarest: list[Any] = [np.zeros(0, dtype=np.uint64)]
-    owners: list[Any] = [np.zeros(0, dtype=np.int64)]
+    rarest: list[Hashes] = [np.zeros(0, dtype=np.uint64)]
+    owners: list[Indices] = [np.zeros(0, dtype=np.int64)]
     sizes = np.zeros(len(corpus), dtype=np.int64)
     sketches = np.zeros((len(corpus), 2), dtype=np.uint64)
     for low, high in corpus.chunks():
@@ -251,22 +255,23 @@ def _described(grams: Hashes, texts: Indices, number: int) -> _Sets:
     return _Sets(grams, texts, sizes, sketches)
 
 
-def _bits(words: Hashes) -> Any:
+def _bits(words: Hashes) -> Indices:
     """Count the bits set in each row."""
     import numpy as np
 
-    return _bits_of_16()[np.ascontiguousarray(words).view(np.uint16)].sum(axis=1, dtype=np.int64)
+    counts: Indices = _bits_of_16()[np.ascontiguousarray(words).view(np.uint16)].sum(axis=1, dtype=np.int64)
+    return counts
 
 
 @cache
-def _bits_of_16() -> Any:
+def _bits_of_16() -> npt.NDArray[np.uint8]:
     import numpy as np
 
     values = np.arange(1 << 16)
     return sum(values >> bit & 1 for bit in range(16)).astype(np.uint8)  # type: ignore[union-attr]
 
 
-def _bucket_counts(corpora: Sequence[Corpus], size: int) -> Any:
+def _bucket_counts(corpora: Sequence[Corpus], size: int) -> Indices:
     """Return how often the n-grams of each hash bucket occur, at most 2**24 - 1; 2**k buckets."""
     import numpy as np
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pytest_finetune.yamlfile import JsonTree
 
@@ -24,7 +24,7 @@ class Fault(NamedTuple):
 class Parsed(NamedTuple):
     """A parsed value and every fault of its text; `value` is None when there is a syntax fault."""
 
-    value: Any
+    value: object
     faults: tuple[Fault, ...]
 
 
@@ -62,7 +62,7 @@ class StrictParser:
             faults.append(Fault("lone-surrogate", "half of a surrogate pair"))
         return Parsed(value, tuple(dict.fromkeys(faults)) if faults else ())
 
-    def _object(self, pairs: list[tuple[str, Any]]) -> JsonTree:
+    def _object(self, pairs: list[tuple[str, object]]) -> JsonTree:
         value = dict(pairs)
         if len(value) < len(pairs):
             seen: set[str] = set()
@@ -103,7 +103,7 @@ def depth(text: str) -> int:
     return deepest
 
 
-def strings_in(value: Any) -> Iterator[str]:
+def strings_in(value: object) -> Iterator[str]:
     """Yield every string of a JSON value, keys included."""
     todo = [value]
     while todo:

@@ -19,6 +19,8 @@ from pytest_finetune.yamlfile import Json
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tokenizers import Tokenizer
+
     from pytest_finetune.data.rows import Row
     from pytest_finetune.experiment import Prompt
 
@@ -75,7 +77,7 @@ def tokenization(folder: Path, prompt: Prompt, max_length: int) -> Tokenization:
     if not file.is_file():
         raise NoTokenizer(f"{file}: no such file")
     try:
-        tokenizer: Any = Tokenizer.from_file(str(file))
+        tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises a bare Exception for a file that is no tokenizer
         raise NoTokenizer(f"{file}: {error}") from None
     tokenizer.no_truncation()
@@ -147,13 +149,13 @@ def _counted(prompt: Sequence[int], whole: Sequence[int], stops: frozenset[int],
     return TokenCount(len(whole), shared, shared == len(prompt), not stops.isdisjoint(whole[shared:]), chat)
 
 
-def _stop_ids(tokenizer: Any, eos: str, generation: Json) -> frozenset[int]:
+def _stop_ids(tokenizer: Tokenizer, eos: str, generation: Json) -> frozenset[int]:
     listed = generation.get("eos_token_id", [])
     ids = [listed] if isinstance(listed, int) else list(listed or [])
     return frozenset(number for number in [tokenizer.token_to_id(eos), *ids] if number is not None)
 
 
-def _token_text(token: Any) -> str | None:
+def _token_text(token: object) -> str | None:
     """Return a special token's text: written as a text, or as an object with `content`."""
     if isinstance(token, Mapping):
         token = token.get("content")

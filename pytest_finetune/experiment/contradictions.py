@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from pytest_finetune.experiment.launcher import unshared
 from pytest_finetune.experiment.records import Experiment, ExperimentError, schema
 from pytest_finetune.experiment.runtimes import ServerSettings, mistakes
 from pytest_finetune.yamlfile import Json, KeyPath, Problem, YamlFile
+
+Say = Callable[[KeyPath, str], Problem]
 
 
 def contradictions(file: YamlFile, tree: Json, experiment: Experiment) -> Iterator[Problem]:
@@ -25,7 +27,7 @@ def contradictions(file: YamlFile, tree: Json, experiment: Experiment) -> Iterat
     yield from _path_problems(experiment, problem)
 
 
-def _prompt_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
+def _prompt_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
     prompt = experiment.prompt
     if prompt.template != "chat" and "{input}" not in prompt.template:
         yield problem(
@@ -41,7 +43,7 @@ def _prompt_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
         yield problem(("generation", "constrain"), text)
 
 
-def _training_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
+def _training_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
     own = {key for key in schema()["properties"]["training"]["properties"] if key != "sft"} | {"max_length"}
     for key in experiment.training.sft:
         if key in own:
@@ -65,7 +67,7 @@ _ONE_PROCESS: Final = {
 }
 
 
-def _launcher_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
+def _launcher_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
     training = experiment.training
     if training.launcher.processes == 1:
         return
@@ -77,7 +79,7 @@ def _launcher_problems(experiment: Experiment, problem: Any) -> Iterator[Problem
             yield problem(("training", "sft", key), f"{text}; leave one of them out")
 
 
-def _runtime_problems(tree: Json, experiment: Experiment, problem: Any) -> Iterator[Problem]:
+def _runtime_problems(tree: Json, experiment: Experiment, problem: Say) -> Iterator[Problem]:
     chat = experiment.prompt.template == "chat"
     for at, entry in enumerate(tree.get("runtimes", ())):
         for mistake in mistakes(entry, first=at == 0, chat=chat):
@@ -98,7 +100,7 @@ def _runtime_problems(tree: Json, experiment: Experiment, problem: Any) -> Itera
         )
 
 
-def _arm_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
+def _arm_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
     sources = ("adapter", "bundle", "base_model", "answers")
     for name, arm in experiment.arms.items():
         given = [source for source in sources if getattr(arm, source) is not None]
@@ -116,7 +118,7 @@ def _arm_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
                     yield problem(("arms", name, "answers"), text)
 
 
-def _method_problems(tree: Json, experiment: Experiment, problem: Any) -> Iterator[Problem]:
+def _method_problems(tree: Json, experiment: Experiment, problem: Say) -> Iterator[Problem]:
     method, quantization = experiment.peft_method, experiment.quantization
     if method == "qlora" and quantization != "nf4":
         yield problem(
@@ -156,7 +158,7 @@ def _method_problems(tree: Json, experiment: Experiment, problem: Any) -> Iterat
         )
 
 
-def _path_problems(experiment: Experiment, problem: Any) -> Iterator[Problem]:
+def _path_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
     paths = experiment.paths
     files: dict[KeyPath, str] = {
         ("paths", "train_file"): paths.train_file,

@@ -119,7 +119,7 @@ def _overridden(file: YamlFile, overrides: Json) -> Any:
     return tree
 
 
-def _mistakes(file: YamlFile, tree: Any, overrides: Json) -> Iterator[Problem]:
+def _mistakes(file: YamlFile, tree: object, overrides: Json) -> Iterator[Problem]:
     if tree is None or not isinstance(tree, dict):
         yield Problem(
             1,
@@ -191,7 +191,7 @@ def _drift(given: bool | Json) -> DriftSettings:
     return DriftSettings(**given) if isinstance(given, Mapping) else DriftSettings(measure=given)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     if isinstance(value, Mapping):

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from pytest_finetune.yamlfile import Json
@@ -83,7 +83,7 @@ class Named(NamedTuple):
     settings: RuntimeSettings | None
 
 
-def read_runtime(entry: Any) -> Named:
+def read_runtime(entry: str | Json) -> Named:
     """Read one entry that the schema has accepted; a command written as text is split into words, no shell.
 
     >>> read_runtime({"openai": {"serve": "serve {model} --port {port}"}}).settings.serve
@@ -109,7 +109,7 @@ def _words(command: str | Sequence[str]) -> Sequence[str]:
         return (command,)
 
 
-def as_written(runtime: Named) -> Any:
+def as_written(runtime: Named) -> str | Json:
     """Return an entry for the record: every setting with its value; a name alone where there are none."""
     if isinstance(runtime.settings, ServerSettings):
         return {"name": runtime.name, OPENAI: asdict(runtime.settings)}
@@ -118,7 +118,7 @@ def as_written(runtime: Named) -> Any:
     return runtime.name
 
 
-def mistakes(entry: Any, *, first: bool, chat: bool) -> Iterator[Mistake]:
+def mistakes(entry: str | Json, *, first: bool, chat: bool) -> Iterator[Mistake]:
     """Yield what contradicts itself in one entry; `first` is where the decision is made, `chat` the template."""
     if entry == OPENAI:
         yield Mistake((), "'openai' needs a server: write {openai: {url: ...}} or {openai: {serve: ...}}")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.fingerprint.canonical import digest
@@ -229,7 +229,7 @@ def _refuse_code(folder: Path, configs: Mapping[str, object]) -> None:
             )
 
 
-def _json(folder: Path, name: str) -> Any:
+def _json(folder: Path, name: str) -> object:
     try:
         return json.loads((folder / name).read_bytes())
     except (ValueError, RecursionError) as error:
@@ -237,13 +237,13 @@ def _json(folder: Path, name: str) -> Any:
         raise BaseModelError(message) from None
 
 
-def _settings(config: Any) -> JsonTree:
+def _settings(config: object) -> JsonTree:
     if not isinstance(config, dict):
         return {}
     return {name: _portable(value) for name, value in config.items() if name not in _CONFIG_NOISE}
 
 
-def _portable(value: Any) -> Any:
+def _portable(value: object) -> object:
     """Spell the numbers that JSON has no name for, such as a `-Infinity` bound, as text."""
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return repr(value)

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict
@@ -17,6 +17,10 @@ from pytest_finetune.training.artifact import ADAPTER, ADAPTER_CONFIG
 from pytest_finetune.training.request import TrainingError
 from pytest_finetune.wording import nearest
 from pytest_finetune.yamlfile import Json, JsonTree
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS: Final = ADAPTER
 CONFIG: Final = ADAPTER_CONFIG
@@ -74,7 +78,7 @@ def linear_names(model: torch.nn.Module) -> list[str]:
     return sorted(linear)
 
 
-def _output_head(model: Any) -> str | None:
+def _output_head(model: PreTrainedModel) -> str | None:
     head = model.get_output_embeddings()
     return (
         next((name for name, module in model.named_modules() if module is head), None)
@@ -103,7 +107,7 @@ def _no_module(unmatched: Iterable[str], linear: list[str]) -> str:
     )
 
 
-def trainable_share(model: Any) -> tuple[int, int]:
+def trainable_share(model: PreTrainedModel) -> tuple[int, int]:
     """Return how many parameters are trained and how many there are; TrainingError when none is trained."""
     if hasattr(model, "get_nb_trainable_parameters"):  # knows the packed size of quantised weights
         trainable, every = model.get_nb_trainable_parameters()
@@ -117,13 +121,16 @@ def trainable_share(model: Any) -> tuple[int, int]:
     return int(trainable), int(every)
 
 
-def first_weights(model: Any, experiment: Experiment) -> dict[str, torch.Tensor] | None:
+def first_weights(model: PeftModel, experiment: Experiment) -> dict[str, torch.Tensor] | None:
     """Return the adapter's weights before the first step where they were taken out of the base, else None."""
     return _state(model) if experiment.lora.changes_base else None
 
 
 def save_adapter(
-    model: Any, experiment: Experiment, folder: Path, first: Mapping[str, torch.Tensor] | None = None
+    model: PreTrainedModel,
+    experiment: Experiment,
+    folder: Path,
+    first: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write the adapter of a PEFT model as two files whose bytes depend on nothing but the training.
 
@@ -140,7 +147,7 @@ def save_adapter(
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _state(model: Any) -> dict[str, torch.Tensor]:
+def _state(model: PeftModel) -> dict[str, torch.Tensor]:
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in sorted(state.items())}
 
@@ -173,7 +180,7 @@ def _doubled(config: Json) -> JsonTree:
     }
 
 
-def save_whole(model: Any, tokenizer: Any, folder: Path) -> None:
+def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a model that was trained in full, with its tokenizer: a folder that plain transformers loads.
 
     Raises TrainingError when a weight is not finite.
@@ -208,7 +215,7 @@ def _canonical(config: Json, experiment: Experiment) -> JsonTree:
     }
 
 
-def use_float32(model: Any) -> None:
+def use_float32(model: PreTrainedModel) -> None:
     """Train the adapter in float32, though TRL has cast that of a quantised base to bfloat16.
 
     For devices that do not compute in bfloat16: a CPU gains nothing by the cast and loses small updates, a

@@ -103,7 +103,7 @@ def sft_config(experiment: Experiment, checkpoints: Path, device: str) -> SFTCon
     return config
 
 
-def _pin(config: Any, device: torch.device) -> None:
+def _pin(config: SFTConfig, device: torch.device) -> None:
     """Keep the trainer on one card: with several visible it would spread the batch over all of them."""
     device = torch.device("cuda", device.index if device.index is not None else torch.cuda.current_device())
     torch.cuda.set_device(device)
@@ -112,7 +112,7 @@ def _pin(config: Any, device: torch.device) -> None:
     config._n_gpu = 1
 
 
-def pace(config: Any, examples: int, given: Json) -> None:
+def pace(config: SFTConfig, examples: int, given: Json) -> None:
     """Set how often to log and to save from the number of steps, unless the user said so in `given`."""
     batches = math.ceil(examples / (config.per_device_train_batch_size * config.world_size))
     per_epoch = max(1, math.ceil(batches / config.gradient_accumulation_steps))
@@ -163,7 +163,7 @@ def _problem(
     return None
 
 
-def accepts(hint: Any, value: object) -> bool:
+def accepts(hint: object, value: object) -> bool:
     """Tell whether a value read from YAML may stand where `hint` is asked for.
 
     A whole number passes for a float, text for an enumeration's value; true and false are no numbers.
@@ -188,7 +188,7 @@ def accepts(hint: Any, value: object) -> bool:
     return isinstance(hint, type) and isinstance(value, hint)
 
 
-def _accepts_container(origin: Any, inner: Sequence[Any], value: object) -> bool:
+def _accepts_container(origin: type, inner: Sequence[object], value: object) -> bool:
     if not isinstance(value, origin):
         return False
     if isinstance(value, Mapping) and len(inner) == 2:
@@ -198,7 +198,7 @@ def _accepts_container(origin: Any, inner: Sequence[Any], value: object) -> bool
     return True
 
 
-def _spelled(hint: Any) -> str:
+def _spelled(hint: object) -> str:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_spelled(choice) for choice in typing.get_args(hint))
     if isinstance(hint, type) and issubclass(hint, enum.Enum):

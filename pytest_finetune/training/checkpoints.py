@@ -8,7 +8,9 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
+
+from pytest_finetune.yamlfile import JsonTree
 
 SEAL: Final = "COMPLETE.json"
 _NAME: Final = re.compile(r"^checkpoint-(\d+)$")
@@ -60,7 +62,7 @@ def _all(checkpoints: Path) -> list[Checkpoint]:
 
 def _is_whole(folder: Path, identity: str) -> bool:
     try:
-        sealed: Any = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        sealed: JsonTree = json.loads((folder / SEAL).read_text(encoding="utf-8"))
         if sealed["identity"] != identity:
             return False
         return all(_sha256(folder / name) == digest for name, digest in sealed["files"].items())

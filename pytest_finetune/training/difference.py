@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_finetune.safetensors_check import Tensor, read_header
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
 
 _TYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I8": "i1", "U8": "u1"}
 
@@ -48,7 +49,7 @@ def _tensors(folder: Path) -> Mapping[str, Place]:
     return {tensor.name: Place(file, tensor) for file in files for tensor in read_header(file)}
 
 
-def _values(place: Place) -> np.ndarray[Any, Any] | None:
+def _values(place: Place) -> npt.NDArray[np.float64] | None:
     """Read one tensor as float64; None for a type that has no plain numbers."""
     import numpy as np
 

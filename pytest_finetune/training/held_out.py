@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from pytest_finetune.training.surroundings import random_state
 from pytest_finetune.training.tokenised import IGNORED, TokenRow
+
+if TYPE_CHECKING:
+    from trl import SFTTrainer
+
+Row = TypeVar("Row")
 
 MAX_ROWS: Final = 256
 """More rows would cost time and say little more: these are spread evenly over the file."""
@@ -19,7 +24,7 @@ class HeldOut(NamedTuple):
     batch: int
 
 
-def chosen(rows: Sequence[Any], most: int = MAX_ROWS) -> list[Any]:
+def chosen(rows: Sequence[Row], most: int = MAX_ROWS) -> list[Row]:
     """Return at most `most` rows, spread evenly.
 
     >>> chosen(range(10), 4)
@@ -41,7 +46,7 @@ def _example(row: TokenRow, max_length: int) -> dict[str, list[int]]:
     }
 
 
-def held_out_loss(trainer: Any, rows: HeldOut) -> float:
+def held_out_loss(trainer: SFTTrainer, rows: HeldOut) -> float:
     """Return the mean loss of a supervised token, by the trainer's own loss, with dropout off.
 
     The model and the random state are as before afterwards: a training is the same with and without it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,6 +21,8 @@ from pytest_finetune.training.memory_error import naming_the_batch
 from pytest_finetune.training.request import TrainingError, TrainingRequest
 
 if TYPE_CHECKING:
+    from trl import SFTConfig
+
     from pytest_finetune.training.trainer import SealingTrainer
 
 
@@ -114,7 +116,7 @@ def _checkpoint_activations(trainer: SealingTrainer) -> None:
         trainer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings or None)
 
 
-def _autocast(args: Any) -> contextlib.AbstractContextManager[Any]:
+def _autocast(args: SFTConfig) -> contextlib.AbstractContextManager[object]:
     if not (args.bf16 or args.fp16):
         return contextlib.nullcontext()
     return torch.autocast(args.device.type, dtype=torch.bfloat16 if args.bf16 else torch.float16)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from pytest_finetune.training.base import BaseSource, check_folder
 from pytest_finetune.training.request import TrainingError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def compute_dtype(device: str) -> torch.dtype:
@@ -19,7 +22,7 @@ def compute_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def load_tokenizer(source: BaseSource) -> Any:
+def load_tokenizer(source: BaseSource) -> PreTrainedTokenizerBase:
     """Return the tokenizer, able to pad; TrainingError when it has no stop token."""
     tokenizer = _from_pretrained(AutoTokenizer, source)
     if tokenizer.eos_token is None:
@@ -32,7 +35,7 @@ def load_tokenizer(source: BaseSource) -> Any:
     return tokenizer
 
 
-def load_model(source: BaseSource, device: str) -> Any:
+def load_model(source: BaseSource, device: str) -> PreTrainedModel:
     """Return the base model on `device` in eval mode, quantised as `source` says."""
     dtype = compute_dtype(device) if source.dtype is None else getattr(torch, source.dtype)
     model = _from_pretrained(
@@ -53,20 +56,20 @@ def _indexed(device: str) -> str:
     return f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
 
 
-def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return every id that ends an answer: the tokenizer's and those of the model's generation settings."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     several = configured if isinstance(configured, list) else [configured]
     return frozenset(int(stop) for stop in (*several, tokenizer.eos_token_id) if stop is not None)
 
 
-def context_tokens(model: Any) -> int | None:
+def context_tokens(model: PreTrainedModel) -> int | None:
     """Return how many tokens the model can attend to, None when its configuration does not say."""
     found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return int(found) if found else None
 
 
-def _from_pretrained(kind: Any, source: BaseSource, **settings: Any) -> Any:
+def _from_pretrained(kind: Any, source: BaseSource, **settings: object) -> Any:
     if source.local:
         check_folder(Path(source.name))
         settings["local_files_only"] = True
@@ -89,7 +92,7 @@ def _cannot_load(source: BaseSource, error: Exception) -> str:
     return f"base model {source.name!r} cannot be loaded: {reason[:600]}{hint}"
 
 
-def _quantization(name: str, dtype: torch.dtype) -> Any:
+def _quantization(name: str, dtype: torch.dtype) -> BitsAndBytesConfig | None:
     match name:
         case "nf4":
             return BitsAndBytesConfig(

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_finetune.experiment.launcher import share_of, shared_words
 from pytest_finetune.fingerprint import digest, package_versions
@@ -36,6 +36,9 @@ from pytest_finetune.training.tokenised import (
 from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import SFTConfig
+
     from pytest_finetune.training.trainer import SealingTrainer
 
 __all__ = ["Progress", "TrainingError", "TrainingInterrupted", "TrainingRequest", "TrainingResult", "train"]
@@ -123,9 +126,9 @@ def _train(
 
 def _trainer(
     request: TrainingRequest,
-    config: Any,
-    base: Any,
-    tokenizer: Any,
+    config: SFTConfig,
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[TokenRow],
     stop: Callable[[], bool],
 ) -> SealingTrainer:

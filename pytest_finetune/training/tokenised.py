@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_finetune.training.request import TrainingError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from pytest_finetune.data.formatting import Pair
+    from pytest_finetune.yamlfile import Json
 
 IGNORED: Final = -100
 SHOWN: Final = 20
@@ -42,7 +45,9 @@ class Stops:
     token: str
 
 
-def tokenise(tokenizer: Any, pairs: Sequence[Pair], places: Sequence[str]) -> list[TokenRow]:
+def tokenise(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], places: Sequence[str]
+) -> list[TokenRow]:
     """Return the rows as the trainer tokenises them.
 
     The tokenizer's stop token follows a completion that is text; a chat template writes its own.
@@ -50,7 +55,7 @@ def tokenise(tokenizer: Any, pairs: Sequence[Pair], places: Sequence[str]) -> li
     return [_row(tokenizer, pair, place) for pair, place in zip(pairs, places, strict=True)]
 
 
-def _row(tokenizer: Any, pair: Pair, place: str) -> TokenRow:
+def _row(tokenizer: PreTrainedTokenizerBase, pair: Pair, place: str) -> TokenRow:
     if isinstance(pair.prompt, str) and isinstance(pair.completion, str):
         chat = False
         end = "" if pair.completion.endswith(tokenizer.eos_token) else tokenizer.eos_token
@@ -64,7 +69,9 @@ def _row(tokenizer: Any, pair: Pair, place: str) -> TokenRow:
     return TokenRow(place, tuple(ids), start, start == len(prompt), chat)
 
 
-def _chat(tokenizer: Any, messages: list[Any], *, add_generation_prompt: bool) -> list[int]:
+def _chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[str | Json], *, add_generation_prompt: bool
+) -> list[int]:
     if not tokenizer.chat_template:
         raise TrainingError(
             "prompt.template is 'chat', but the base model's tokenizer has no chat template\n"

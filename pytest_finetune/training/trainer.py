@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import SFTTrainer
@@ -19,7 +19,12 @@ from pytest_finetune.training.memory_error import in_use, naming_the_batch
 from pytest_finetune.training.processes import ranks
 from pytest_finetune.training.request import Meter, Progress, TrainingError
 from pytest_finetune.training.tokenised import listed
-from pytest_finetune.yamlfile import JsonTree
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import Tensor
+    from torch.utils.data import Sampler
+    from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
 
 class SealingTrainer(SFTTrainer):  # type: ignore[misc]
@@ -29,15 +34,15 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
     `places` maps the token ids of a row to its place.
     """
 
-    train_dataset: Any
+    train_dataset: Dataset
 
     def __init__(
         self,
         *,
         identity: str,
-        write: Callable[[Any, Path], None],
+        write: Callable[[PreTrainedModel, Path], None],
         places: Mapping[tuple[int, ...], str],
-        **settings: Any,
+        **settings: object,
     ) -> None:
         super().__init__(**settings)
         self._identity, self._write, self._places = identity, write, places
@@ -50,12 +55,14 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
         # With the progress bar off, Trainer prints its log to stdout instead.
         self.remove_callback(PrinterCallback)
 
-    def training_step(self, model: Any, inputs: JsonTree, *rest: Any, **named: Any) -> Any:
+    def training_step(
+        self, model: PreTrainedModel, inputs: dict[str, Tensor], *rest: object, **named: object
+    ) -> Tensor:
         """Run one forward and backward; TrainingError when the loss is not finite."""
         ids = inputs["input_ids"]
         mask = inputs.get("attention_mask")
         with naming_the_batch(lambda: self.places_of(ids.tolist(), mask), ids.shape[-1]):
-            loss = super().training_step(model, inputs, *rest, **named)
+            loss: Tensor = super().training_step(model, inputs, *rest, **named)
         value = float(loss)
         if not math.isfinite(value):
             raise TrainingError(self._not_finite(value, ids.tolist(), mask))
@@ -63,13 +70,13 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
         self.tokens_seen += int(ids.numel() if mask is None else mask.sum())
         return loss
 
-    def places_of(self, batch: Sequence[Sequence[int]], mask: Any) -> list[str]:
+    def places_of(self, batch: Sequence[Sequence[int]], mask: Tensor | None) -> list[str]:
         """Return the places of a batch's rows."""
         lengths = [len(ids) for ids in batch] if mask is None else mask.sum(dim=1).tolist()
         ids = [tuple(row[:length]) for row, length in zip(batch, lengths, strict=True)]
         return [self._places.get(row, "a row packed with others") for row in ids]
 
-    def _not_finite(self, value: float, batch: Sequence[Sequence[int]], mask: Any) -> str:
+    def _not_finite(self, value: float, batch: Sequence[Sequence[int]], mask: Tensor | None) -> str:
         places = self.places_of(batch, mask)
         rate = self.args.learning_rate if self.optimizer is None else self.optimizer.param_groups[0]["lr"]
         return (
@@ -85,18 +92,19 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
             self._rows = len(self.train_dataset)
             self.train_dataset = ranks.with_filler(self.train_dataset)
 
-    def _get_train_sampler(self, *given: Any) -> Any:
+    def _get_train_sampler(self, *given: object) -> Sampler[int]:
         if self.args.world_size == 1:
-            return super()._get_train_sampler(*given)
+            own: Sampler[int] = super()._get_train_sampler(*given)
+            return own
         dealt = self.args.per_device_train_batch_size * self.args.world_size
         seed = self.args.data_seed
         return ranks.SharedOrder(self._rows, dealt, seed, lambda: int(self.state.epoch or 0))
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:
         # Trainer would add the tokenizer, a model card and a pickle of its arguments; nothing reads them.
         self._write(self.model, Path(output_dir or self.args.output_dir))
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: PreTrainedModel, trial: object) -> None:
         # Not SFTTrainer's own: that one adds a second model card.
         Trainer._save_checkpoint(self, model, trial)
         ranks.wait()  # until everybody's random state lies there
@@ -119,11 +127,15 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._meter: Meter | None = None
         self.trainer: SealingTrainer | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """Start the clock."""
         self._meter = Meter(time.monotonic(), state.global_step)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> TrainerControl:
         """Tell the progress; on a stop, ask for a checkpoint of this very step.
 
         Held-out rows come before the checkpoint of the step, so that it holds their loss.

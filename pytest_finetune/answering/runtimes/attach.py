@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.fingerprint import importing_keys
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 WEIGHTS: Final = "adapter_model.safetensors"
 CONFIG: Final = "adapter_config.json"
 
 
-def attach(model: Any, folder: Path) -> Any:
+def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Return the PEFT model of the adapter on `model`, whose linear modules are replaced in place.
 
     `detach` gives the base back. Raises AnsweringError; the model is then not to be used any more, as it may
@@ -33,12 +37,12 @@ def attach(model: Any, folder: Path) -> Any:
     return wrapped.eval()
 
 
-def detach(wrapped: Any) -> Any:
+def detach(wrapped: PeftModel) -> PreTrainedModel:
     """Return the base model with its own modules, bit for bit as before."""
     return wrapped.unload()
 
 
-def _check_complete(wrapped: Any, folder: Path) -> None:
+def _check_complete(wrapped: PeftModel, folder: Path) -> None:
     """Raise AnsweringError for a weight that the file lacks: PEFT would go on with a fresh, untrained one."""
     from peft import get_peft_model_state_dict
     from safetensors import safe_open

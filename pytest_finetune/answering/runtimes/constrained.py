@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 # One spelling, that of json.dumps: with free white space a model can fill its tokens with line breaks.
 _FORM: Final[Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -14,7 +19,7 @@ _FORM: Final[Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_
 class Constrained:
     """A tokenizer as llguidance knows it; makes one logits processor for each batch."""
 
-    def __init__(self, tokenizer: Any, stops: Collection[int]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Collection[int]) -> None:
         try:
             from llguidance.hf import from_tokenizer
         except ImportError:
@@ -43,12 +48,12 @@ class Constrained:
 class SchemaProcessor:
     """Called by `generate` at every step: takes in the token that was chosen, rules out what breaks the schema."""
 
-    def __init__(self, matchers: list[Any], stops: list[int]) -> None:
+    def __init__(self, matchers: list[LLMatcher], stops: list[int]) -> None:
         self._matchers = matchers
         self._stops = stops
         self._started = False
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores with every forbidden token at minus infinity; `scores` is [batch, vocabulary]."""
         import torch
 
@@ -66,7 +71,7 @@ class SchemaProcessor:
         return scores.masked_fill(~allowed.to(scores.device), float("-inf"))
 
     @staticmethod
-    def _allowed(matcher: Any, size: int) -> Any:
+    def _allowed(matcher: LLMatcher, size: int) -> Tensor:
         """Unpack the matcher's bits: one for each token, the lowest first."""
         import torch
 

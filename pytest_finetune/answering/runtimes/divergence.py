@@ -10,6 +10,7 @@ from pytest_finetune.answering.runtimes.protocol import AnsweringError
 if TYPE_CHECKING:
     import torch
 
+Forward = Callable[..., Any]  # a model, called as transformers calls one
 _TOKENS_AT_ONCE: Final = 128  # float32 copies of so many rows of the vocabulary are held at a time
 
 
@@ -27,9 +28,7 @@ class Spoken(NamedTuple):
         return range(first, first + len(self.answer) + self.stopped)
 
 
-def token_kl(
-    spoken: Spoken, base: Callable[..., Any], tuned: Callable[..., Any], device: str
-) -> tuple[float, ...]:
+def token_kl(spoken: Spoken, base: Forward, tuned: Forward, device: str) -> tuple[float, ...]:
     """Return KL(base || tuned) at each token of an answer; `base` and `tuned` are the models' forward passes.
 
     Each answer is read alone, so that no padding and no neighbour can change it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.answering.runtimes import merging
 from pytest_finetune.answering.runtimes.merging import base_dtype
@@ -17,6 +17,8 @@ from pytest_finetune.training.artifact import is_whole_model
 from pytest_finetune.yamlfile import JsonTree
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.prompts import Prompted
     from pytest_finetune.experiment import Generation
@@ -81,7 +83,7 @@ class ModelFolders:
             raise AnsweringError(f"the merged model cannot be kept: {error}") from None
         return entry.path
 
-    def _key(self, adapter: Path | None) -> Any:
+    def _key(self, adapter: Path | None) -> Key:
         base = base_digest(self._base, self._store, trust_remote_code=self._source.trust_remote_code)
         return Key.of(
             {
@@ -115,12 +117,12 @@ class MergedRuntime:
         return {"merged": MERGE_SCHEMA, "dtype": self._folders.dtype}
 
     @property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel:
         """The base model, in eval mode."""
         return self._runtime(None).model
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base model's tokenizer."""
         return self._runtime(None).tokenizer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.answering.runtimes.attach import attach
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
@@ -12,6 +12,8 @@ from pytest_finetune.safetensors_check import nonfinite, read_header
 from pytest_finetune.training.surroundings import surroundings
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from pytest_finetune.training.base import BaseSource
 
 # safetensors' names for the dtypes that a model is shipped in.
@@ -57,7 +59,7 @@ def merge(
     _check_finite(into, dtype)
 
 
-def _merged(model: Any, adapter: Path) -> Any:
+def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     wrapped = attach(model, adapter)
     try:
         return wrapped.merge_and_unload(safe_merge=True)
@@ -65,7 +67,7 @@ def _merged(model: Any, adapter: Path) -> Any:
         raise AnsweringError(f"adapter {str(adapter)!r} cannot be merged: {error}") from None
 
 
-def _without_traces(model: Any, dtype: str) -> None:
+def _without_traces(model: PreTrainedModel, dtype: str) -> None:
     """Let the configuration speak of the model as it is written, not of how it was loaded."""
     import torch
 

@@ -7,13 +7,13 @@ import gc
 import time
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_finetune.answering.answers import Answer
 from pytest_finetune.answering.prompts import Prompted, Rendered
 from pytest_finetune.answering.runtimes.attach import attach, check_whole_model, detach
-from pytest_finetune.answering.runtimes.constrained import Constrained
-from pytest_finetune.answering.runtimes.divergence import Spoken, token_kl
+from pytest_finetune.answering.runtimes.constrained import Constrained, SchemaProcessor
+from pytest_finetune.answering.runtimes.divergence import Forward, Spoken, token_kl
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.experiment import Generation
 from pytest_finetune.training.artifact import is_whole_model
@@ -22,6 +22,7 @@ from pytest_finetune.training.surroundings import surroundings
 
 if TYPE_CHECKING:
     import torch
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _SHOWN = 20
 
@@ -59,13 +60,13 @@ class TransformersRuntime:
         self._source = BaseSource(base, revision, quantization, trust_remote_code, dtype)
         self._device = device
         self._generation = generation or Generation()
-        self._model: Any = None
+        self._model: PreTrainedModel | None = None
         self._stops: frozenset[int] = frozenset()
-        self._tokenizer: Any = None
-        self._grammar: Any = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._grammar: Constrained | None = None
 
     @property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel:
         """The base model, in eval mode."""
         if self._model is None:
             from transformers import GenerationConfig
@@ -81,7 +82,7 @@ class TransformersRuntime:
         return self._model
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base model's tokenizer."""
         if self._tokenizer is None:
             from pytest_finetune.training.model import load_tokenizer
@@ -215,7 +216,7 @@ class TransformersRuntime:
         )
 
     @contextlib.contextmanager
-    def _with_adapter(self, folder: Path | None) -> Iterator[Any]:
+    def _with_adapter(self, folder: Path | None) -> Iterator[PreTrainedModel]:
         """Put the adapter on the base for the block; afterwards the base has its own modules back."""
         if folder is None:
             yield self.model
@@ -234,7 +235,7 @@ class TransformersRuntime:
             self._model = detach(wrapped)
 
     @contextlib.contextmanager
-    def _both(self, folder: Path) -> Iterator[tuple[Any, Any]]:
+    def _both(self, folder: Path) -> Iterator[tuple[Forward, Forward]]:
         """Give the base and the tuned model as functions: the adapter off and on, or two whole models."""
         if is_whole_model(folder):
             from pytest_finetune.training.model import load_model
@@ -244,13 +245,13 @@ class TransformersRuntime:
             return
         with self._with_adapter(folder) as wrapped:
 
-            def base(**inputs: Any) -> Any:
+            def base(**inputs: object) -> object:
                 with wrapped.disable_adapter():
                     return wrapped(**inputs)
 
             yield base, wrapped
 
-    def _in_its_place(self, folder: Path) -> Iterator[Any]:
+    def _in_its_place(self, folder: Path) -> Iterator[PreTrainedModel]:
         """Yield a model that was trained in full; the base is let go first, and loaded anew when it is asked."""
         from transformers import GenerationConfig
 
@@ -263,7 +264,7 @@ class TransformersRuntime:
         yield model
 
     def _answer_batch(
-        self, model: Any, batch: Sequence[Encoded], generation: Generation, seed: int
+        self, model: PreTrainedModel, batch: Sequence[Encoded], generation: Generation, seed: int
     ) -> Iterator[tuple[int, Answer]]:
         import torch
 
@@ -280,7 +281,7 @@ class TransformersRuntime:
         for item, ids in zip(batch, fresh, strict=True):
             yield item.at, self._answer_of(item, ids, seconds)
 
-    def _processors(self, generation: Generation, batch_size: int) -> list[Any]:
+    def _processors(self, generation: Generation, batch_size: int) -> list[SchemaProcessor]:
         if generation.constrain is None:
             return []
         if self._grammar is None:
@@ -314,7 +315,9 @@ class TransformersRuntime:
         )
 
 
-def _settings(generation: Generation, tokenizer: Any, stops: list[int]) -> Any:
+def _settings(
+    generation: Generation, tokenizer: PreTrainedTokenizerBase, stops: list[int]
+) -> GenerationConfig:
     """Return the experiment's settings as transformers has them."""
     from transformers import GenerationConfig
 

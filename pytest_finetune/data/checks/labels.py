@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_finetune.data.catalogue import finding, quoted
 
@@ -54,7 +54,7 @@ def label_in(contract: ContractRules, output: str) -> str | None:
     if contract.labels.field is None:
         return output.strip() or None
     try:
-        part: Any = json.loads(output)
+        part: object = json.loads(output)
     except (ValueError, RecursionError):
         return None
     for key in contract.labels.field.split("."):
@@ -62,7 +62,7 @@ def label_in(contract: ContractRules, output: str) -> str | None:
     return as_label(part)
 
 
-def as_label(value: Any) -> str | None:
+def as_label(value: object) -> str | None:
     """Return a JSON value as a label: texts as they are, true, false and numbers as JSON writes them."""
     if isinstance(value, str):
         return value

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.data.catalogue import finding, quoted
 from pytest_finetune.data.checks.labels import known_labels, label_in
@@ -14,6 +14,8 @@ from pytest_finetune.data.strict_json import Parsed, StrictParser
 from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
+    from jsonschema import ValidationError
+
     from pytest_finetune.data.contract_rules import ContractRules
     from pytest_finetune.data.findings import Finding
     from pytest_finetune.data.rows import Row, Rows
@@ -73,11 +75,11 @@ def answer_problems(contract: ContractRules, answer: str) -> list[str]:
 
 
 @lru_cache(maxsize=16)
-def _errors_of(schema: str) -> Callable[[Any], list[str]]:
+def _errors_of(schema: str) -> Callable[[object], list[str]]:
     return schema_errors(json.loads(schema))
 
 
-def schema_errors(schema: Json | bool) -> Callable[[Any], list[str]]:
+def schema_errors(schema: Json | bool) -> Callable[[object], list[str]]:
     """Return a function that lists how a value breaks the schema, in jsonschema's words.
 
     A compiled validator screens first, for schemas on which both engines are known to agree; whatever it
@@ -86,10 +88,10 @@ def schema_errors(schema: Json | bool) -> Callable[[Any], list[str]]:
     from jsonschema import Draft202012Validator
     from referencing import Registry
 
-    reference = Draft202012Validator(cast("Any", schema), registry=Registry[Any]())
+    reference = Draft202012Validator(schema, registry=Registry[Any]())
     screen = _screen(schema)
 
-    def errors(value: Any) -> list[str]:
+    def errors(value: object) -> list[str]:
         if screen is not None and screen(value):
             return []
         found = sorted(
@@ -100,13 +102,13 @@ def schema_errors(schema: Json | bool) -> Callable[[Any], list[str]]:
     return errors
 
 
-def _screen(schema: Json | bool) -> Callable[[Any], bool] | None:
+def _screen(schema: Json | bool) -> Callable[[object], bool] | None:
     if not engines_agree(schema):
         return None
     try:
         from jsonschema_rs import Draft202012Validator as Compiled
 
-        return Compiled(cast("Any", schema)).is_valid
+        return Compiled(dict(schema) if isinstance(schema, Mapping) else schema).is_valid
     except (ImportError, ValueError):
         return None
 
@@ -153,7 +155,7 @@ _SAME_IN_BOTH: Final = frozenset(
 )
 
 
-def engines_agree(schema: Any) -> bool:
+def engines_agree(schema: object) -> bool:
     """Tell whether the schema uses only words on which jsonschema and jsonschema-rs say the same.
 
     Regular expressions differ in dialect, formats in strictness, references in how they are resolved, and
@@ -209,7 +211,7 @@ def _key_orders(orders: Mapping[tuple[str, ...], list[Row]]) -> Iterator[Finding
                     yield _at(row, "output/key-order", read)
 
 
-def _said(error: Any) -> str:
+def _said(error: ValidationError) -> str:
     place = ".".join(str(part) for part in error.absolute_path)
     return f"{place}: {error.message}" if place else str(error.message)
 

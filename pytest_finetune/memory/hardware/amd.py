@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import ModuleType
 
 from pytest_finetune.memory.hardware.budget import Budget, Process
 from pytest_finetune.memory.hardware.cards import CDNA
@@ -28,7 +28,7 @@ def card(index: int, rocm: str | None = None) -> Budget | None:
 
 
 @contextmanager
-def _session(amdsmi: Any) -> Iterator[None]:
+def _session(amdsmi: ModuleType) -> Iterator[None]:
     amdsmi.amdsmi_init()
     try:
         yield
@@ -36,7 +36,7 @@ def _session(amdsmi: Any) -> Iterator[None]:
         amdsmi.amdsmi_shut_down()
 
 
-def _from_library(amdsmi: Any, handle: Any, runtime: str | None) -> Budget:
+def _from_library(amdsmi: ModuleType, handle: object, runtime: str | None) -> Budget:
     vram = amdsmi.AmdSmiMemoryType.VRAM
     total = int(amdsmi.amdsmi_get_gpu_memory_total(handle, vram))
     free = total - int(amdsmi.amdsmi_get_gpu_memory_usage(handle, vram))
@@ -54,7 +54,7 @@ def _from_library(amdsmi: Any, handle: Any, runtime: str | None) -> Budget:
     )
 
 
-def _processes(amdsmi: Any, handle: Any) -> Iterator[Process]:
+def _processes(amdsmi: ModuleType, handle: object) -> Iterator[Process]:
     try:
         entries = amdsmi.amdsmi_get_gpu_process_list(handle)
     except amdsmi.AmdSmiException:

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from types import ModuleType
+from typing import Final, NamedTuple
 
 from pytest_finetune.memory.hardware.budget import Budget, Process
 from pytest_finetune.memory.hardware.cards import UNKNOWN, family_of
@@ -104,7 +105,7 @@ def holders(index: int) -> dict[int, Process]:
 
 
 @contextmanager
-def _session(nvml: Any) -> Iterator[None]:
+def _session(nvml: ModuleType) -> Iterator[None]:
     nvml.nvmlInit()
     try:
         yield
@@ -112,7 +113,7 @@ def _session(nvml: Any) -> Iterator[None]:
         nvml.nvmlShutdown()
 
 
-def _from_nvml(nvml: Any, handle: Any) -> Budget:
+def _from_nvml(nvml: ModuleType, handle: object) -> Budget:
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     capability = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     runtime = nvml.nvmlSystemGetCudaDriverVersion_v2()
@@ -131,12 +132,12 @@ def _from_nvml(nvml: Any, handle: Any) -> Budget:
     )
 
 
-def _visible(nvml: Any) -> tuple[Card, ...]:
+def _visible(nvml: ModuleType) -> tuple[Card, ...]:
     uuids = [_uuid_at(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
     return shown(uuids, os.environ.get(VISIBLE))
 
 
-def _uuid_at(nvml: Any, index: int) -> str:
+def _uuid_at(nvml: ModuleType, index: int) -> str:
     """Return a card's UUID, nothing for one that the driver does not let us near: it keeps its number all the same."""
     try:
         return _text(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index)))
@@ -144,12 +145,12 @@ def _uuid_at(nvml: Any, index: int) -> str:
         return ""
 
 
-def _handle(nvml: Any, index: int) -> Any:
+def _handle(nvml: ModuleType, index: int) -> object:
     """Map torch's index to NVML's card: NVML knows nothing of CUDA_VISIBLE_DEVICES."""
     return nvml.nvmlDeviceGetHandleByUUID(_visible(nvml)[index].uuid)
 
 
-def _processes(nvml: Any, handle: Any) -> dict[int, Process]:
+def _processes(nvml: ModuleType, handle: object) -> dict[int, Process]:
     found: dict[int, Process] = {}
     for ask in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
         try:
@@ -160,7 +161,7 @@ def _processes(nvml: Any, handle: Any) -> dict[int, Process]:
     return found
 
 
-def _name(nvml: Any, pid: int) -> str:
+def _name(nvml: ModuleType, pid: int) -> str:
     try:
         return Path(_text(nvml.nvmlSystemGetProcessName(pid))).name or "?"
     except nvml.NVMLError:

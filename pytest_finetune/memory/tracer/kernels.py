@@ -7,16 +7,20 @@ operator whose memory differs, what the CUDA implementation allocates. Sources a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from pytest_finetune.memory.tracer.events import CUBLAS
-from pytest_finetune.memory.tracer.recorder import Kernels, Recorder
+from pytest_finetune.memory.tracer.recorder import Args, Kernels, Recorder
+
+if TYPE_CHECKING:
+    from pytest_finetune.yamlfile import JsonTree
 
 Tensor = torch.Tensor
+Attended = tuple[Tensor, None]  # and no weights
 ATTENTION: Final = {"flash": "planned_fused", "efficient": "planned_efficient", "masked": "planned_masked"}
 
 
@@ -28,8 +32,12 @@ class CudaSemantics(TorchFunctionMode):
     """
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Args = (),
+        kwargs: JsonTree | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if func in _SOFTMAX and kwargs.get("dtype") is torch.float32 and args[0].dtype is torch.float16:
             dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
@@ -45,11 +53,15 @@ def register_attention(recorder: Callable[[], Recorder]) -> None:
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
-    def efficient(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
+    def efficient(
+        module: object, query: Tensor, key: Tensor, value: Tensor, mask: object, **options: Any
+    ) -> Attended:
         key, value = _all_heads(query, key, value)
         return _rows(_efficient(recorder(), query, key, value, None)), None
 
-    def masked(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
+    def masked(
+        module: object, query: Tensor, key: Tensor, value: Tensor, mask: object, **options: Any
+    ) -> Attended:
         key, value = _all_heads(query, key, value)
         batch, _, length, _ = query.shape
         bias = query.new_empty(batch, 1, length, -(-length // 8) * 8)
@@ -64,7 +76,7 @@ def register_attention(recorder: Callable[[], Recorder]) -> None:
         AttentionMaskInterface.register(name, make_mask)
 
 
-def _no_mask(*args: Any, **kwargs: Any) -> None:
+def _no_mask(*args: object, **kwargs: object) -> None:
     """Skip the mask, as sdpa does when the batch has no padding: a fake mask cannot be asked whether it is all true."""
     return
 
@@ -76,7 +88,9 @@ def _boolean_mask(batch_size: int, q_length: int, kv_length: int, **options: Any
     )
 
 
-def _flash(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
+def _flash(
+    module: object, query: Tensor, key: Tensor, value: Tensor, mask: object, **options: Any
+) -> Attended:
     """FlashAttention through its own operator; grouped-query heads need no copies there."""
     out = torch.ops.aten._scaled_dot_product_flash_attention(
         query, key, value, options.get("dropout", 0.0), True, scale=options.get("scaling")
@@ -128,7 +142,7 @@ class Efficient(torch.autograd.Function):
         return out.transpose(1, 2)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, _, out, _ = ctx.saved_tensors
         batch, heads, length, width = query.shape
         grads = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
@@ -146,7 +160,7 @@ class Efficient(torch.autograd.Function):
         return None, *grads, None
 
 
-def flash_backward(recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
+def flash_backward(recorder: Recorder, args: Args) -> Iterable[int]:
     """FlashAttention-2's backward: a float32 query gradient and row sums, lengths padded to 128.
 
     With grouped heads it also expands the key and value gradients to all heads (flash_attn/flash_api.cpp).
@@ -160,7 +174,7 @@ def flash_backward(recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
     yield recorder.held(size, "flash_bwd")
 
 
-def gemm_4bit(recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
+def gemm_4bit(recorder: Recorder, args: Args) -> Iterable[int]:
     """Dequantise the whole weight for one product, as bitsandbytes does for training batches (backends/cuda/ops.py).
 
     Its fused kernels serve at most some hundred rows (fewer than that fit anywhere). Double quantisation
@@ -175,7 +189,7 @@ def gemm_4bit(recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
     yield recorder.held(shape[0] * shape[1] * inputs.element_size(), "dequantise", "dequantised weights")
 
 
-def int8_quantise(recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
+def int8_quantise(recorder: Recorder, args: Args) -> Iterable[int]:
     """Look for outlier columns, as training does: absolute values, and a mask (backends/cuda/ops.py)."""
     values = args[0].numel()
     absolute = recorder.held(values * args[0].element_size(), "int8 outliers")
@@ -184,7 +198,7 @@ def int8_quantise(recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
     yield mask
 
 
-def int8_product(recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
+def int8_product(recorder: Recorder, args: Args) -> Iterable[int]:
     """Sum in int32 and restore to float16 before the result is cast (backends/{default,cuda}/ops.py)."""
     values = args[0].numel() // args[0].shape[-1] * args[1].shape[0]
     yield recorder.held(values * 4, "int8 sums", "dequantised weights")
@@ -203,7 +217,7 @@ class CublasWorkspaces:
         self._threads: set[str] = set()
         self.thread = "forward"
 
-    def __call__(self, recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
+    def __call__(self, recorder: Recorder, args: Args) -> Iterable[int]:
         """Take the workspace of the running thread, once and for good."""
         self.take(recorder)
         return ()
@@ -215,7 +229,7 @@ class CublasWorkspaces:
             recorder.held(0, CUBLAS)
 
 
-def softmax_backward(recorder: Recorder, args: tuple[Any, ...]) -> Iterable[int]:
+def softmax_backward(recorder: Recorder, args: Args) -> Iterable[int]:
     """Form ``grad * output`` in the output's dtype before the kernel runs (aten/native/cuda/SoftMax.cu)."""
     output = args[1]
     yield recorder.held(output.numel() * output.element_size(), "softmax_bwd", "temporaries")

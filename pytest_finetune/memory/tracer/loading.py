@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 
@@ -20,6 +20,9 @@ from pytest_finetune.memory.plan.workload import Workload
 from pytest_finetune.memory.tracer.events import ADAPTER, READ, READ_WIDE, UPCAST, WARM_UP, Emptied
 from pytest_finetune.memory.tracer.model import Resident, layer_of, residents
 from pytest_finetune.memory.tracer.recorder import Recorder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LOAD: Final = "load"
 
@@ -34,7 +37,7 @@ class Arrival(NamedTuple):
     members: list[Resident]
 
 
-def load(workload: Workload, model: Any, recorder: Recorder) -> None:
+def load(workload: Workload, model: PreTrainedModel, recorder: Recorder) -> None:
     """Log the births of everything that is on the card before the first step, in the order in which it gets there."""
     arrivals = list(_arrivals(model))
     base = [arrival for arrival in arrivals if arrival.members[0].part != "adapter"]
@@ -57,7 +60,7 @@ def load(workload: Workload, model: Any, recorder: Recorder) -> None:
     recorder.enter(LOAD)
 
 
-def _arrivals(model: Any) -> Iterator[Arrival]:
+def _arrivals(model: PreTrainedModel) -> Iterator[Arrival]:
     found: dict[str, list[Resident]] = {}
     for resident in residents(model):
         found.setdefault(_WRAPPER.sub("", resident.name), []).append(resident)

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 
 from pytest_finetune.memory.plan.figures import PlanError
 from pytest_finetune.memory.plan.workload import Adapter, Workload, layer_count, text_config
 from pytest_finetune.memory.tracer.kernels import ATTENTION
+
+if TYPE_CHECKING:
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from peft import PeftModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 Tensor = torch.Tensor
 HEAD: Final = ("lm_head", "embed_out", "output")
@@ -30,7 +35,7 @@ class Resident(NamedTuple):
     part: str
 
 
-def build(workload: Workload, prepare: Callable[[Any], None]) -> Any:
+def build(workload: Workload, prepare: Callable[[PreTrainedModel], None]) -> PreTrainedModel:
     """Return the model on the meta device, as training wraps it; `prepare` is what its trainer does to the base."""
     model = _base(workload)
     prepare(model)
@@ -48,7 +53,7 @@ def build(workload: Workload, prepare: Callable[[Any], None]) -> Any:
     return model.train()
 
 
-def _base(workload: Workload) -> Any:
+def _base(workload: Workload) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tree = dict(workload.config)
@@ -76,7 +81,7 @@ def _base(workload: Workload) -> Any:
     return model
 
 
-def _cut(config: Any, layers: int) -> None:
+def _cut(config: PretrainedConfig, layers: int) -> None:
     """Keep the first `layers` layers of a configuration."""
     text = config.get_text_config()
     full = text.num_hidden_layers
@@ -85,7 +90,7 @@ def _cut(config: Any, layers: int) -> None:
         text.layer_types = text.layer_types[:layers]
 
 
-def _wrapped(model: Any, adapter: Adapter) -> Any:
+def _wrapped(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
     from peft import LoraConfig, get_peft_model
 
     targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
@@ -109,7 +114,7 @@ def _wrapped(model: Any, adapter: Adapter) -> Any:
     return wrapped
 
 
-def _upcast(model: Any) -> None:
+def _upcast(model: PreTrainedModel) -> None:
     """Do what `peft.prepare_model_for_kbit_training` does: every 16-bit parameter becomes float32."""
     for module in model.modules():
         for name, parameter in module._parameters.items():
@@ -118,7 +123,7 @@ def _upcast(model: Any) -> None:
     model.tie_weights()
 
 
-def _quantise(model: Any, workload: Workload) -> None:
+def _quantise(model: PreTrainedModel, workload: Workload) -> None:
     """Replace every linear layer but the head by its bitsandbytes counterpart."""
     import bitsandbytes as bnb
 
@@ -142,7 +147,9 @@ def _quantise(model: Any, workload: Workload) -> None:
     setattr(model, "is_loaded_in_4bit" if workload.quantization == "nf4" else "is_loaded_in_8bit", True)
 
 
-def _nf4_weight(module: Any, shape: tuple[int, ...], double: bool, dtype: torch.dtype, device: str) -> None:
+def _nf4_weight(
+    module: Linear4bit, shape: tuple[int, ...], double: bool, dtype: torch.dtype, device: str
+) -> None:
     """Give a Linear4bit its packed weight: two values a byte, a scale for 64 values.
 
     A plain parameter carries the quant state, because Params4bit cannot wrap a fake tensor.
@@ -182,7 +189,7 @@ def _nf4_weight(module: Any, shape: tuple[int, ...], double: bool, dtype: torch.
     module.weight, module.quant_state = weight, state
 
 
-def _int8_weight(module: Any, shape: tuple[int, ...], device: str) -> None:
+def _int8_weight(module: Linear8bitLt, shape: tuple[int, ...], device: str) -> None:
     """Give a Linear8bitLt its int8 weight and the float32 scale of each row."""
     weight = torch.nn.Parameter(torch.empty(shape, dtype=torch.int8, device=device), requires_grad=False)
     for name in ("CB", "SCB"):
@@ -192,7 +199,7 @@ def _int8_weight(module: Any, shape: tuple[int, ...], device: str) -> None:
     module.state.SCB = torch.empty(shape[0], dtype=torch.float32, device=device)
 
 
-def materialise(model: Any) -> None:
+def materialise(model: PreTrainedModel) -> None:
     """Replace every meta tensor of the model by an uninitialised one on the CPU (a fake one under
     FakeTensorMode).
     """
@@ -224,7 +231,7 @@ def _like(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
     return torch.nn.Parameter(data, requires_grad=parameter.requires_grad)
 
 
-def residents(model: Any) -> Iterator[Resident]:
+def residents(model: PreTrainedModel) -> Iterator[Resident]:
     """Yield what the model keeps on the card between steps, each storage once."""
     seen: set[int] = set()
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -235,7 +242,7 @@ def residents(model: Any) -> Iterator[Resident]:
                 yield Resident(name, held, part)
 
 
-def _quant_tensors(model: Any, name: str, tensor: Tensor) -> Iterator[Tensor]:
+def _quant_tensors(model: PreTrainedModel, name: str, tensor: Tensor) -> Iterator[Tensor]:
     state = getattr(tensor, "quant_state", None)
     if state is not None:
         second = state.state2
@@ -250,7 +257,7 @@ def _quant_tensors(model: Any, name: str, tensor: Tensor) -> Iterator[Tensor]:
         yield model.get_submodule(name.rpartition(".")[0]).state.SCB
 
 
-def repeated_layers(model: Any) -> list[torch.nn.Module]:
+def repeated_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
     """Return the decoder layers: the longest list of modules of one class."""
     best: list[torch.nn.Module] = []
     for module in model.modules():

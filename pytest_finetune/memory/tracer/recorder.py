@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_finetune.memory.tracer.events import Became, Born, Died, Entered, Event
 
+if TYPE_CHECKING:
+    from torch._ops import OpOverload
+
+    from pytest_finetune.yamlfile import JsonTree
+
 Tensor = torch.Tensor
-Scratch = Callable[["Recorder", tuple[Any, ...]], Iterable[int]]
+Args = tuple[Any, ...]  # of an operator
+Scratch = Callable[["Recorder", Args], Iterable[int]]
 
 
 # What ``torch.tensor(0.0)`` makes lies in host memory, as an optimizer's step counters do.
@@ -42,7 +48,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.part = "temporaries"
         self._vocabulary: Final = vocabulary
         self._kernels: Final = kernels
-        self._known: dict[int, tuple[int, weakref.ref[Any]]] = {}
+        self._known: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
         self._count = 0
 
     def enter(self, phase: str, layer: int | None = None) -> None:
@@ -81,8 +87,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return None if known is None else known[0]
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self, func: OpOverload, types: Sequence[type], args: Args = (), kwargs: JsonTree | None = None
+    ) -> object:
         name = func._schema.name
         taken = self._take(self._kernels.before, name, args)
         result = func(*args, **(kwargs or {}))
@@ -94,7 +100,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.release(number)
         return result
 
-    def _take(self, kernels: Mapping[str, Scratch], name: str, args: tuple[Any, ...]) -> list[int]:
+    def _take(self, kernels: Mapping[str, Scratch], name: str, args: Args) -> list[int]:
         scratch = kernels.get(name)
         return list(scratch(self, args)) if scratch is not None else []
 
@@ -107,7 +113,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.events.append(Died(number))
 
 
-def _tensors(result: Any) -> Iterator[Tensor]:
+def _tensors(result: object) -> Iterator[Tensor]:
     """Yield the tensors of an operator's result, which is a tensor or a sequence of tensors or of sequences."""
     if isinstance(result, Tensor):
         yield result

@@ -11,12 +11,16 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from types import ModuleType
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import torch
 
 from pytest_finetune.memory.plan.figures import PlanError
 from pytest_finetune.memory.plan.workload import Workload
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Tensor = torch.Tensor
 
@@ -34,13 +38,13 @@ class Loss(NamedTuple):
 class Step(Protocol):
     """What a trainer does in one forward pass."""
 
-    def prepare(self, model: Any) -> None:
+    def prepare(self, model: PreTrainedModel) -> None:
         """Patch the base model before PEFT wraps it, as the trainer would."""
 
     def batch(self, workload: Workload) -> dict[str, Tensor]:
         """Make the batch on the device, padded to the workload's length."""
 
-    def loss(self, model: Any, batch: dict[str, Tensor]) -> Loss:
+    def loss(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> Loss:
         """Run the forward pass and compute the loss."""
 
     def session(self) -> contextlib.AbstractContextManager[None]:
@@ -65,7 +69,7 @@ def load_step(name: str) -> Step:
     return step  # type: ignore[no-any-return]
 
 
-def _module(place: str) -> Any:
+def _module(place: str) -> ModuleType:
     if not place.endswith(".py"):
         return importlib.import_module(place)
     spec = importlib.util.spec_from_file_location(f"finetune_step_{Path(place).stem}", place)
@@ -86,14 +90,14 @@ def token_batch(workload: Workload) -> dict[str, Tensor]:
 class PlainStep:
     """The plain Transformers step: the model computes the loss itself, from full logits upcast to float32."""
 
-    def prepare(self, model: Any) -> None:
+    def prepare(self, model: PreTrainedModel) -> None:
         """Nothing: the model stays as it is."""
 
     def batch(self, workload: Workload) -> dict[str, Tensor]:
         """Make ids and labels; without padding there is no mask."""
         return token_batch(workload)
 
-    def loss(self, model: Any, batch: dict[str, Tensor]) -> Loss:
+    def loss(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> Loss:
         """Call the model with labels."""
         output = model(input_ids=batch["input_ids"], labels=batch["labels"])
         return Loss(output.loss, output)
@@ -115,7 +119,7 @@ class TrlStep:
     outputs = ("log_probs", "entropy", "is_top1")
     width = 32768
 
-    def prepare(self, model: Any) -> None:
+    def prepare(self, model: PreTrainedModel) -> None:
         """Nothing: the backbone and the head are called one after the other in `loss`."""
 
     def batch(self, workload: Workload) -> dict[str, Tensor]:
@@ -123,7 +127,7 @@ class TrlStep:
         batch = token_batch(workload)
         return {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
 
-    def loss(self, model: Any, batch: dict[str, Tensor]) -> Loss:
+    def loss(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> Loss:
         """Run the backbone, then score every next token."""
         from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
@@ -178,5 +182,5 @@ def _in_place_tiles() -> Iterator[None]:
             setattr(kernels, name, function)
 
 
-def _nothing(*args: Any, **kwargs: Any) -> None:
+def _nothing(*args: object, **kwargs: object) -> None:
     """Stand in for a kernel that allocates nothing."""

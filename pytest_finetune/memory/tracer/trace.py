@@ -16,7 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -42,6 +42,9 @@ from pytest_finetune.memory.tracer.recorder import Kernels, Recorder
 from pytest_finetune.memory.tracer.steps import load_step
 from pytest_finetune.memory.tracer.variants import variants
 from pytest_finetune.yamlfile import JsonTree
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 STEPS = 2
 
@@ -111,7 +114,7 @@ class _Run:
             self.events = list(self.recorder.events)
             self._count(model)
 
-    def _count(self, model: Any) -> None:
+    def _count(self, model: PreTrainedModel) -> None:
         sizes = [
             (models.layer_of(name), _logical(p), p.requires_grad) for name, p in model.named_parameters()
         ]
@@ -120,7 +123,7 @@ class _Run:
         self.inner_parameters = sum(size for layer, size, _ in sizes if layer == EDGE)
         self.inner_trainable = sum(size for layer, size, trains in sizes if layer == EDGE and trains)
 
-    def _steps(self, model: Any) -> None:
+    def _steps(self, model: PreTrainedModel) -> None:
         parameters = [parameter for _, parameter in self._named]
         self._optimizer = optimizer = make_optimizer(self._workload.optimizer, parameters)
         self.recorder.enter("inputs")
@@ -141,7 +144,7 @@ class _Run:
                 parameter.grad = None
         self.recorder.enter("end")
 
-    def _forward_backward(self, model: Any, batch: dict[str, torch.Tensor]) -> object:
+    def _forward_backward(self, model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> object:
         """Run one micro-batch; return what the caller's step keeps."""
         self.recorder.enter("forward")
         self.recorder.part, self._cublas.thread = "activations", "forward"
@@ -199,23 +202,28 @@ def _update(
     optimizer.step(recorder)
 
 
-def _autocast(workload: Workload) -> contextlib.AbstractContextManager[Any]:
+def _autocast(workload: Workload) -> contextlib.AbstractContextManager[object]:
     if workload.autocast is None:
         return contextlib.nullcontext()
     return torch.autocast("cpu", dtype=getattr(torch, workload.autocast))
 
 
 @contextlib.contextmanager
-def _hooks(model: Any, recorder: Recorder) -> Iterator[None]:
+def _hooks(model: PreTrainedModel, recorder: Recorder) -> Iterator[None]:
     """Mark the layers as they are entered, forward and backward, and name gradients as what they are."""
     handles = []
     layers = models.repeated_layers(model)
     for index, layer in enumerate(layers):
 
-        def entered(module: Any, args: Any, index: int = index) -> None:
+        def entered(module: torch.nn.Module, args: object, index: int = index) -> None:
             recorder.enter("backward" if recorder.part == "temporaries" else "forward", index)
 
-        def left(module: Any, args: Any, output: Any, index: int = index) -> None:
+        def left(
+            module: torch.nn.Module,
+            args: object,
+            output: Any,
+            index: int = index,
+        ) -> None:
             tensor = output[0] if isinstance(output, tuple) else output
             if recorder.part != "temporaries" and index == len(layers) - 1:
                 recorder.enter("forward", None)

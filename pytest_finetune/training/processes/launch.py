@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Never
+from typing import IO, Final, Never
 
 from pytest_finetune.training.memory_error import OutOfMemoryError, advice
 from pytest_finetune.training.processes.exchange import Exchange, Failure
@@ -121,7 +121,9 @@ def _run(request: TrainingRequest, exchange: Exchange, log: Path) -> None:
 
 
 @contextlib.contextmanager
-def _launched(request: TrainingRequest, exchange: Exchange, log: Any) -> Iterator[subprocess.Popen[bytes]]:
+def _launched(
+    request: TrainingRequest, exchange: Exchange, log: IO[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
     """Start the launcher in a session of its own, out of reach of the terminal's Ctrl-C; end it with the block.
 
     The processes hold the other end of its standard input and end when that closes: also when this process is killed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 import torch.distributed as distributed
@@ -13,6 +13,9 @@ from accelerate.data_loader import SeedableRandomSampler
 from torch.utils.data import Sampler
 
 from pytest_finetune.training.tokenised import IGNORED
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _STORE: Final = "ranks"
 
@@ -57,19 +60,19 @@ def wait() -> None:
         distributed.barrier()
 
 
-def summed(values: list[float], device: Any) -> list[float]:
+def summed(values: list[float], device: torch.device) -> list[float]:
     """Add up each value over the processes."""
     return _reduced(values, device, distributed.ReduceOp.SUM)
 
 
-def largest(value: int | None, device: Any) -> int | None:
+def largest(value: int | None, device: torch.device) -> int | None:
     """Return the largest value of any process, None where nobody has one."""
     if value is None or count() == 1:
         return value
     return int(_reduced([float(value)], device, distributed.ReduceOp.MAX)[0])
 
 
-def _reduced(values: list[float], device: Any, how: Any) -> list[float]:
+def _reduced(values: list[float], device: torch.device, how: distributed.ReduceOp.RedOpType) -> list[float]:
     if count() == 1:
         return values
     # float64 holds every whole number of bytes that a card can have.
@@ -101,7 +104,7 @@ class SharedOrder(Sampler[int]):
         yield from [self._rows] * (self._length - self._rows)
 
 
-def with_filler(rows: Any) -> Any:
+def with_filler(rows: Dataset) -> Dataset:
     """Return the data set with one row more: the shortest again, but none of its tokens carries loss."""
     lengths = [len(ids) for ids in rows["input_ids"]]
     filler = dict(rows[lengths.index(min(lengths))])

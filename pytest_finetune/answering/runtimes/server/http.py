@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from pytest_finetune.yamlfile import Json
@@ -20,6 +20,8 @@ _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 _SHOWN: Final = 400
 _MOST_BYTES: Final = 64 * 1024 * 1024
+
+Told = TypeVar("Told")
 
 
 class WireError(Exception):
@@ -37,7 +39,7 @@ class WireError(Exception):
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """A redirect would carry the key to another host, and is no answer of a completion server anyway."""
 
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+    def redirect_request(self, *args: object, **kwargs: object) -> None:
         return None
 
 
@@ -49,7 +51,7 @@ class Wire:
     timeout_s: float
     key: str | None = field(default=None, repr=False)
 
-    def get(self, path: str, timeout_s: float | None = None) -> Any:
+    def get(self, path: str, timeout_s: float | None = None) -> object:
         """Return the JSON at a path; WireError."""
         return self._ask(path, None, timeout_s or self.timeout_s)
 
@@ -57,7 +59,7 @@ class Wire:
         """Return the JSON that the server answers to a JSON body; WireError."""
         return self._ask(path, json.dumps(body).encode("utf-8"), self.timeout_s)
 
-    def _ask(self, path: str, body: bytes | None, timeout_s: float) -> Any:
+    def _ask(self, path: str, body: bytes | None, timeout_s: float) -> object:
         request = urllib.request.Request(f"{self.url.rstrip('/')}{path}", data=body)
         request.add_header("Accept", "application/json")
         if body is not None:
@@ -87,7 +89,7 @@ class Wire:
         proxies = [urllib.request.ProxyHandler({})] if own else []
         return urllib.request.build_opener(_NoRedirect, *proxies)
 
-    def _parsed(self, data: bytes) -> Any:
+    def _parsed(self, data: bytes) -> object:
         if len(data) > _MOST_BYTES:
             raise WireError(f"the answer is longer than {_MOST_BYTES:,} bytes", again=False)
         try:
@@ -120,8 +122,8 @@ class Wire:
 
 
 def persistently(
-    ask: Callable[[], Any], retries: int, stop: threading.Event, heard: Callable[[str], None] | None = None
-) -> Any:
+    ask: Callable[[], Told], retries: int, stop: threading.Event, heard: Callable[[str], None] | None = None
+) -> Told:
     """Return what `ask` returns; repeat it up to `retries` times while its WireError says that this can help.
 
     The pauses double from half a second to half a minute, each drawn from its upper half so that many askers

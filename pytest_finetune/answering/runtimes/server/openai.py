@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_finetune.answering.answers import Answer
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
@@ -259,7 +259,7 @@ class _Batch:
         return body
 
 
-def _answer(prompted: Prompted, found: Any, seconds: float, limit: int, *, chat: bool) -> Answer:
+def _answer(prompted: Prompted, found: JsonTree, seconds: float, limit: int, *, chat: bool) -> Answer:
     """Read a completion; WireError names what it lacks: a number that is not there is not made up."""
     try:
         choice = found["choices"][0]
@@ -323,7 +323,7 @@ def _served_entry(wire: Wire, model: str) -> JsonTree:
     return {name: entry[name] for name in stable if name in entry}
 
 
-def _version(wire: Wire) -> Any:
+def _version(wire: Wire) -> object:
     """Return the server's version where it tells one (vLLM at /version, TGI at /info)."""
     for path in ("/version", "/info"):
         try:
