@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-from pytest_finetune.record import reading
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record.lenient import Json
+from pytest_finetune.record.model import RecordedExperiment, RecordedRun
+from pytest_finetune.record.tables import rates_by_suite
 from pytest_finetune.record.views.markdown import code, plain, table
-from pytest_finetune.wording import arm_word, figure, gain_words, one_line, percent, rate_span
+from pytest_finetune.wording import arm_word, figure, gain_words, one_line
 
 _LICENSE_ID: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}")
 
@@ -18,24 +19,24 @@ def model_card(record: Json, experiment: Json, revision: str | None) -> str:
     """Render the card; `revision` is the commit of a hub base, None for a base that is a folder."""
     import yaml
 
+    run, one = RecordedRun.of(record), RecordedExperiment.of(experiment)
     header = yaml.safe_dump(
-        _metadata(experiment, revision), sort_keys=False, allow_unicode=True, default_flow_style=False
+        _metadata(one, revision), sort_keys=False, allow_unicode=True, default_flow_style=False
     )
-    return f"---\n{header}---\n\n" + "\n".join(_body(record, experiment, revision)).rstrip() + "\n"
+    return f"---\n{header}---\n\n" + "\n".join(_body(run, one, revision)).rstrip() + "\n"
 
 
-def _metadata(experiment: Json, revision: str | None) -> dict[str, Any]:
-    config, charter = reading.part(experiment, "config"), reading.part(experiment, "charter")
-    method = one_line(reading.text(config, "peft_method", "lora"))
+def _metadata(experiment: RecordedExperiment, revision: str | None) -> dict[str, object]:
+    method = one_line(experiment.config.peft_method or "lora")
     library, relation = ("transformers", "finetune") if method == "full" else ("peft", "adapter")
-    metadata: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-generation"}
+    metadata: dict[str, object] = {"library_name": library, "pipeline_tag": "text-generation"}
     if revision is not None:  # the Hub takes ids of the Hub only
-        metadata |= {"base_model": one_line(config["base_model"]), "base_model_relation": relation}
-    metadata |= _license(reading.text(charter, "base_license"))
+        metadata |= {"base_model": one_line(experiment.config.base_model), "base_model_relation": relation}
+    metadata |= _license(experiment.charter.base_license)
     metadata["tags"] = ["pytest-finetune", method]
     results = _results(experiment)
     if results:
-        metadata["model-index"] = [{"name": one_line(_task(experiment)), "results": results}]
+        metadata["model-index"] = [{"name": one_line(experiment.title), "results": results}]
     return metadata
 
 
@@ -46,71 +47,63 @@ def _license(named: str) -> dict[str, str]:
     return {"license": "other", "license_name": one_line(named, 80) or "not stated"}
 
 
-def _results(experiment: Json) -> list[dict[str, Any]]:
+def _results(experiment: RecordedExperiment) -> list[dict[str, object]]:
     """Return the tuned arm's rates as model-index results, one for each rule."""
-    checksums = reading.part(experiment, "checksums")
-    found = []
-    for rule in reading.rules(experiment):
-        suite = reading.text(reading.part(experiment, "rules", rule), "suite")
-        arm = f"tuned@{suite}" if suite else "tuned"
-        rate = reading.number(reading.part(experiment, "arms", arm, "rules", rule), "rate")
-        if rate is None:
+    found: list[dict[str, object]] = []
+    for rule, (tuned,) in rates_by_suite(experiment, ["tuned"]):
+        if tuned.score.rate is None:
             continue
-        file = reading.part(checksums, "suites", suite) if suite else reading.part(checksums, "eval")
-        dataset = {
-            "name": one_line(reading.text(file, "path", "held-out rows")),
-            "type": "private",
-            "revision": one_line(reading.text(file, "sha256", "unknown")),
-        }
-        metric = {"type": "pass_rate", "name": one_line(rule), "value": round(rate, 6)}
+        file = experiment.files[f"suite {rule.suite}" if rule.suite else "eval"]
         found.append(
             {
-                "task": {"type": "text-generation", "name": one_line(_task(experiment))},
-                "dataset": dataset,
-                "metrics": [metric],
+                "task": {"type": "text-generation", "name": one_line(experiment.title)},
+                "dataset": {
+                    "name": one_line(file.path or "held-out rows"),
+                    "type": "private",
+                    "revision": one_line(file.sha256 or "unknown"),
+                },
+                "metrics": [
+                    {"type": "pass_rate", "name": one_line(rule.name), "value": round(tuned.score.rate, 6)}
+                ],
             }
         )
     return found
 
 
-def _task(experiment: Json) -> str:
-    return reading.text(experiment, "task", reading.text(experiment, "name", "experiment"))
-
-
-def _body(record: Json, experiment: Json, revision: str | None) -> list[str]:
-    config, charter = reading.part(experiment, "config"), reading.part(experiment, "charter")
-    decision, lora = reading.part(experiment, "decision"), reading.part(config, "lora")
-    reasons = reading.listed(decision, "reasons") or ["no reason was recorded"]
-    base = code(reading.text(config, "base_model", "unknown"))
-    method = reading.text(config, "peft_method", "unknown")
+def _body(run: RecordedRun, experiment: RecordedExperiment, revision: str | None) -> list[str]:
+    config, charter, decision = experiment.config, experiment.charter, experiment.decision
+    reasons = decision.reasons or ("no reason was recorded",)
+    base, method = code(config.base_model or "unknown"), config.peft_method or "unknown"
     pinned = f" at {code(revision)}" if revision else ""
     return [
-        f"# {plain(_task(experiment))}",
+        f"# {plain(experiment.title)}",
         "",
-        plain(reading.text(charter, "behaviour", "No behaviour is stated in the charter.")),
+        plain(charter.behaviour or "No behaviour is stated in the charter."),
         "",
-        f"Decision: **{plain(reading.text(decision, 'verdict', 'none'))}**. {plain(reasons[0])}",
+        f"Decision: **{plain(decision.verdict or 'none')}**. {plain(reasons[0])}",
         "",
         *_evidence(experiment),
-        *_risks(decision),
+        *_risks(decision.risks),
         "## Made from",
         "",
-        f"- base {base}{pinned}, stored as {plain(reading.text(config, 'quantization', 'none'))}",
-        f"- method {plain(method)}" + (f", rank {plain(lora.get('r'))}" if method != "full" else ""),
-        f"- experiment key {code(reading.text(experiment, 'key', 'none'))}",
-        *_files(reading.part(experiment, "checksums")),
-        f"- licence of the base: {plain(reading.text(charter, 'base_license', 'not stated'))}, "
-        f"of the data: {plain(reading.text(charter, 'data_license', 'not stated'))}; "
-        f"personal data: {plain(reading.text(charter, 'personal_data', 'not stated'))}",
-        f"- owner: {plain(reading.text(charter, 'owner', 'not stated'))}; "
-        f"retire when: {plain(reading.text(charter, 'retire_when', 'not stated'))}",
-        f"- pytest-finetune {code(reading.text(record, 'plugin_version', 'unknown'))}, "
-        f"{plain(reading.text(record, 'created', 'no date'))}",
+        f"- base {base}{pinned}, stored as {plain(config.quantization or 'none')}",
+        f"- method {plain(method)}" + (f", rank {plain(config.lora.get('r'))}" if method != "full" else ""),
+        f"- experiment key {code(experiment.key or 'none')}",
+        *(
+            f"- {plain(file.name)} file {code(file.path)}, sha256 {code(file.sha256 or 'none')}"
+            for file in experiment.files.values()
+        ),
+        f"- licence of the base: {plain(charter.base_license or 'not stated')}, "
+        f"of the data: {plain(charter.data_license or 'not stated')}; "
+        f"personal data: {plain(charter.personal_data or 'not stated')}",
+        f"- owner: {plain(charter.owner or 'not stated')}; "
+        f"retire when: {plain(charter.retire_when or 'not stated')}",
+        f"- pytest-finetune {code(run.plugin_version or 'unknown')}, {plain(run.created or 'no date')}",
         "",
         "## Use",
         "",
         "```python",
-        *_loading(method, config["base_model"], revision),
+        *_loading(method, config.base_model, revision),
         "```",
         "",
         "`pytest-finetune verify .` checks every file here and computes the decision again from its per-row outcomes. "
@@ -118,7 +111,7 @@ def _body(record: Json, experiment: Json, revision: str | None) -> list[str]:
     ]
 
 
-def _loading(method: str, base: object, revision: str | None) -> list[str]:
+def _loading(method: str, base: str, revision: str | None) -> list[str]:
     if method == "full":
         return [
             "from transformers import AutoModelForCausalLM",
@@ -138,53 +131,32 @@ def _revision(revision: str | None) -> str:
     return f", revision={_literal(revision)}" if revision else ""
 
 
-def _literal(text: object) -> str:
+def _literal(text: str) -> str:
     """Write foreign text as a Python string that stays inside its fence."""
     return ascii(one_line(text)).replace("`", "\\x60")
 
 
-def _evidence(experiment: Json) -> list[str]:
-    arms = [arm for arm in reading.arms(experiment) if "@" not in arm]
-    rows = []
-    for rule in reading.rules(experiment):
-        facts = reading.part(experiment, "rules", rule)
-        suite = reading.text(facts, "suite")
-        cells = [_rate(experiment, f"{arm}@{suite}" if suite else arm, rule) for arm in arms]
-        name = plain(rule) + (" (primary)" if facts.get("primary") else "")
-        rows.append([name, *cells, plain(reading.text(facts, "outcome", "not recorded"))])
+def _evidence(experiment: RecordedExperiment) -> list[str]:
+    arms = [arm for arm in experiment.arms if "@" not in arm]
+    main = experiment.primary
+    rows = [
+        [
+            plain(rule.name) + (" (primary)" if rule.primary else ""),
+            *(rate.words for rate in found),
+            plain(rule.outcome or "not recorded"),
+        ]
+        for rule, found in rates_by_suite(experiment, arms)
+    ]
     head = ["rule", *(plain(arm_word(arm)) for arm in arms), "outcome"]
-    main = reading.primary(experiment)
     gains = [
-        f"- {plain(pair.get('rule'))} over {plain(arm_word(reading.text(pair, 'against')))}: "
-        f"{gain_words(reading.number(pair, 'gain'), reading.span(pair, 'interval'))}, "
-        f"one-sided p = {figure(reading.number(pair, 'p_value'), 2)}"
-        for pair in reading.comparisons(experiment)
-        if pair.get("rule") == main
+        f"- {plain(main.name)} over {plain(arm_word(pair.against))}: {gain_words(pair.gain, pair.interval)}, "
+        f"one-sided p = {figure(pair.p_value, 2)}"
+        for pair in experiment.comparisons
+        if main and pair.rule == main.name
     ]
     return ["## Evidence", "", *table(head, rows), "", *gains, *([""] if gains else [])]
 
 
-def _rate(experiment: Json, arm: str, rule: str) -> str:
-    score = reading.part(experiment, "arms", arm, "rules", rule)
-    rate = reading.number(score, "rate")
-    return (
-        "not run"
-        if rate is None
-        else f"{percent(rate)} {rate_span(reading.span(score, 'interval'))}".rstrip()
-    )
-
-
-def _risks(decision: Json) -> list[str]:
-    risks = [f"- {plain(risk)}" for risk in reading.listed(decision, "risks")]
+def _risks(found: Sequence[str]) -> list[str]:
+    risks = [f"- {plain(risk)}" for risk in found]
     return ["## Known risks", "", *risks, ""] if risks else []
-
-
-def _files(checksums: Json) -> list[str]:
-    named: Mapping[str, Any] = {**{k: v for k, v in checksums.items() if k != "suites"}}
-    named = {**named, **{f"suite {k}": v for k, v in reading.part(checksums, "suites").items()}}
-    return [
-        f"- {plain(name)} file {code(reading.text(facts, 'path'))}, "
-        f"sha256 {code(reading.text(facts, 'sha256', 'none'))}"
-        for name, facts in sorted(named.items())
-        if isinstance(facts, Mapping)
-    ]

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Final
 from pytest_finetune.answering.answers import ANSWERS_FILE, AnswersError, read_answers
 from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.cli.runs import ID_SHOWN, run_of
-from pytest_finetune.record import reading
 from pytest_finetune.record.compare.stored_run import NoRun, StoredRun, run_in_folder
+from pytest_finetune.record.model import RecordedExperiment, RecordedRun
 from pytest_finetune.record.summary import RUN
-from pytest_finetune.yamlfile import JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
@@ -61,13 +60,13 @@ def _read(store: Store, listed: Entry) -> StoredRun:
     entry = store.read("records", listed.key)
     if entry is None:
         raise NoRun(f"run {named} was damaged: {store.warnings[-1]}")
-    header: JsonTree = json.loads((entry.path / RUN).read_bytes())
-    experiment = header["experiment"]
-    return StoredRun(named, header, experiment, partial(_answers, store, experiment))
+    stored = json.loads((entry.path / RUN).read_bytes())
+    experiment = RecordedExperiment.of(stored["experiment"])
+    return StoredRun(named, RecordedRun.of(stored), experiment, partial(_answers, store, experiment))
 
 
-def _answers(store: Store, experiment: reading.Json, arm: str) -> Sequence[Answer] | None:
-    key = reading.text(reading.part(experiment, "arms", arm), "outputs_key")
+def _answers(store: Store, experiment: RecordedExperiment, arm: str) -> Sequence[Answer] | None:
+    key = experiment.arms[arm].outputs_key
     entry = store.read("outputs", key) if key else None
     try:
         return None if entry is None else read_answers(entry.path / ANSWERS_FILE)

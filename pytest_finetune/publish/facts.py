@@ -7,11 +7,13 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pytest_finetune.publish.parcel import Parcel
-from pytest_finetune.record import changes, reading
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record import changes
+from pytest_finetune.record.inputs import MemoryFacts, TrainingFacts
+from pytest_finetune.record.lenient import Json, Span, whole
+from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.wording import one_line, visible
 
 PREFIX: Final = "pytest_finetune."
@@ -21,6 +23,9 @@ _LONGEST_TAG: Final = 5000
 _LONGEST_KEY: Final = 250
 _COMMITS: Final = ("GITHUB_SHA", "CI_COMMIT_SHA")
 _NOT_IN_A_KEY: Final = re.compile(r"[^\w.\- /]", re.ASCII)
+
+
+_Told = tuple[str, float | None, int]  # a metric before it is known to be a number that a server takes
 
 
 class Metric(NamedTuple):
@@ -37,7 +42,7 @@ def params(experiment: Json) -> dict[str, str]:
     >>> params({"config": {"lora": {"r": 8, "target_modules": ["q", "v"]}, "seed": None}})
     {'lora.r': '8', 'lora.target_modules': '["q", "v"]'}
     """
-    settings = changes.flat(reading.part(experiment, "config"))
+    settings = changes.flat(RecordedExperiment.of(experiment).config.raw)
     return {
         _key(name): _param(value)
         for name, value in settings.items()
@@ -52,62 +57,59 @@ def _param(value: object) -> str:
 
 def metrics(experiment: Json) -> list[Metric]:
     """Return every finite number that a reader compares runs by; nothing is computed here."""
-    found = [*_scores(experiment), *_gains(experiment), *_memory(experiment), *_training(experiment)]
-    return [metric for metric in found if math.isfinite(metric.value)]
+    one = RecordedExperiment.of(experiment)
+    found = [*_scores(one), *_gains(one), *_memory(one.memory), *_training(one.training)]
+    return [
+        Metric(_key(name), float(value), step)
+        for name, value, step in found
+        if value is not None and math.isfinite(value)
+    ]
 
 
-def _scores(experiment: Json) -> Iterator[Metric]:
-    for arm in reading.arms(experiment):
-        facts = reading.part(experiment, "arms", arm)
-        yield from _number(facts, "seconds", f"seconds/{arm}")
-        for rule in reading.rules(experiment):
-            score = reading.part(facts, "rules", rule)
-            yield from _number(score, "rate", f"rate/{arm}/{rule}")
-            yield from _ends(score, f"rate/{arm}/{rule}")
+def _scores(experiment: RecordedExperiment) -> Iterator[_Told]:
+    for arm in experiment.arms.values():
+        yield f"seconds/{arm.name}", arm.seconds, 0
+        for rule in experiment.rules:
+            yield f"rate/{arm.name}/{rule}", arm.rules[rule].rate, 0
+            yield from _ends(f"rate/{arm.name}/{rule}", arm.rules[rule].interval)
 
 
-def _gains(experiment: Json) -> Iterator[Metric]:
-    for pair in reading.comparisons(experiment):
-        place = f"{reading.text(pair, 'rule')}/{reading.text(pair, 'against')}"
-        yield from _number(pair, "gain", f"gain/{place}")
-        yield from _ends(pair, f"gain/{place}")
-        yield from _number(pair, "p_value", f"p_value/{place}")
+def _gains(experiment: RecordedExperiment) -> Iterator[_Told]:
+    for pair in experiment.comparisons:
+        place = f"{pair.rule}/{pair.against}"
+        yield f"gain/{place}", pair.gain, 0
+        yield from _ends(f"gain/{place}", pair.interval)
+        yield f"p_value/{place}", pair.p_value, 0
 
 
-def _memory(experiment: Json) -> Iterator[Metric]:
-    memory = reading.part(experiment, "memory")
-    for name in ("predicted_peak_bytes", "measured_peak_bytes", "budget_bytes"):
-        yield from _number(memory, name, f"memory/{name}")
+def _memory(memory: MemoryFacts) -> Iterator[_Told]:
+    yield "memory/predicted_peak_bytes", memory.predicted_peak_bytes, 0
+    yield "memory/measured_peak_bytes", memory.measured_peak_bytes, 0
+    yield "memory/budget_bytes", memory.budget_bytes, 0
 
 
-def _training(experiment: Json) -> Iterator[Metric]:
-    training = reading.part(experiment, "training")
-    for name in ("seconds", "steps", "final_loss", "trainable", "parameters"):
-        yield from _number(training, name, f"training/{name}")
-    for curve, name in (("log", "training/loss"), ("held_out_loss", "training/held_out_loss")):
-        for point in reading.parts(training, curve):
-            loss, step = reading.number(point, "loss"), reading.whole(point, "step")
-            if loss is not None and step is not None:
-                yield Metric(name, float(loss), step)
+def _training(training: TrainingFacts) -> Iterator[_Told]:
+    yield "training/seconds", training.seconds, 0
+    yield "training/steps", training.steps, 0
+    yield "training/final_loss", training.final_loss, 0
+    yield "training/trainable", training.trainable, 0
+    yield "training/parameters", training.parameters, 0
+    for curve, name in ((training.log, "training/loss"), (training.held_out_loss, "training/held_out_loss")):
+        for point in curve:
+            if (step := whole(point.step)) is not None:
+                yield name, point.loss, step
 
 
-def _number(of: Json, key: str, name: str) -> Iterator[Metric]:
-    value = reading.number(of, key)
-    if value is not None:
-        yield Metric(_key(name), float(value))
-
-
-def _ends(of: Json, name: str) -> Iterator[Metric]:
-    span = reading.span(of, "interval")
+def _ends(name: str, span: Span | None) -> Iterator[_Told]:
     if span is not None:
-        yield Metric(_key(f"{name}/lower"), span[0])
-        yield Metric(_key(f"{name}/upper"), span[1])
+        yield f"{name}/lower", span[0], 0
+        yield f"{name}/upper", span[1], 0
 
 
 def tags(parcel: Parcel) -> dict[str, str]:
     """Return by what a run and a model version are found again: digests, key, verdict; in a CI job its commit."""
     manifest, experiment = parcel.bundle.manifest, parcel.experiment
-    found: dict[str, Any] = {
+    found = {
         f"{PREFIX}key": experiment.get("key"),
         f"{PREFIX}adapter_sha256": parcel.adapter_sha256,
         MANIFEST_TAG: parcel.digest,

@@ -10,7 +10,6 @@ from typing import Any
 from pytest_finetune.bundle.format import MANIFEST, SIGNATURE
 from pytest_finetune.bundle.reading import Bundle
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.record import reading
 
 
 class PushError(FinetuneError):
@@ -59,7 +58,7 @@ class Parcel:
     @property
     def verdict(self) -> str:
         """What the record says of the adapter."""
-        return reading.text(reading.part(self.experiment, "decision"), "verdict", "none")
+        return str(self.experiment["decision"]["verdict"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from pytest_finetune.record import reading
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record.lenient import Json
+from pytest_finetune.record.model import RecordedExperiment
 
 
-def outline(experiment: Json) -> dict[str, Any]:
+def outline(experiment: Json) -> dict[str, object]:
     """Return what two runs are compared by, as dotted names: the configuration, file digests, package versions."""
-    files = reading.part(experiment, "checksums")
-    packages = reading.part(experiment, "environment", "packages")
+    one = RecordedExperiment.of(experiment)
+    files = flat(one.checksums, "checksums.")
     return {
-        **flat(reading.part(experiment, "config")),
-        **{name: value for name, value in flat(files, "checksums.").items() if name.endswith(".sha256")},
-        **flat(packages, "packages."),
+        **flat(one.config.raw),
+        **{name: value for name, value in files.items() if name.endswith(".sha256")},
+        **flat(one.environment.packages, "packages."),
     }
 
 
-def between(before: Json, now: Json) -> dict[str, list[Any]]:
+def between(before: Json, now: Json) -> dict[str, list[object]]:
     """Return, by dotted name, what was there before and what is there now; None where a name was not known."""
     names = sorted({*before, *now})
     return {name: [before.get(name), now.get(name)] for name in names if before.get(name) != now.get(name)}
 
 
-def flat(tree: Json, above: str = "") -> dict[str, Any]:
+def flat(tree: Json, above: str = "") -> dict[str, object]:
     """Return the leaves of nested mappings by dotted name; lists and empty mappings are leaves."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             found |= flat(value, f"{above}{key}.")

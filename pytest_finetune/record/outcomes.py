@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pytest_finetune.judging.rule import is_guard
 from pytest_finetune.record.lenient import Facts, Json, Named, Span
 
 
@@ -70,9 +71,8 @@ class RuleFacts(Facts):
 
     @property
     def guard(self) -> bool:
-        """Whether the rule has no threshold of its own: it only must not get worse."""
-        asked = (self.min_rate, self.min_rate_bound, self.min_gain, self.max_loss)
-        return self.recorded and not self.primary and all(value is None for value in asked)
+        """Whether the rule also fails where the tuned arm is demonstrably worse than the base."""
+        return self.recorded and is_guard(self.raw)
 
     @property
     def noisy_rows(self) -> list[str]:
@@ -203,6 +203,7 @@ class DriftFacts(Facts):
 class NextChange(Facts):
     change: str
     because: str
+    raw: Json
 
 
 class DecisionFacts(Facts):

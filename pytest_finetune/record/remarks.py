@@ -1,67 +1,76 @@
-"""Remarks that only some runs have, each a sentence without its subject: the same in the terminal and the note."""
+"""Remarks that only some runs have, each a sentence without its subject: the same in the terminal, note and page."""
 
 from __future__ import annotations
 
-from pytest_finetune.record import reading
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record.inputs import Finding, TrainingFacts
+from pytest_finetune.record.model import RecordedExperiment
+from pytest_finetune.record.outcomes import DriftFacts
+from pytest_finetune.record.tables import passed_of
 from pytest_finetune.wording import counted, figure, one_line
 
 
-def reused(training: Json) -> str:
+def reused(training: TrainingFacts) -> str:
     """Name what differs from the environment that an adapter comes from; empty where it is this one."""
-    if training.get("reuse") != "semantic":
+    if training.reuse != "semantic":
         return ""
     differs = [
-        f"{one_line(name.rpartition('.')[2])} {one_line(pair[0])} -> {one_line(pair[1])}"
-        for name, pair in sorted(reading.part(training, "reused_from").items())
-        if isinstance(pair, list | tuple) and len(pair) == 2
+        f"{one_line(name.rpartition('.')[2])} {one_line(there)} -> {one_line(here)}"
+        for name, (there, here) in sorted(training.reused_from.items())
     ]
     return "from another environment" + (f": {', '.join(differs)}" if differs else "")
 
 
-def retrained(training: Json) -> str:
+def retrained(training: TrainingFacts) -> str:
     """Say what a retraining changed; empty where there was nothing to compare with."""
-    found = reading.part(training, "retrained")
+    found = training.retrained
     if not found:
         return ""
-    if found.get("same_weights"):
+    if found.same_weights:
         return "the same weights as before, byte for byte"
-    largest = reading.number(found, "largest_difference")
+    largest, changed = found.largest_difference, found.answers_changed
     apart = f"differ by at most {largest:.2g}" if largest is not None else "have other names or shapes"
-    changed, of = reading.number(found, "answers_changed"), reading.number(found, "answers")
-    answers = "old answers not stored" if changed is None else f"{changed} of {of} answers changed"
+    answers = "old answers not stored" if changed is None else f"{changed} of {found.answers} answers changed"
     return f"weights {apart}; {answers}"
 
 
-def noise(experiment: Json) -> str:
+def noise(experiment: RecordedExperiment) -> str:
     """Say how many rows the base scored otherwise when it was asked again; empty where it was asked once."""
-    runs = reading.part(experiment, "noise")
-    if not runs:
+    if not experiment.noise:
         return ""
-    rows = {
-        row for name in reading.rules(experiment) for row in noisy(reading.part(experiment, "rules", name))
-    }
+    rows = {row for rule in experiment.rules.values() for row in rule.noisy_rows}
     scored = f"{counted(len(rows), 'row')} scored otherwise" if rows else "every score stayed the same"
-    return f"asked {counted(len(runs) + 1, 'time')}, {scored}"
+    return f"asked {counted(len(experiment.noise) + 1, 'time')}, {scored}"
 
 
-def noisy(rule: Json) -> list[str]:
-    """Name the rows whose score differs between the runs of the base."""
-    first = reading.listed(reading.part(rule, "scores"), "baseline")
-    runs = [first, *(list(run) for run in reading.listed(rule, "noise") if isinstance(run, list | tuple))]
-    rows = [str(row) for row in reading.listed(rule, "rows")]
-    return [
-        row
-        for place, row in enumerate(rows)
-        if len({run[place] if place < len(run) else None for run in runs}) > 1
-    ]
-
-
-def best_prompt(experiment: Json) -> str:
+def best_prompt(experiment: RecordedExperiment) -> str:
     """Say which of the hand-written prompts competed; empty where none was written."""
-    found = reading.part(experiment, "prompt_candidates")
-    tried, best = reading.parts(found, "tried"), reading.whole(found, "best")
+    tried, best = experiment.prompt_candidates.tried, experiment.prompt_candidates.best
     if best is None or not 0 <= best < len(tried):
         return ""
-    passed, total = (figure(reading.number(tried[best], key), 6) for key in ("passed", "total"))
-    return f"candidate {best + 1} of {len(tried)} competed, it passed {passed} of {total} training rows"
+    passed = passed_of(tried[best].passed, tried[best].total)
+    return f"candidate {best + 1} of {len(tried)} competed, it passed {passed} training rows"
+
+
+def drift(found: DriftFacts, *, brief: bool = False) -> str:
+    """Say what was measured, or why nothing was; empty where drift was switched off or not reached.
+
+    The brief one fits a line of the terminal.
+    """
+    if not found:
+        return ""
+    if found.outcome != "measured":
+        return f"not measured: {found.reason or 'no reason was recorded'}"
+    counts = (found.answers_changed, found.prompts, found.like_task.tuned, found.like_task.base)
+    changed, of, tuned, base = ("?" if count is None else count for count in counts)
+    answers = f"{changed} of {of} neutral answers changed"
+    if brief:
+        distance = "no KL" if found.mean_kl is None else f"KL {figure(found.mean_kl, 2)}"
+        return f"{answers}, {distance}, {tuned} like the task (base {base})"
+    distance = "no token KL" if found.mean_kl is None else f"mean token KL {figure(found.mean_kl, 3)}"
+    return f"{answers}, {tuned} in the task's format ({base} by the base), {distance}"
+
+
+def place(found: Finding) -> str:
+    """Name where a finding was made: file and line, as far as they are known."""
+    file = one_line(found.file or found.rule or "somewhere")
+    return f"{file}:{found.line}" if found.line else file

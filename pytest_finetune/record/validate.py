@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record.lenient import Json
 from pytest_finetune.wording import one_line
 
 

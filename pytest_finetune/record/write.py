@@ -12,8 +12,8 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from pytest_finetune.record import reading
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record.lenient import Json
+from pytest_finetune.record.model import RecordedRun
 from pytest_finetune.record.views.note import decision_note
 
 Answers = Mapping[str, Mapping[str, Sequence[Json]]]
@@ -75,7 +75,7 @@ def _file_name(name: str) -> str:
 
 
 def _write_outputs(directory: Path, record: Json, answers: Answers) -> set[str]:
-    several = len(reading.experiments(record)) > 1
+    several = len(RecordedRun.of(record).experiments) > 1
     written = set()
     for experiment, by_arm in answers.items():
         for arm, rows in by_arm.items():
@@ -97,8 +97,8 @@ def _earlier(path: Path) -> Json:
 
 
 def _named_outputs(record: Json) -> set[str]:
-    arms = (arm for one in reading.experiments(record) for arm in reading.part(one, "arms").values())
-    return {name for arm in arms if isinstance(arm, Mapping) and (name := reading.text(arm, "outputs"))}
+    arms = (arm for one in RecordedRun.of(record).experiments for arm in one.arms.values())
+    return {arm.outputs for arm in arms if arm.outputs}
 
 
 def _remove_output(directory: Path, name: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_finetune.record import changes
+from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.views.page.document import summary_html
 from pytest_finetune.record.views.page.sections.gains import gains
 
@@ -129,15 +130,17 @@ def test_the_dashed_line_over_an_arm_is_what_was_asked_over_that_arm(make: Calla
 
     def lines(**plan: Any) -> int:
         run["planned_arms"] = {"prompted": {"opponent": True, "min_gain": None, **plan}}
-        return gains(run).count("ft-threshold")
+        return gains(RecordedExperiment.of(run)).count("ft-threshold")
 
     asked = lines()
     assert lines(opponent=False) == asked - 1, "an arm that is only shown has no gain to reach"
     run["planned_arms"] = {"prompted": {"opponent": True, "min_gain": 0.31}}
-    own = str(gains(run))
+    own = str(gains(RecordedExperiment.of(run)))
     run["planned_arms"] = {"prompted": {"opponent": True, "min_gain": None}}
     run["config"]["decision"]["prompt_gain"] = 0.31
-    assert own == str(gains(run)), "an arm's own margin is drawn where the prompt's would be"
+    assert own == str(gains(RecordedExperiment.of(run))), (
+        "an arm's own margin is drawn where the prompt's would be"
+    )
 
 
 def test_drift_shows_its_numbers_and_the_changed_answers_furthest_first(make: Callable[[str], Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_finetune.record.headline import headline
+from pytest_finetune.record.model import RecordedRun
 from pytest_finetune.record.views.terminal import MAX_LINES, cells, summary_lines
 
 CONTROL = re.compile(
@@ -61,7 +62,8 @@ def test_the_verdict_has_the_colour_of_its_meaning(
     make: Callable[[str], Any], name: str, markup: str
 ) -> None:
     record = make(name).record
-    word = headline(record["experiments"][0], record).word
+    run = RecordedRun.of(record)
+    word = headline(run.experiments[0], run).word
     verdict = next(line for line in summary_lines(record, "r") if line.text.startswith(f"{word}:"))
     assert verdict.markup == markup
 

@@ -15,7 +15,7 @@ from pytest_finetune.bundle.statement import STATEMENT, statement, statement_jso
 from pytest_finetune.bundle.verify.recompute import Contradiction, contradictions, same
 from pytest_finetune.experiment import ExperimentError
 from pytest_finetune.fingerprint import adapter_digest, digest
-from pytest_finetune.record import changes, reading
+from pytest_finetune.record import changes
 from pytest_finetune.record.case import judged_answers
 from pytest_finetune.record.runtime_match import runtime_matches
 from pytest_finetune.record.validate import problems
@@ -200,6 +200,6 @@ def _page(bundle: Bundle) -> str:
     answers: dict[str, dict[str, Sequence[Mapping[str, Any]]]] = {}
     for experiment in bundle.record["experiments"]:
         answers[experiment["name"]] = {
-            arm: bundle.answers(experiment, arm) for arm in reading.part(experiment, "arms")
+            arm: bundle.answers(experiment, arm) for arm in experiment["arms"] or {}
         }
     return summary_html(bundle.record, answers)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_finetune.record import reading
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record.model import RecordedExperiment
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +23,11 @@ class Matching:
     by_id: bool = False
 
 
-def contents(experiment: Json, suite: str | None) -> dict[str, str]:
+def contents(experiment: RecordedExperiment, suite: str) -> dict[str, str]:
     """Return the digest of each row that a run held out in a suite, by id; empty where none was remembered."""
-    paths = reading.part(experiment, "config", "paths")
-    file = paths.get("eval_file") if suite is None else reading.part(paths, "suites").get(suite)
-    rows = reading.parts(experiment, "held_out")
-    return {
-        str(row["id"]): str(row["digest"]) for row in rows if row.get("file") == file and row.get("digest")
-    }
+    paths = experiment.config.paths
+    file = paths.suites.get(suite, "") if suite else paths.eval_file
+    return {row.id: row.digest for row in experiment.held_out if row.file == file and row.digest}
 
 
 def matched(a: Mapping[str, str | None], b: Mapping[str, str | None]) -> Matching:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.judging.statistics.levels import Levels
 from pytest_finetune.judging.statistics.paired import PairedGain
-from pytest_finetune.record import reading
 from pytest_finetune.record.case import judged_answers
 from pytest_finetune.record.compare.matching import Matching, contents, matched
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record.model import RecordedExperiment
+from pytest_finetune.record.outcomes import RuleFacts
 
 if TYPE_CHECKING:
+    from pytest_finetune.answering.answers import Answer
     from pytest_finetune.record.compare.stored_run import StoredRun
 
 TUNED: Final = "tuned"
@@ -20,12 +21,14 @@ DERIVED: Final = "~"
 """Stands in the id of a row that was made from another one, before the way in which it was changed."""
 
 
-def held_out(one: Json, other: Json) -> dict[str, dict[str, Any]]:
+def held_out(one: RecordedExperiment, other: RecordedExperiment) -> dict[str, dict[str, object]]:
     """Return, for each suite, how many rows both runs held out, and the ids of those that only one did."""
     found = {}
-    for suite in _suites(one, other):
-        rows = matched(contents(one, suite), contents(other, suite))
-        found[suite or ""] = {"both": len(rows.pairs), **_strays(rows)}
+    for suite in dict.fromkeys(["", *one.config.paths.suites, *other.config.paths.suites]):
+        mine, theirs = contents(one, suite), contents(other, suite)
+        if mine or theirs:
+            rows = matched(mine, theirs)
+            found[suite] = {"both": len(rows.pairs), **_strays(rows)}
     return found
 
 
@@ -34,21 +37,22 @@ def changed_answers(a: StoredRun, b: StoredRun) -> dict[str, dict[str, Any]]:
 
     `changed` is None where that is not known: then `lost` names the runs whose answers are gone.
     """
-    found = {}
-    arms = reading.part(b.experiment, "arms")
-    for arm in (name for name in reading.arms(a.experiment) if name in arms):
-        facts = [reading.part(run.experiment, "arms", arm) for run in (a, b)]
-        answers = [run.answers(arm) for run in (a, b)]
-        lost = [run for run, given in zip("ab", answers, strict=True) if given is None]
-        same = facts[0].get("answers_sha256") == facts[1].get("answers_sha256")
+    found: dict[str, dict[str, Any]] = {}
+    for arm in (name for name in a.experiment.arms if name in b.experiment.arms):
+        one, other = (run.experiment.arms[arm] for run in (a, b))
+        mine, theirs = a.answers(arm), b.answers(arm)
+        lost = [run for run, given in (("a", mine), ("b", theirs)) if given is None]
+        same = one.answers_sha256 == other.answers_sha256
         found[arm] = {"same": same, "lost": lost, "both": None, "changed": None}
-        if not lost:
-            found[arm] |= _texts(a.experiment, b.experiment, facts[0].get("suite"), answers)
+        if mine is not None and theirs is not None:
+            found[arm] |= _texts(a.experiment, b.experiment, one.suite, mine, theirs)
     return found
 
 
-def _texts(one: Json, other: Json, suite: str | None, answers: Sequence[Any]) -> dict[str, Any]:
-    mine, theirs = ({answer.id: answer.response for answer in given} for given in answers)
+def _texts(
+    one: RecordedExperiment, other: RecordedExperiment, suite: str, a: Sequence[Answer], b: Sequence[Answer]
+) -> dict[str, Any]:
+    mine, theirs = ({answer.id: answer.response for answer in given} for given in (a, b))
     rows = matched(_known(one, suite, mine), _known(other, suite, theirs))
     changed = [(a, b) for a, b in rows.pairs if mine[a] != theirs[b]]
     return {
@@ -57,35 +61,29 @@ def _texts(one: Json, other: Json, suite: str | None, answers: Sequence[Any]) ->
     }
 
 
-def changed_outcomes(one: Json, other: Json) -> Iterator[dict[str, Any]]:
+def changed_outcomes(one: RecordedExperiment, other: RecordedExperiment) -> Iterator[dict[str, object]]:
     """Yield, for each rule that both runs scored row by row, what B's tuned model fixed and broke against A's."""
-    rules = reading.part(other, "rules")
-    for name in (name for name in reading.rules(one) if name in rules):
-        mine, theirs = (reading.part(run, "rules", name) for run in (one, other))
-        if mine.get("corpus") or theirs.get("corpus") or mine.get("suite") != theirs.get("suite"):
+    for mine, theirs in ((rule, other.rules[rule.name]) for rule in one.rules.values()):
+        scores, now = _scores(mine), _scores(theirs)
+        if mine.corpus or theirs.corpus or mine.suite != theirs.suite or not scores or not now:
             continue
-        scores = [_scores(facts) for facts in (mine, theirs)]
-        if not all(scores):
-            continue
-        suite = mine.get("suite")
-        rows = matched(_known(one, suite, scores[0]), _known(other, suite, scores[1]))
-        outcomes = _outcomes(other, name, rows, *scores)
+        rows = matched(_known(one, mine.suite, scores), _known(other, mine.suite, now))
         yield {
-            "rule": name,
-            "arm": judged_answers(theirs, TUNED)[0],
-            **outcomes,
+            "rule": theirs.name,
+            "arm": judged_answers(theirs.raw, TUNED)[0],
+            **_outcomes(theirs, other.confidence(theirs), rows, scores, now),
             **_strays(rows),
             "by_id": rows.by_id,
         }
 
 
 def _outcomes(
-    experiment: Json,
-    rule: str,
+    rule: RuleFacts,
+    confidence: float | None,
     rows: Matching,
     mine: Mapping[str, float | None],
     theirs: Mapping[str, float | None],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     judged = [
         (a, b, before, now)
         for a, b in rows.pairs
@@ -95,32 +93,32 @@ def _outcomes(
         "both": len(judged),
         "fixed": [[a, b] for a, b, before, now in judged if now > before],
         "broken": [[a, b] for a, b, before, now in judged if now < before],
-        **(_gain(experiment, rule, judged) if judged else {"gain": None, "interval": None}),
+        **(_gain(rule, confidence, judged) if judged else {"gain": None, "interval": None}),
     }
 
 
-def _gain(experiment: Json, rule: str, judged: Sequence[tuple[str, str, float, float]]) -> dict[str, Any]:
+def _gain(
+    rule: RuleFacts, confidence: float | None, judged: Sequence[tuple[str, str, float, float]]
+) -> dict[str, object]:
     """Return the observed gain of B over A with its interval, in clusters where the rule has them."""
-    facts = reading.part(experiment, "rules", rule)
     groups = None
-    if facts.get("cluster") and facts.get("groups"):
-        by_row = dict(zip(facts["rows"], facts["groups"], strict=True))
+    if rule.cluster and rule.groups:
+        by_row = dict(zip(rule.rows, rule.groups, strict=True))
         groups = [by_row[b] for _, b, _, _ in judged]
     gain = PairedGain.of([now for *_, now in judged], [before for *_, before, _ in judged], groups)
-    brake = Levels(reading.confidence(experiment, facts) or 0.95).brake
-    return {"gain": gain.gain, "interval": list(gain.interval(brake))}
+    return {"gain": gain.gain, "interval": list(gain.interval(Levels(confidence or 0.95).brake))}
 
 
-def _scores(facts: Json) -> dict[str, float | None]:
+def _scores(rule: RuleFacts) -> dict[str, float | None]:
     """Return the tuned arm's score of each row; empty where the rule did not run."""
-    rows, given = reading.listed(facts, "rows"), reading.listed(reading.part(facts, "scores"), TUNED)
-    return dict(zip(rows, given, strict=True)) if len(rows) == len(given) else {}
+    given = rule.scores.get(TUNED, ())
+    return dict(zip(rule.rows, given, strict=True)) if len(rule.rows) == len(given) else {}
 
 
-def _known(experiment: Json, suite: str | None, rows: Mapping[str, object]) -> dict[str, str | None]:
+def _known(experiment: RecordedExperiment, suite: str, rows: Mapping[str, object]) -> dict[str, str | None]:
     """Return the content of rows by id; a row that was made from another one has that one's content."""
-    origin = (suite or "").partition(DERIVED)[0] if suite and DERIVED in suite else suite
-    known = contents(experiment, None if origin == "eval" else origin)
+    origin = suite.partition(DERIVED)[0]
+    known = contents(experiment, "" if origin == "eval" else origin)
     found: dict[str, str | None] = {}
     for id_ in rows:
         row, mark, way = id_.rpartition(DERIVED)
@@ -133,12 +131,3 @@ def _known(experiment: Json, suite: str | None, rows: Mapping[str, object]) -> d
 
 def _strays(rows: Matching) -> dict[str, list[str]]:
     return {"only_a": list(rows.only_a), "only_b": list(rows.only_b), "reworded": list(rows.reworded)}
-
-
-def _suites(one: Json, other: Json) -> list[str | None]:
-    named = [reading.part(run, "config", "paths", "suites") for run in (one, other)]
-    return [
-        suite
-        for suite in (None, *dict.fromkeys([*named[0], *named[1]]))
-        if contents(one, suite) or contents(other, suite)
-    ]

@@ -6,13 +6,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pytest_finetune.answering.answers import Answer, AnswersError, read_answers
 from pytest_finetune.bundle.format import MANIFEST
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.record import reading
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record.model import RecordedExperiment, RecordedRun
 from pytest_finetune.record.validate import problems
 
 RECORD = "record.json"
@@ -24,14 +22,14 @@ class NoRun(FinetuneError):
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """A run: `named` says how to name it again, `header` is what its record says of the session.
+    """A run: `named` says how to name it again, `session` is what its record says of the session.
 
     `answers` gives an arm's raw answers, or None when they are not there any more.
     """
 
     named: str
-    header: Json
-    experiment: Json = field(repr=False)
+    session: RecordedRun = field(repr=False)
+    experiment: RecordedExperiment = field(repr=False)
     answers: Callable[[str], Sequence[Answer] | None] = field(repr=False)
 
 
@@ -39,20 +37,20 @@ def run_in_folder(path: Path, name: str | None = None) -> StoredRun:
     """Read the run of a record: of its file, its folder, or a bundle; `name` chooses among several experiments."""
     folder = path if path.is_dir() else path.parent
     file = folder / RECORD if path.is_dir() else path
-    record = _record(file)
+    session = _session(file)
     name = name or _of_bundle(folder)
-    found = {reading.text(one, "name"): one for one in reading.experiments(record)}
+    found = {one.name: one for one in session.experiments}
     if name is not None and name not in found:
         raise NoRun(f"{file} holds no experiment {name!r}; it holds {', '.join(found) or 'none'}")
     if name is None and len(found) != 1:
         held = ", ".join(found) or "none"
         raise NoRun(f"{file} holds {len(found)} experiments ({held}): name one, as in {path}::NAME")
     experiment = found[name] if name is not None else next(iter(found.values()))
-    named = f"{path}::{reading.text(experiment, 'name')}" if len(found) > 1 else str(path)
-    return StoredRun(named, record, experiment, lambda arm: _outputs(folder, experiment, arm))
+    named = f"{path}::{experiment.name}" if len(found) > 1 else str(path)
+    return StoredRun(named, session, experiment, lambda arm: _outputs(folder, experiment, arm))
 
 
-def _record(file: Path) -> dict[str, Any]:
+def _session(file: Path) -> RecordedRun:
     try:
         found = json.loads(file.read_bytes())
     except FileNotFoundError:
@@ -62,7 +60,7 @@ def _record(file: Path) -> dict[str, Any]:
     wrong = problems(found)
     if wrong:
         raise NoRun(f"{file} is no record: {wrong[0]}")
-    return found  # type: ignore[no-any-return]
+    return RecordedRun.of(found)
 
 
 def _of_bundle(folder: Path) -> str | None:
@@ -73,8 +71,8 @@ def _of_bundle(folder: Path) -> str | None:
         return None
 
 
-def _outputs(folder: Path, experiment: Json, arm: str) -> Sequence[Answer] | None:
-    name = reading.text(reading.part(experiment, "arms", arm), "outputs")
+def _outputs(folder: Path, experiment: RecordedExperiment, arm: str) -> Sequence[Answer] | None:
+    name = experiment.arms[arm].outputs
     file = (folder / name).resolve()
     if not name or not file.is_relative_to(folder.resolve()):
         return None

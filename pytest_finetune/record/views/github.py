@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Final
 
-from pytest_finetune.record import reading
 from pytest_finetune.record.headline import headline
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record.lenient import Json
+from pytest_finetune.record.model import RecordedRun
 from pytest_finetune.record.views.note import decision_note
 from pytest_finetune.wording import one_line
 
@@ -32,18 +32,16 @@ def step_summary(record: Json) -> str:
 
 def error_annotations(record: Json) -> list[str]:
     """Word what went wrong as workflow commands: verdicts other than keep, then findings by file and line."""
-    found = []
-    for run in reading.experiments(record):
-        said = headline(run, record)
+    run, found = RecordedRun.of(record), []
+    for one in run.experiments:
+        said = headline(one, run)
         if said.tone in ("warn", "bad"):
-            name = reading.text(run, "name", "experiment")
-            found.append(command("error", f"{said.word}: {said.reason}", title=name))
-    for run in reading.experiments(record):
-        for one in reading.findings(run):
-            if one.get("severity") == "error" and one.get("file"):  # a charter's open question has no place
-                said_so = f"{reading.text(one, 'read')}; {reading.text(one, 'fix')}"
-                place = {"file": reading.text(one, "file"), "line": reading.text(one, "line")}
-                found.append(command("error", said_so, title=reading.text(one, "rule"), **place))
+            found.append(command("error", f"{said.word}: {said.reason}", title=one.name or "experiment"))
+    for finding in (finding for one in run.experiments for finding in one.findings):
+        if finding.severity == "error" and finding.file:  # a charter's open question has no place
+            place = {"file": finding.file, "line": str(finding.line or "")}
+            said_so = f"{finding.read}; {finding.fix}"
+            found.append(command("error", said_so, title=finding.rule, **place))
     return found[:MOST_ANNOTATIONS]
 
 
@@ -72,9 +70,9 @@ def outputs(record: Json, record_dir: str | PurePath) -> list[str]:
 
     With several experiments `decision` is keep only when every one is, and there is no single adapter digest.
     """
-    runs = reading.experiments(record)
-    verdicts = {reading.text(reading.part(run, "decision"), "verdict", "none") for run in runs}
+    runs = RecordedRun.of(record).experiments
+    verdicts = {run.decision.verdict or "none" for run in runs}
     decision = next((word for word in ("discard", "iterate", "none", "keep") if word in verdicts), "none")
-    digest = reading.text(reading.part(runs[0], "training"), "adapter_sha256") if len(runs) == 1 else ""
+    digest = runs[0].training.adapter_sha256 if len(runs) == 1 else ""
     where = one_line(PurePath(record_dir) / "record.json")
     return [f"decision={one_line(decision)}", f"adapter_digest={one_line(digest)}", f"record={where}"]

@@ -11,25 +11,21 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Final
 
-from pytest_finetune.record import reading
 from pytest_finetune.record.headline import headline
-from pytest_finetune.record.reading import Json
-from pytest_finetune.record.views.page.html import Html, element, join
+from pytest_finetune.record.lenient import Json
+from pytest_finetune.record.model import RecordedExperiment, RecordedRun
+from pytest_finetune.record.views.page.html import Html, element, join, paragraph
 from pytest_finetune.record.views.page.sections import (
     breakdown,
     data,
-    drift,
     evidence,
     facts,
     gains,
-    noise,
-    pairs,
-    prompts,
     rows,
-    run,
     slices,
     verdict,
 )
+from pytest_finetune.record.views.page.sections import run as work_done
 from pytest_finetune.wording import one_line
 
 Answers = Mapping[str, Mapping[str, Sequence[Json]]]
@@ -45,22 +41,20 @@ SECTIONS: Final = {
 
 def summary_html(record: Json, answers: Answers) -> str:
     """Render the record and the raw `answers` by experiment and arm as one HTML fragment with its styles."""
-    runs = reading.experiments(record)
-    anchors = [f"ft-{place}" for place in range(1, len(runs) + 1)]
+    run = RecordedRun.of(record)
+    anchors = [f"ft-{place}" for place, _ in enumerate(run.experiments, start=1)]
     # pytest-html names no viewport; without one a phone lays the page out for a desktop.
     viewport = element("meta", name="viewport", content="width=device-width, initial-scale=1")
     parts = [viewport, element("style", Html(asset("style.css") + page_css()))]
-    parts += [element("p", str(note), class_="ft-alert") for note in reading.listed(record, "notes")]
-    if len(runs) != 1:
-        parts.append(
-            verdict.overview(record, anchors)
-            if runs
-            else element("p", "No experiment was run.", class_="ft-missing")
-        )
-    for experiment, anchor in zip(runs, anchors, strict=True):
-        own = answers.get(reading.text(experiment, "name")) or {}
-        parts.append(element("article", _experiment(experiment, record, own, anchor), class_="ft-experiment"))
-    parts.append(_section("ft-tests", "Tests of the session", facts.tests(record)))
+    parts += [paragraph("alert", note) for note in run.notes]
+    if not anchors:
+        parts.append(paragraph("missing", "No experiment was run."))
+    elif len(anchors) > 1:
+        parts.append(verdict.overview(run, anchors))
+    for experiment, anchor in zip(run.experiments, anchors, strict=True):
+        own = answers.get(experiment.name) or {}
+        parts.append(element("article", _experiment(experiment, run, own, anchor), class_="ft-experiment"))
+    parts.append(_section("ft-tests", "Tests of the session", facts.tests(run)))
     parts.append(element("script", Html(asset("filter.js"))))
     return element("div", *parts, class_="ft", lang="en")
 
@@ -75,34 +69,37 @@ def page_css() -> str:
 
 def page_title(record: Json) -> str:
     """Name the page after its verdict, as plain text: pytest-html escapes titles."""
-    runs = reading.experiments(record)
-    project = one_line(reading.text(record, "project", "pytest-finetune"), 60)
-    if len(runs) == 1:
-        said = headline(runs[0], record)
-        task = one_line(reading.text(runs[0], "task", reading.text(runs[0], "name", "experiment")), 80)
-        return f"{said.word}: {task} ({project})"
-    words = [headline(one, record).word for one in runs]
+    run = RecordedRun.of(record)
+    project, said = (
+        one_line(run.project or "pytest-finetune", 60),
+        [headline(one, run) for one in run.experiments],
+    )
+    if len(said) == 1:
+        return f"{said[0].word}: {one_line(run.experiments[0].title, 80)} ({project})"
+    words = [one.word for one in said]
     counts = ", ".join(f"{words.count(word)} {word}" for word in sorted(set(words)))
-    return f"{len(runs)} experiments: {counts} ({project})" if runs else f"No experiment ({project})"
+    return f"{len(said)} experiments: {counts} ({project})" if said else f"No experiment ({project})"
 
 
-def _experiment(experiment: Json, record: Json, answers: Mapping[str, Sequence[Json]], anchor: str) -> Html:
-    judged = bool(reading.arms(experiment))
+def _experiment(
+    experiment: RecordedExperiment, run: RecordedRun, answers: Mapping[str, Sequence[Json]], anchor: str
+) -> Html:
+    judged = bool(experiment.arms)
     rows_read = _section(f"{anchor}-data", "Data", data.data(experiment))
     work = _pair(
-        _section(f"{anchor}-training", "Training", run.training(experiment)),
-        _section(f"{anchor}-memory", "Memory", run.memory(experiment)),
+        _section(f"{anchor}-training", "Training", work_done.training(experiment.training)),
+        _section(f"{anchor}-memory", "Memory", work_done.memory(experiment.memory)),
     )
     if judged:
         body = [*_evaluated(experiment, anchor), work, rows_read]
         body.append(_section(f"{anchor}-rows", "Held-out rows", rows.rows(experiment, answers, anchor)))
     else:
-        stopped = facts.failures(experiment, record)
+        stopped = facts.failures(experiment, run)
         body = [part for part in (stopped, rows_read, work) if part is not None]
         body.append(_section(f"{anchor}-rates", "Evidence", evidence.rates(experiment)))
     return join(
         [
-            verdict.banner(experiment, record, anchor),
+            verdict.banner(experiment, run, anchor),
             _contents(experiment, anchor, SECTIONS if judged else UNJUDGED),
             *body,
             _pair(
@@ -111,27 +108,27 @@ def _experiment(experiment: Json, record: Json, answers: Mapping[str, Sequence[J
             ),
             _section(f"{anchor}-config", "Configuration", facts.config(experiment)),
             _section(f"{anchor}-lineage", "Lineage", facts.lineage(experiment)),
-            _section(f"{anchor}-repeat", "Repeat this run", facts.repeat(experiment, record)),
+            _section(f"{anchor}-repeat", "Repeat this run", facts.repeat(experiment, run)),
         ]
     )
 
 
-def _evaluated(experiment: Json, anchor: str) -> list[Html]:
+def _evaluated(experiment: RecordedExperiment, anchor: str) -> list[Html]:
     """What there is to see of the arms; a part that a run does not have is left out."""
     parts: list[tuple[str, str, Html | None]] = [
         ("rates", "Arms side by side", evidence.rates(experiment)),
         ("gains", "What the tuning gained", gains.gains(experiment)),
-        ("power", "Power, looks and risks", breakdown.power(experiment)),
+        ("power", "Power, looks and risks", evidence.power(experiment)),
         ("changed", "Fixed and broken rows", breakdown.changed_rows(experiment, anchor)),
         ("slices", "Slices", slices.slices(experiment, anchor)),
         ("labels", "Label confusion", slices.confusion(experiment)),
         ("runtimes", "Runtimes", breakdown.runtimes(experiment, anchor)),
-        ("pairs", "The other arms against each other", pairs.pairs(experiment)),
-        ("drift", "Drift on neutral prompts", drift.drift(experiment)),
+        ("pairs", "The other arms against each other", gains.pairs(experiment)),
+        ("drift", "Drift on neutral prompts", evidence.drift(experiment.drift)),
     ]
     opponents = [
-        ("prompts", "Hand-written prompts", prompts.prompts(experiment)),
-        ("noise", "Noise of the base", noise.noise(experiment, anchor)),
+        ("prompts", "Hand-written prompts", evidence.prompts(experiment)),
+        ("noise", "Noise of the base", breakdown.noise(experiment, anchor)),
     ]
     return [*_sections(anchor, parts), _pair(*_sections(anchor, opponents))]
 
@@ -144,12 +141,12 @@ def _pair(*sections: Html) -> Html:
     return element("div", *sections, class_="ft-pair")
 
 
-def _contents(experiment: Json, anchor: str, names: Mapping[str, str]) -> Html:
-    absent = set() if reading.part(experiment, "drift") else {"drift"}
+def _contents(experiment: RecordedExperiment, anchor: str, names: Mapping[str, str]) -> Html:
+    absent = set() if experiment.drift else {"drift"}
     links = [
         element("a", short, href=f"#{anchor}-{name}") for name, short in names.items() if name not in absent
     ]
-    label = f"Sections of {reading.text(experiment, 'name', 'this experiment')}"
+    label = f"Sections of {experiment.name or 'this experiment'}"
     return element("nav", join(links, " "), aria_label=label, class_="ft-contents")
 
 

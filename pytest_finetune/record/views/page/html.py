@@ -44,6 +44,16 @@ def element(tag: str, /, *children: Child, **attributes: Attribute) -> Html:
     return Html(opened if tag in _VOID else f"{opened}{join(children)}</{tag}>")
 
 
+def paragraph(kind: str, *children: Child) -> Html:
+    """Build a paragraph of a kind that the style sheet knows: missing, muted, alert."""
+    return element("p", *children, class_=f"ft-{kind}")
+
+
+def folded(title: Child, *inside: Child, class_: str | None = None) -> Html:
+    """Build a part that opens when its title is asked for."""
+    return element("details", element("summary", title), *inside, class_=class_)
+
+
 def table(
     head: Sequence[Child], rows: Iterable[Sequence[Child]], caption: str, class_: str | None = None
 ) -> Html:

@@ -2,109 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from pytest_finetune.record import reading, remarks
-from pytest_finetune.record.drift import drift_sentence
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record import remarks
+from pytest_finetune.record.inputs import Finding
+from pytest_finetune.record.model import RecordedExperiment
+from pytest_finetune.record.tables import peaks, training_row
 from pytest_finetune.record.views.terminal.layout import Line, fit, wrapped
-from pytest_finetune.wording import counted, duration, figure, one_line, size
+from pytest_finetune.wording import counted, figure, one_line, size
 
 
-def fact_lines(experiment: Json, columns: int) -> list[Line]:
+def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
     """Name the experiment, then what it worked with."""
-    training = reading.part(experiment, "training")
-    said = [Line(_title(experiment), "bold"), *map(Line, (_data(experiment), _memory(experiment)))]
-    said += [Line(_training(experiment))]
-    said += [Line(f"  reused    {text}", "yellow") for text in [remarks.reused(training)] if text]
-    said += [Line(f"  retrained {text}") for text in [remarks.retrained(training)] if text]
-    said += map(Line, _runtimes(experiment))
-    drift = drift_sentence(experiment, brief=True)
-    said += [Line(f"  drift     {one_line(drift)}")] if drift else []
-    return [*(Line(fit(text, columns), markup) for text, markup in said), *_power(experiment, columns)]
+    drift = one_line(remarks.drift(experiment.drift, brief=True))
+    further = [
+        ("reused", remarks.reused(experiment.training), "yellow"),
+        ("retrained", remarks.retrained(experiment.training), ""),
+        *(("runtimes", text, "") for text in _runtimes(experiment)),
+        ("drift", drift, ""),
+    ]
+    told = [
+        (_title(experiment), "bold"),
+        (f"  data      {_data(experiment)}", ""),
+        (f"  memory    {_memory(experiment)}", ""),
+        (f"  training  {_training(experiment)}", ""),
+        *((f"  {name:<9} {text}", markup) for name, text, markup in further if text),
+    ]
+    return [*(Line(fit(text, columns), markup) for text, markup in told), *_power(experiment, columns)]
 
 
-def _power(experiment: Json, columns: int) -> list[Line]:
+def _power(experiment: RecordedExperiment, columns: int) -> list[Line]:
     """What the held-out file can show, while nothing is decided; a decision says it of its own rows."""
-    power = reading.part(experiment, "power")
-    if not power or experiment.get("decision"):
+    power = experiment.power
+    if not power or experiment.decision:
         return []
-    warning = reading.text(power, "warning")
-    said = one_line(warning or reading.text(power, "line"))
-    text = f"  power     {said}"
-    return [Line(line, "yellow" if warning else "") for line in wrapped(text, columns, 4)]
+    lines = wrapped(f"  power     {one_line(power.warning or power.line)}", columns, 4)
+    return [Line(line, "yellow" if power.warning else "") for line in lines]
 
 
-def _title(experiment: Json) -> str:
-    config = reading.part(experiment, "config")
-    lora = reading.part(config, "lora")
-    method = reading.text(config, "peft_method", "unknown method")
-    rank = f" r{reading.text(lora, 'r')}" if lora.get("r") is not None else ""
-    name = reading.text(experiment, "task", reading.text(experiment, "name", "experiment"))
-    return one_line(f"{name}: {reading.text(config, 'base_model', 'unknown base')} with {method}{rank}")
+def _title(experiment: RecordedExperiment) -> str:
+    config = experiment.config
+    rank = f" r{config.lora['r']}" if config.lora.get("r") is not None else ""
+    method = f"{config.peft_method or 'unknown method'}{rank}"
+    return one_line(f"{experiment.title}: {config.base_model or 'unknown base'} with {method}")
 
 
-def _data(experiment: Json) -> str:
-    data = reading.part(experiment, "data")
+def _data(experiment: RecordedExperiment) -> str:
+    data = experiment.data
     if not data:
-        return "  data      not read"
-    train, held = (counted(reading.number(reading.part(data, s), "rows"), "row") for s in ("train", "eval"))
-    found = _counts(reading.parts(data, "findings")) or "no findings"
-    charter = _counts(reading.parts(reading.part(experiment, "charter"), "findings"))
-    return f"  data      {train} to train on, {held} held out; {found}" + (
-        f"; charter: {charter}" if charter else ""
-    )
+        return "not read"
+    train, held = (counted(data.splits[name].rows, "row") for name in ("train", "eval"))
+    charter = _counts(experiment.charter.findings)
+    said = f"{train} to train on, {held} held out; {_counts(data.findings) or 'no findings'}"
+    return said + (f"; charter: {charter}" if charter else "")
 
 
-def _counts(found: Sequence[Json]) -> str:
-    errors = sum(one.get("severity") == "error" for one in found)
+def _counts(found: Sequence[Finding]) -> str:
+    errors = sum(one.severity == "error" for one in found)
     warnings = len(found) - errors
     said = [counted(errors, "error")] * bool(errors) + [counted(warnings, "warning")] * bool(warnings)
     return ", ".join(said)
 
 
-def _memory(experiment: Json) -> str:
-    memory = reading.part(experiment, "memory")
+def _memory(experiment: RecordedExperiment) -> str:
+    memory = experiment.memory
     if not memory:
-        return "  memory    not planned"
-    measured = reading.number(memory, "measured_peak_bytes")
-    peak = f"{size(reading.number(memory, 'predicted_peak_bytes'))} predicted"
-    peak += f", {size(measured)} measured" if measured is not None else ""
-    budget = reading.number(memory, "budget_bytes")
-    name = one_line(reading.text(memory, "budget_name", "unnamed card"), 30)
-    against = f" of {size(budget)} ({name})" if budget is not None else ""
-    return f"  memory    {peak}{against}: {one_line(reading.text(memory, 'fits', 'not judged'))}"
+        return "not planned"
+    name = one_line(memory.budget_name or "unnamed card", 30)
+    against = f" of {size(memory.budget_bytes)} ({name})" if memory.budget_bytes is not None else ""
+    return f"{peaks(memory)}{against}: {one_line(memory.fits or 'not judged')}"
 
 
-def _training(experiment: Json) -> str:
-    training = reading.part(experiment, "training")
+def _training(experiment: RecordedExperiment) -> str:
+    training = experiment.training
     if not training:
-        return "  training  not trained"
-    key = one_line(reading.text(experiment, "key", "without a key"))[:8]
-    losses = [
-        found
-        for step in reading.parts(training, "log")
-        if (found := reading.number(step, "loss")) is not None
-    ]
-    end = reading.number(training, "final_loss")
-    last = end if end is not None else losses[-1] if losses else None
-    fall = f", loss {figure(losses[0])} -> {figure(last)}" if losses else f", loss {figure(last)}"
-    seconds = duration(reading.number(training, "seconds"))
-    steps = counted(reading.number(training, "steps"), "step")
-    if training.get("reused"):
-        return f"  training  reused adapter {key} ({steps}{fall})"
-    return f"  training  {steps} in {seconds}{fall}; adapter {key}"
+        return "not trained"
+    key = one_line(experiment.key or "without a key")[:8]
+    losses = [point.loss for point in training.log if point.loss is not None]
+    end = training.final_loss if training.final_loss is not None else losses[-1] if losses else None
+    fall = f", loss {figure(losses[0])} -> {figure(end)}" if losses else f", loss {figure(end)}"
+    took = training_row(training)
+    if training.reused:
+        return f"reused adapter {key} ({took.steps}{fall})"
+    return f"{took.steps} in {took.seconds}{fall}; adapter {key}"
 
 
-def _runtimes(experiment: Json) -> list[str]:
+def _runtimes(experiment: RecordedExperiment) -> Iterator[str]:
     """How far the tuned model answers alike in each further runtime; at most two lines."""
-    main = reading.primary(experiment)
-    lines = []
-    for match in reading.parts(experiment, "runtime_match")[:2]:
-        text, rule = reading.part(match, "text"), reading.part(match, "rules", main or "")
-        first, second = (one_line(reading.text(match, key, "?"), 20) for key in ("first", "second"))
-        said = f"{reading.text(text, 'same')} of {reading.text(text, 'total')} texts"
-        if rule:
-            said += f", {reading.text(rule, 'same')} of {reading.text(rule, 'total')} scores"
-        lines.append(f"  runtimes  {second} like {first}: {said}")
-    return lines
+    for match in experiment.runtime_match[:2]:
+        first, second = (one_line(name or "?", 20) for name in (match.first, match.second))
+        scores = match.rules[experiment.primary.name]
+        alike = f", {scores.same} of {scores.total} scores" if scores else ""
+        yield f"{second} like {first}: {match.text.same} of {match.text.total} texts{alike}"

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from pytest_finetune.record import reading
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record.model import RecordedExperiment
+from pytest_finetune.record.tables import Gain, gains
 from pytest_finetune.record.views.terminal.layout import Line, cells, padded
-from pytest_finetune.wording import arm_word, counted, gain_span, one_line, points
+from pytest_finetune.wording import arm_word, counted, one_line
 
 MOST_GAINS: Final = 8
 # What says least goes first where the columns are too few; without the unit the line says "points over".
-_FORMS: Final = tuple(
-    map(
-        frozenset,
-        (
-            ("unit", "changed", "finding", "same"),
-            ("unit", "changed", "finding"),
-            ("unit", "changed"),
-            ("changed",),
-            (),
-        ),
-    )
-)
+_LEAVING: Final = ("same", "finding", "unit", "changed")
+_FORMS: Final = tuple(frozenset(_LEAVING[place:]) for place in range(len(_LEAVING) + 1))
 _COLOURS: Final = {"beats": "", "worse": "red", "excluded": "red"}
 
 
 class Told(NamedTuple):
-    """A comparison in the words of a line; `finding` is empty where a gain was demonstrated or none was asked."""
+    """A gain in the words of a line; `finding` is empty where it was demonstrated or none was asked."""
 
     against: str
     points: str
@@ -38,36 +28,31 @@ class Told(NamedTuple):
     markup: str
 
 
-def gain_lines(experiment: Json, columns: int, most: int = MOST_GAINS) -> list[Line]:
+def gain_lines(experiment: RecordedExperiment, columns: int, most: int = MOST_GAINS) -> list[Line]:
     """Say the gain of the primary rule over each opponent, then over each arm that is only shown."""
-    main = reading.primary(experiment)
-    pairs = [
-        pair
-        for pair in reading.comparisons(experiment)
-        if (main is None or pair.get("rule") == main)
-        # The line of another runtime says more: how far the two agree.
-        and not reading.text(pair, "against").startswith("tuned@")
-    ]
-    pairs.sort(key=lambda pair: not reading.is_opponent(experiment, reading.text(pair, "against")))
-    shown = pairs if len(pairs) <= most else pairs[: max(most - 1, 0)]
-    lines = _laid_out([_told(experiment, pair) for pair in shown], columns)
-    if len(shown) < len(pairs):
-        lines.append(Line(f"  and over {counted(len(pairs) - len(shown), 'more arm')}, on the page"))
+    # The line of another runtime says more: how far the two agree.
+    found = [gain for gain in gains(experiment) if not gain.pair.against.startswith("tuned@")]
+    shown = found if len(found) <= most else found[: max(most - 1, 0)]
+    lines = _laid_out([_told(gain) for gain in shown], columns)
+    if len(shown) < len(found):
+        lines.append(Line(f"  and over {counted(len(found) - len(shown), 'more arm')}, on the page"))
     return lines
 
 
-def _told(experiment: Json, pair: Json) -> Told:
-    fixed, broken = len(reading.listed(pair, "fixed")), len(reading.listed(pair, "broken"))
-    same, verdict = reading.whole(pair, "same"), reading.text(pair, "verdict", "beats")
-    asked = reading.is_opponent(experiment, reading.text(pair, "against"))
+def _told(gain: Gain) -> Told:
+    same, verdict = gain.pair.same, gain.pair.verdict or "beats"
     return Told(
-        against=arm_word(one_line(reading.text(pair, "against", "an unknown arm"), 20)),
-        points=points(reading.number(pair, "gain")),
-        span=gain_span(reading.span(pair, "interval")),
-        changed=f"{fixed} fixed, {broken} broken",
+        against=arm_word(one_line(gain.pair.against or "an unknown arm", 20)),
+        points=gain.points,
+        span=gain.span,
+        changed=", ".join(gain.changed),
         same=f", {same} same" if same is not None else "",
-        finding=one_line(verdict, 20) if asked and verdict != "beats" else "" if asked else "shown only",
-        markup=_COLOURS.get(verdict, "yellow") if asked else "",
+        finding=one_line(verdict, 20)
+        if gain.asked and verdict != "beats"
+        else ""
+        if gain.asked
+        else "shown only",
+        markup=_COLOURS.get(verdict, "yellow") if gain.asked else "",
     )
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Final
 
-from pytest_finetune.record import reading
-from pytest_finetune.record.headline import Headline, headline, place
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record.headline import Headline, headline
+from pytest_finetune.record.lenient import Json
+from pytest_finetune.record.model import RecordedExperiment, RecordedRun
+from pytest_finetune.record.remarks import place
+from pytest_finetune.record.tables import Gain
 from pytest_finetune.record.views.terminal.facts import fact_lines
 from pytest_finetune.record.views.terminal.gains import gain_lines
-from pytest_finetune.record.views.terminal.layout import COLOURS, Line, fit, wrapped
-from pytest_finetune.record.views.terminal.rates import MOST_RULES, rate_lines
-from pytest_finetune.record.views.terminal.several import several_lines
-from pytest_finetune.record.views.terminal.slices import slice_lines
-from pytest_finetune.wording import counted, one_line
+from pytest_finetune.record.views.terminal.layout import COLOURS, Line, cells, fit, padded, wrapped
+from pytest_finetune.record.views.terminal.rates import MOST_RULES, rate_lines, slice_lines
+from pytest_finetune.wording import counted, one_line, percent
 
 MAX_LINES: Final = 24  # one more is left for the section's own heading
 SLICE_LINES: Final = 2
@@ -25,24 +25,21 @@ def summary_lines(record: Json, record_dir: str | PurePath, columns: int = 80) -
 
     The last lines hold the verdict with its reason, the next change and where the record lies.
     """
-    columns = max(columns, 60)
-    runs = reading.experiments(record)
-    said = [one_line(note) for note in reading.listed(record, "notes")[:2]]
-    notes = [Line(fit(f"note: {note}", columns), "yellow") for note in said]
-    where = Line(f"record: {_where(record, record_dir)}")
-    if len(runs) == 1:
-        end = [*notes, *_ending(headline(runs[0], record), columns), where]
-        body = _one(runs[0], columns, MAX_LINES - len(end))
+    columns, run = max(columns, 60), RecordedRun.of(record)
+    notes = [Line(fit(f"note: {one_line(note)}", columns), "yellow") for note in run.notes[:2]]
+    end = [*notes, Line(f"record: {_where(run, record_dir)}")]
+    if len(run.experiments) == 1:
+        end[-1:-1] = _ending(headline(run.experiments[0], run), columns)
+        body = _one(run.experiments[0], columns, MAX_LINES - len(end))
     else:
-        end = [*notes, where]
-        body = several_lines(runs, record, columns, MAX_LINES - len(end))
+        body = _several(run, columns, MAX_LINES - len(end))
     return [*body[: MAX_LINES - len(end)], *end]
 
 
-def _where(record: Json, record_dir: str | PurePath) -> str:
-    if reading.cheap_only(record):
+def _where(run: RecordedRun, record_dir: str | PurePath) -> str:
+    if run.cheap_only:
         return "none is kept without --finetune"
-    missing = any("no report.html" in str(note) for note in reading.listed(record, "notes"))
+    missing = any("no report.html" in note for note in run.notes)
     return one_line(PurePath(record_dir) / ("record.json" if missing else "report.html"))
 
 
@@ -62,7 +59,7 @@ def _ending(said: Headline, columns: int) -> list[Line]:
     ]
 
 
-def _one(experiment: Json, columns: int, room: int) -> list[Line]:
+def _one(experiment: RecordedExperiment, columns: int, room: int) -> list[Line]:
     """Facts and evidence in at most `room` lines: slices give way first, then rules, then the further gains."""
     facts = fact_lines(experiment, columns)
     left = room - len(facts) - 2
@@ -73,7 +70,7 @@ def _one(experiment: Json, columns: int, room: int) -> list[Line]:
     return [*facts, *([Line(""), *table] if table else []), Line("")]
 
 
-def _slices(experiment: Json, columns: int, room: int) -> list[Line]:
+def _slices(experiment: RecordedExperiment, columns: int, room: int) -> list[Line]:
     lines: list[Line] = []
     for text, colour in slice_lines(experiment):
         if len(lines) < room:
@@ -81,13 +78,58 @@ def _slices(experiment: Json, columns: int, room: int) -> list[Line]:
     return lines
 
 
-def _findings(experiment: Json, columns: int) -> list[Line]:
+def _findings(experiment: RecordedExperiment, columns: int) -> list[Line]:
     """The first findings, where no arm was judged."""
-    colours = {"error": "red"}
     return [
         Line(
-            fit(f"  {place(found)}: {one_line(found.get('read'))}", columns),
-            colours.get(reading.text(found, "severity"), "yellow"),
+            fit(f"  {place(found)}: {one_line(found.read)}", columns),
+            "red" if found.severity == "error" else "yellow",
         )
-        for found in reading.findings(experiment)[:4]
+        for found in experiment.findings[:4]
     ]
+
+
+def _several(run: RecordedRun, columns: int, room: int) -> list[Line]:
+    """One line an experiment, then the verdict and the next change of as many as fit, the worst first."""
+    said = [(one, headline(one, run)) for one in run.experiments]
+    if not said:
+        return [Line("No experiment was run.", "bold")]
+    rows = said[: max(room // 2 - 3, 1)]
+    width = max(cells("experiment"), *(cells(_name(one)) for one, _ in rows))
+    lines = [Line(f"  {'experiment':<{width}}  verdict    {'base':>6}  {'tuned':>6}  gain", "bold")]
+    for one, head in rows:
+        line = f"  {padded(_name(one), width)}  {head.word[:9]:<9}  {_brief(one)}"
+        lines.append(Line(fit(line, columns), COLOURS[head.tone]))
+    if len(rows) < len(said):
+        lines.append(Line(f"  and {len(said) - len(rows)} more, all of them in the record"))
+    lines.append(Line(""))
+    ranked = sorted(said, key=lambda pair: ("bad", "warn", "none", "good").index(pair[1].tone), reverse=True)
+    return [*lines, *_verdicts(ranked, columns, room - len(lines))]
+
+
+def _name(experiment: RecordedExperiment) -> str:
+    return one_line(experiment.name or "experiment", 24)
+
+
+def _brief(experiment: RecordedExperiment) -> str:
+    main = experiment.primary
+    if not main:
+        return "no primary rule was judged"
+    scores = [experiment.arms[arm].rules[main.name] for arm in ("baseline", "tuned")]
+    if not any(scores):
+        return "not run"
+    rates = "  ".join(f"{percent(score.rate):>6}" for score in scores)
+    return f"{rates}  {Gain(experiment.gain_over_base(main.name), True).words}"
+
+
+def _verdicts(ranked: list[tuple[RecordedExperiment, Headline]], columns: int, room: int) -> list[Line]:
+    """As many verdicts as fit, the worst last; each wrapped where there is room."""
+    most = next((lines for lines in (3, 2) if len(ranked) * (lines + 2) <= room), 1)
+    lines: list[Line] = []
+    for one, said in reversed(ranked):
+        verdict = wrapped(f"{said.word} {_name(one)}: {said.reason}", columns, most)
+        change = wrapped(f"  next change: {said.next}", columns, min(most, 2)) if said.next else []
+        if len(lines) + len(verdict) + len(change) > room:
+            break
+        lines = [*(Line(text, COLOURS[said.tone]) for text in verdict), *map(Line, change), *lines]
+    return lines

@@ -1,20 +1,23 @@
-"""What the rules found: rates of every arm, gains of the tuned one, power, slices, runtimes."""
+"""What the rules found: rates of every arm, the power behind them, drift, the prompts that were tried."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-from pytest_finetune.judging.rule import is_guard
-from pytest_finetune.record import reading
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record import remarks
+from pytest_finetune.record.model import RecordedExperiment
+from pytest_finetune.record.outcomes import Candidate, DriftFacts, RuleFacts
+from pytest_finetune.record.tables import Rate, passed_of
+from pytest_finetune.record.tables import rates as rate_rows
 from pytest_finetune.record.views.page import svg
-from pytest_finetune.record.views.page.html import Html, element, join
+from pytest_finetune.record.views.page.html import Child, Html, element, facts, folded, join, paragraph, table
 from pytest_finetune.wording import (
     arm_word,
     counted,
     figure,
     margin,
+    p_words,
     percent,
     rate_span,
     threshold,
@@ -25,6 +28,8 @@ OUTCOMES: Final = {
     "beats": ("✓", "good"), "worse": ("✕", "bad"), "excluded": ("✕", "bad"),
     "not demonstrated": ("?", "warn"),
 }  # fmt: skip
+MOST_TEXT: Final = 400
+MOST_ROWS: Final = 200
 
 
 def badge(word: str, *, calm: bool = False) -> Html:
@@ -32,53 +37,54 @@ def badge(word: str, *, calm: bool = False) -> Html:
     symbol, tone = OUTCOMES.get(word, ("–", "none"))
     if calm and tone == "warn":
         symbol, tone = "–", "none"
+    return _badge(symbol, word, tone)
+
+
+def _badge(symbol: str, word: str, tone: str) -> Html:
     return element(
         "span", element("span", symbol, aria_hidden="true"), f" {word}", class_=f"ft-badge ft-{tone}"
     )
 
 
-WORN: Final = element(
-    "span", element("span", "!", aria_hidden="true"), " changed after a look", class_="ft-badge ft-warn"
-)  # the rule was written with these rows' answers in view
+WORN: Final = _badge("!", "changed after a look", "warn")
+"""The rule was written with these rows' answers in view."""
 
 
-def rates(experiment: Json) -> Html:
+def with_span(value: str, span: str) -> Html:
+    """Show a number with its interval beside it."""
+    return join([element("strong", value), " ", element("span", span, class_="ft-muted ft-nobreak")])
+
+
+def rates(experiment: RecordedExperiment) -> Html:
     """Arms side by side, rule by rule, each rate with its interval and the threshold that it must reach."""
-    names, arms = reading.rules(experiment), reading.arms(experiment)
-    if not names or not arms:
-        return element("p", "No arm was judged by a rule in this run.", class_="ft-missing")
-    head = [
-        element("th", "arm", scope="col"),
-        element("th", svg.scale(svg.RATES, "%"), element("span", "rate", class_="ft-quiet"), scope="col"),
-        element("th", "rate and interval", scope="col"),
-        element("th", "passed", scope="col"),
-    ]
-    body = [
-        element("tbody", _rule_head(experiment, name), *_arm_rows(experiment, name, arms)) for name in names
-    ]
+    if not experiment.rules or not experiment.arms:
+        return paragraph("missing", "No arm was judged by a rule in this run.")
+    axis = join([svg.scale(svg.RATES, "%"), element("span", "rate", class_="ft-quiet")])
+    head: list[Child] = ["arm", axis, "rate and interval", "passed"]
     grid = element(
         "table",
         element("caption", "Rates of the arms by rule"),
-        element("thead", element("tr", *head)),
-        *body,
+        element("thead", element("tr", *(element("th", name, scope="col") for name in head))),
+        *(
+            element("tbody", _rule_head(experiment, rule), *(_arm_row(rule, rate) for rate in found))
+            for rule, found in rate_rows(experiment)
+        ),
         class_="ft-grid-table",
     )
-    return join([grid, element("p", _level(experiment), class_="ft-muted")])
+    return join([grid, paragraph("muted", _level(experiment))])
 
 
-def _rule_head(experiment: Json, name: str) -> Html:
-    rule = reading.part(experiment, "rules", name)
-    kind = "primary" if rule.get("primary") else "guard" if rule and is_guard(rule) else None
-    above = reading.listed(reading.part(experiment, "decision"), "reasons")
-    notes = [str(reason) for reason in reading.listed(rule, "reasons") if reason not in above]
-    if skipped := reading.listed(rule, "skipped"):
-        notes.append(f"{counted(len(skipped), 'row')} skipped.")
+def _rule_head(experiment: RecordedExperiment, rule: RuleFacts) -> Html:
+    kind = "primary" if rule.primary else "guard" if rule.guard else None
+    notes = [reason for reason in rule.reasons if reason not in experiment.decision.reasons]
+    if rule.skipped:
+        notes.append(f"{counted(len(rule.skipped), 'row')} skipped.")
     cell = element(
         "th",
-        element("span", name, class_="ft-name"),
+        element("span", rule.name, class_="ft-name"),
         element("span", kind, class_="ft-kind") if kind else None,
-        badge(reading.text(rule, "outcome", "not recorded")),
-        WORN if rule.get("changed_after_look") else None,
+        badge(rule.outcome or "not recorded"),
+        WORN if rule.changed_after_look else None,
         element("span", _wanted(rule), class_="ft-muted ft-wanted"),
         *(element("span", note, class_="ft-note") for note in notes),
         scope="rowgroup",
@@ -87,62 +93,168 @@ def _rule_head(experiment: Json, name: str) -> Html:
     return element("tr", cell, class_="ft-rule")
 
 
-def _wanted(rule: Json) -> str:
+def _wanted(rule: RuleFacts) -> str:
     """Word the thresholds of a rule."""
     if not rule:
         return "its thresholds were not recorded"
     said = []
-    if (rate := reading.number(rule, "min_rate")) is not None:
-        said.append(f"tuned at least {threshold(rate)}")
-    if (rate := reading.number(rule, "min_rate_bound")) is not None:
-        said.append(f"tuned demonstrably at least {threshold(rate)}")
-    if (gain := reading.number(rule, "min_gain")) is not None:
-        said.append(f"a demonstrated gain over the base, observed at least {margin(gain)}")
-    if (loss := reading.number(rule, "max_loss")) is not None:
-        said.append(f"a loss of more than {margin(loss)} excluded")
-    suite = f" (suite {rule['suite']})" if rule.get("suite") else ""
+    if rule.min_rate is not None:
+        said.append(f"tuned at least {threshold(rule.min_rate)}")
+    if rule.min_rate_bound is not None:
+        said.append(f"tuned demonstrably at least {threshold(rule.min_rate_bound)}")
+    if rule.min_gain is not None:
+        said.append(f"a demonstrated gain over the base, observed at least {margin(rule.min_gain)}")
+    if rule.max_loss is not None:
+        said.append(f"a loss of more than {margin(rule.max_loss)} excluded")
+    suite = f" (suite {rule.suite})" if rule.suite else ""
     return ("; ".join(said) or _without_threshold(rule)) + suite
 
 
-def _without_threshold(rule: Json) -> str:
-    if rule.get("primary"):
+def _without_threshold(rule: RuleFacts) -> str:
+    if rule.primary:
         return "a demonstrated gain over the base"
-    return "not demonstrably worse than the base" if is_guard(rule) else "it holds on all answers together"
+    return "not demonstrably worse than the base" if rule.guard else "it holds on all answers together"
 
 
-def _arm_rows(experiment: Json, name: str, arms: Sequence[str]) -> list[Html]:
-    rule = reading.part(experiment, "rules", name)
-    rows = []
-    for arm in arms:
-        score = reading.part(experiment, "arms", arm, "rules", name)
-        rate, span = reading.number(score, "rate"), reading.span(score, "interval")
-        limits = (
-            [reading.number(rule, key) for key in ("min_rate", "min_rate_bound")] if arm == "tuned" else []
-        )
-        limit = next((value for value in limits if value is not None), None)
-        counts = (
-            f"{figure(reading.number(score, 'passed'), 6)} of {figure(reading.number(score, 'total'), 6)}"
-        )
-        rows.append(
-            element(
-                "tr",
-                element("th", svg.marker(arm), " ", arm_word(arm), scope="row"),
-                element("td", svg.whisker(svg.RATES, arm, rate, span, limit), class_="ft-cell"),
-                element("td", with_span(percent(rate) if score else "not run", rate_span(span))),
-                element("td", counts if score else "–", class_="ft-muted"),
-            )
-        )
-    return rows
+def _arm_row(rule: RuleFacts, rate: Rate) -> Html:
+    limit = rule.min_rate_bound if rule.min_rate is None else rule.min_rate
+    score, arm = rate.score, rate.arm
+    plot = svg.whisker(svg.RATES, arm, score.rate, score.interval, limit if arm == "tuned" else None)
+    return element(
+        "tr",
+        element("th", svg.marker(arm), " ", arm_word(arm), scope="row"),
+        element("td", plot, class_="ft-cell"),
+        element("td", with_span(percent(score.rate) if score else "not run", rate.span)),
+        element("td", rate.counts if score else "–", class_="ft-muted"),
+    )
 
 
-def with_span(value: str, span: str) -> Html:
-    """Show a number with its interval beside it."""
-    return join([element("strong", value), " ", element("span", span, class_="ft-muted ft-nobreak")])
-
-
-def _level(experiment: Json) -> str:
-    rules = reading.part(experiment, "rules")
-    confidences = {reading.confidence(experiment, reading.part(rules, name)) for name in rules}
+def _level(experiment: RecordedExperiment) -> str:
+    confidences = {experiment.confidence(rule) for rule in experiment.rules.values() if rule}
     known = sorted(value for value in confidences if value is not None)
     level = f" Intervals at {' and '.join(map(threshold, known))}." if known else ""
     return f"A dashed line is the rate that the tuned model must reach.{level}"
+
+
+def power(experiment: RecordedExperiment) -> Html:
+    """How much these rows can show, how often they were looked at, and what remains at risk."""
+    decision = experiment.decision
+    if not decision:
+        return paragraph("missing", "Nothing was decided in this run.")
+    needed, alpha, looks = decision.examples_needed, decision.alpha, decision.looks
+    worn = ", ".join(rule.name for rule in experiment.rules.values() if rule.changed_after_look)
+    digest = decision.rules_sha256
+    known = facts(
+        [
+            ("power", decision.plan_line),
+            ("looks at these rows", f"this is look {looks}" if looks is not None else None),
+            ("claims are judged at", f"{figure(alpha)}, one-sided" if alpha is not None else None),
+            (
+                "rows that would settle it",
+                f"about {counted(needed, 'fresh row')}" if needed is not None else None,
+            ),
+            ("rules changed after a look", worn),
+            ("rules, sha256", element("code", digest) if digest else None),
+        ]
+    )
+    risks = [element("li", risk) for risk in decision.risks]
+    return join([known, *([element("h4", "Remaining risks"), element("ul", *risks)] if risks else [])])
+
+
+def drift(found: DriftFacts) -> Html | None:
+    """Show the numbers, then every changed answer, the furthest first; None where nothing was to be measured."""
+    if not found:
+        return None
+    if found.outcome != "measured":
+        return paragraph("missing", f"Drift was {remarks.drift(found)}.")
+    note = (
+        "Measured on prompts that are not of the task. It changes no verdict; forgetting is named as a risk."
+    )
+    return join([_drift_numbers(found), _changed_answers(found), paragraph("muted", note)])
+
+
+def _drift_numbers(found: DriftFacts) -> Html:
+    changed, of, like = found.answers_changed, found.prompts, found.like_task
+    share = None if changed is None or not of else changed / of
+    tuned, base = ("?" if count is None else count for count in (like.tuned, like.base))
+    return facts(
+        [
+            (
+                "answers changed",
+                with_span(f"{passed_of(changed, of)}, {percent(share)}", rate_span(found.interval)),
+            ),
+            (
+                "answers in the task's format",
+                f"{tuned} tuned, {base} base (told by the {found.told_by or 'nothing'})",
+            ),
+            ("more than the base's, one-sided", None if like.p_value is None else p_words(like.p_value)),
+            ("token KL from the base", _kl(found)),
+            ("prompts", found.file or "the set that ships"),
+            ("answered in", found.runtime),
+        ]
+    )
+
+
+def _kl(found: DriftFacts) -> str:
+    if found.mean_kl is None:
+        return f"not measured: {found.kl_reason or 'no reason was recorded'}"
+    tokens, largest = counted(found.tokens, "token"), figure(found.max_kl, 3)
+    return f"{figure(found.mean_kl, 3)} nats on average over {tokens}, at most {largest} over one answer"
+
+
+def _changed_answers(found: DriftFacts) -> Html | None:
+    rows = [row for row in found.rows if row.base != row.tuned]
+    rows.sort(key=lambda row: (-(row.kl or 0.0), row.id))
+    if not rows:
+        return None
+    cells: list[list[Child]] = [
+        [
+            row.id or "unnamed",
+            figure(row.kl, 3) if row.kl is not None else "–",
+            *map(_answer, (row.prompt, row.base, row.tuned)),
+        ]
+        for row in rows
+    ]
+    caption = f"{counted(len(rows), 'changed answer')}, furthest from the base first"
+    return folded(caption, table(["prompt", "token KL", "asked", "base", "tuned"], cells, caption))
+
+
+def _answer(said: str) -> Html:
+    if not said.strip():
+        return element("span", "(an empty answer)", class_="ft-missing")
+    return element("pre", said if len(said) <= MOST_TEXT else f"{said[:MOST_TEXT]}…")
+
+
+def prompts(experiment: RecordedExperiment) -> Html | None:
+    """Every hand-written prompt with its score, the one that competed marked; None where none was written."""
+    found = experiment.prompt_candidates
+    if not found.tried:
+        return None
+    competed = element(
+        "span", element("span", "✓", aria_hidden="true"), " competed", class_="ft-badge ft-good"
+    )
+    rows: list[list[Child]] = [
+        [
+            element("span", str(place), " ", competed if place - 1 == found.best else None),
+            element("pre", one.template or "(empty)"),
+            _tried(one),
+        ]
+        for place, one in enumerate(found.tried, start=1)
+    ]
+    said = (
+        f"Tried on {counted(len(found.rows), 'training row')} by {found.rule or 'the primary rule'}; held-out rows "
+        "chose none. The first of equals competes as the arm best prompt."
+    )
+    grid = table(["candidate", "prompt", "passed"], rows, "Candidates on training rows", "ft-prompt")
+    return join([grid, paragraph("muted", said), _sample(found.rows)])
+
+
+def _tried(one: Candidate) -> Html:
+    counts = element("span", passed_of(one.passed, one.total), class_="ft-muted ft-nobreak")
+    return join([svg.meter(one.rate) if one.rate is not None else None, f" {percent(one.rate)} ", counts])
+
+
+def _sample(rows: Sequence[str]) -> Html | None:
+    more = f" and {len(rows) - MOST_ROWS} more" if len(rows) > MOST_ROWS else ""
+    listed = paragraph("muted", ", ".join(rows[:MOST_ROWS]), more)
+    return folded("The training rows that they were tried on", listed) if rows else None

@@ -1,82 +1,107 @@
-"""What the run did: training with its curve, memory against the budget."""
+"""What the run did: training with its curve, where a reused adapter comes from, memory against the budget."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
 
-from pytest_finetune.record import reading
-from pytest_finetune.record.reading import Json
+from pytest_finetune.record.inputs import LossPoint, MemoryFacts, Retrained, TrainingFacts
+from pytest_finetune.record.tables import training_row
 from pytest_finetune.record.views.page import svg
-from pytest_finetune.record.views.page.html import Child, Html, element, facts, join, table
+from pytest_finetune.record.views.page.html import Child, Html, element, facts, folded, join, paragraph, table
 from pytest_finetune.record.views.page.sections.evidence import badge
-from pytest_finetune.record.views.page.sections.reuse import elsewhere, retrained
-from pytest_finetune.wording import counted, duration, figure, size
+from pytest_finetune.record.views.page.sections.facts import changed_table
+from pytest_finetune.wording import counted, figure, size
 
-SERIES: Final = {"training loss": ("log", "loss"), "held-out loss": ("held_out_loss", "loss")}
+Line = Sequence[tuple[float, float]]
 
 
-def training(experiment: Json) -> Html:
+def training(done: TrainingFacts) -> Html:
     """The training or the adapter that was reused, with the loss over its steps."""
-    done = reading.part(experiment, "training")
     if not done:
-        return element("p", "Nothing was trained or reused in this run.", class_="ft-missing")
-    seconds = duration(reading.number(done, "seconds"))
-    how = f"adapter reused; its training took {seconds}" if done.get("reused") else f"trained in {seconds}"
-    trainable, of = reading.number(done, "trainable"), reading.number(done, "parameters")
-    share = f" ({100 * trainable / of:.2g}%)" if trainable and of else ""
-    digest, path = reading.text(done, "adapter_sha256"), reading.text(done, "adapter_path")
+        return paragraph("missing", "Nothing was trained or reused in this run.")
+    took, trainable, of = training_row(done), done.trainable, done.parameters
+    how = f"adapter reused; its training took {took.seconds}" if done.reused else f"trained in {took.seconds}"
+    share = f"{trainable:,.0f} of {of:,.0f} ({100 * trainable / of:.2g}%)" if trainable and of else None
     known = facts(
         [
             ("how", how),
-            ("steps", counted(reading.number(done, "steps"), "step")),
-            ("final loss", figure(reading.number(done, "final_loss"))),
-            ("trainable parameters", f"{trainable:,.0f} of {of:,.0f}{share}" if trainable and of else None),
-            ("adapter", element("code", path) if path else None),
-            ("adapter, sha256", element("code", digest) if digest else None),
+            ("steps", took.steps),
+            ("final loss", took.loss),
+            ("trainable parameters", share),
+            ("adapter", element("code", done.adapter_path) if done.adapter_path else None),
+            ("adapter, sha256", element("code", done.adapter_sha256) if done.adapter_sha256 else None),
         ]
     )
-    return join([elsewhere(done), _curve(done), known, retrained(done)])
+    return join([_elsewhere(done), _curve(done), known, _retrained(done.retrained)])
 
 
-def _curve(done: Json) -> Html:
-    logs = {name: (reading.parts(done, log), key) for name, (log, key) in SERIES.items()}
-    series = {name: line for name, (log, key) in logs.items() if (line := _line(log, key))}
+def _elsewhere(done: TrainingFacts) -> Html | None:
+    """Say that an adapter was trained in another environment, what differs, and what that means for a promotion."""
+    if done.reuse != "semantic":
+        return None
+    said = (
+        "The adapter comes from another environment (--finetune-reuse=semantic). It is promoted only when every "
+        "answer was produced in this one."
+    )
+    rows = changed_table(["key", "there", "here"], done.reused_from, "What differs")
+    return join([paragraph("alert", element("strong", "! "), said), rows if done.reused_from else None])
+
+
+def _retrained(found: Retrained) -> Html | None:
+    """Say what a retraining changed against the stored adapter that it replaced."""
+    if not found:
+        return None
+    largest, changed, digest = found.largest_difference, found.answers_changed, found.before_sha256
+    apart = f"{figure(largest)} at most" if largest is not None else "tensors have other names or shapes"
+    unknown = "not known, the old ones are not stored"
+    answers = unknown if changed is None else f"{changed} of {counted(found.answers, 'answer')}"
+    known = facts(
+        [
+            ("weights", "✓ equal, byte for byte" if found.same_weights else "! not equal"),
+            ("largest difference of a weight", None if found.same_weights else apart),
+            ("answers changed", answers),
+            ("adapter before, sha256", element("code", digest) if digest else None),
+        ]
+    )
+    return join([element("h4", "Against the stored adapter that it replaced"), known])
+
+
+def _curve(done: TrainingFacts) -> Html:
+    logs = {"training loss": done.log, "held-out loss": done.held_out_loss}
+    series = {name: line for name, log in logs.items() if (line := _line(log))}
     if not series:
-        return element("p", "No loss was logged.", class_="ft-missing")
+        return paragraph("missing", "No loss was logged.")
     said = [
         f"{name} {figure(line[0][1])} at step {line[0][0]:g}, {figure(line[-1][1])} at step {line[-1][0]:g}"
         for name, line in series.items()
     ]
-    values = (reading.number(step, key) for log, key in logs.values() for step in log)
-    lost = sum(value is not None and not math.isfinite(value) for value in values)
+    losses = (point.loss for log in logs.values() for point in log)
+    lost = sum(loss is not None and not math.isfinite(loss) for loss in losses)
     if lost:
         said.append(f"{counted(lost, 'value')} not finite and not drawn")
     label = "; ".join(said)
-    rows = [
-        [f"{step:g}", *(_at(line, step) for line in series.values())]
-        for step in _steps(list(series.values()))
-    ]
-    numbers = element(
-        "details", element("summary", "the numbers"), table(["step", *series], rows, "Loss by step")
-    )
-    return element(
-        "figure", svg.curve(series, label), element("figcaption", f"{label[0].upper()}{label[1:]}."), numbers
-    )
+    caption = element("figcaption", f"{label[0].upper()}{label[1:]}.")
+    return element("figure", svg.curve(series, label), caption, folded("the numbers", _numbers(series)))
 
 
-def _line(log: Sequence[Json], key: str) -> list[tuple[float, float]]:
+def _numbers(series: Mapping[str, Line]) -> Html:
+    lines = list(series.values())
+    rows = [[f"{step:g}", *(_at(line, step) for line in lines)] for step in _steps(lines)]
+    return table(["step", *series], rows, "Loss by step")
+
+
+def _line(log: Sequence[LossPoint]) -> Line:
     """Collect the finite points of one series; a log entry without a step takes its place in the log."""
     points = []
-    for place, entry in enumerate(log, start=1):
-        step, value = reading.number(entry, "step"), reading.number(entry, key)
-        if value is not None and math.isfinite(value):
-            points.append((float(place if step is None or not math.isfinite(step) else step), float(value)))
+    for place, point in enumerate(log, start=1):
+        step = place if point.step is None or not math.isfinite(point.step) else point.step
+        if point.loss is not None and math.isfinite(point.loss):
+            points.append((float(step), float(point.loss)))
     return points
 
 
-def _steps(lines: Sequence[Sequence[tuple[float, float]]]) -> list[float]:
+def _steps(lines: Sequence[Line]) -> list[float]:
     """Choose the steps whose numbers are written out: at most 40 of each line, spread evenly over a long one."""
     chosen: set[float] = set()
     for line in lines:
@@ -86,35 +111,25 @@ def _steps(lines: Sequence[Sequence[tuple[float, float]]]) -> list[float]:
     return sorted(chosen)
 
 
-def _at(line: Sequence[tuple[float, float]], step: float) -> str:
+def _at(line: Line, step: float) -> str:
     return next((figure(value) for at, value in line if at == step), "–")
 
 
-def memory(experiment: Json) -> Html:
+def memory(plan: MemoryFacts) -> Html:
     """The predicted and the measured peak against the budget, and what would make it smaller."""
-    plan = reading.part(experiment, "memory")
     if not plan:
-        return element("p", "Memory was not planned in this run.", class_="ft-missing")
-    predicted, measured = (
-        reading.number(plan, key) for key in ("predicted_peak_bytes", "measured_peak_bytes")
-    )
-    budget, name = reading.number(plan, "budget_bytes"), reading.text(plan, "budget_name", "unnamed card")
+        return paragraph("missing", "Memory was not planned in this run.")
+    predicted, measured = plan.predicted_peak_bytes, plan.measured_peak_bytes
+    budget = f"{size(plan.budget_bytes)} ({plan.budget_name or 'unnamed card'})"
     verdict = element(
         "p",
-        _fits(reading.text(plan, "fits", "not judged")),
-        f" {size(predicted)} predicted, the budget is {size(budget)} ({name})",
-        f"; {size(measured)} measured" + _error(predicted, measured) if measured is not None else None,
+        _fits(plan.fits or "not judged"),
+        f" {size(predicted)} predicted, the budget is {budget}",
+        f"; {size(measured)} measured{_error(predicted, measured)}" if measured is not None else None,
         ".",
     )
-    notes = [element("li", str(note)) for note in reading.listed(plan, "notes")]
-    return join(
-        [
-            verdict,
-            _bars(plan, predicted, measured, budget),
-            _remedies(plan),
-            element("ul", *notes) if notes else None,
-        ]
-    )
+    notes = [element("li", note) for note in plan.notes]
+    return join([verdict, _bars(plan), _remedies(plan), element("ul", *notes) if notes else None])
 
 
 def _fits(word: str) -> Html:
@@ -129,50 +144,39 @@ def _error(predicted: float | None, measured: float) -> str:
     return f", the prediction is off by {100 * (predicted / measured - 1):+.1f}%"
 
 
-def _bars(plan: Json, predicted: float | None, measured: float | None, budget: float | None) -> Html | None:
-    breakdown = reading.part(plan, "breakdown")
-    counts = ((str(name), reading.number(breakdown, name)) for name in breakdown)
-    finite = [(name, float(count)) for name, count in counts if count is not None and math.isfinite(count)]
-    parts = dict(sorted((part for part in finite if part[1] > 0), key=lambda part: (-part[1], part[0])))
-    peaks = [("predicted", predicted), ("measured", measured)]
+def _bars(plan: MemoryFacts) -> Html | None:
+    """Draw both peaks against the budget, and what the predicted one is made of."""
+    counts = [(name, float(count)) for name, count in plan.breakdown.items() if math.isfinite(count)]
+    parts = sorted((part for part in counts if part[1] > 0), key=lambda part: (-part[1], part[0]))
+    peaks = [("predicted", plan.predicted_peak_bytes), ("measured", plan.measured_peak_bytes)]
     known = [(name, peak) for name, peak in peaks if peak is not None and math.isfinite(peak)]
-    most = (
-        max((value for value in (budget, *(peak for _, peak in known)) if value is not None), default=0.0)
-        * 1.02
-    )
+    budget = plan.budget_bytes
+    most = max((*([] if budget is None else [budget]), *(peak for _, peak in known)), default=0.0) * 1.02
     if most <= 0:
         return None
     limit = None if budget is None else budget / most
     bars = [part for name, peak in known for part in (element("span", name), svg.level(peak / most, limit))]
     if parts:
         made_of = [
-            (name, f"ft-part ft-part-{place % 10}", count)
-            for place, (name, count) in enumerate(parts.items())
+            (name, f"ft-part ft-part-{place % 10}", count) for place, (name, count) in enumerate(parts)
         ]
         bars += [element("span", "made of"), svg.shares(made_of)]
     key = [
         element("li", svg.swatch(place), f" {name} ", element("span", size(count), class_="ft-muted"))
-        for place, (name, count) in enumerate(parts.items())
+        for place, (name, count) in enumerate(parts)
     ]
-    caption = (
-        element("p", "The dashed line is the budget.", class_="ft-muted ft-apart")
-        if budget is not None
-        else None
-    )
+    caption = paragraph("muted ft-apart", "The dashed line is the budget.") if budget is not None else None
     return join([element("div", *bars, class_="ft-bars"), element("ul", *key, class_="ft-keys"), caption])
 
 
-def _remedies(plan: Json) -> Html | None:
+def _remedies(plan: MemoryFacts) -> Html | None:
     rows: list[list[Child]] = [
         [
-            reading.text(remedy, "change", "unnamed change"),
-            size(reading.number(remedy, "peak_bytes")),
-            badge("passed") if remedy.get("enough") else "not enough alone",
+            remedy.change or "unnamed change",
+            size(remedy.peak_bytes),
+            badge("passed") if remedy.enough else "not enough alone",
         ]
-        for remedy in reading.parts(plan, "remedies")
+        for remedy in plan.remedies
     ]
-    return (
-        table(["one change", "predicted peak", "enough"], rows, "Single changes, each planned anew")
-        if rows
-        else None
-    )
+    head = ["one change", "predicted peak", "enough"]
+    return table(head, rows, "Single changes, each planned anew") if rows else None

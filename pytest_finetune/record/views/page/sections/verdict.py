@@ -1,33 +1,32 @@
-"""The opening of the page: the verdict, its sentence, the next change and five numbers."""
+"""The opening of the page: the verdict, its sentence, the next change and the numbers that carry it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
-from pytest_finetune.record import reading
 from pytest_finetune.record.headline import Headline, headline
-from pytest_finetune.record.reading import Json
-from pytest_finetune.record.views.page.html import Child, Html, element, join, table
-from pytest_finetune.record.views.page.sections.tiles import tiles
-from pytest_finetune.wording import counted, percent, points
+from pytest_finetune.record.inputs import MemoryFacts, TrainingFacts
+from pytest_finetune.record.model import RecordedExperiment, RecordedRun
+from pytest_finetune.record.tables import Gain, Rate, gains, training_row
+from pytest_finetune.record.views.page.html import Child, Html, element, facts, folded, join, table
+from pytest_finetune.wording import counted, margin, size
 
 SYMBOLS: Final = {"good": "✓", "warn": "↻", "bad": "✕", "none": "–"}
+_MOST_GAINS: Final = 2
+Tile = tuple[str, Child]
 
 
-def banner(experiment: Json, record: Json, anchor: str) -> Html:
+def banner(experiment: RecordedExperiment, run: RecordedRun, anchor: str) -> Html:
     """Open an experiment: verdict, sentence, next change, then the numbers that carry it."""
-    said = headline(experiment, record)
-    name = reading.text(experiment, "name", "experiment")
-    task = reading.text(experiment, "task", name)
-    if len(reading.experiments(record)) > 1 and task != name:
-        task = f"{name}: {task}"
+    said, name = headline(experiment, run), experiment.name or "experiment"
+    several = len(run.experiments) > 1 and experiment.title != name
+    symbol = element("span", SYMBOLS[said.tone], aria_hidden="true")
     head = element(
         "h2",
-        element(
-            "span", element("span", SYMBOLS[said.tone], aria_hidden="true"), f" {said.word}", class_="ft-word"
-        ),
+        element("span", symbol, f" {said.word}", class_="ft-word"),
         " ",
-        element("span", task, class_="ft-task"),
+        element("span", f"{name}: {experiment.title}" if several else experiment.title, class_="ft-task"),
         id=anchor,
     )
     opened = element(
@@ -37,10 +36,10 @@ def banner(experiment: Json, record: Json, anchor: str) -> Html:
         _further(said),
         _risks(said),
         _change(said),
-        element("p", _about(experiment, record), class_="ft-about"),
+        element("p", _about(experiment, run), class_="ft-about"),
         class_=f"ft-banner ft-{said.tone}",
     )
-    return join([opened, tiles(experiment)])
+    return join([opened, facts(_tiles(experiment), "ft-tiles")])
 
 
 def _change(said: Headline) -> Html | None:
@@ -58,8 +57,7 @@ def _further(said: Headline) -> Html | None:
     listed = element("ul", *(element("li", reason) for reason in said.further), class_="ft-reasons")
     if said.tone != "good" or len(said.further) <= 2:
         return listed
-    title = element("summary", f"and {counted(len(said.further), 'further reason')}")
-    return element("details", title, listed, class_="ft-further")
+    return folded(f"and {counted(len(said.further), 'further reason')}", listed, class_="ft-further")
 
 
 def _risks(said: Headline) -> Html | None:
@@ -69,48 +67,101 @@ def _risks(said: Headline) -> Html | None:
     return element("div", *lines, class_="ft-change")
 
 
-def _about(experiment: Json, record: Json) -> Html:
-    config, lora = reading.part(experiment, "config"), reading.part(experiment, "config", "lora")
-    method = reading.text(config, "peft_method", "unknown method")
-    rank = f", rank {reading.text(lora, 'r')}" if lora.get("r") is not None else ""
-    when = reading.text(record, "created", "at an unknown time").replace("T", " ")
-    rows = reading.number(reading.part(experiment, "data", "eval"), "rows")
+def _about(experiment: RecordedExperiment, run: RecordedRun) -> Html:
+    config = experiment.config
+    rank = f", rank {config.lora['r']}" if config.lora.get("r") is not None else ""
+    method = f" with {config.peft_method or 'unknown method'}{rank}"
     said: list[Child] = [
-        join([element("code", reading.text(config, "base_model", "unknown base")), f" with {method}{rank}"]),
-        counted(rows, "held-out row"),
-        when,
-        element("code", reading.text(record, "command", "unknown command")),
+        join([element("code", config.base_model or "unknown base"), method]),
+        counted(experiment.data.splits["eval"].rows, "held-out row"),
+        (run.created or "at an unknown time").replace("T", " "),
+        element("code", run.command or "unknown command"),
     ]
     return join(said, " · ")
 
 
-def overview(record: Json, anchors: list[str]) -> Html:
+def _tiles(experiment: RecordedExperiment) -> Iterator[Tile]:
+    """Rates before and after, gains, rows, runtime, training, memory; what a run did not get to is left out."""
+    if experiment.primary:
+        yield from _rate_tiles(experiment)
+        yield from _gain_tiles(experiment)
+        yield from _runtime_tiles(experiment)
+    if experiment.training:
+        yield "training", _training_tile(experiment.training)
+    if experiment.memory:
+        yield "predicted memory", _memory_tile(experiment.memory)
+
+
+def _rate_tiles(experiment: RecordedExperiment) -> Iterator[Tile]:
+    """The primary rule's rate before and after."""
+    main = experiment.primary.name
+    base, tuned = (Rate(arm, experiment.arms[arm].rules[main]) for arm in ("baseline", "tuned"))
+    if base.score.rate is not None and tuned.score.rate is not None:
+        yield f"{main}, base to tuned", _tile(f"{base.rate} → {tuned.rate}", f"{tuned.counts} rows")
+
+
+def _gain_tiles(experiment: RecordedExperiment) -> Iterator[Tile]:
+    """The gain over the base and over the other opponents; of many, the smallest one stands for all."""
+    found = [gain for gain in gains(experiment) if gain.asked]
+    shown = found if len(found) <= _MOST_GAINS else found[:1]
+    for gain in shown:
+        yield f"gain over {gain.over}", _tile(gain.points, gain.span, _wish(experiment, gain))
+    rest = [gain for gain in found[len(shown) :] if gain.pair.gain is not None]
+    if rest:
+        least = min(rest, key=lambda gain: gain.pair.gain or 0.0)
+        value = _tile(least.points, least.span, f"over {least.over}")
+        yield f"smallest of {len(rest)} further gains", value
+    for gain in found[:1]:
+        yield f"rows, against {gain.over}", _tile(*gain.changed)
+
+
+def _wish(experiment: RecordedExperiment, gain: Gain) -> str:
+    wanted = experiment.primary.min_gain
+    return f"wanted {margin(wanted)}" if wanted is not None and gain.pair.against == "baseline" else ""
+
+
+def _runtime_tiles(experiment: RecordedExperiment) -> Iterator[Tile]:
+    """How far the first further runtime scores like the one that the decision was made in."""
+    for match in experiment.runtime_match[:1]:
+        if same := match.rules[experiment.primary.name]:
+            alike = _tile(f"{same.same} of {same.total}", f"like in {match.first or 'unknown'}")
+            yield f"scores in {match.second or 'unknown'}", alike
+
+
+def _training_tile(training: TrainingFacts) -> Html:
+    took = training_row(training)
+    elsewhere = "from another environment" if training.reuse == "semantic" else ""
+    return _tile("reused" if training.reused else took.seconds, took.steps, elsewhere)
+
+
+def _memory_tile(memory: MemoryFacts) -> Html:
+    of = f"of {size(memory.budget_bytes)}, {memory.fits or 'not judged'}"
+    return _tile(size(memory.predicted_peak_bytes), of)
+
+
+def _tile(value: str, *below: str) -> Html:
+    lines = [element("span", line, class_="ft-note") for line in below if line]
+    return join([element("span", value, class_="ft-value"), *lines])
+
+
+def overview(run: RecordedRun, anchors: list[str]) -> Html:
     """One table of experiments by rules; it stands first where there are several."""
-    runs = reading.experiments(record)
-    names = list(dict.fromkeys(name for run in runs for name in reading.rules(run)))
+    names = list(dict.fromkeys(rule for one in run.experiments for rule in one.rules))
     rows = []
-    for run, anchor in zip(runs, anchors, strict=True):
-        said = headline(run, record)
-        link = element("a", reading.text(run, "name", "experiment"), href=f"#{anchor}")
+    for one, anchor in zip(run.experiments, anchors, strict=True):
+        said = headline(one, run)
+        link = element("a", one.name or "experiment", href=f"#{anchor}")
         word = element("span", f"{SYMBOLS[said.tone]} {said.word}", class_=f"ft-badge ft-{said.tone}")
-        rows.append([link, word, *(_cell(run, name) for name in names), said.reason])
+        rows.append([link, word, *(_cell(one, name) for name in names), said.reason])
     head: list[Child] = ["experiment", "verdict", *names, "because"]
-    title = element("h2", f"{len(runs)} experiments", id="ft-overview")
+    title = element("h2", f"{len(rows)} experiments", id="ft-overview")
     note = element("p", "Each cell: the tuned model's rate, and its gain over the base.", class_="ft-muted")
     return element("section", title, note, table(head, rows, "Experiments by rules"), class_="ft-overview")
 
 
-def _cell(run: Json, name: str) -> Html | str:
-    rate = reading.number(reading.part(run, "arms", "tuned", "rules", name), "rate")
-    if rate is None:
-        return "not run"
-    over_base = (
-        p for p in reading.comparisons(run) if (p.get("rule"), p.get("against")) == (name, "baseline")
-    )
-    gain = reading.number(next(over_base, {}), "gain")
-    return join(
-        [
-            percent(rate),
-            element("span", points(gain), class_="ft-note ft-nobreak") if gain is not None else None,
-        ]
-    )
+def _cell(experiment: RecordedExperiment, rule: str) -> Child:
+    tuned = Rate("tuned", experiment.arms["tuned"].rules[rule])
+    gain = Gain(experiment.gain_over_base(rule), True)
+    if tuned.score.rate is None or gain.pair.gain is None:
+        return tuned.rate
+    return join([tuned.rate, element("span", gain.points, class_="ft-note ft-nobreak")])
