@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def _finetune_experiment(request: pytest.FixtureRequest) -> ExperimentRun:
-    from pytest_finetune.suite.session import of
+    from pytest_finetune.suite.session import SESSION
 
-    return of(request.config).run(request.param)
+    return request.config.stash[SESSION].run(request.param)
 
 
 @pytest.fixture(scope="session")

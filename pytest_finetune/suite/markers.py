@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 import pytest
 
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.judging.rule import signature
 
 
 class Stage(enum.IntEnum):
@@ -34,19 +33,12 @@ class Stage(enum.IntEnum):
         return self >= Stage.BASELINE
 
 
-MARKERS: Final = {
-    "data_contract": (Stage.DATA, "data_contract: checks rows, contract or charter; needs no model"),
-    "oom_fit": (Stage.FIT, "oom_fit: checks that the training fits the card; loads no weights"),
-    "eval_rule": (
-        Stage.RULES,
-        f"{signature()}: "
-        "one rule of the evaluation, run on every held-out row and every arm; takes `response`, or `responses`",
-    ),
-    "decision_rule": (Stage.DECISION, "decision_rule: judges the adapter by `decision`, after all rules"),
-    "finetune": (None, "finetune(file, **overrides): the experiment that this test is about"),
-    "gpu": (None, "gpu(min_gib=0): skip where there is no such accelerator"),
+MARKER_STAGES: Final = {
+    "decision_rule": Stage.DECISION,
+    "eval_rule": Stage.RULES,
+    "oom_fit": Stage.FIT,
+    "data_contract": Stage.DATA,
 }
-
 # The latest stage among the fixtures that a test asks for is its stage.
 FIXTURE_STAGES: Final[Mapping[str, Stage]] = {
     "experiment": Stage.DATA,
@@ -89,12 +81,6 @@ class ExperimentRef(NamedTuple):
         return f"{stem}[{changed}]" if changed else stem
 
 
-def declare(config: pytest.Config) -> None:
-    """Register every marker, with its arguments, for ``pytest --markers`` and ``--strict-markers``."""
-    for _, line in MARKERS.values():
-        config.addinivalue_line("markers", line)
-
-
 def experiment_ref(mark: pytest.Mark) -> ExperimentRef:
     """Read ``finetune("file.yaml", **overrides)``; nested mappings become dotted keys."""
     if len(mark.args) != 1 or not isinstance(mark.args[0], str):
@@ -116,9 +102,9 @@ def _flatten(tree: Mapping[str, object], prefix: str = "") -> list[tuple[str, ob
 
 def stage_of(item: pytest.Item) -> Stage | None:
     """Return the item's stage, or None when it is not ours."""
-    for name in ("decision_rule", "eval_rule", "oom_fit", "data_contract"):
+    for name, stage in MARKER_STAGES.items():
         if item.get_closest_marker(name) is not None:
-            return MARKERS[name][0]
+            return stage
     asked = [FIXTURE_STAGES[name] for name in our_fixtures(item) if name in FIXTURE_STAGES]
     if asked:
         return max(asked)

@@ -2,66 +2,70 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import pytest
 
 from pytest_finetune.suite import collection
 from pytest_finetune.suite.markers import ExperimentRef, Stage
 
-if TYPE_CHECKING:
-    from pytest_finetune.suite.session import FinetuneSession
-
-_LAST_RULES = "rule-files"
+_LAST_RULES: Final = "rule-files"
 
 
-def bring_rule_files(state: FinetuneSession) -> None:
-    """Add the files that hold rules to the arguments of a run that names paths.
+class Selection:
+    """Which of the collected tests run, and in which order; `rules` are all rule items, selected or not."""
 
-    What was not asked for and is not needed is dropped again after collection (`settle`).
-    """
-    config = state.config
-    if (
-        not (state.settings.finetune and state.brings_rules)
-        or config.args_source is not pytest.Config.ArgsSource.ARGS
-    ):
-        return
-    if config.option.pyargs or _stateful(config):
-        return
-    asked = collection.asked_for(config.args, config.invocation_params.dir)
-    state.asked_for = asked
-    config.args = [*config.args, *_rule_files(state)]
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self.given: Sequence[str] = tuple(map(str, config.args))
+        self._asked: Callable[[pytest.Item], bool] | None = None
+        self.rules: Mapping[ExperimentRef, Sequence[pytest.Item]] = {}
 
+    def bring_rule_files(self, last: Callable[[str], Mapping[str, Any] | None]) -> None:
+        """Add the files that hold rules to the arguments of a run that names paths.
 
-def _rule_files(state: FinetuneSession) -> list[str]:
-    root = state.config.rootpath
-    last = state.store.last(_LAST_RULES) or {}
-    files = [root / name for name in last.get("files", ())]
-    known = [str(file) for file in files if file.is_file()]
-    if known:
-        return known
-    whole = [root / path for path in state.config.getini("testpaths")]
-    return [str(path) for path in whole if path.exists()] or [str(root)]
+        `last` recalls what the store knows of the run before. What was not asked for and is not needed is dropped
+        again after collection (`settle`).
+        """
+        config = self._config
+        if (
+            config.args_source is not pytest.Config.ArgsSource.ARGS
+            or config.option.pyargs
+            or _stateful(config)
+        ):
+            return
+        self._asked = collection.asked_for(config.args, config.invocation_params.dir)
+        config.args = [*config.args, *self._rule_files(last(_LAST_RULES) or {})]
 
+    def _rule_files(self, last: Mapping[str, Any]) -> list[str]:
+        root = self._config.rootpath
+        files = [root / name for name in last.get("files", ())]
+        known = [str(file) for file in files if file.is_file()]
+        if known:
+            return known
+        whole = [root / path for path in self._config.getini("testpaths")]
+        return [str(path) for path in whole if path.exists()] or [str(root)]
 
-def settle(state: FinetuneSession, items: list[pytest.Item], collected: list[pytest.Item]) -> None:
-    """Drop what was only brought along and is not needed, restore needed rules, and put the stages in order."""
-    config = state.config
-    _remember_rules(state, collected)
-    kept = list(items)
-    if state.asked_for is not None:
-        kept = [item for item in items if state.asked_for(item)]
-        collected = [item for item in collected if item in set(kept) or _is_rule(item)]
-    if not _stateful(config):
-        restored = collection.missing_rules(kept, collected)
-        restored = [item for item in restored if not _named(item, config.option.deselect)]
-        state.brought |= {item.nodeid for item in restored}
-        _undeselect(config, restored)
-        kept += restored
-    dropped = [item for item in items if item not in set(kept)]
-    if dropped:
-        config.hook.pytest_deselected(items=dropped)
-    items[:] = collection.ordered(kept, state.refs)
+    def settle(
+        self, items: list[pytest.Item], collected: Sequence[pytest.Item], refs: Sequence[ExperimentRef]
+    ) -> None:
+        """Drop what was only brought along and is not needed, restore needed rules, and put the stages in order."""
+        config = self._config
+        self.rules = _rules(collected)
+        kept = list(items)
+        if self._asked is not None:
+            kept = [item for item in items if self._asked(item)]
+            collected = [item for item in collected if item in set(kept) or _is_rule(item)]
+        if not _stateful(config):
+            restored = collection.missing_rules(kept, collected)
+            restored = [item for item in restored if not _named(item, config.option.deselect)]
+            _undeselect(config, restored)
+            kept += restored
+        dropped = [item for item in items if item not in set(kept)]
+        if dropped:
+            config.hook.pytest_deselected(items=dropped)
+        items[:] = collection.ordered(kept, refs)
 
 
 def _is_rule(item: pytest.Item) -> bool:
@@ -73,13 +77,13 @@ def _named(item: pytest.Item, deselected: Any) -> bool:
     return any(item.nodeid.startswith(prefix) for prefix in deselected or ())
 
 
-def _remember_rules(state: FinetuneSession, collected: list[pytest.Item]) -> None:
+def _rules(collected: Sequence[pytest.Item]) -> Mapping[ExperimentRef, Sequence[pytest.Item]]:
     rules: dict[ExperimentRef, list[pytest.Item]] = {}
     for item in collected:
         place = collection.place_of(item)
         if place is not None and place.stage is Stage.RULES and place.experiment is not None:
             rules.setdefault(place.experiment, []).append(item)
-    state.rule_items = rules
+    return rules
 
 
 def _undeselect(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Flags and ini options, read into one frozen `Settings`."""
+"""What the flags and ini options ask for, read into one frozen `Settings`; the plugin declares them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pytest_finetune.experiment import ExperimentError, parse_set
 DEFAULT_EXPERIMENT: Final = "finetune.yaml"
 DEFAULT_STORE: Final = ".finetune"
 DEFAULT_RECORD: Final = "finetune-record"
-_PROMOTE_DEFAULT: Final = "\0paths.output_dir"
 _DEVICES: Final = "auto, cpu, cuda, cuda:N or mps"
 
 
@@ -47,99 +46,6 @@ class Settings:
     store_readonly: bool = False
 
 
-def add_options(parser: pytest.Parser) -> None:
-    """Declare the group `finetune` and the ini options."""
-    group = parser.getgroup("finetune", "fine-tunes as tests")
-    group.addoption(
-        "--finetune",
-        action="store_true",
-        help="train (or reuse) the adapter and judge it; without this, tests that need a model are skipped",
-    )
-    group.addoption(
-        "--finetune-promote",
-        metavar="DIR",
-        nargs="?",
-        const=_PROMOTE_DEFAULT,
-        default=None,
-        help="after a green run that decides keep, write the promotion bundle to DIR (default: paths.output_dir); "
-        "write --finetune-promote=DIR with =",
-    )
-    group.addoption(
-        "--finetune-promote-data",
-        action="store_true",
-        help="put a copy of the training and held-out rows into the promotion bundle",
-    )
-    group.addoption(
-        "--finetune-sign",
-        metavar="KEY",
-        help="sign the promotion bundle: a private key file (PEM), or the word sigstore",
-    )
-    group.addoption(
-        "--finetune-budget",
-        metavar="SIZE",
-        help="judge the memory plan against another card: 8GiB, 24GB or a known card such as rtx-4090",
-    )
-    group.addoption(
-        "--finetune-headroom",
-        metavar="SHARE",
-        help="how much of the card the memory plan leaves free: 8%% or 0.08 (default: 8%%)",
-    )
-    group.addoption(
-        "--finetune-set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override one key of the experiment (repeatable): training.learning_rate=1e-4",
-    )
-    group.addoption(
-        "--finetune-store",
-        metavar="DIR",
-        help="where adapters and answers are kept: a folder, or a URL such as s3://bucket/prefix "
-        f"(default: {DEFAULT_STORE})",
-    )
-    group.addoption(
-        "--finetune-store-readonly",
-        action="store_true",
-        help="read from the store and write nothing to it, as on pull-request runners",
-    )
-    group.addoption(
-        "--finetune-record", metavar="DIR", help=f"where the record is written (default: {DEFAULT_RECORD})"
-    )
-    group.addoption("--finetune-retrain", action="store_true", help="do not reuse a stored adapter")
-    group.addoption(
-        "--finetune-reuse",
-        metavar="HOW",
-        choices=("exact", "semantic"),
-        default=None,
-        help="exact (default): reuse an adapter of this very environment; semantic: also one of the same experiment "
-        "from other package versions or another device, said in the record",
-    )
-    group.addoption("--finetune-device", metavar="DEVICE", help=f"{_DEVICES} (default: auto)")
-    group.addoption(
-        "--finetune-require-gpu",
-        action="store_true",
-        help="no accelerator is a usage error, not a slow CPU run",
-    )
-    _add_ini(parser)
-
-
-def _add_ini(parser: pytest.Parser) -> None:
-    parser.addini(
-        "finetune_experiments",
-        f"experiment files, relative to rootdir (default: {DEFAULT_EXPERIMENT})",
-        type="args",
-        default=[],
-    )
-    parser.addini("finetune_budget", "default of --finetune-budget", default="")
-    parser.addini("finetune_headroom", "default of --finetune-headroom", default="")
-    parser.addini("finetune_store", "default of --finetune-store", default="")
-    parser.addini(
-        "finetune_store_readonly", "default of --finetune-store-readonly", type="bool", default=False
-    )
-    parser.addini("finetune_record", "default of --finetune-record", default="")
-    parser.addini("finetune_device", "default of --finetune-device", default="")
-
-
 def read_settings(config: pytest.Config) -> Settings:
     """Return the settings of this run; raise pytest.UsageError for what cannot be meant."""
     option = config.option
@@ -157,7 +63,7 @@ def read_settings(config: pytest.Config) -> Settings:
     return Settings(
         finetune=option.finetune,
         experiments=_experiments(config),
-        overrides=_overrides(option.finetune_set),
+        overrides=_overrides(option.finetune_set or ()),
         promote=promote,
         promote_data=option.finetune_promote_data,
         sign=option.finetune_sign,
@@ -169,7 +75,9 @@ def read_settings(config: pytest.Config) -> Settings:
         reuse=_reuse(option),
         device=device,
         require_gpu=option.finetune_require_gpu,
-        asked=_asked(option),
+        asked=any(
+            value not in (None, False) for name, value in vars(option).items() if name.startswith("finetune")
+        ),
         headroom=option.finetune_headroom or config.getini("finetune_headroom") or None,
         store_readonly=_readonly(option, config),
     )
@@ -199,26 +107,6 @@ def _check_promotion(option: Any, config: pytest.Config) -> None:
 
 def _readonly(option: Any, config: pytest.Config) -> bool:
     return bool(option.finetune_store_readonly or config.getini("finetune_store_readonly"))
-
-
-def _asked(option: Any) -> bool:
-    names = (
-        "finetune",
-        "finetune_promote",
-        "finetune_promote_data",
-        "finetune_sign",
-        "finetune_budget",
-        "finetune_headroom",
-        "finetune_set",
-        "finetune_store",
-        "finetune_store_readonly",
-        "finetune_record",
-        "finetune_retrain",
-        "finetune_reuse",
-        "finetune_device",
-        "finetune_require_gpu",
-    )
-    return any(getattr(option, name) for name in names)
 
 
 def _experiments(config: pytest.Config) -> tuple[str, ...]:
@@ -254,11 +142,7 @@ def _overrides(assignments: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _promote(value: str | None, args: Sequence[object]) -> str | None:
-    if value is None:
-        return None
-    if value == _PROMOTE_DEFAULT:
-        return ""
-    if f"--finetune-promote={value}" not in map(str, args):
+    if value and f"--finetune-promote={value}" not in map(str, args):
         raise pytest.UsageError(
             f"--finetune-promote {value!r}: a folder is named with an equals sign (--finetune-promote={value}), "
             "so that a test path after the flag is never taken for it"

@@ -47,7 +47,7 @@ class Wholeness:
         self._collected = {item.nodeid: None for item in self._items if place_of(item) is not None}
         self._items = []
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+    def receive(self, report: pytest.TestReport) -> None:
         """Note which tests were called, or came to an end before."""
         if report.when == "call" or not report.passed:
             self._ran.add(report.nodeid)

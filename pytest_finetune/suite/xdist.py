@@ -55,8 +55,11 @@ def refuse_unsupported(config: pytest.Config) -> None:
 
 
 def write_map(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
-    """On a worker: write which experiment each of our items belongs to."""
-    folder = Path(config.workerinput[_INPUT])  # type: ignore[attr-defined]
+    """On a worker whose controller asks for it: write which experiment each of our items belongs to."""
+    given = getattr(config, "workerinput", {}).get(_INPUT)
+    if given is None:
+        return
+    folder = Path(given)
     worker = config.workerinput["workerid"]  # type: ignore[attr-defined]
     found: dict[str, str] = {}
     for item in items:

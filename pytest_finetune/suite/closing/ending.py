@@ -42,7 +42,7 @@ class Closing:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the evidence that a report carries."""
-        self.state.evidence.receive(report)
+        self.state.receive(report)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: WorkerController) -> None:

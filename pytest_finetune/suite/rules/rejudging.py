@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from pytest_finetune.bundle.reading import open_bundle
-from pytest_finetune.suite import session
 from pytest_finetune.suite.collection import place_of
 from pytest_finetune.suite.evidence import first_line
 from pytest_finetune.suite.markers import ExperimentRef, Stage
 from pytest_finetune.suite.rules.bundled_run import BundledRun, NotInBundle
 from pytest_finetune.suite.rules.rule_items import scored
 from pytest_finetune.suite.rules.rule_marks import rule_digest, rule_of
+from pytest_finetune.suite.session import SESSION, FinetuneSession
 
 if TYPE_CHECKING:
     from pytest_finetune.bundle.reading import Bundle
@@ -38,19 +38,17 @@ class Rejudging:
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         """Take over; registered this late, the judge is asked before the plugin that runs rules with a model."""
-        state = session.of(config)
+        state = config.stash[SESSION]
         config.pluginmanager.unregister(name="finetune-closing")
         ref = ExperimentRef(self.bundle.experiment["config_file"])
-        state.refs = [ref]
-        state.brings_rules = False
-        state.adopt(ref, BundledRun(state, ref, self.bundle))
+        state.replace_experiments(ref, BundledRun(state, ref, self.bundle))
         config.pluginmanager.register(Judge(state, self.bundle, self.found))
 
 
 class Judge:
     """Runs each rule over the stored answers and keeps what it gave."""
 
-    def __init__(self, state: session.FinetuneSession, bundle: Bundle, found: dict[str, Any]) -> None:
+    def __init__(self, state: FinetuneSession, bundle: Bundle, found: dict[str, Any]) -> None:
         self.state = state
         self.bundle = bundle
         self.found = found

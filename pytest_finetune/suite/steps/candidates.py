@@ -41,7 +41,7 @@ def sample(rows: Sequence[Row], count: int, seed: int) -> tuple[Row, ...]:
 
 
 def _primary(run: ExperimentRun) -> pytest.Function:
-    rules = rules_of(run.session.rule_items.get(run.ref, ()))
+    rules = rules_of(run.session.rules_of(run.ref))
     found = [item for rule, item in rules.values() if rule.primary and not rule.corpus and rule.suite is None]
     if len(found) != 1:
         raise AnsweringError(

@@ -48,7 +48,7 @@ def facts(
     if session.settings.finetune:
         yield ("hardware",), hardware(session)
     yield ("planned_arms",), plan_facts(planned(experiment))
-    for name, rule in facts_of(session.rule_items.get(ref, ())).items():
+    for name, rule in facts_of(session.rules_of(ref)).items():
         yield ("rules", name), rule
 
 

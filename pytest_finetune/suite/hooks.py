@@ -1,0 +1,152 @@
+"""The hooks of a session that is about fine-tunes, from its beginning on; each is a call into the room that knows."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from pytest_finetune import huggingface
+from pytest_finetune.suite import collection, explain, xdist
+from pytest_finetune.suite.closing.ending import Closing
+from pytest_finetune.suite.closing.junit import properties
+from pytest_finetune.suite.device import reason_to_skip
+from pytest_finetune.suite.evidence import first_line
+from pytest_finetune.suite.markers import MarkerMistake, Stage
+from pytest_finetune.suite.options import read_settings
+from pytest_finetune.suite.rules.rule_items import run_rule_item
+from pytest_finetune.suite.rules.rule_marks import duplicate, not_set_up, rule_of
+from pytest_finetune.suite.session import SESSION, FinetuneSession
+from pytest_finetune.suite.steps.planning import plan_lines
+
+NO_FLAG = "needs a model: run pytest --finetune"
+
+
+def begin(config: pytest.Config) -> FinetuneSession:
+    """Return the session of this config, begun if it was not; pytest.UsageError for flags that cannot be meant."""
+    if SESSION in config.stash:
+        return config.stash[SESSION]
+    config.stash[SESSION] = session = FinetuneSession(config, read_settings(config))
+    register = config.pluginmanager.register
+    register(Hooks(session), "finetune-session")
+    register(session.whole, "finetune-whole")
+    register(huggingface, "finetune-huggingface")
+    config.add_cleanup(session.release)
+    if not xdist.is_worker(config):
+        closing = Closing(session)
+        register(closing, "finetune-closing")
+        register(closing.page, "finetune-page")
+        if xdist.is_distributed(config):
+            register(xdist.Grouping(), "finetune-grouping")
+    return session
+
+
+class Hooks:
+    """What pytest asks while our tests are collected and run."""
+
+    def __init__(self, session: FinetuneSession) -> None:
+        self._session = session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """Read the experiment files before anything is collected, so that a mistake is a usage error."""
+        if not xdist.is_worker(self._session.config):
+            self._session.check_early()
+        self._session.bring_rule_files()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Tell the xdist controller which tests belong together."""
+        xdist.write_map(session.config, session.items)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Tell the xdist controller what the store had to say, and what was collected here."""
+        if xdist.is_worker(session.config):
+            xdist.tell(session.config, self._session.warnings(), self._session.whole.told())
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Skip, block or refuse an item of ours before its fixtures are set up."""
+        self._session.enter(item)
+        self._skip_without_gpu(item)
+        place = collection.place_of(item)
+        if place is None:
+            return
+        if place.mistake is not None:
+            pytest.fail(place.mistake, pytrace=False)
+        self._refuse_bad_rule(item, place)
+        misuse = collection.per_row_misuse(item)
+        if misuse is not None:
+            pytest.fail(f"{item.name}: {misuse}", pytrace=False)
+        if place.stage.needs_model and not self._session.settings.finetune:
+            pytest.skip(NO_FLAG)
+        if place.experiment is None:
+            return
+        self._session.run(place.experiment).begin()
+        closed = self._session.gate.blocks(place.experiment, place.stage)
+        if closed is not None:
+            pytest.fail(closed.message, pytrace=False)
+
+    def _skip_without_gpu(self, item: pytest.Item) -> None:
+        mark = item.get_closest_marker("gpu")
+        if mark is None:
+            return
+        wanted = mark.kwargs.get("min_gib", mark.args[0] if mark.args else 0)
+        reason = reason_to_skip(self._session.chosen, wanted, self._session.config.rootpath)
+        if reason is not None:
+            pytest.skip(reason)
+
+    def _refuse_bad_rule(self, item: pytest.Item, place: collection.Place) -> None:
+        if item.get_closest_marker("eval_rule") is None:
+            return
+        try:
+            rule_of(item)
+        except MarkerMistake as mistake:
+            raise pytest.fail.Exception(str(mistake), pytrace=False) from None
+        rules = self._session.rules_of(place.experiment) if place.experiment else ()
+        twice = duplicate(item, rules)
+        if twice is not None:
+            pytest.fail(twice, pytrace=False)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> object | None:
+        """Run an `eval_rule` on every held-out row and arm."""
+        if pyfuncitem.get_closest_marker("eval_rule") is None:
+            return None
+        run_rule_item(self._session, pyfuncitem)
+        return True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Close the gate behind a failed data or fit test, and send the evidence with the report."""
+        report = yield
+        place = collection.place_of(item)
+        if place is not None:
+            self._take(item, report, place)
+        return report
+
+    def _take(self, item: pytest.Item, report: pytest.TestReport, place: collection.Place) -> None:
+        session, experiment = self._session, place.experiment
+        if report.failed and experiment and not place.stage.needs_model:
+            session.close_gate(experiment, place.stage, item.nodeid, first_line(report))
+        run = session.known_run(experiment)
+        if run is not None and place.stage is Stage.RULES and session.settings.finetune:
+            dropped = not_set_up(item, report)
+            closed = session.gate.blocks(run.ref, place.stage)
+            if dropped is not None:
+                run.not_judged(dropped[0], f"the {closed.stage.word} stage failed" if closed else dropped[1])
+        if run is not None and report.when == "call":
+            item.user_properties += properties(run, place.stage, item)
+        session.outbox.send(report, place.stage.word, experiment.name if experiment else None)
+
+    def pytest_assertrepr_compare(self, op: str, left: object, right: object) -> list[str] | None:
+        """Explain a failed assertion about findings, memory plans or drift; the whole text goes into a section."""
+        found = explain.compare(
+            op, left, right, lambda plan, budget: plan_lines(plan, budget, self._session.store)
+        )
+        if found is None:
+            return None
+        explain.section(self._session.item, found.title, found.whole)
+        return list(found.brief)
