@@ -98,16 +98,16 @@ _INI: Final[dict[str, dict[str, Any]]] = {
     "finetune_device": {"help": "default of --finetune-device", "default": ""},
 }
 _MARKERS: Final = {
-    "data_contract": "checks rows, contract or charter; needs no model",
-    "oom_fit": "checks that the training fits the card; loads no weights",
-    "eval_rule": "one rule of the evaluation, run on every held-out row and every arm; takes `response`, or `responses`",
-    "decision_rule": "judges the adapter by `decision`, after all rules",
-    "finetune": "the experiment that this test is about",
-    "gpu": "skip where there is no such accelerator",
+    "data_contract": ": checks rows, contract or charter; needs no model",
+    "oom_fit": ": checks that the training fits the card; loads no weights",
+    "eval_rule": ": one rule of the evaluation, run on every held-out row and every arm; "
+    "takes `response`, or `responses`",
+    "decision_rule": ": judges the adapter by `decision`, after all rules",
+    "finetune": "(file, **overrides): the experiment that this test is about",
+    "gpu": "(min_gib=0): skip where there is no such accelerator",
 }
-_EXPERIMENT: Final = (
-    "_finetune_experiment"  # every fixture of ours rests on it, so the closure of our tests holds it
-)
+# The same as in the suite, which this module does not import.
+_EXPERIMENT: Final = "_finetune_experiment"  # every fixture of ours rests on it
 _EVIDENCE: Final = "pytest_finetune_evidence"
 _FILE: Final = "finetune.yaml"
 
@@ -133,8 +133,9 @@ def pytest_plugin_registered(manager: pytest.PytestPluginManager) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Declare markers and fixtures and begin, where this run is about fine-tunes, before pytest-html looks at flags."""
-    for name, line in _MARKERS.items():
-        config.addinivalue_line("markers", f"{_arguments(config, name)}: {line}")
+    for name, about in _MARKERS.items():
+        call = _rule_signature() if name == "eval_rule" and config.option.markers else name
+        config.addinivalue_line("markers", call + about)
     config.pluginmanager.register(fixtures, "finetune-fixtures")
     if _is_meant(config):
         _begin(config)
@@ -223,10 +224,8 @@ def _is_known(manager: pytest.PytestPluginManager) -> bool:
     return hook is not None and hook.has_spec()
 
 
-def _arguments(config: pytest.Config, name: str) -> str:
-    """Return a marker with its arguments; those of a rule, whose table is long, where somebody reads them."""
-    if name == "eval_rule" and config.option.markers:
-        from pytest_finetune.judging.rule import signature
+def _rule_signature() -> str:
+    """Return `eval_rule` with its many arguments, for ``pytest --markers``."""
+    from pytest_finetune.judging.rule import signature
 
-        return signature()
-    return {"finetune": "finetune(file, **overrides)", "gpu": "gpu(min_gib=0)"}.get(name, name)
+    return signature()

@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+from pytest_finetune import plugin
+from pytest_finetune.suite import collection, evidence, markers, options
+
 HEAVY = {
     "torch",
     "transformers",
@@ -53,11 +56,81 @@ def test_nothing_heavy_is_imported(pytester: pytest.Pytester) -> None:
     assert {name.partition(".")[0] for name in loaded} & HEAVY == set()
 
 
-def test_the_plugin_adds_only_a_few_modules_of_its_own(pytester: pytest.Pytester) -> None:
+OURS = {"pytest_finetune", "pytest_finetune.fixtures", "pytest_finetune.plugin"}
+
+
+def test_the_plugin_adds_three_modules_of_its_own(pytester: pytest.Pytester) -> None:
     added = modules(pytester) - modules(pytester, "-p", "no:finetune")
     foreign = {name for name in added if not name.startswith("pytest_finetune")}
-    assert len(added - foreign) <= 20, sorted(added)
+    assert added - foreign == OURS
     assert len(foreign) <= 4, sorted(foreign)
+
+
+def test_fixtures_that_only_have_the_names_of_ours_add_nothing(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.fixture
+        def experiment():
+            return "an experiment of somebody else's"
+
+        @pytest.fixture
+        def score(experiment):
+            return 1
+        """
+    )
+    pytester.makepyfile(test_other="def test_other(experiment, score): assert experiment")
+    assert {name for name in modules(pytester) if name.startswith("pytest_finetune")} == OURS
+
+
+@pytest.mark.parametrize(
+    ("words", "ini"),
+    [
+        (["--finetune-budget=8GiB"], ""),
+        (["--finetune-set", "training.seed=1"], ""),
+        ([], "finetune_record = elsewhere"),
+        (["-o", "finetune_store=elsewhere"], ""),
+    ],
+)
+def test_a_flag_or_an_ini_option_begins_the_session(
+    pytester: pytest.Pytester, words: list[str], ini: str
+) -> None:
+    pytester.makeini(f"[pytest]\n{ini}\n")
+    assert "pytest_finetune.suite.session" in modules(pytester, *words)
+
+
+def test_the_default_file_begins_the_session(pytester: pytest.Pytester) -> None:
+    pytester.makefile(".yaml", finetune="task: [")
+    pytester.makepyfile(test_plain=PLAIN)
+    result = pytester.runpytest_subprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_the_plugin_knows_the_names_of_the_suite() -> None:
+    assert plugin._EXPERIMENT == collection.PARAM
+    assert plugin._EVIDENCE == evidence.ATTRIBUTE
+    assert plugin._FILE == options.DEFAULT_EXPERIMENT
+    assert set(markers.MARKER_STAGES) == set(plugin._MARKERS) - {"finetune", "gpu"}
+    for flag, default in (
+        ("--finetune-store", options.DEFAULT_STORE),
+        ("--finetune-record", options.DEFAULT_RECORD),
+    ):
+        assert f"(default: {default})" in plugin._FLAGS[flag]["help"]
+
+
+def test_a_hook_of_ours_that_is_misspelt_or_takes_a_wrong_argument_is_refused(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_plain="def test_plain(): pass")
+    pytester.makeconftest("def pytest_finetune_trian(request): pass")
+    result = pytester.runpytest_subprocess()
+    assert result.ret != 0
+    assert "unknown hook 'pytest_finetune_trian'" in result.stdout.str() + result.stderr.str()
+    pytester.makeconftest("def pytest_finetune_train(reqest): pass")
+    result = pytester.runpytest_subprocess()
+    assert result.ret != 0
+    assert "reqest" in result.stderr.str() + result.stdout.str()
 
 
 def test_no_file_is_written_and_nothing_is_printed(pytester: pytest.Pytester) -> None:

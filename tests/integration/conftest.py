@@ -15,11 +15,10 @@ from typing import Any
 import jsonschema_rs  # noqa: F401
 import numpy as np  # noqa: F401
 import pytest
-import scipy.special  # noqa: F401
 
 from pytest_finetune.cli import main
 
-# An in-process pytest restores sys.modules afterwards, and extension modules refuse to be loaded twice: the four above
+# An in-process pytest restores sys.modules afterwards, and extension modules refuse to be loaded twice: the two above
 # are loaded before.
 
 LABELS = ("critical", "high", "medium", "low")
@@ -69,8 +68,7 @@ CONFTEST = """\
 import json, struct
 from pathlib import Path
 import pytest
-from pytest_finetune.answering.answers import Answer
-from pytest_finetune.training.request import TrainingResult
+from pytest_finetune import Answer, TrainingResult
 
 TABLE = json.loads((Path(__file__).parent / "answers.json").read_text())
 LOG = Path(__file__).parent / "calls.log"

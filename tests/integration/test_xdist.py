@@ -10,6 +10,7 @@ import pytest
 
 from pytest_finetune.record.validate import problems
 
+from .conftest import DATA
 from .test_outcomes import crash, discard, gate_closed, interrupt, iterate
 
 if TYPE_CHECKING:
@@ -127,3 +128,17 @@ def test_four_keys_on_two_workers_are_four_trainings_with_the_right_adapters(pro
         training = experiments[f"rank{rank}"]["training"]
         config = json.loads((project.path / training["adapter_path"] / "adapter_config.json").read_text())
         assert (config["r"], training["steps"]) == (rank, rank)
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
+def test_a_session_begins_with_its_first_test_where_nothing_else_speaks_of_it(
+    project: Project, workers: tuple[str, ...]
+) -> None:
+    marked = DATA.replace(
+        "@pytest.mark.data_contract", "@pytest.mark.data_contract\n@pytest.mark.finetune('small.yaml')"
+    )
+    project.write({"small.yaml": (project.path / "finetune.yaml").read_text(), "test_small.py": marked})
+    (project.path / "finetune.yaml").unlink()
+    result = project.run(*workers, "test_small.py", subprocess=True)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*= finetune =*", "*small*"])

@@ -1,0 +1,62 @@
+"""What the plugin costs a project that has nothing of ours: its modules, and its milliseconds.
+
+    python -P benchmarks/start_up.py [--pairs N] [--limit-ms MILLISECONDS]
+
+A session with one plain test runs with the plugin and with `-p no:finetune`, in turns, each in a process of its own.
+Prints the median of the differences in processor time with its quartiles, and the modules. Exits with 1 when the median
+is over the limit or there are more than three modules.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TEST = """\
+import pathlib, sys
+def test_plain():
+    names = [name for name in sys.modules if name.startswith("pytest_finetune")]
+    pathlib.Path("modules.txt").write_text(" ".join(sorted(names)))
+"""
+
+
+def session_ms(folder: Path, *words: str) -> float:
+    """Run the plain session; return its processor milliseconds."""
+    call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", *words]
+    process = subprocess.Popen(call, cwd=folder, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return 1000 * (used.ru_utime + used.ru_stime)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--pairs", type=int, default=25)
+    parser.add_argument("--limit-ms", type=float, default=5.0)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "test_plain.py").write_text(TEST, encoding="utf-8")
+        session_ms(folder, "-p", "no:finetune")
+        session_ms(folder)
+        modules = (folder / "modules.txt").read_text(encoding="utf-8").split()
+        pairs = [(session_ms(folder), session_ms(folder, "-p", "no:finetune")) for _ in range(args.pairs)]
+    more = [with_us - without for with_us, without in pairs]
+    low, median, high = statistics.quantiles(more, n=4)
+    print(f"pytest without the plugin  {statistics.median(pair[1] for pair in pairs):7.1f} ms")
+    print(
+        f"the plugin adds            {median:+7.1f} ms (quartiles {low:+.1f} and {high:+.1f}, {args.pairs} pairs)"
+    )
+    print(f"modules                    {len(modules):5}    {', '.join(modules)}")
+    return int(median > args.limit_ms or len(modules) > 3)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
