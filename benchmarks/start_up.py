@@ -2,8 +2,8 @@
 
     python -P benchmarks/start_up.py [--pairs N] [--limit-ms MILLISECONDS]
 
-A session with one plain test runs with the plugin and with `-p no:finetune`, in turns, each in a process of its own.
-Prints the median of the differences in processor time with its quartiles, and the modules. Exits with 1 when the median
+A session with one plain test runs with the plugin and with `-p no:finetune`, in turns, each in a process of its own and
+without other plugins, whose start would only add noise. Prints the median of the differences in processor time with its quartiles, and the modules. Exits with 1 when the median
 is over the limit or there are more than three modules.
 """
 
@@ -28,7 +28,8 @@ def test_plain():
 def session_ms(folder: Path, *words: str) -> float:
     """Run the plain session; return its processor milliseconds."""
     call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", *words]
-    process = subprocess.Popen(call, cwd=folder, stdout=subprocess.DEVNULL)
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    process = subprocess.Popen(call, cwd=folder, env=alone, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
@@ -44,11 +45,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "test_plain.py").write_text(TEST, encoding="utf-8")
-        session_ms(folder, "-p", "no:finetune")
-        session_ms(folder)
+        without, with_us = ("-p", "no:finetune"), ("-p", "pytest_finetune.plugin")
+        session_ms(folder, *without)
+        session_ms(folder, *with_us)
         modules = (folder / "modules.txt").read_text(encoding="utf-8").split()
-        pairs = [(session_ms(folder), session_ms(folder, "-p", "no:finetune")) for _ in range(args.pairs)]
-    more = [with_us - without for with_us, without in pairs]
+        pairs = [(session_ms(folder, *with_us), session_ms(folder, *without)) for _ in range(args.pairs)]
+    more = [ours - theirs for ours, theirs in pairs]
     low, median, high = statistics.quantiles(more, n=4)
     print(f"pytest without the plugin  {statistics.median(pair[1] for pair in pairs):7.1f} ms")
     print(
