@@ -3,8 +3,8 @@
     python -P benchmarks/start_up.py [--pairs N] [--limit-ms MILLISECONDS]
 
 A session with one plain test runs with the plugin and with `-p no:finetune`, in turns, each in a process of its own and
-without other plugins, whose start would only add noise. Prints the median of the differences in processor time with its quartiles, and the modules. Exits with 1 when the median
-is over the limit or there are more than three modules.
+without other plugins, whose start would only add noise. Prints the median of the differences in processor time with its
+quartiles, and the modules. Exits with 1 when the median is over the limit or there are more than three modules.
 """
 
 from __future__ import annotations
