@@ -97,7 +97,6 @@ KNOWN_LATE: Final = {
     "cli.compare",
     "cli.verify",
     "rules.copying",
-    "rules.labels",
     "rules.shape",
     "store.opening",
     "suite.session",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Final, Never
 
+from pytest_finetune.data.strict_json import LONG_NUMBER, too_large
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.yamlfile import JsonTree
 
@@ -24,7 +26,7 @@ class Response:
     stopped: bool = True
 
     def json(self) -> Any:
-        """Return the answer as JSON; raise NotJson for prose around it, a repeated key, NaN or Infinity.
+        """Return the answer as JSON; raise NotJson for prose around it, a repeated key, NaN, Infinity or 1e999.
 
         >>> Response(' {"priority": "high"}').json()
         {'priority': 'high'}
@@ -33,11 +35,17 @@ class Response:
         pytest_finetune.answering.response.NotJson: not JSON at character 0: 'Sure! {"priority": "high"}'
         """
         try:
-            return json.loads(self.text, object_pairs_hook=_unique, parse_constant=_no_constant)
+            return json.loads(
+                self.text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+            )
         except json.JSONDecodeError as error:
             raise NotJson(f"not JSON at character {error.pos}: {_short(self.text)}") from None
         except RecursionError:
             raise NotJson(f"not JSON: nested too deeply: {_short(self.text)}") from None
+        except NotJson:
+            raise
+        except ValueError:  # int() refuses more than 4,300 digits
+            raise NotJson(f"not strict JSON: {LONG_NUMBER}") from None
 
 
 _SHOWN: Final = 80
@@ -59,3 +67,10 @@ def _unique(pairs: list[tuple[str, object]]) -> JsonTree:
 
 def _no_constant(name: str) -> Never:
     raise NotJson(f"not strict JSON: {name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise NotJson(f"not strict JSON: {too_large(text)}")
+    return number

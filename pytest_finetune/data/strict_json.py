@@ -12,6 +12,12 @@ from pytest_finetune.yamlfile import JsonTree
 MAX_DEPTH: Final = 64
 
 _SPACE: Final = " \t\n\r"
+LONG_NUMBER: Final = "a number with thousands of digits"
+
+
+def too_large(text: str) -> str:
+    """Return what is wrong with a number that only infinity could stand for."""
+    return f"the number {text[:20]} is too large for a float"
 
 
 class Fault(NamedTuple):
@@ -53,7 +59,7 @@ class StrictParser:
             faults.append(Fault("syntax", f"{error.msg} at character {error.pos + 1}"))
             return Parsed(None, tuple(faults))
         except ValueError:  # int() refuses more than 4,300 digits
-            faults.append(Fault("non-finite", "a number with thousands of digits"))
+            faults.append(Fault("non-finite", LONG_NUMBER))
             return Parsed(None, tuple(faults))
         if end < len(text) and text[end:].strip(_SPACE):
             faults.append(Fault("syntax", f"more text after the value, at character {end + 1}"))
@@ -74,7 +80,7 @@ class StrictParser:
     def _float(self, text: str) -> float:
         number = float(text)
         if math.isinf(number):
-            self._faults.append(Fault("non-finite", f"the number {text[:20]} is too large for a float"))
+            self._faults.append(Fault("non-finite", too_large(text)))
         return number
 
     def _constant(self, name: str) -> None:

@@ -101,6 +101,75 @@ def test_true_is_not_one() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted", "same"),
+    [
+        ("1", "1.0", True),
+        ("1e2", "100", True),
+        ('{"a": [1, {"b": 2.0}]}', '{"a": [1.0, {"b": 2}]}', True),
+        ('{"b": 1, "a": null}', '{"a": null, "b": 1}', True),
+        ("1", "true", False),
+        ("[1]", "[true]", False),
+        ("0", "false", False),
+        ('"1"', "1", False),
+        ("[1, 2]", "[1]", False),
+        ('{"a": 1}', '{"a": 1, "b": 1}', False),
+        ("0", "null", False),
+        ("9007199254740993", "9007199254740992", False),
+        ("9007199254740993", "9007199254740992.0", False),
+    ],
+)
+def test_a_field_is_equal_by_value_and_type(given: str, wanted: str, same: bool) -> None:
+    told = said(rules.field_equals("f"), f'{{"f": {given}}}', example=row(f'{{"f": {wanted}}}'))
+    assert (told == "") == same, told
+
+
+def test_labels_of_different_json_types_differ() -> None:
+    counted: list[tuple[str | None, str | None]] = []
+    rule = rules.label_agreement("label")
+
+    def judged(given: str, wanted: str) -> str:
+        own: dict[str, Any] = {
+            "example": row(f'{{"label": {wanted}}}'),
+            "confusion": lambda *pair: counted.append(pair),
+        }
+        return said(rule, f'{{"label": {given}}}', **own)
+
+    assert judged('"1"', "1") == """said '"1"', expected '1'"""
+    assert judged("true", '"true"') == """said 'true', expected '"true"'"""
+    assert judged("1", "true") == "said '1', expected 'true'"
+    assert judged("1.0", "1") == judged('"1"', '"1"') == judged('"high"', '"high"') == ""
+    assert judged("1e999", "1").startswith("no label, expected '1'")
+    assert counted[0] == ("1", '"1"')
+    assert counted[3] == ("1", "1")
+
+
+@pytest.mark.parametrize(
+    ("labels", "answer", "told"),
+    [
+        ((1, 2), '{"label": 1}', ""),
+        ((1, 2), '{"label": 2.0}', ""),
+        ((1, 2), '{"label": "1"}', """'"1"' is none of 1, 2"""),
+        (("1", "2"), '{"label": "1"}', ""),
+        (("1", "2"), '{"label": 1}', """'1' is none of "1", "2\""""),
+        ((True, False), '{"label": 1}', "'1' is none of true, false"),
+    ],
+)
+def test_an_allowed_label_has_the_type_that_it_was_declared_in(
+    labels: tuple[object, ...], answer: str, told: str
+) -> None:
+    contract = Contract(None, None, labels=LabelRules("label", labels))
+    assert said(rules.allowed_label(), answer, contract=contract) == told
+    assert said(rules.allowed_label("label", labels), answer) == told  # type: ignore[arg-type]
+
+
+def test_where_the_whole_answer_is_the_label_numbers_are_texts() -> None:
+    contract = Contract(None, None, labels=LabelRules(None, (1, 2)))
+    assert said(rules.allowed_label(), "1\n", contract=contract) == ""
+    assert said(rules.allowed_label(), "3", contract=contract) == "'3' is none of 1, 2"
+    assert said(rules.label_agreement(), "1", contract=contract, example=row("1")) == ""
+
+
 def test_an_answer_that_was_cut_did_not_stop() -> None:
     cut = Response("yes", tokens=80, stopped=False)
     assert said(rules.stops_by_itself(), "", response=cut) == "cut at the token limit after 80 tokens"
@@ -212,3 +281,7 @@ def test_calibration_compares_what_is_stated_with_what_is_right() -> None:
     assert whole(rule, honest, due) == pytest.approx(0.95)
     assert whole(rule, [answer("low", 1.0)] * 10, due) == 0.0
     assert whole(rule, ["prose"] * 10, due) == 0.0
+    assert whole(rule, ['{"label": "high", "sure": 1e999}'] * 10, due) == 0.0
+    assert whole(rule, ['{"label": "high", "sure": "1"}'] * 10, due) == 0.0
+    assert whole(rules.calibration("sure", "n", min_rate=0.9), ['{"n": "1", "sure": 1}'], ['{"n": 1}']) == 0.0
+    assert whole(rules.calibration("sure", "n", min_rate=0.9), ['{"n": 1.0, "sure": 1}'], ['{"n": 1}']) == 1.0
