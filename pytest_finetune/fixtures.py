@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_finetune.memory.hardware.disk import DiskBudget
     from pytest_finetune.memory.plan.plan import MemoryPlan
     from pytest_finetune.suite.arm_view import Arm, Arms
+    from pytest_finetune.suite.rules.calling import PerRow
     from pytest_finetune.suite.run import ExperimentRun
     from pytest_finetune.suite.steps.engine import BaseModel
     from pytest_finetune.suite.steps.training_step import Adapter
@@ -81,9 +82,7 @@ def memory_plan(_finetune_experiment: ExperimentRun) -> MemoryPlan:
 @pytest.fixture(scope="session")
 def disk_budget(_finetune_experiment: ExperimentRun) -> DiskBudget:
     """What is free on the disk where the store lies: ``assert memory_plan.disk <= disk_budget``."""
-    from pytest_finetune.suite.steps.planning import disk_of
-
-    return disk_of(_finetune_experiment)
+    return _finetune_experiment.disk_budget
 
 
 @pytest.fixture(scope="session")
@@ -148,33 +147,37 @@ def drift(_finetune_experiment: ExperimentRun) -> Drift:
 
     ``.changed`` (share of answers), ``.interval``, ``.mean_kl``, ``.max_kl`` (nats), ``.forgets``, ``.rows``.
     """
-    from pytest_finetune.suite.steps.drifting import asked_for
+    return _finetune_experiment.drift_or_fail()
 
-    return asked_for(_finetune_experiment)
+
+def _stand_in(request: pytest.FixtureRequest, name: str) -> PerRow:
+    from pytest_finetune.suite.rules.calling import stand_in
+
+    return stand_in(request, name)
 
 
 @pytest.fixture
 def response(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest) -> Response:
     """This arm's answer to this row, in an ``eval_rule`` only: ``.text``, ``.json()``, ``.tokens``, ``.seconds``."""
-    return _finetune_experiment.per_row(request, "response")  # type: ignore[return-value]
+    return _stand_in(request, "response")  # type: ignore[return-value]
 
 
 @pytest.fixture
 def example(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest) -> Row:
     """This held-out row, inside an ``eval_rule`` only: ``.input``, ``.expected``, ``.expected_json()``, ``.tags``."""
-    return _finetune_experiment.per_row(request, "example")  # type: ignore[return-value]
+    return _stand_in(request, "example")  # type: ignore[return-value]
 
 
 @pytest.fixture
 def responses(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest) -> list[Response]:
     """All answers of this arm in file order, in an ``eval_rule(corpus=True)`` only."""
-    return _finetune_experiment.per_row(request, "responses")  # type: ignore[return-value]
+    return _stand_in(request, "responses")  # type: ignore[return-value]
 
 
 @pytest.fixture
 def examples(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest) -> list[Row]:
     """All held-out rows in file order, beside ``responses``, in an ``eval_rule(corpus=True)`` only."""
-    return _finetune_experiment.per_row(request, "examples")  # type: ignore[return-value]
+    return _stand_in(request, "examples")  # type: ignore[return-value]
 
 
 @pytest.fixture
@@ -182,10 +185,10 @@ def confusion(
     _finetune_experiment: ExperimentRun, request: pytest.FixtureRequest
 ) -> Callable[[str | None, str | None], None]:
     """Count an answer in the record's confusion table, in an ``eval_rule`` only: ``confusion(expected, given)``."""
-    return _finetune_experiment.per_row(request, "confusion")
+    return _stand_in(request, "confusion")
 
 
 @pytest.fixture
 def score(_finetune_experiment: ExperimentRun, request: pytest.FixtureRequest) -> Callable[[float], None]:
     """Grade this answer, inside an ``eval_rule`` only: ``score(0.5)``, between 0 and 1, instead of pass or fail."""
-    return _finetune_experiment.per_row(request, "score")
+    return _stand_in(request, "score")

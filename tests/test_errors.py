@@ -10,7 +10,7 @@ import pytest
 import pytest_finetune
 from pytest_finetune.cli.entry import MISTAKE, main
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.suite.steps.step import Parts
+from pytest_finetune.suite.parts import Parts
 
 ROOT = Path(pytest_finetune.__file__).parent
 # Caught by the one caller that knows what they mean; none reaches a user.
@@ -65,7 +65,8 @@ def test_a_step_fails_with_any_of_our_errors_without_a_traceback() -> None:
     def fail() -> None:
         raise BrandNew("the disk is made of cheese: buy another")
 
+    parts: Parts[str, None] = Parts(str)
     with pytest.raises(pytest.fail.Exception) as failed:
-        Parts().once("disk", fail)
+        parts.once("disk", fail)
     assert str(failed.value) == "the disk is made of cheese: buy another"
     assert not failed.value.pytrace

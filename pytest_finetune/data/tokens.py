@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_finetune.data.chat_template import TemplateError, renderer
 from pytest_finetune.data.formatting import Pair, format_pair
+from pytest_finetune.data.rows import Row
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.fingerprint import BaseModelError, base_folder
 from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-    from pytest_finetune.data.rows import Row
-    from pytest_finetune.experiment import Prompt
+    from pytest_finetune.experiment import Experiment, Prompt
 
 
 class NoTokenizer(FinetuneError, ValueError):
@@ -102,6 +103,17 @@ def tokenization(folder: Path, prompt: Prompt, max_length: int) -> Tokenization:
         ]
 
     return Tokenization(count, prompt, max_length)
+
+
+def tokenization_of(experiment: Experiment) -> Tokenization | None:
+    """Return how rows become tokens; None when the base is not here, or only transformers can tokenise for it."""
+    sample = Row("sample", 1, 0, "instruction", "Say", "this", "that", None, (), None, {})
+    try:
+        found = tokenization(base_folder(experiment), experiment.prompt, experiment.training.max_seq_length)
+        found.counts([sample])  # a chat template that needs more than messages shows it here
+    except (BaseModelError, NoTokenizer):
+        return None
+    return found
 
 
 def token_table(counts: Sequence[TokenCount], max_length: int) -> dict[str, int]:

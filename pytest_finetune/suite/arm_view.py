@@ -1,14 +1,21 @@
-"""An arm: one way of answering the held-out prompts, its answers, and its score under each rule."""
+"""The arms as tests see them: their answers, and their scores under the rules that ran."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from pytest_finetune.answering.arm_plans import PROMPTED
 from pytest_finetune.answering.response import Response
+from pytest_finetune.record.case import score_of
 
 if TYPE_CHECKING:
+    from pytest_finetune.answering.answers import Answer
+    from pytest_finetune.answering.arm_plans import ArmPlan
     from pytest_finetune.judging.score import Score
 
 
@@ -62,3 +69,41 @@ class Arms(Mapping[str, Arm]):
 
     def __repr__(self) -> str:
         return f"<arms {', '.join(self._names)}>"
+
+
+def view_of(
+    name: str,
+    plans: Mapping[str, ArmPlan],
+    answers: Callable[[str], Mapping[str, Answer]],
+    tree: Callable[[], Mapping[str, Any]],
+) -> Arm:
+    """Return the view of an arm that tests take; a name that is no arm fails the test with those that are."""
+    if name not in plans:
+        pytest.fail(_no_arm(name, plans), pytrace=False)
+    responses = {id_: as_response(answer) for id_, answer in answers(name).items()}
+    return Arm(name, plans[name].runtime, responses, partial(_score, tree))
+
+
+def as_response(answer: Answer) -> Response:
+    """Return an answer as rules see it."""
+    return Response(answer.response, answer.tokens, answer.seconds, answer.stopped)
+
+
+def _no_arm(name: str, known: Iterable[str]) -> str:
+    if name == PROMPTED:
+        return "there is no prompt-only arm: set prompt.few_shot in the experiment"
+    return (
+        f"there is no arm {name!r}; known: {', '.join(known)}: name another one under arms in the experiment"
+    )
+
+
+def _score(tree: Callable[[], Mapping[str, Any]], arm: str, rule: str) -> Score:
+    rules = tree().get("rules", {})
+    if rule not in rules:
+        known = ", ".join(rules) or "none"
+        pytest.fail(f"{arm}[{rule!r}]: there is no rule of that name; known: {known}", pytrace=False)
+    outcome = rules[rule].get("outcome")
+    if outcome in {None, "not run", "error"}:
+        state = "ended as an error" if outcome == "error" else "was not run in this session"
+        pytest.fail(f"{arm}[{rule!r}]: the rule {state}, so it has no score", pytrace=False)
+    return score_of(tree(), rule, arm)

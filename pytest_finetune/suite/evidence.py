@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -48,6 +48,25 @@ class Outbox:
         facts, self.facts = self.facts, []
         letter = {"stage": stage, "experiment": experiment, "facts": [list(fact) for fact in facts]}
         setattr(report, ATTRIBUTE, json.dumps(letter, separators=(",", ":")))
+
+
+@dataclass(slots=True)
+class Facts:
+    """What was recorded of one experiment in this process; each fact also leaves with the next report."""
+
+    experiment: str
+    outbox: Outbox
+    known: dict[str, Fact] = field(default_factory=dict)
+
+    def record(self, part: Sequence[str], value: object) -> None:
+        """Record a fact: where it belongs, and what it says (JSON only)."""
+        fact = Fact(self.experiment, tuple(part), value)
+        remember(self.known, fact)
+        self.outbox.put(fact)
+
+    def tree(self) -> dict[str, Any]:
+        """Return everything that was recorded so far, as the record nests it."""
+        return grow(self.known.values())
 
 
 @dataclass(slots=True)

@@ -25,9 +25,13 @@ class Closed(NamedTuple):
 
 @dataclass(slots=True)
 class Gate:
-    """Which experiments are closed; the first failure of an experiment is the one that is named."""
+    """Which experiments are closed; the first failure of an experiment is the one that is named.
+
+    `running` is the id of the test that runs.
+    """
 
     closed: dict[ExperimentRef, Closed] = field(default_factory=dict)
+    running: str = ""
 
     def close(self, experiment: ExperimentRef, stage: Stage, by: str, because: str = "") -> bool:
         """Close the experiment's later stages; False when they are closed already."""

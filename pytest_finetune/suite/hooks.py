@@ -113,7 +113,10 @@ class Hooks:
         """Run an `eval_rule` on every held-out row and arm."""
         if pyfuncitem.get_closest_marker("eval_rule") is None:
             return None
-        run_rule_item(self._session, pyfuncitem)
+        place = collection.place_of(pyfuncitem)
+        assert place is not None
+        assert place.experiment is not None
+        run_rule_item(self._session.run(place.experiment), pyfuncitem)
         return True
 
     @pytest.hookimpl(wrapper=True)
@@ -138,7 +141,7 @@ class Hooks:
             if dropped is not None:
                 run.not_judged(dropped[0], f"the {closed.stage.word} stage failed" if closed else dropped[1])
         if run is not None and report.when == "call":
-            item.user_properties += properties(run, place.stage, item)
+            item.user_properties += properties(run.context.facts, place.stage, item)
         session.outbox.send(report, place.stage.word, experiment.name if experiment else None)
 
     def pytest_assertrepr_compare(self, op: str, left: object, right: object) -> list[str] | None:

@@ -78,6 +78,15 @@ class ProgressLine:
             self._end_line()
             self._write(f"\n{text}\n")
 
+    def warn(self, text: str) -> None:
+        """Print one whole line as a warning."""
+        if self._worker or self._reporter is None:
+            os.write(2, f"{text}\n".encode())
+            return
+        with self._uncaptured():
+            self._reporter.ensure_newline()
+            self._reporter.write_line(f"warning: {text}", yellow=True)
+
     def close(self) -> None:
         """Leave the terminal as the next line expects it."""
         self._end_line()

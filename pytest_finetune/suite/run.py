@@ -1,143 +1,174 @@
-"""One experiment's way through the rooms: rows, plan, adapter, answers, scores, decision, each made once on demand."""
+"""One experiment's way through the rooms: the one place where its steps are put together, each made once on demand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_finetune.answering.arm_plans import TUNED, planned, unconstrained
+from pytest_finetune.answering.arm_plans import (
+    BASELINE,
+    TUNED,
+    asking_order,
+    planned,
+    repeated,
+    unconstrained,
+)
+from pytest_finetune.answering.prompts import arm_prompts
+from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.data.charter import Charter
-from pytest_finetune.suite.evidence import Fact, grow, remember
+from pytest_finetune.data.neutral import neutral_rows
+from pytest_finetune.suite.arm_view import Arm, view_of
 from pytest_finetune.suite.markers import ExperimentRef, Stage
-from pytest_finetune.suite.rules.calling import PerRow
+from pytest_finetune.suite.parts import Parts, part
+from pytest_finetune.suite.rules.rule_items import scores_on
+from pytest_finetune.suite.rules.rule_marks import facts_of, rules_of
 from pytest_finetune.suite.steps import (
     answering,
-    arm_views,
+    candidates,
     data_step,
+    deciding,
     drifting,
-    engine,
+    external_arms,
     header,
     planning,
-    training_step,
 )
-from pytest_finetune.suite.steps.candidates import best_prompt_of
-from pytest_finetune.suite.steps.deciding import decided, matches, settled_look
-from pytest_finetune.suite.steps.noise import noise_of
-from pytest_finetune.suite.steps.step import Parts, step
+from pytest_finetune.suite.steps.answering import ResolvedArm, Stored
+from pytest_finetune.suite.steps.data_step import Data
+from pytest_finetune.suite.steps.engine import BaseModel, Engine
+from pytest_finetune.suite.steps.training_step import Adapter, TrainingStep
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.arm_plans import ArmPlan
-    from pytest_finetune.answering.runtimes import Runtime
-    from pytest_finetune.data.charter import Charter
+    from pytest_finetune.answering.prompts import Prompted
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Rows
-    from pytest_finetune.experiment import Experiment
     from pytest_finetune.judging.decision import Decision
     from pytest_finetune.judging.drift import Drift
     from pytest_finetune.judging.runtime_match import RuntimeMatch
     from pytest_finetune.memory.hardware.detect import Budget
+    from pytest_finetune.memory.hardware.disk import DiskBudget
+    from pytest_finetune.memory.measure import Fit
     from pytest_finetune.memory.plan.plan import MemoryPlan
-    from pytest_finetune.suite.arm_view import Arm
-    from pytest_finetune.suite.session import FinetuneSession
-    from pytest_finetune.suite.steps.engine import BaseModel
-    from pytest_finetune.suite.steps.training_step import Adapter
+    from pytest_finetune.suite.context import Context
+    from pytest_finetune.suite.gate import Gate
+    from pytest_finetune.suite.steps.external_arms import Outside
 
-T = TypeVar("T")
+MALFORMED_SHOWN = 20
 
 
 class ExperimentRun:
-    """The lazy cache of one experiment; fixtures are views of it."""
+    """The parts of one experiment; fixtures are views of it, and nothing is made before it is asked for."""
 
-    def __init__(self, session: FinetuneSession, ref: ExperimentRef, experiment: Experiment) -> None:
-        self.session = session
+    def __init__(
+        self, ref: ExperimentRef, context: Context, gate: Gate, rules: Sequence[pytest.Item]
+    ) -> None:
         self.ref = ref
-        self.experiment = experiment
-        self.facts: dict[str, Fact] = {}
-        self.runtimes: set[str] = set()
-        self.derived: dict[str, Callable[[], Rows]] = {}
-        self._parts = Parts()
+        self.context = context
+        self.experiment = context.experiment
+        self.arms: Mapping[str, ArmPlan] = planned(self.experiment)
+        self.engine = Engine(context)
+        self._gate = gate
+        self._rules = rules
+        self._rows: Parts[str, Rows] = Parts(lambda suite: f"suite {suite}")
+        self._outside: Parts[str, Outside] = Parts(lambda arm: f"arms.{arm}")
+        self._resolved: dict[str, ResolvedArm] = {}
+        self._answers: Parts[tuple[str, str | None], Mapping[str, Answer]] = Parts(
+            lambda key: f"answers of {key[0]}" + (f" on {key[1]}" if key[1] else "")
+        )
 
     def begin(self) -> None:
-        """Put down, once, what is known before anything runs."""
-        if not self.facts:
-            for part, value in header.facts(self.session, self.ref, self.experiment):
-                self.note(part, value)
+        """Record, once, what is known before anything runs."""
+        if not self.context.facts.known:
+            hardware = header.hardware(self.context) if self.context.settings.finetune else None
+            for where, value in header.facts(self.experiment, hardware, facts_of(self._rules)):
+                self.context.record(where, value)
 
-    def note(self, part: Sequence[str], value: object) -> None:
-        """Establish a fact of this experiment's record."""
-        fact = Fact(self.experiment.name, tuple(part), value)
-        remember(self.facts, fact)
-        self.session.outbox.put(fact)
-
-    def tree(self) -> dict[str, Any]:
-        """Return what the record of this experiment holds so far."""
-        return grow(self.facts.values())
+    def not_judged(self, rule: str, because: str) -> None:
+        """Record why a rule never ran, unless a mistake in it was known before."""
+        self.begin()
+        if not self.context.facts.tree()["rules"][rule]["reasons"]:
+            self.context.record(("rules", rule), {"reasons": [because]})
 
     def close_gate(self, stage: Stage, by: str, because: str) -> None:
         """Close the later stages of this experiment; the first failure is the one that counts."""
-        if self.session.gate.close(self.ref, stage, by, because):
-            self.note(("gate",), {"stage": stage.word, "by": by, "because": because})
+        if self._gate.close(self.ref, stage, by, because):
+            self.context.record(("gate",), {"stage": stage.word, "by": by, "because": because})
 
-    def not_judged(self, rule: str, because: str) -> None:
-        """Put down why a rule never ran, unless a mistake in it was known before."""
-        self.begin()
-        if not self.tree()["rules"][rule]["reasons"]:
-            self.note(("rules", rule), {"reasons": [because]})
+    @contextmanager
+    def _closing_gate(self, stage: Stage, by: str) -> Iterator[None]:
+        try:
+            yield
+        except (Exception, pytest.fail.Exception, KeyboardInterrupt) as error:
+            self.close_gate(stage, by, (str(error) or type(error).__name__).splitlines()[0])
+            raise
 
-    def once(self, name: str, make: Callable[[], T]) -> T:
-        """Make a part once. What a user can mend fails the asking test with its message and no traceback."""
-        return self._parts.once(name, make)
-
-    def made(self, name: str) -> bool:
-        """Tell whether a part is there already."""
-        return name in self._parts
-
-    @step
+    @part
     def charter(self) -> Charter:
         """The charter."""
         return Charter(self.experiment.charter)
 
-    @step
+    @part
     def contract(self) -> Contract:
         """The data contract, with the checks that plugins add."""
-        return data_step.contract_of(self)
+        return data_step.contract_of(self.context)
 
-    @step
+    @part
     def train_rows(self) -> Rows:
         """The training rows."""
-        return self.read(self.experiment.paths.train_file, "train")
+        return data_step.read(self.context, self.contract, self.experiment.paths.train_file, "train")
 
-    @step
+    @part
     def eval_rows(self) -> Rows:
         """The held-out rows."""
-        return self.read(self.experiment.paths.eval_file, "eval")
-
-    def read(self, relative: str, split: str) -> Rows:
-        """Read a file of rows; `train_rows`, `eval_rows` and `rows_of` do it once for each."""
-        return data_step.read(self, relative, split)
+        return data_step.read(self.context, self.contract, self.experiment.paths.eval_file, "eval")
 
     def rows_of(self, suite: str | None) -> Rows:
         """Return the held-out rows of a suite; None is `eval_file`."""
-        return self.eval_rows if suite is None else data_step.suite_of(self, suite)
+        if suite is None:
+            return self.eval_rows
+        file = data_step.file_of(self.experiment, suite)
+        return self._rows.once(suite, lambda: data_step.read(self.context, self.contract, file, suite))
 
-    @step
-    def checked_data(self) -> bool:
-        """The built-in contract check: it runs before anything is trained or asked, whatever tests were selected."""
-        data_step.check(self)
-        return True
+    @part
+    def neutral_prompts(self) -> Rows:
+        """The neutral prompts: the experiment's own, or those that ship."""
+        return neutral_rows(self.experiment.root, self.experiment.drift.prompts)
 
-    @step
+    @part
+    def checked_data(self) -> Data:
+        """The data after the built-in checks, which run before anything is trained or asked, whatever was selected.
+
+        They look for everything that the run will need: a night must not burn for a missing file.
+        """
+        data = Data(self.contract, self.train_rows, self.eval_rows)
+        findings = data.contract.findings(data.train, data.held_out)
+        data_step.record_overlap(self.context, data.train, data.held_out)
+        if findings.errors:
+            self.close_gate(Stage.DATA, "the built-in contract check", findings.headline())
+            lines = findings.explain(limit=MALFORMED_SHOWN)
+            pytest.fail("nothing is trained: the rows break the contract\n" + "\n".join(lines), pytrace=False)
+        with self._closing_gate(Stage.DATA, "the arms of the experiment"):
+            for plan in self.arms.values():
+                self._outside_of(plan)
+        with self._closing_gate(Stage.DATA, "the neutral prompts"):
+            if self.experiment.drift.measure:
+                _ = self.neutral_prompts
+        return data
+
+    @part
     def memory_plan(self) -> MemoryPlan:
         """The predicted peak of the training."""
-        return planning.plan_of(self)
+        return planning.memory_plan(self.context, self.contract, self.train_rows, self.budget)
 
-    @step
+    @part
     def budget(self) -> Budget:
         """What is here, or what ``--finetune-budget`` names."""
-        return planning.budget_of(self)
+        return planning.budget_of(self.context)
 
     def budget_or_skip(self) -> Budget:
         """Return the budget; skip, with the plan printed, where there is no card to compare with."""
@@ -146,98 +177,186 @@ class ExperimentRun:
         return self.budget
 
     @property
-    def runtime(self) -> Runtime:
-        """The first runtime of the experiment, in which the decision is made."""
-        return self.runtime_named(self.experiment.runtimes[0])
+    def disk_budget(self) -> DiskBudget:
+        """What is free on the disk where the store lies."""
+        return planning.disk_of(self.context.store)
 
-    def runtime_named(self, name: str) -> Runtime:
-        """Return a runtime of the experiment; it loads its model when it is first asked."""
-        self.runtimes.add(name)
-        return self.once(f"runtime {name}", lambda: engine.runtime_for(self, name))
+    def power(self, rules: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+        """Return what the held-out file can show; None where it cannot be read, which a data test says better."""
+        try:
+            rows = self.eval_rows
+        except (pytest.fail.Exception, OSError):
+            return None
+        return planning.power_facts(self.experiment.decision, rows, self.context.store.looks, rules)
 
-    def rest(self, names: Iterable[str]) -> None:
-        """Let runtimes that were made give back their memory, or stop their server."""
-        for made in [self._parts.get(f"runtime {name}") for name in names]:
-            if made is not None:
-                made.release()
-
-    @step
-    def base_model(self) -> BaseModel:
-        """The base model, for tests that ask it themselves."""
-        return engine.BaseModel(self.runtime, unconstrained(self.experiment))
+    def _power_warning(self) -> str | None:
+        """Return what to say before the first step when the gate would probably not open, whatever is trained."""
+        power = self.power(self.context.facts.tree().get("rules", {}))
+        warning = power and power["warning"]
+        return f"{self.experiment.name}: {warning}" if warning else None
 
     @property
     def adapter(self) -> Adapter:
         """The adapter, trained now or reused; a failure closes the stages after the training."""
-        try:
-            return self.once("the training", lambda: training_step.adapter_of(self))
-        except BaseException as error:
-            if isinstance(error, Exception | pytest.fail.Exception | KeyboardInterrupt):
-                first = (str(error) or type(error).__name__).splitlines()[0]
-                by = self.session.item.nodeid if self.session.item else "the training"
-                self.close_gate(Stage.TRAINING, by, first)
-            raise
+        with self._closing_gate(Stage.TRAINING, self._gate.running or "the training"):
+            return self.the_training
 
-    @property
-    def arms(self) -> Mapping[str, ArmPlan]:
-        """The arms of this experiment, by name."""
-        return planned(self.experiment)
+    @part
+    def the_training(self) -> Adapter:
+        """The adapter of this experiment's training."""
+        return self._training.adapter()
 
-    def answers(self, arm: str, suite: str | None = None) -> Mapping[str, Answer]:
-        """Return an arm's answers by row id, from the store or from the model."""
-        return self.answers_to(self.arms[arm], suite)
+    @cached_property
+    def _training(self) -> TrainingStep:
+        data = self.checked_data
+        return TrainingStep(self.context, self.engine, data, self._fit, self._power_warning)
 
-    def answers_to(self, plan: ArmPlan, suite: str | None = None) -> Mapping[str, Answer]:
-        """Return the answers of any plan, once for each name and suite."""
-        name = f"answers of {plan.name}" + (f" on {suite}" if suite else "")
-        found = self.once(name, lambda: answering.answers_of(self, plan, suite))
-        drifting.ask_along(self, plan.name)
+    def _fit(self) -> Fit | None:
+        asked_for = ExperimentRun.memory_plan.made(self)
+        return planning.fit_of(self.context.store, self.budget, lambda: self.memory_plan, planned=asked_for)
+
+    @part
+    def base_model(self) -> BaseModel:
+        """The base model, for tests that ask it themselves; it answers in the runtime of the decision."""
+        return BaseModel(self.engine.runtime(self.experiment.runtimes[0]), unconstrained(self.experiment))
+
+    def answers(self, arm: str, suite: str | None = None, rows: Rows | None = None) -> Mapping[str, Answer]:
+        """Return an arm's answers by row id, from the store or from the model.
+
+        `rows` are those of a suite that stands in no file, such as held-out rows in other words.
+        """
+        found = self._answers.once((arm, suite), lambda: self._answered(self.arms[arm], suite, rows))
+        if self.experiment.drift.measure:
+            self._drifting.ask_along(arm)
         return found
 
-    @step
-    def neutral_prompts(self) -> Rows:
-        """The neutral prompts."""
-        return drifting.prompts_of(self)
+    def _answered(self, plan: ArmPlan, suite: str | None, rows: Rows | None) -> Mapping[str, Answer]:
+        """Let an arm answer, and record it."""
+        _ = self.checked_data
+        outside = self._outside_of(plan)
+        if outside is not None and outside.answers is not None:
+            stored = answering.imported(self.context, plan, outside.answers)
+            answering.record_answers(self.context, plan, stored, outside.facts)
+            return stored.answers
+        prompts = self._prompts(plan, self.rows_of(suite) if rows is None else rows)
+        arm = self._resolve(plan)
+        stored = answering.answered(self.context, self.engine, arm, prompts, suite)
+        answering.record_answers(self.context, plan, stored, arm.facts, suite)
+        return stored.answers
 
-    @step
-    def drift(self) -> Drift:
-        """The drift from the base on neutral prompts."""
-        return drifting.drift_of(self)
+    def _prompts(self, plan: ArmPlan, rows: Rows) -> tuple[Prompted, ...]:
+        prompt = self.experiment.prompt
+        if plan.prompts == "candidate":
+            return arm_prompts(rows, candidates.with_template(prompt, self.best_prompt))
+        if plan.prompts == "few-shot":
+            shots = answering.few_shots(self.context, self.train_rows, self.contract.label_field)
+            return arm_prompts(rows, prompt, shots)
+        return arm_prompts(rows, prompt)
 
-    @step
-    def noise(self) -> tuple[Mapping[str, Answer], ...]:
-        """The further answers of the base to the held-out rows."""
-        return noise_of(self)
+    def _outside_of(self, plan: ArmPlan) -> Outside | None:
+        """Return what an arm brings from outside, verified; None for the experiment's own arms."""
+        if plan.source is None:
+            return None
+        project = external_arms.Project(
+            self.experiment, self.context.store, lambda: self.engine.the_base_model, self.eval_rows
+        )
+        return self._outside.once(plan.name, lambda: external_arms.outside_of(project, plan))
 
-    @step
-    def best_prompt(self) -> str:
-        """The best of the hand-written prompts."""
-        return best_prompt_of(self)
-
-    @step
-    def looks(self) -> int:
-        """Which look at these held-out rows this is; settled once all arms have answered."""
-        return settled_look(self)
+    def _resolve(self, plan: ArmPlan) -> ResolvedArm:
+        """Return an arm with everything that its answers depend on, found out once."""
+        if plan.name not in self._resolved:
+            outside = self._outside_of(plan)
+            adapter = self.adapter.path if plan.model == "tuned" else outside.adapter if outside else None
+            self._resolved[plan.name] = answering.resolve(
+                plan, self.experiment, self.engine, self.contract, adapter, outside
+            )
+        return self._resolved[plan.name]
 
     def arm(self, name: str) -> Arm:
         """Return the view of an arm that tests take."""
-        return arm_views.view_of(self, name)
+        return view_of(name, self.arms, self.answers, self.context.facts.tree)
 
-    def decision(self) -> Decision:
-        """Return the decision over everything that is known by now."""
-        return decided(self, self.tree())
+    @part
+    def best_prompt(self) -> str:
+        """The best of the hand-written prompts by the primary rule."""
+        found = [
+            item
+            for rule, item in rules_of(self._rules).values()
+            if rule.primary and not rule.corpus and rule.suite is None
+        ]
+        if len(found) != 1:
+            raise AnsweringError(
+                f"prompt.candidates: they are ranked by the primary rule, and there are {len(found)} that judge row "
+                "by row\n  mark exactly one rule with eval_rule(primary=True), or leave the candidates out"
+            )
+        (item,) = found
+        return candidates.best_prompt(
+            self.context,
+            self.train_rows,
+            lambda prompts: self._ask(BASELINE, prompts),
+            item.name.removeprefix("test_"),
+            lambda rows, answers: scores_on(item, rows, answers),  # type: ignore[arg-type]
+        )
+
+    def _ask(self, arm: str, prompts: Sequence[Prompted]) -> Stored:
+        """Let an arm answer other prompts than the held-out rows."""
+        return answering.answered(self.context, self.engine, self._resolve(self.arms[arm]), prompts)
+
+    @part
+    def noise(self) -> tuple[Mapping[str, Answer], ...]:
+        """The further answers of the base to the held-out rows."""
+        first = self.answers(BASELINE)
+        arms = [self._resolve(plan) for plan in repeated(self.experiment)]
+        return answering.noise(self.context, self.engine, arms, self.eval_rows, first)
+
+    @cached_property
+    def _drifting(self) -> drifting.Drifting:
+        def ask(arm: str, prompts: Sequence[Prompted]) -> Stored:
+            greedy = self._resolve(self.arms[arm]).greedy()
+            return answering.answered(self.context, self.engine, greedy, prompts, "neutral prompts")
+
+        runtime = self.experiment.runtimes[0]
+        return drifting.Drifting(
+            self.context, self.neutral_prompts, ask, lambda: self.engine.runtime(runtime)
+        )
+
+    @part
+    def drift(self) -> Drift:
+        """The drift from the base on neutral prompts."""
+        return self._drifting.measure(lambda: self.adapter.path, self.contract, self.train_rows)
+
+    def drift_or_fail(self) -> Drift:
+        """Return the drift to a test that asks for it; fail with the reason where there is none."""
+        if not self.experiment.drift.measure:
+            pytest.fail(
+                f"{self.experiment.file} says drift: false, so none is measured: remove that line",
+                pytrace=False,
+            )
+        for arm in (TUNED, BASELINE):  # what stops them stops this test in its own words
+            self.answers(arm)
+        if not self.drift.measured:
+            pytest.fail(self.drift.explain()[0], pytrace=False)
+        return self.drift
+
+    @part
+    def looks(self) -> int:
+        """Which look at these held-out rows this is; settled once all arms have answered."""
+        for arm in asking_order(self.arms):
+            self.answers(arm)
+        if self.experiment.drift.measure:
+            _ = self.drift
+        return deciding.settled_look(self.context, self.eval_rows)
+
+    def decision(self, tree: Mapping[str, Any] | None = None) -> Decision:
+        """Return the decision over everything that is known by now, or over the facts of a whole run."""
+        facts = self.context.facts.tree() if tree is None else tree
+        return deciding.decided(
+            self.context, facts, lambda: Data(self.contract, self.train_rows, self.eval_rows)
+        )
 
     def runtime_match(self) -> tuple[RuntimeMatch, ...]:
         """Return the agreement between runtimes; an experiment that names one runtime has none."""
-        for plan in self.arms.values():
-            if plan.name.partition("@")[0] == TUNED:
-                self.answers_to(plan)
-        return matches(self.session, self.tree())
-
-    def per_row(self, request: pytest.FixtureRequest, name: str) -> PerRow:
-        """Return the stand-in that a rule's set-up sees; the loop puts each row's own in its place."""
-        if request.node.get_closest_marker("eval_rule") is None:
-            pytest.fail(
-                f"{name}: exists inside a rule only: mark the test with @pytest.mark.eval_rule", pytrace=False
-            )
-        return PerRow(name)
+        for name in self.arms:
+            if name.partition("@")[0] == TUNED:
+                self.answers(name)
+        return deciding.matches(self.context.store, self.context.facts.tree())

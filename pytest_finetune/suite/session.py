@@ -9,16 +9,18 @@ from typing import Any, Final
 import pytest
 
 from pytest_finetune.experiment import Experiment, ExperimentError, load_experiment
-from pytest_finetune.memory.hardware.detect import HEADROOM, accelerator, parse_budget
+from pytest_finetune.memory.hardware.detect import accelerator, parse_budget
 from pytest_finetune.memory.hardware.sizes import parse_share
 from pytest_finetune.store import Store, StoreError, is_url, open_store
 from pytest_finetune.suite import collection, xdist
+from pytest_finetune.suite.context import Context
 from pytest_finetune.suite.device import ChosenDevice, refuse_missing
-from pytest_finetune.suite.evidence import Evidence, Outbox
+from pytest_finetune.suite.evidence import Evidence, Facts, Outbox
 from pytest_finetune.suite.gate import Gate
 from pytest_finetune.suite.markers import ExperimentRef, MarkerMistake, Stage
 from pytest_finetune.suite.narrowed import Selection
 from pytest_finetune.suite.options import DEFAULT_EXPERIMENT, Settings
+from pytest_finetune.suite.progress import ProgressLine
 from pytest_finetune.suite.run import ExperimentRun
 from pytest_finetune.suite.steps.header import hardware
 from pytest_finetune.suite.wholeness import Wholeness, outline
@@ -51,23 +53,13 @@ class FinetuneSession:
         return open_store(settings.store, self.config.rootpath, readonly=settings.store_readonly)
 
     @cached_property
-    def headroom(self) -> float:
-        """The share of the card that stays free; a mistake in it was told before collection."""
-        return parse_share(self.settings.headroom) if self.settings.headroom else HEADROOM
-
-    @cached_property
     def chosen(self) -> ChosenDevice:
         """The device of this session, and its lease in an xdist worker."""
-        return ChosenDevice(self.config, self.settings.device, self._note_hardware)
+        return ChosenDevice(self.config, self.settings.device, self._record_hardware)
 
-    @property
-    def device(self) -> str:
-        """The name of the device to run on; an xdist worker waits here for a GPU of its own."""
-        return self.chosen.name
-
-    def _note_hardware(self) -> None:
+    def _record_hardware(self) -> None:
         for run in self._runs.values():
-            run.note(("hardware",), hardware(self))
+            run.context.record(("hardware",), hardware(run.context))
 
     def load(self, ref: ExperimentRef) -> Experiment:
         """Return the resolved experiment; ExperimentError with every mistake in it."""
@@ -82,26 +74,30 @@ class FinetuneSession:
             pytest.fail(str(ref), pytrace=False)
         if ref not in self._runs:
             try:
-                experiment = self.load(ref)
+                context = self._context(self.load(ref))
             except ExperimentError as error:
                 raise pytest.fail.Exception(f"{error}{self._hint(ref)}", pytrace=False) from None
-            self._runs[ref] = ExperimentRun(self, ref, experiment)
+            self._runs[ref] = ExperimentRun(ref, context, self.gate, self.rules_of(ref))
         return self._runs[ref]
+
+    def _context(self, experiment: Experiment) -> Context:
+        line = ProgressLine(self.config, experiment.name)
+        facts = Facts(experiment.name, self.outbox)
+        return Context(experiment, self.settings, self.store, self.config.hook, self.chosen, line, facts)
 
     def known_run(self, ref: ExperimentRef | None) -> ExperimentRun | None:
         """Return the run of an experiment that has begun; None when its file could not be used, or was not asked."""
         return self._runs.get(ref) if ref else None
 
-    def adopt(self, ref: ExperimentRef, run: ExperimentRun) -> None:
-        """Let `run` be the run of an experiment that is not read from this project."""
-        self._experiments[ref] = run.experiment
-        self._runs[ref] = run
+    def adopt(self, ref: ExperimentRef, experiment: Experiment) -> None:
+        """Know an experiment that is not read from this project."""
+        self._experiments[ref] = experiment
 
-    def replace_experiments(self, ref: ExperimentRef, run: ExperimentRun) -> None:
-        """Let `run` stand for all that the project names; no rule is brought along, as all are asked for."""
+    def replace_experiments(self, ref: ExperimentRef, experiment: Experiment) -> None:
+        """Let an experiment stand for all that the project names; no rule is brought along, as all are asked for."""
         self.refs = [ref]
         self._brings_rules = False
-        self.adopt(ref, run)
+        self.adopt(ref, experiment)
 
     def run_named(self, name: str, tree: Mapping[str, Any]) -> ExperimentRun:
         """Return the run of that name; on an xdist controller, which ran nothing, one made from its facts."""
@@ -115,7 +111,7 @@ class FinetuneSession:
         """Stop the servers that were started and give a leased GPU back; other memory goes with the process."""
         leased = "chosen" in self.__dict__ and self.chosen.lease is not None
         for run in self._runs.values():
-            run.rest(run.runtimes if leased else run.experiment.runtime_settings)
+            run.engine.release(run.engine.runtimes if leased else run.experiment.runtime_settings)
         if leased:
             self.chosen.release()
 
@@ -163,7 +159,7 @@ class FinetuneSession:
             except ValueError as error:
                 raise pytest.UsageError(f"--finetune-budget={self.settings.budget!r}: {error}") from None
         try:
-            _ = self.headroom
+            parse_share(self.settings.headroom or "0%")
         except ValueError as error:
             raise pytest.UsageError(f"--finetune-headroom: {error}") from None
         wants_gpu = self.settings.require_gpu or self.settings.device.startswith(("cuda", "mps"))
@@ -185,6 +181,7 @@ class FinetuneSession:
     def enter(self, item: pytest.Item) -> None:
         """Know the test that runs, for what fails in it to be named after it."""
         self.item = item
+        self.gate.running = item.nodeid
 
     def close_gate(self, ref: ExperimentRef, stage: Stage, by: str, because: str) -> None:
         """Close the later stages of an experiment, also of one whose file cannot be used."""

@@ -126,7 +126,11 @@ def test_fits(experiment):
 
 # A session that keys its answers by the old environment: what a fault in the key would do.
 AS_IF_ANSWERED_THERE = """
-from pytest_finetune.suite.steps import answering, reuse  # reuse keeps the real one
-here = answering.environment_of
-answering.environment_of = lambda run: {**here(run), "torch": "2.12.0"}
+import dataclasses
+from pytest_finetune.suite.steps import answering
+resolve = answering.resolve
+def there(*args):
+    arm = resolve(*args)
+    return dataclasses.replace(arm, environment={**arm.environment, "torch": "2.12.0"})
+answering.resolve = there
 """

@@ -104,8 +104,8 @@ def test_an_unchanged_held_out_file_is_not_formatted_for_the_losses_again(
     project.run("--finetune")
     assert project.experiment()["training"]["held_out_loss"]
     monkeypatch.setattr(
-        "pytest_finetune.suite.steps.training_step._held_out",
-        lambda run: pytest.fail("held-out rows were formatted"),
+        "pytest_finetune.suite.steps.training_step._digest_of",
+        lambda pairs: pytest.fail("held-out rows were formatted"),
     )
     assert project.run("--finetune").ret == 0
     assert project.experiment()["training"]["reused"]

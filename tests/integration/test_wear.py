@@ -139,7 +139,7 @@ def test_a_retired_held_out_file_warns_and_a_waiver_accepts_it_on_every_machine(
 def test_without_a_look_no_row_is_digested_for_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     from pytest_finetune.data.rows import read_rows
     from pytest_finetune.store import Store
-    from pytest_finetune.suite.steps.judged_rows import trained_after_a_look
+    from pytest_finetune.suite.steps.data_step import trained_after_a_look
 
     monkeypatch.setattr(Row, "digest", property(lambda row: pytest.fail("a row was digested")))
     train = read_rows(project.path, "train.jsonl", "train")

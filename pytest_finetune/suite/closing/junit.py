@@ -12,22 +12,22 @@ from pytest_finetune.wording import one_line
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_finetune.suite.run import ExperimentRun
+    from pytest_finetune.suite.evidence import Facts
 
 Properties = list[tuple[str, str | float]]
 
 
-def properties(run: ExperimentRun, stage: Stage, item: pytest.Item) -> Properties:
+def properties(recorded: Facts, stage: Stage, item: pytest.Item) -> Properties:
     """Return what a rule or a decision found out, for `user_properties`.
 
     Plain `str` and `float` only: anything else there ends an xdist worker.
     """
-    found: Properties = [("finetune_experiment", _plain(run.experiment.name))]
-    tree = run.tree()
+    found: Properties = [("finetune_experiment", _plain(recorded.experiment))]
+    tree = recorded.tree()
     if item.get_closest_marker("eval_rule") is not None:
         return found + _rule(tree, item)
     if stage is Stage.DECISION:
-        return found + _decision(run, item)
+        return found + _decision(tree, item)
     return found
 
 
@@ -48,12 +48,12 @@ def _rule(tree: Mapping[str, Any], item: pytest.Item) -> Properties:
     ]
 
 
-def _decision(run: ExperimentRun, item: pytest.Item) -> Properties:
+def _decision(tree: Mapping[str, Any], item: pytest.Item) -> Properties:
     """The verdict with its first reason, and the adapter that it is about; nothing where none was asked for."""
     decision = getattr(item, "funcargs", {}).get("decision")
     if decision is None or not hasattr(decision, "verdict"):
         return []
-    digest = (run.tree().get("training") or {}).get("adapter_sha256")
+    digest = (tree.get("training") or {}).get("adapter_sha256")
     return [
         ("finetune_verdict", _plain(decision.verdict)),
         ("finetune_reason", _plain(next(iter(decision.reasons), ""))),

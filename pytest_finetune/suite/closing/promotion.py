@@ -53,7 +53,8 @@ def _refusals(state: FinetuneSession, record: Mapping[str, Any], exitstatus: int
         yield "no experiment ran"
     for experiment in record["experiments"]:
         yield from unmet(experiment, record["tests"])
-        yield from answered_elsewhere(state, experiment)
+        here = state.run_named(experiment["name"], experiment).engine.the_environment
+        yield from answered_elsewhere(state.store, experiment, here)
         yield from dropped_rules(state, experiment)
     if NO_PYTEST_HTML in record["notes"]:
         yield "there is no report.html: install pytest-html"

@@ -16,8 +16,7 @@ from pytest_finetune.record.case import case_of
 from pytest_finetune.record.validate import RecordError, validate
 from pytest_finetune.store import StoreError
 from pytest_finetune.suite.closing.remembering import remember_runs
-from pytest_finetune.suite.steps.deciding import decided, look_of, matches, stored_answers
-from pytest_finetune.suite.steps.power_line import power_facts
+from pytest_finetune.suite.steps.deciding import look_of, matches, stored_answers
 from pytest_finetune.suite.steps.reuse import with_changed_answers
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def build_record(
     experiments = []
     for name in names:
         tree = state.evidence.tree(name)
-        arms = {arm: stored_answers(state, tree, arm) for arm in tree.get("arms", {})}
+        arms = {arm: stored_answers(state.store, tree, arm) for arm in tree.get("arms", {})}
         answers[name] = {arm: [asdict(answer) for answer in found.values()] for arm, found in arms.items()}
         experiments.append(_experiment(state, name, tree, several=len(names) > 1))
     finetune, project = state.settings.finetune, state.config.rootpath.name
@@ -50,13 +49,13 @@ def _experiment(
     state: FinetuneSession, name: str, tree: Mapping[str, Any], *, several: bool
 ) -> dict[str, Any]:
     run = state.run_named(name, tree)
-    tree = {**tree, "power": power_facts(run, tree.get("rules", {}))}
+    tree = {**tree, "power": run.power(tree.get("rules", {}))}
     if not state.settings.finetune:
         return experiment_record(name, tree, (), None, several=several)
-    tree = {**tree, "runtime_match": [match.as_json() for match in matches(state, tree)]}
-    tree = with_changed_answers(state, tree)
+    tree = {**tree, "runtime_match": [match.as_json() for match in matches(state.store, tree)]}
+    tree = with_changed_answers(state.store, tree)
     tree = {**tree, "pairs": list(pairs_of(case_of(tree)))}
-    return experiment_record(name, tree, _held_out(run, tree), decided(run, tree), several=several)
+    return experiment_record(name, tree, _held_out(run, tree), run.decision(tree), several=several)
 
 
 def _held_out(run: ExperimentRun, tree: Mapping[str, Any]) -> list[Row]:

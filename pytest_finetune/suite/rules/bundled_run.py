@@ -2,104 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_finetune.answering.answers import Answer
+from pytest_finetune.answering.arm_plans import planned
+from pytest_finetune.data.charter import Charter
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.rows import Row, Rows, read_rows
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.store.manifest import sha256_of
-from pytest_finetune.suite.run import ExperimentRun
+from pytest_finetune.suite.arm_view import Arm, view_of
 from pytest_finetune.suite.steps.answering import label
+from pytest_finetune.suite.steps.data_step import file_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_finetune.answering.answers import Answer
-    from pytest_finetune.answering.arm_plans import ArmPlan
     from pytest_finetune.bundle.reading import Bundle
-    from pytest_finetune.data.contract import Contract
-    from pytest_finetune.data.rows import Row, Rows
-    from pytest_finetune.suite.markers import ExperimentRef
-    from pytest_finetune.suite.session import FinetuneSession
-
-
-T = TypeVar("T")
 
 
 class NotInBundle(FinetuneError):
     """A rule needs what the bundle does not hold, so it is not checked; the message says what to do."""
 
 
-class BundledRun(ExperimentRun):
-    """The run that a bundle records, for rules that are run again over its answers."""
+class BundledRun:
+    """The run that a bundle records, as rules that are run again over its answers see it.
 
-    def __init__(self, session: FinetuneSession, ref: ExperimentRef, bundle: Bundle) -> None:
-        super().__init__(session, ref, bundle.resolved())
-        self.bundle = bundle
-        self.recorded = bundle.experiment
-        self._absent: dict[str, str] = {}
+    Rows are taken from the bundle, else from the project in which the rules lie, else from the record.
+    """
 
-    def begin(self) -> None:
-        """Put nothing down: this run keeps no record."""
+    def __init__(self, bundle: Bundle, rules: Path) -> None:
+        self._bundle = bundle
+        self._rules = rules
+        self._recorded = bundle.experiment
+        self._rows: dict[str, Rows] = {}
+        self._answers: dict[str, Mapping[str, Answer]] = {}
+        self.experiment = bundle.resolved()
+        self.arms = planned(self.experiment)
 
-    def note(self, part: object, value: object) -> None:
-        """Put nothing down."""
+    def __getattr__(self, name: str) -> NoReturn:
+        raise NotInBundle("it asks for a model, and stored answers are judged here")
 
-    def not_judged(self, rule: str, because: str) -> None:
-        """Put nothing down."""
+    @cached_property
+    def charter(self) -> Charter:
+        """The charter."""
+        return Charter(self.experiment.charter)
 
-    def once(self, name: str, make: Callable[[], T]) -> T:
-        """Make a part once; what is not here is told in full to every rule that needs it."""
-        if name in self._absent:
-            raise NotInBundle(self._absent[name])
-        try:
-            return super().once(name, make)
-        except NotInBundle as missing:
-            self._absent[name] = str(missing)
-            raise
-
-    @property
+    @cached_property
     def contract(self) -> Contract:
         """The data contract of the bundle."""
         file, root = self.experiment.paths.contract_file, self.experiment.root
-        return self.once("contract", lambda: Contract.load(root, file) if file else Contract.default())
+        return Contract.load(root, file) if file else Contract.default()
 
     @property
-    def adapter(self) -> NoReturn:
-        """Refuse: a rule sees answers."""
-        raise NotInBundle("it asks for a model, and stored answers are judged here")
+    def train_rows(self) -> Rows:
+        """The training rows."""
+        return self._read(self.experiment.paths.train_file, "train")
 
     @property
-    def base_model(self) -> NoReturn:
-        """Refuse: a rule sees answers."""
-        raise NotInBundle("it asks for a model, and stored answers are judged here")
+    def eval_rows(self) -> Rows:
+        """The held-out rows."""
+        return self.rows_of(None)
 
-    def runtime_named(self, name: str) -> NoReturn:
-        """Refuse: nothing is asked here."""
-        raise NotInBundle("it asks for a model, and stored answers are judged here")
+    def rows_of(self, suite: str | None) -> Rows:
+        """Return the held-out rows of a suite; None is `eval_file`."""
+        return self._read(file_of(self.experiment, suite), suite or "eval")
 
-    def answers_to(self, plan: ArmPlan, suite: str | None = None) -> Mapping[str, Answer]:
+    def arm(self, name: str) -> Arm:
+        """Return the view of an arm that tests take."""
+        return view_of(name, self.arms, self.answers, dict)
+
+    def answers(self, arm: str, suite: str | None = None, rows: Rows | None = None) -> Mapping[str, Answer]:
         """Return the recorded answers of an arm by row id."""
-        name = label(plan.name, suite)
-        return self.once(f"answers of {name}", lambda: self._answers(name))
-
-    def _answers(self, name: str) -> Mapping[str, Answer]:
-        if name not in self.recorded["arms"]:
+        name = label(arm, suite)
+        if name not in self._recorded["arms"]:
             raise NotInBundle(f"the bundle holds no answers of {name}")
-        found = (Answer(**answer) for answer in self.bundle.answers(self.recorded, name))
-        return {answer.id: answer for answer in found}
+        if name not in self._answers:
+            found = (Answer(**answer) for answer in self._bundle.answers(self._recorded, name))
+            self._answers[name] = {answer.id: answer for answer in found}
+        return self._answers[name]
 
-    def read(self, relative: str, split: str) -> Rows:
-        """Read rows from the bundle, else from the project that the rules lie in, else from the record."""
-        for root in (self.experiment.root, self.session.config.rootpath):
+    def _read(self, relative: str, split: str) -> Rows:
+        if relative not in self._rows:
+            self._rows[relative] = self._found(relative, split)
+        return self._rows[relative]
+
+    def _found(self, relative: str, split: str) -> Rows:
+        for root in (self.experiment.root, self._rules):
             if self._is_the_file(root / relative, relative):
                 return read_rows(root, relative, split, max_line_bytes=self.contract.max_line_bytes)
         return self._from_record(relative, split)
 
     def _is_the_file(self, file: Path, relative: str) -> bool:
-        checksums = self.recorded["checksums"]
+        checksums = self._recorded["checksums"]
         named = [*(facts for name, facts in checksums.items() if name != "suites")]
         named += (checksums.get("suites") or {}).values()
         known = {facts["sha256"] for facts in named if facts and facts["path"] == relative}
@@ -107,12 +104,12 @@ class BundledRun(ExperimentRun):
 
     def _from_record(self, relative: str, split: str) -> Rows:
         """Rebuild held-out rows from the record, each proved by its digest."""
-        told = [row for row in self.recorded["held_out"] if row["file"] == relative]
+        told = [row for row in self._recorded["held_out"] if row["file"] == relative]
         rows = [row for facts in told if (row := self._row(facts)) is not None]
         if not told or len(rows) < len(told):
             raise NotInBundle(
                 f"it needs the rows of {relative}, which are neither in the bundle nor, unchanged, in "
-                f"{self.session.config.rootpath}: promote with --finetune-promote-data, or name the rules in "
+                f"{self._rules}: promote with --finetune-promote-data, or name the rules in "
                 "their project"
             )
         return Rows(rows, path=relative, split=split)

@@ -7,19 +7,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 import pytest
 
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.judging.rule import RuleBroken
+from pytest_finetune.suite.arm_view import as_response
 from pytest_finetune.suite.markers import PER_ROW
-from pytest_finetune.suite.steps.arm_views import as_response
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
+    from pytest_finetune.answering.arm_plans import ArmPlan
     from pytest_finetune.answering.response import Response
-    from pytest_finetune.data.rows import Row
+    from pytest_finetune.data.rows import Row, Rows
 
 # These say something about the answer; any other exception says something about the rule.
 ROW_FAILURES: Final = (AssertionError, ValueError, LookupError, TypeError, AttributeError)
@@ -33,6 +34,23 @@ _LABEL_CHARS: Final = 60
 
 class NotSetUp(FinetuneError):
     """A rule is to judge before its own fixtures are there."""
+
+
+class AnsweredRun(Protocol):
+    """What a rule may ask of the run that it judges: rows, and each arm's answers to them."""
+
+    @property
+    def arms(self) -> Mapping[str, ArmPlan]:
+        """The arms of the experiment, by name."""
+        ...
+
+    def rows_of(self, suite: str | None) -> Rows:
+        """Return the held-out rows of a suite; None is `eval_file`."""
+        ...
+
+    def answers(self, arm: str, suite: str | None = None, rows: Rows | None = None) -> Mapping[str, Answer]:
+        """Return an arm's answers by row id; `rows` are those of a suite that stands in no file."""
+        ...
 
 
 @dataclass(slots=True)
@@ -142,6 +160,15 @@ class PerRow:
     @property
     def _advice(self) -> str:
         return f"take `{self._name}` in the rule's own signature; a fixture is set up once, not for every row"
+
+
+def stand_in(request: pytest.FixtureRequest, name: str) -> PerRow:
+    """Return what a rule's set-up sees of a value that each row has of its own."""
+    if request.node.get_closest_marker("eval_rule") is None:
+        pytest.fail(
+            f"{name}: exists inside a rule only: mark the test with @pytest.mark.eval_rule", pytrace=False
+        )
+    return PerRow(name)
 
 
 def caller(item: pytest.Function, confusion: Confusion) -> Callable[[Response, Row], float]:

@@ -13,9 +13,11 @@ import pytest
 from pytest_finetune.answering.arm_plans import BASELINE, TUNED, asking_order
 from pytest_finetune.data.perturbed import perturbed_rows
 from pytest_finetune.judging.rule import NOT_LOWER, Rule, RuleBroken
+from pytest_finetune.suite.arm_view import as_response
 from pytest_finetune.suite.rules.calling import (
     MESSAGE_CHARS,
     MESSAGES_KEPT,
+    AnsweredRun,
     ArmScores,
     Confusion,
     Outcomes,
@@ -23,21 +25,18 @@ from pytest_finetune.suite.rules.calling import (
     outcome,
     refuse_broken,
 )
-from pytest_finetune.suite.steps.arm_views import as_response
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row, Rows
-    from pytest_finetune.suite.run import ExperimentRun
 
 CANDIDATES_KEPT: Final = 300
 
 
-def outcomes(run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows) -> Outcomes:
+def outcomes(run: AnsweredRun, item: pytest.Function, rule: Rule, rows: Rows) -> Outcomes:
     """Ask the tuned and the base model the perturbed rows too, and return how each answer stood up to it."""
     ways = "+".join(rule.invariant_to)
     suite = f"{rule.suite or 'eval'}~{ways}"
-    run.derived[suite] = lambda: perturbed_rows(rows, rule.invariant_to)
-    changed = run.rows_of(suite)
+    changed = perturbed_rows(rows, rule.invariant_to)
     if not len(changed):
         raise RuleBroken(f"{rows.path} holds no row that {', '.join(rule.invariant_to)} could change")
     found: dict[str, ArmScores] = {}
@@ -54,14 +53,14 @@ def outcomes(run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows) 
 
 
 def _one_arm(
-    run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows, changed: Rows, arm: str, suite: str
+    run: AnsweredRun, item: pytest.Function, rule: Rule, rows: Rows, changed: Rows, arm: str, suite: str
 ) -> ArmScores:
     call = caller(item, Confusion())
     before = {
         row.id: outcome(partial(call, as_response(answer), row))
         for row, answer in ((row, run.answers(arm, rule.suite)[row.id]) for row in rows)
     }
-    answers, found = run.answers(arm, suite), ArmScores()
+    answers, found = run.answers(arm, suite, changed), ArmScores()
     for row in changed:
         first = before[_origin(row)]
         value, message, cause = outcome(partial(call, as_response(answers[row.id]), row))

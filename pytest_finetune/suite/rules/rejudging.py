@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -38,11 +39,10 @@ class Rejudging:
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         """Take over; registered this late, the judge is asked before the plugin that runs rules with a model."""
-        state = config.stash[SESSION]
         config.pluginmanager.unregister(name="finetune-closing")
-        ref = ExperimentRef(self.bundle.experiment["config_file"])
-        state.replace_experiments(ref, BundledRun(state, ref, self.bundle))
-        config.pluginmanager.register(Judge(state, self.bundle, self.found))
+        judge = Judge(config.stash[SESSION], self.bundle, self.found)
+        config.pluginmanager.register(judge)
+        config.pluginmanager.register(_fixtures(judge.run))
 
 
 class Judge:
@@ -53,6 +53,9 @@ class Judge:
         self.bundle = bundle
         self.found = found
         self.names: dict[str, str] = {}
+        self.run = BundledRun(bundle, state.config.rootpath)
+        ref = ExperimentRef(bundle.experiment["config_file"])
+        state.replace_experiments(ref, self.run.experiment)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, Any, Any]:
@@ -62,16 +65,15 @@ class Judge:
         for item in items:
             place = place_of(item)
             ref = place.experiment if place is not None and place.stage is Stage.RULES else None
-            if not isinstance(ref, ExperimentRef) or ref.name != self.bundle.experiment["name"]:
-                continue
-            self.state.adopt(ref, BundledRun(self.state, ref, self.bundle))
-            kept.append(item)
+            if isinstance(ref, ExperimentRef) and ref.name == self.bundle.experiment["name"]:
+                self.state.adopt(ref, self.run.experiment)
+                kept.append(item)
         items[:] = kept
         return result
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Put a rule down before anything can fail in it."""
+        """Name a rule before anything can fail in it."""
         rule = rule_of(item)
         self.names[item.nodeid] = rule.name
         self.found["rules"][rule.name] = {"nodeid": item.nodeid, "sha256": rule_digest(item)}
@@ -79,13 +81,10 @@ class Judge:
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> object | None:
         """Run a rule over the stored answers, and judge nothing by it."""
-        rule, place = rule_of(pyfuncitem), place_of(pyfuncitem)
+        rule = rule_of(pyfuncitem)
         told = self.found["rules"][rule.name]
-        assert place is not None
-        assert place.experiment is not None
-        run = self.state.run(place.experiment)
         try:
-            facts = scored(run, pyfuncitem, rule, run.rows_of(rule.suite)).as_json()
+            facts = scored(self.run, pyfuncitem, rule, self.run.rows_of(rule.suite)).as_json()
         except NotInBundle as missing:
             told["unchecked"] = str(missing)
         else:
@@ -104,6 +103,18 @@ class Judge:
         """Keep what could not be collected."""
         if report.failed:
             self.found["errors"].append({"nodeid": report.nodeid, "error": _why(report)})
+
+
+def _fixtures(run: BundledRun) -> ModuleType:
+    """Return a plugin whose one fixture lets every other of ours be a view of the bundle; the latest plugin wins."""
+
+    @pytest.fixture(scope="session")
+    def _finetune_experiment() -> BundledRun:
+        return run
+
+    plugin = ModuleType("finetune-bundle")
+    plugin.__dict__["_finetune_experiment"] = _finetune_experiment
+    return plugin
 
 
 def _why(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 import pytest
 
@@ -11,10 +11,11 @@ from pytest_finetune.answering.arm_plans import BASELINE, TUNED, asking_order
 from pytest_finetune.data.rows import members
 from pytest_finetune.judging.rule import Rule, RuleBroken
 from pytest_finetune.record.case import judged_rule, score_of, slices_of
-from pytest_finetune.suite.collection import place_of
+from pytest_finetune.suite.arm_view import as_response
 from pytest_finetune.suite.rules import invariance
 from pytest_finetune.suite.rules.calling import (
     MESSAGE_CHARS,
+    AnsweredRun,
     ArmScores,
     Confusion,
     Outcomes,
@@ -26,23 +27,37 @@ from pytest_finetune.suite.rules.calling import (
     refuse_broken,
 )
 from pytest_finetune.suite.rules.rule_marks import rule_of
-from pytest_finetune.suite.steps.arm_views import as_response
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.data.rows import Row, Rows
-    from pytest_finetune.suite.run import ExperimentRun
-    from pytest_finetune.suite.session import FinetuneSession
+    from pytest_finetune.suite.context import Context
+
 ALL: Final = "all rows"
 """The one row of a corpus rule in the record: all of them."""
 
 
-def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
-    """Run the rule over its suite and raise the item's outcome; the facts are put down in either case."""
-    place = place_of(item)
-    assert place is not None
-    assert place.experiment is not None
-    run = session.run(place.experiment)
+class JudgedRun(AnsweredRun, Protocol):
+    """What judging a rule may ask of the run, besides what the rule itself may ask."""
+
+    @property
+    def context(self) -> Context:
+        """The experiment, and where facts are recorded."""
+        ...
+
+    @property
+    def noise(self) -> tuple[Mapping[str, Answer], ...]:
+        """The further answers of the base to the held-out rows."""
+        ...
+
+    @property
+    def looks(self) -> int:
+        """Which look at these held-out rows this is; settled once all arms have answered."""
+        ...
+
+
+def run_rule_item(run: JudgedRun, item: pytest.Function) -> None:
+    """Run the rule over its suite and raise the item's outcome; the facts are recorded in either case."""
     rule = rule_of(item)
     facts: dict[str, object] = {"outcome": "error"}
     try:
@@ -50,24 +65,24 @@ def run_rule_item(session: FinetuneSession, item: pytest.Function) -> None:
         facts["rows"] = [row.id for row in rows]
         outcomes = scored(run, item, rule, rows)
         facts |= outcomes.as_json()
-        if rule.suite is None and rule.paired and run.experiment.decision.noise_runs:
+        if rule.suite is None and rule.paired and run.context.experiment.decision.noise_runs:
             facts["noise"] = [scores_on(item, rows, answers) for answers in run.noise]
-        run.note(("rules", rule.name), facts)
+        run.context.record(("rules", rule.name), facts)
         _judge(run, rule, rows, outcomes, facts)
     except (RuleBroken, pytest.fail.Exception) as stop:
         if isinstance(stop, RuleBroken):
-            run.note(("rules", rule.name), {**facts, "outcome": "error", "reasons": [str(stop)]})
+            run.context.record(("rules", rule.name), {**facts, "outcome": "error", "reasons": [str(stop)]})
             pytest.fail(f"rule {rule.name!r} is broken: {stop}", pytrace=False)
         if facts["outcome"] == "error":
-            run.note(("rules", rule.name), {**facts, "reasons": [str(stop).splitlines()[0]]})
+            run.context.record(("rules", rule.name), {**facts, "reasons": [str(stop).splitlines()[0]]})
         raise
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-        run.note(("rules", rule.name), {**facts, "outcome": "error", "reasons": [text]})
+        run.context.record(("rules", rule.name), {**facts, "outcome": "error", "reasons": [text]})
         raise
 
 
-def scored(run: ExperimentRun, item: pytest.Function, rule: Rule, rows: Rows) -> Outcomes:
+def scored(run: AnsweredRun, item: pytest.Function, rule: Rule, rows: Rows) -> Outcomes:
     """Run the rule over every row and arm, and judge nothing yet; RuleBroken when there is nothing to judge."""
     if rule.invariant_to:
         return invariance.outcomes(run, item, rule, rows)
@@ -116,17 +131,17 @@ def scores_on(
     return arm_scores(caller(item, Confusion()), rows, answers).scores
 
 
-def _judge(run: ExperimentRun, rule: Rule, rows: Rows, outcomes: Outcomes, facts: dict[str, object]) -> None:
+def _judge(run: JudgedRun, rule: Rule, rows: Rows, outcomes: Outcomes, facts: dict[str, object]) -> None:
     """Judge the rule by its thresholds; raise when it fails or cannot be judged."""
     _ = run.looks
-    tree = run.tree()
+    tree = run.context.facts.tree()
     verdict = judged_rule(tree, rule.name)
     if verdict.outcome in {"passed", "failed"}:
         for arm, rate in _rates(tree, rule, outcomes):
             part = ("arms", arm if rule.suite is None else f"{arm}@{rule.suite}", "rules", rule.name)
-            run.note(part, rate)
+            run.context.record(part, rate)
     facts["outcome"] = verdict.outcome
-    run.note(("rules", rule.name), {**facts, "reasons": list(verdict.reasons)})
+    run.context.record(("rules", rule.name), {**facts, "reasons": list(verdict.reasons)})
     if verdict.outcome != "passed":
         word = "does not hold" if verdict.outcome == "failed" else "cannot be judged"
         _fail(f"rule {rule.name!r} {word}", verdict.reasons, _shown_rows(rows, outcomes))

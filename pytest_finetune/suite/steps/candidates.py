@@ -4,32 +4,55 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_finetune.answering.arm_plans import BASELINE
 from pytest_finetune.answering.prompts import arm_prompts
-from pytest_finetune.answering.runtimes.protocol import AnsweringError
-from pytest_finetune.suite.rules.rule_items import scores_on
-from pytest_finetune.suite.rules.rule_marks import rules_of
-from pytest_finetune.suite.steps.answering import answered
 
 if TYPE_CHECKING:
-    import pytest
-
+    from pytest_finetune.answering.answers import Answer
+    from pytest_finetune.answering.prompts import Prompted
     from pytest_finetune.data.rows import Row
-    from pytest_finetune.suite.run import ExperimentRun
+    from pytest_finetune.experiment import Prompt
+    from pytest_finetune.suite.context import Context
+    from pytest_finetune.suite.steps.answering import Stored
 
 
-def best_prompt_of(run: ExperimentRun) -> str:
-    """Return the template with the best mean score on the sample; the first of equals."""
-    rows = sample(run.train_rows, run.experiment.prompt.candidate_rows, run.experiment.training.seed)
-    item = _primary(run)
-    tried = [_tried(run, item, template, rows) for template in run.experiment.prompt.candidates]
+def best_prompt(
+    context: Context,
+    train_rows: Sequence[Row],
+    ask: Callable[[Sequence[Prompted]], Stored],
+    rule: str,
+    scores: Callable[[Sequence[Row], Mapping[str, Answer]], Sequence[float | None]],
+) -> str:
+    """Return the template with the best mean score on the sample; the first of equals.
+
+    `ask` lets the base answer; `scores` is what the primary rule, of the name `rule`, gives its answers.
+    """
+    prompt = context.experiment.prompt
+    rows = sample(train_rows, prompt.candidate_rows, context.experiment.training.seed)
+    tried: list[dict[str, Any]] = []
+    for template in prompt.candidates:
+        stored = ask(arm_prompts(rows, with_template(prompt, template)))
+        given = [score for score in scores(rows, stored.answers) if score is not None]
+        tried.append(
+            {
+                "template": template,
+                "passed": sum(given),
+                "total": len(given),
+                "rate": sum(given) / len(given) if given else 0.0,
+                "outputs_key": stored.key,
+            }
+        )
     best = max(range(len(tried)), key=lambda at: (tried[at]["rate"], -at))
-    facts = {"rows": [row.place for row in rows], "rule": item.name.removeprefix("test_")}
-    run.note(("prompt_candidates",), {**facts, "tried": tried, "best": best})
+    facts = {"rows": [row.place for row in rows], "rule": rule}
+    context.record(("prompt_candidates",), {**facts, "tried": tried, "best": best})
     return str(tried[best]["template"])
+
+
+def with_template(prompt: Prompt, template: str) -> Prompt:
+    """Return the prompt settings with another template."""
+    return dataclasses.replace(prompt, template=template)
 
 
 def sample(rows: Sequence[Row], count: int, seed: int) -> tuple[Row, ...]:
@@ -38,28 +61,3 @@ def sample(rows: Sequence[Row], count: int, seed: int) -> tuple[Row, ...]:
     drawn = [different[digest] for digest in sorted(different)]
     random.Random(seed).shuffle(drawn)
     return tuple(drawn[:count])
-
-
-def _primary(run: ExperimentRun) -> pytest.Function:
-    rules = rules_of(run.session.rules_of(run.ref))
-    found = [item for rule, item in rules.values() if rule.primary and not rule.corpus and rule.suite is None]
-    if len(found) != 1:
-        raise AnsweringError(
-            f"prompt.candidates: they are ranked by the primary rule, and there are {len(found)} that judge row by "
-            "row\n  mark exactly one rule with eval_rule(primary=True), or leave the candidates out"
-        )
-    return found[0]  # type: ignore[return-value]
-
-
-def _tried(run: ExperimentRun, item: pytest.Function, template: str, rows: Sequence[Row]) -> dict[str, Any]:
-    prompts = arm_prompts(rows, dataclasses.replace(run.experiment.prompt, template=template))
-    stored = answered(run, run.arms[BASELINE], prompts)
-    given = [score for score in scores_on(item, rows, stored.answers) if score is not None]
-    total = sum(given)
-    return {
-        "template": template,
-        "passed": total,
-        "total": len(given),
-        "rate": total / len(given) if given else 0.0,
-        "outputs_key": stored.key,
-    }

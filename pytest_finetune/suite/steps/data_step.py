@@ -2,97 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 
+from pytest_finetune.data.catalogue import finding
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.profile import overlap, profile
 from pytest_finetune.data.rows import read_rows
-from pytest_finetune.suite.markers import Stage
-from pytest_finetune.suite.steps import drifting, external_arms, judged_rows, tokens
-from pytest_finetune.suite.steps.contract import SessionContract
+from pytest_finetune.data.tokens import tokenization_of
 
 if TYPE_CHECKING:
-    from pytest_finetune.data.contract import Contract
-    from pytest_finetune.data.findings import Findings
+    from pytest_finetune.data.findings import Finding, Findings
     from pytest_finetune.data.rows import Rows
-    from pytest_finetune.suite.run import ExperimentRun
+    from pytest_finetune.experiment import Experiment
+    from pytest_finetune.store import Judged, LookBook
+    from pytest_finetune.suite.context import Context
 
-MALFORMED_SHOWN: Final = 20
 OVERLAP_ROWS: Final = 100_000
 
 
-def contract_of(run: ExperimentRun) -> Contract:
+class Data(NamedTuple):
+    """The contract of an experiment, and both of its files as they were read."""
+
+    contract: Contract
+    train: Rows
+    held_out: Rows
+
+
+def contract_of(context: Context) -> Contract:
     """Return the data contract, with the checks that plugins and the store's looks add."""
-    file = run.experiment.paths.contract_file
-    contract = Contract.load(run.experiment.root, file) if file else Contract.default()
-    tokenization = tokens.tokenization_of(run.experiment)
+    experiment = context.experiment
+    file = experiment.paths.contract_file
+    contract = Contract.load(experiment.root, file) if file else Contract.default()
+    tokenization = tokenization_of(experiment)
     if tokenization is not None:
         contract = contract.with_tokens(tokenization)
-    checks = (
-        partial(_plugin_checks, run),
-        partial(judged_rows.trained_after_a_look, run.session.store.looks),
+    checks = (partial(_plugin_checks, context), partial(trained_after_a_look, context.store.looks))
+    return SessionContract.of(contract.with_checks(*checks), partial(_record_findings, context))
+
+
+def _record_findings(context: Context, findings: Findings) -> None:
+    context.record(("data", "findings"), [found.as_json() for found in findings])
+    waived = [{**found.as_json(), "waiver": waiver.as_json()} for found, waiver in findings.waived]
+    context.record(("data", "waived"), waived)
+
+
+def _plugin_checks(context: Context, train: Rows, held_out: Rows) -> list[Any]:
+    found = context.hooks.pytest_finetune_data_checks(
+        experiment=context.experiment, train_rows=train, eval_rows=held_out
     )
-    return SessionContract.of(contract.with_checks(*checks), partial(_note_findings, run))
+    return [one for findings in found for one in findings or ()]
 
 
-def _note_findings(run: ExperimentRun, findings: Findings) -> None:
-    run.note(("data", "findings"), [finding.as_json() for finding in findings])
-    run.note(("data", "waived"), [{**f.as_json(), "waiver": w.as_json()} for f, w in findings.waived])
+class SessionContract(Contract):
+    """A contract that remembers its findings; the built-in check and the user's test share one computation."""
+
+    _found: tuple[Rows, Rows, Findings] | None
+    _record: Callable[[Findings], None]
+
+    @classmethod
+    def of(cls, contract: Contract, record: Callable[[Findings], None]) -> SessionContract:
+        """Return the same contract; `record` hears of every result."""
+        values: dict[str, Any] = {
+            field.name: getattr(contract, field.name) for field in dataclasses.fields(contract)
+        }
+        made = cls(**values)
+        object.__setattr__(made, "_found", None)
+        object.__setattr__(made, "_record", record)
+        return made
+
+    def findings(self, train: Rows, held_out: Rows) -> Findings:
+        """Check both files against the contract; an empty list when all holds."""
+        if self._found is None or self._found[0] is not train or self._found[1] is not held_out:
+            # super() without arguments does not work here: slotted dataclasses are made twice.
+            object.__setattr__(self, "_found", (train, held_out, Contract.findings(self, train, held_out)))
+            assert self._found is not None
+            self._record(self._found[2])
+        return self._found[2]
 
 
-def _plugin_checks(run: ExperimentRun, train: Rows, held_out: Rows) -> list[Any]:
-    found = run.session.config.hook.pytest_finetune_data_checks(
-        experiment=run.experiment, train_rows=train, eval_rows=held_out
-    )
-    return [finding for findings in found for finding in findings or ()]
-
-
-def read(run: ExperimentRun, relative: str, split: str) -> Rows:
-    """Read the rows of a file and put down their profile."""
-    rows = read_rows(run.experiment.root, relative, split, max_line_bytes=run.contract.max_line_bytes)
-    counted = run.contract.tokenization.table(rows) if run.contract.tokenization else None
-    run.note(("data", split), profile(rows, run.contract, counted))
-    return rows
-
-
-def suite_of(run: ExperimentRun, suite: str) -> Rows:
-    """Return the rows of a further held-out file, or of a suite that rules derive; once each."""
-    if suite in run.derived:
-        return run.once(f"suite {suite}", run.derived[suite])
-    suites = run.experiment.paths.suites
-    if suite not in suites:
-        known = ", ".join(suites) or "none"
+def file_of(experiment: Experiment, suite: str | None) -> str:
+    """Return the held-out file of a suite; None is `eval_file`. One that is not named fails the test."""
+    paths = experiment.paths
+    if suite is not None and suite not in paths.suites:
+        known = ", ".join(paths.suites) or "none"
         pytest.fail(
             f"eval_rule(suite={suite!r}): no such suite under paths.suites; known: {known}", pytrace=False
         )
-    return run.once(f"suite {suite}", lambda: run.read(suites[suite], suite))
+    return paths.eval_file if suite is None else paths.suites[suite]
 
 
-def check(run: ExperimentRun) -> None:
-    """Hold the rows to the contract and look for what the run will need; what is wrong closes the gate."""
-    findings = run.contract.findings(run.train_rows, run.eval_rows)
-    _note_overlap(run)
-    if findings.errors:
-        run.close_gate(Stage.DATA, "the built-in contract check", findings.headline())
-        lines = findings.explain(limit=MALFORMED_SHOWN)
-        pytest.fail("nothing is trained: the rows break the contract\n" + "\n".join(lines), pytrace=False)
-    _check_first(run, "the arms of the experiment", external_arms.check)
-    _check_first(run, "the neutral prompts", drifting.check)
+def read(context: Context, contract: Contract, relative: str, split: str) -> Rows:
+    """Read the rows of a file and record their profile."""
+    rows = read_rows(context.experiment.root, relative, split, max_line_bytes=contract.max_line_bytes)
+    counted = contract.tokenization.table(rows) if contract.tokenization else None
+    context.record(("data", split), profile(rows, contract, counted))
+    return rows
 
 
-def _check_first(run: ExperimentRun, name: str, look: Callable[[ExperimentRun], None]) -> None:
-    """Look at what would cost a night to find missing afterwards."""
-    try:
-        look(run)
-    except BaseException as error:
-        run.close_gate(Stage.DATA, name, str(error).splitlines()[0])
-        raise
+def record_overlap(context: Context, train: Rows, held_out: Rows) -> None:
+    """Record how many held-out rows share text with training rows; not for so many that memory would be short."""
+    if len(train) <= OVERLAP_ROWS:  # it holds every n-gram of the training rows
+        context.record(("data", "overlap"), overlap(train, held_out))
 
 
-def _note_overlap(run: ExperimentRun) -> None:
-    if len(run.train_rows) <= OVERLAP_ROWS:  # it holds every n-gram of the training rows
-        run.note(("data", "overlap"), overlap(run.train_rows, run.eval_rows))
+def trained_after_a_look(book: LookBook, train: Rows, held_out: Rows) -> Iterator[Finding]:
+    """Yield training rows that a look judged and that are held out no more, whatever their file was called.
+
+    Rows are known by what they say, question and answer; a paraphrase is another row. Without a look nothing is read.
+    """
+    looks = book.judged()
+    if not looks:
+        return
+    today = frozenset(row.digest for row in held_out)
+    judged = frozenset().union(*(look.rows for look in looks)) - today  # those of today are leak/exact
+    kept = {look: len(look.rows & today) for look in looks}
+    for row in train:
+        digest = row.digest
+        if digest in judged:
+            at_this_row = [look for look in looks if digest in look.rows]
+            worst = max(at_this_row, key=lambda look: (kept[look], look.at_ns))
+            rule = "leak/judged" if kept[worst] else "leak/was-held-out"
+            read = (
+                f"{_told(worst, len(at_this_row))}, with {kept[worst]} of the {len(today)} rows held out now"
+            )
+            yield finding(rule, read, file=row.file, line=row.line, digest=digest)
+
+
+def _told(look: Judged, times: int) -> str:
+    when = datetime.fromtimestamp(look.at_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    by = f" of experiment {look.experiment!r}" if look.experiment else ""
+    others = f" (one of {times} at it)" if times > 1 else ""
+    return f"look {look.k}{by} on {when}{others} judged this row"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.answering.answers import ANSWERS_FILE, read_answers
-from pytest_finetune.answering.arm_plans import asking_order
 from pytest_finetune.fingerprint import digest
 from pytest_finetune.judging.decision import decide
 from pytest_finetune.judging.diagnosis import DiagnosisEvidence, collapsed_label, diagnose
@@ -18,42 +17,44 @@ from pytest_finetune.record.runtime_match import runtime_matches
 from pytest_finetune.store import Look
 
 if TYPE_CHECKING:
+    from pluggy import HookRelay
+
     from pytest_finetune.answering.answers import Answer
-    from pytest_finetune.data.rows import Row
+    from pytest_finetune.data.rows import Row, Rows
+    from pytest_finetune.experiment import Experiment
     from pytest_finetune.judging.decision import Case, Decision
-    from pytest_finetune.judging.diagnosis import DiagnosisEvidence, NextChange
     from pytest_finetune.judging.runtime_match import RuntimeMatch
-    from pytest_finetune.store import Look
-    from pytest_finetune.suite.run import ExperimentRun
-    from pytest_finetune.suite.session import FinetuneSession
+    from pytest_finetune.store import Store
+    from pytest_finetune.suite.context import Context
+    from pytest_finetune.suite.steps.data_step import Data
 
 _CUT: Final = 0.1  # the share of cut answers from which an arm is no fair opponent
 
 
-def decided(run: ExperimentRun, tree: Mapping[str, Any]) -> Decision:
+def decided(context: Context, tree: Mapping[str, Any], data: Callable[[], Data]) -> Decision:
     """Judge, and name the one next change that the evidence points to."""
     case = case_of(tree)
     decision = decide(case)
     if decision.undecided:
         return decision
-    found = matches(run.session, tree)
-    evidence = _evidence(run, tree, case, decision.verdict, found)
+    found = matches(context.store, tree)
+    evidence = _evidence(context, tree, data(), case, decision.verdict, found)
     collapse = collapsed_label(evidence)
     if collapse is not None:
         decision = decision.warned([collapse.sentence])
     decision = decision.warned(tuple(warnings_of(found, case.primaries[0].name)))
-    decision = decision.warned(tuple(_cut_opponents(run, tree)))
+    decision = decision.warned(tuple(_cut_opponents(context.experiment, tree)))
     broken: list[str] = []
-    change = diagnose(evidence, [_plugin_diagnosis(run, broken)])
+    change = diagnose(evidence, [_plugin_diagnosis(context.hooks, broken)])
     return decision.warned(broken).advised(change)
 
 
-def _cut_opponents(run: ExperimentRun, tree: Mapping[str, Any]) -> Iterator[str]:
+def _cut_opponents(experiment: Experiment, tree: Mapping[str, Any]) -> Iterator[str]:
     """Yield that constrained answers were cut: under a schema only the limit breaks a JSON, so nothing was beaten."""
     for facts in tree.get("arms", {}).values():
         cut = facts["answers"] - facts["stopped"]
         if facts.get("constrain") and cut >= _CUT * facts["answers"]:
-            limit = run.experiment.generation.max_new_tokens
+            limit = experiment.generation.max_new_tokens
             yield (
                 f"constrained decoding of the base model is no fair opponent: {cut:,} of {facts['answers']:,} answers "
                 f"ended at the limit of {limit} tokens, before their JSON was whole: bound its texts by maxLength in "
@@ -62,13 +63,13 @@ def _cut_opponents(run: ExperimentRun, tree: Mapping[str, Any]) -> Iterator[str]
 
 
 def _plugin_diagnosis(
-    run: ExperimentRun, broken: list[str]
+    hooks: HookRelay, broken: list[str]
 ) -> Callable[[DiagnosisEvidence], NextChange | None]:
     """Return the diagnoses of plugins as one; what is wrong with them must not cost the decision, and is told."""
 
     def ask(evidence: DiagnosisEvidence) -> NextChange | None:
         try:
-            found = run.session.config.hook.pytest_finetune_diagnose(evidence=evidence)
+            found = hooks.pytest_finetune_diagnose(evidence=evidence)
         except Exception as error:
             broken.append(
                 f"pytest_finetune_diagnose failed: {type(error).__name__}: {error}; correct the plugin"
@@ -83,19 +84,24 @@ def _plugin_diagnosis(
     return ask
 
 
-def matches(state: FinetuneSession, tree: Mapping[str, Any]) -> tuple[RuntimeMatch, ...]:
+def matches(store: Store, tree: Mapping[str, Any]) -> tuple[RuntimeMatch, ...]:
     """Return how far the tuned arm agrees between runtimes, from the facts and the stored answers."""
-    return runtime_matches(tree, lambda arm: stored_answers(state, tree, arm))
+    return runtime_matches(tree, lambda arm: stored_answers(store, tree, arm))
 
 
 def _evidence(
-    run: ExperimentRun, tree: Mapping[str, Any], case: Case, verdict: str, found: Sequence[RuntimeMatch]
+    context: Context,
+    tree: Mapping[str, Any],
+    data: Data,
+    case: Case,
+    verdict: str,
+    found: Sequence[RuntimeMatch],
 ) -> DiagnosisEvidence:
     primary = case.primaries[0]
-    rows = tuple(run.eval_rows)
-    answers = {arm: stored_answers(run.session, tree, arm) for arm in judged_arms(tree)}
+    experiment, rows = context.experiment, tuple(data.held_out)
+    answers = {arm: stored_answers(context.store, tree, arm) for arm in judged_arms(tree)}
     texts = {arm: tuple(found[row.id].response for row in rows) for arm, found in answers.items() if found}
-    label = run.contract.label_of
+    label = data.contract.label_of
     training = tree.get("training") or {}
     tuned = answers.get("tuned", {})
     return DiagnosisEvidence(
@@ -108,41 +114,41 @@ def _evidence(
         expected_labels=tuple(label(row.output) for row in rows),
         texts=texts,
         stopped=tuple(tuned[row.id].stopped for row in rows) if tuned else (),
-        max_new_tokens=run.experiment.generation.max_new_tokens,
-        longest_expected_tokens=_longest_expected(run, tuned.values()),
+        max_new_tokens=experiment.generation.max_new_tokens,
+        longest_expected_tokens=_longest_expected(data, tuned.values()),
         log=tuple(training.get("log", ())),
         steps=training.get("steps"),
-        training=run.experiment.training,
-        training_rows=len(run.train_rows),
-        training_outputs=tuple(row.output for row in run.train_rows),
-        truncated=_truncated(run),
+        training=experiment.training,
+        training_rows=len(data.train),
+        training_outputs=tuple(row.output for row in data.train),
+        truncated=_truncated(data),
         longest_tokens=training.get("tokens", {}).get("max"),
         runtime_match=tuple(match.rules[primary.name] for match in found if primary.name in match.rules),
     )
 
 
-def _longest_expected(run: ExperimentRun, answers: Iterable[Answer]) -> int | None:
+def _longest_expected(data: Data, answers: Iterable[Answer]) -> int | None:
     """Return the tokens of the longest expected answer, its stop token left out; None while every answer stops."""
-    tokenization = run.contract.tokenization
+    tokenization = data.contract.tokenization
     if tokenization is None or all(answer.stopped for answer in answers):
         return None
-    counts = tokenization.counts(run.eval_rows)
+    counts = tokenization.counts(data.held_out)
     return max(count.supervised(count.length) - count.stops for count in counts)
 
 
-def _truncated(run: ExperimentRun) -> tuple[str, ...]:
-    tokenization = run.contract.tokenization
+def _truncated(data: Data) -> tuple[str, ...]:
+    tokenization = data.contract.tokenization
     if tokenization is None:
         return ()
-    counts = tokenization.counts(run.train_rows)
+    counts = tokenization.counts(data.train)
     limit = tokenization.max_length
-    return tuple(row.place for row, count in zip(run.train_rows, counts, strict=True) if count.length > limit)
+    return tuple(row.place for row, count in zip(data.train, counts, strict=True) if count.length > limit)
 
 
-def stored_answers(state: FinetuneSession, tree: Mapping[str, Any], arm: str) -> dict[str, Answer]:
+def stored_answers(store: Store, tree: Mapping[str, Any], arm: str) -> dict[str, Answer]:
     """Return an arm's answers by row id, as the store holds them; empty when the arm did not answer."""
     facts = tree.get("arms", {}).get(arm, {})
-    entry = state.store.read("outputs", facts["outputs_key"]) if "outputs_key" in facts else None
+    entry = store.read("outputs", facts["outputs_key"]) if "outputs_key" in facts else None
     return {} if entry is None else {answer.id: answer for answer in read_answers(entry.path / ANSWERS_FILE)}
 
 
@@ -157,18 +163,14 @@ def look_of(tree: Mapping[str, Any], rows: Iterable[Row]) -> Look:
     )
 
 
-def settled_look(run: ExperimentRun) -> int:
-    """Return which look this is, once every arm has answered; put it down, with the rules that changed since one."""
-    for arm in asking_order(run.arms):
-        run.answers(arm)
-    if run.experiment.drift.measure:
-        _ = run.drift
-    tree = run.tree()
-    look = look_of(tree, run.eval_rows)
-    book = run.session.store.looks
+def settled_look(context: Context, rows: Rows) -> int:
+    """Return which look this is at rows that every arm has answered; record it, and the rules changed after a look."""
+    tree = context.facts.tree()
+    look = look_of(tree, rows)
+    book = context.store.looks
     k = book.earlier(look)
-    run.note(("looks",), {"k": k, "rules_sha256": look.rules_sha256})
+    context.record(("looks",), {"k": k, "rules_sha256": look.rules_sha256})
     texts = {rule: facts["sha256"] for rule, facts in tree["rules"].items()}
     for name in book.changed_after_look(texts, look.rows):
-        run.note(("rules", name, "changed_after_look"), True)
+        context.record(("rules", name, "changed_after_look"), True)
     return k

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.answering.prompts import Prompted
-from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.answering.runtimes.protocol import AnsweringError, DescribedRuntime
 from pytest_finetune.fingerprint import base_digest, base_folder, package_versions
-from pytest_finetune.memory.hardware.detect import detect
-from pytest_finetune.memory.hardware.detect import device_class as kind_of
+from pytest_finetune.memory.hardware.detect import detect, device_class
+from pytest_finetune.suite.parts import Parts, part
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.runtimes import Runtime
     from pytest_finetune.experiment import Experiment, Generation
     from pytest_finetune.fingerprint import BaseDigest
-    from pytest_finetune.suite.run import ExperimentRun
+    from pytest_finetune.suite.context import Context
 
 
 class BaseModel:
@@ -41,53 +42,93 @@ class BaseModel:
         return [answer.response for answer in self._runtime.answer(asked, self._generation, None)]
 
 
-def runtime_for(run: ExperimentRun, name: str, experiment: Experiment | None = None) -> Runtime:
-    """Ask the registered runtimes for the one of that name; the Hugging Face one is built in."""
-    experiment = experiment or run.experiment
-    found = run.session.config.hook.pytest_finetune_runtime(
-        name=name,
-        experiment=experiment,
-        base=base_name(run, experiment),
-        device=run.session.device,
-        store=run.session.store,
-    )
-    if found is None:
-        raise AnsweringError(
-            f"runtimes: {name!r} is not known: 'transformers' is built in; pytest_finetune_runtime adds another"
+class Engine:
+    """The runtimes of one experiment, its base model's digests, and the environment here; loads nothing by itself."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.runtimes: Parts[str, Runtime] = Parts(lambda name: f"runtime {name}")
+        self._identities: Parts[tuple[str, Path | None], Mapping[str, Any]] = Parts(
+            lambda key: f"identity of {key[0]}"
         )
-    return found  # type: ignore[no-any-return]
+
+    @part
+    def the_base_model(self) -> BaseDigest:
+        """The digests of the experiment's own base model."""
+        return self._digest(self._context.experiment)
+
+    def base(self, experiment: Experiment) -> BaseDigest:
+        """Return a base model's digests; refuses a base without weights or with pickles only."""
+        own = experiment is self._context.experiment
+        return self.the_base_model if own else self._digest(experiment)
+
+    def _digest(self, experiment: Experiment) -> BaseDigest:
+        trust = experiment.trust_remote_code
+        return base_digest(base_folder(experiment), self._context.store, trust_remote_code=trust)
+
+    def runtime(self, name: str) -> Runtime:
+        """Return a runtime of the experiment; it loads its model when it is first asked."""
+        return self.runtimes.once(name, lambda: self._runtime(name, self._context.experiment))
+
+    def runtime_of(self, experiment: Experiment, name: str) -> Runtime:
+        """Return the runtime of that name for an experiment's base; one with another base has the memory of ours."""
+        own = self.runtime(name)
+        if experiment is self._context.experiment:
+            return own
+        own.release()
+        return self._runtime(name, experiment)
+
+    def _runtime(self, name: str, experiment: Experiment) -> Runtime:
+        """Ask the registered runtimes for the one of that name; the Hugging Face one is built in."""
+        context = self._context
+        found: Runtime | None = context.hooks.pytest_finetune_runtime(
+            name=name,
+            experiment=experiment,
+            base=base_name(experiment),
+            device=context.device,
+            store=context.store,
+        )
+        if found is None:
+            raise AnsweringError(
+                f"runtimes: {name!r} is not known: 'transformers' is built in; pytest_finetune_runtime adds another"
+            )
+        return found
+
+    def about(self, name: str, adapter: Path | None) -> Mapping[str, Any]:
+        """Return what a runtime with settings says of itself; empty for one without."""
+        if name not in self._context.experiment.runtime_settings:
+            return {}
+        runtime = self.runtime(name)
+        if not isinstance(runtime, DescribedRuntime):
+            return {}
+        return self._identities.once((name, adapter), lambda: runtime.about(adapter))
+
+    def release(self, names: Iterable[str]) -> None:
+        """Let runtimes that were made give back their memory, or stop their server."""
+        for name in names:
+            if name in self.runtimes:
+                self.runtimes[name].release()
+
+    @part
+    def the_environment(self) -> Mapping[str, str]:
+        """The package versions, device class and dtype that answers and weights depend on; imports no torch."""
+        return {**package_versions(), "device": self.the_device, "dtype": self.dtype}
+
+    @part
+    def the_device(self) -> str:
+        """``cpu``, or the kind of device with its model: two cards of one model give the same numbers."""
+        kind = device_class(self._context.device)
+        if kind == "cpu":
+            return "cpu"
+        return f"{kind}:{detect(self._context.device, self._context.store.root).name}"
+
+    @property
+    def dtype(self) -> str:
+        """The compute dtype; on CUDA the card decides between bfloat16 and float16, and it stands in the key."""
+        return "card" if self._context.device.startswith("cuda") else "float32"
 
 
-def base_name(run: ExperimentRun, experiment: Experiment | None = None) -> str:
+def base_name(experiment: Experiment) -> str:
     """Return what loaders take: the base model's folder, or its hub id."""
-    experiment = experiment or run.experiment
     local = experiment.local_base()
     return str(local) if local is not None else experiment.base_model
-
-
-def base_of(run: ExperimentRun, experiment: Experiment | None = None) -> BaseDigest:
-    """Return the base model's digests; refuses a base without weights or with pickles only."""
-    experiment = experiment or run.experiment
-    folder = base_folder(experiment)
-    trust = experiment.trust_remote_code
-    own = experiment is run.experiment
-    name = "the base model" if own else f"the base model {experiment.base_model}"
-    return run.once(name, lambda: base_digest(folder, run.session.store, trust_remote_code=trust))
-
-
-def environment_of(run: ExperimentRun) -> dict[str, str]:
-    """Return the package versions, device class and dtype that answers and weights depend on; imports no torch."""
-    return {**package_versions(), "device": device_class(run), "dtype": dtype_class(run)}
-
-
-def device_class(run: ExperimentRun) -> str:
-    """Return ``cpu``, or the kind of device with its model: two cards of one model give the same numbers."""
-    kind = kind_of(run.session.device)
-    if kind == "cpu":
-        return "cpu"
-    return f"{kind}:{run.once('the device', lambda: detect(run.session.device, run.session.store.root)).name}"
-
-
-def dtype_class(run: ExperimentRun) -> str:
-    """Return the compute dtype; on CUDA the card decides between bfloat16 and float16, and it stands in the key."""
-    return "card" if run.session.device.startswith("cuda") else "float32"

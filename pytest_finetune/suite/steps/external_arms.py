@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,15 +15,16 @@ from pytest_finetune.bundle.format import MANIFEST, BundleError
 from pytest_finetune.bundle.reading import adapter_problems, file_problems, open_bundle
 from pytest_finetune.fingerprint import adapter_digest
 from pytest_finetune.fingerprint.canonical import digest, plain
-from pytest_finetune.suite.steps.engine import base_of
 from pytest_finetune.training.artifact import ADAPTER, WHOLE_MODEL
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.arm_plans import ArmPlan
     from pytest_finetune.bundle.reading import Bundle
+    from pytest_finetune.data.rows import Rows
     from pytest_finetune.experiment import Experiment
-    from pytest_finetune.suite.run import ExperimentRun
+    from pytest_finetune.fingerprint import BaseDigest
+    from pytest_finetune.store import Store
 
 _SHOWN: Final = 12
 
@@ -38,26 +39,28 @@ class Outside:
     answers: Mapping[str, Answer] | None = field(default=None, repr=False)
 
 
-def outside_of(run: ExperimentRun, plan: ArmPlan) -> Outside | None:
-    """Return what an arm brings from outside, verified, and None for the experiment's own arms.
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Where arms from outside are looked for, and what they must fit: the base model and the held-out rows."""
+
+    experiment: Experiment
+    store: Store
+    base: Callable[[], BaseDigest]
+    eval_rows: Rows
+
+
+def outside_of(project: Project, plan: ArmPlan) -> Outside:
+    """Return what an arm brings from outside, verified.
 
     What cannot be used is an AnsweringError or AnswersError that names the arm's key in the experiment.
     """
-    if plan.source is None:
-        return None
-    return run.once(f"arms.{plan.name}", lambda: _FINDERS[plan.model](run, plan))
+    return _FINDERS[plan.model](project, plan)
 
 
-def check(run: ExperimentRun) -> None:
-    """Look at everything from outside before anything is trained: a night must not burn for a missing file."""
-    for plan in run.arms.values():
-        outside_of(run, plan)
-
-
-def _stored(run: ExperimentRun, plan: ArmPlan) -> Outside:
+def _stored(project: Project, plan: ArmPlan) -> Outside:
     """Find a stored adapter by its key or an unambiguous beginning of it."""
     prefix = str(plan.source)
-    store = run.session.store
+    store = project.store
     found = sorted(entry.key for entry in store.entries("adapters") if entry.key.startswith(prefix))
     place = f"arms.{plan.name}.adapter: {prefix!r}"
     if len(found) != 1:
@@ -70,13 +73,13 @@ def _stored(run: ExperimentRun, plan: ArmPlan) -> Outside:
     entry = store.read("adapters", found[0])
     if entry is None:
         raise AnsweringError(f"{place} is damaged and was set aside; train it again")
-    _same_base(run, place, entry.fields.get("base"))
-    return Outside({"key": entry.key, "adapter_sha256": _digest(entry.path)}, adapter=entry.path)
+    _same_base(project, place, entry.fields.get("base"))
+    return Outside({"key": entry.key, "adapter_sha256": adapter_digest(entry.path)}, adapter=entry.path)
 
 
-def _bundle(run: ExperimentRun, plan: ArmPlan) -> Outside:
+def _bundle(project: Project, plan: ArmPlan) -> Outside:
     """Take the adapter of a promoted bundle whose every file is as its manifest says."""
-    folder = (run.experiment.root / str(plan.source)).resolve()
+    folder = (project.experiment.root / str(plan.source)).resolve()
     place = f"arms.{plan.name}.bundle: {plan.source!r}"
     if not (folder / MANIFEST).is_file():
         raise AnsweringError(f"{place} is no bundle: there is no {MANIFEST} in {str(folder)!r}")
@@ -94,7 +97,7 @@ def _bundle(run: ExperimentRun, plan: ArmPlan) -> Outside:
             f"{place}: {len(problems)} of {len(files)} files are not as promoted ({names}): a changed bundle is not "
             f"loaded\n  {problems[0]}"
         )
-    _same_base(run, place, _bundled_base(bundle))
+    _same_base(project, place, _bundled_base(bundle))
     return Outside(
         {"path": str(plan.source), "adapter_sha256": bundle.manifest.adapter_sha256}, adapter=folder
     )
@@ -108,35 +111,31 @@ def _bundled_base(bundle: Bundle) -> Any:
         return None
 
 
-def _same_base(run: ExperimentRun, place: str, base: Any) -> None:
+def _same_base(project: Project, place: str, base: Any) -> None:
     """Refuse an adapter of another base: PEFT puts it on without a word where the shapes agree."""
-    if base is not None and digest(base) != digest(plain(base_of(run).training_parts())):
+    if base is not None and digest(base) != digest(plain(project.base().training_parts())):
         raise AnsweringError(
-            f"{place} was trained on another base model than {run.experiment.base_model!r}, so its answers on this "
+            f"{place} was trained on another base model than {project.experiment.base_model!r}, so its answers on this "
             "one say nothing\n  import its own answers: arms.<name>: {answers: FILE}"
         )
 
 
-def _digest(folder: Path) -> str:
-    return adapter_digest(folder)
-
-
-def _other_base(run: ExperimentRun, plan: ArmPlan) -> Outside:
+def _other_base(project: Project, plan: ArmPlan) -> Outside:
     """Return the experiment with another base; its digests are checked when they are read."""
-    given = run.experiment.arms[plan.name]
+    given = project.experiment.arms[plan.name]
     other = dataclasses.replace(
-        run.experiment,
+        project.experiment,
         base_model=str(plan.source),
         revision=given.revision,
-        quantization=given.quantization or run.experiment.quantization,
+        quantization=given.quantization or project.experiment.quantization,
     )
     return Outside({"base_model": other.base_model, "revision": other.revision}, experiment=other)
 
 
-def _answers(run: ExperimentRun, plan: ArmPlan) -> Outside:
-    given = run.experiment.arms[plan.name]
-    path = run.experiment.path(str(plan.source))
-    answers, by = imported_answers(path, str(plan.source), given.format, run.eval_rows)
+def _answers(project: Project, plan: ArmPlan) -> Outside:
+    given = project.experiment.arms[plan.name]
+    path = project.experiment.path(str(plan.source))
+    answers, by = imported_answers(path, str(plan.source), given.format, project.eval_rows)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     facts = {"path": str(plan.source), "format": given.format, "sha256": sha256, "joined_by": by}
     return Outside(facts, answers=answers)

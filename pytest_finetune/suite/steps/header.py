@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,12 +12,10 @@ from pytest_finetune.answering.arm_plans import plan_facts, planned
 from pytest_finetune.data.charter import Charter
 from pytest_finetune.fingerprint import package_versions
 from pytest_finetune.memory.hardware.detect import detect
-from pytest_finetune.suite.rules.rule_marks import facts_of
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment
-    from pytest_finetune.suite.markers import ExperimentRef
-    from pytest_finetune.suite.session import FinetuneSession
+    from pytest_finetune.suite.context import Context
 
 PACKAGES: Final = (
     "torch",
@@ -35,9 +33,9 @@ PACKAGES: Final = (
 
 
 def facts(
-    session: FinetuneSession, ref: ExperimentRef, experiment: Experiment
+    experiment: Experiment, hardware: Mapping[str, Any] | None, rules: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the parts that open an experiment's record."""
+    """Yield the parts that open an experiment's record; `hardware` is None where no model runs."""
     yield ("task",), experiment.task
     yield ("config",), experiment.resolved
     yield ("config_file",), experiment.file
@@ -45,10 +43,10 @@ def facts(
     yield ("checksums",), _checksums(experiment)
     yield ("charter",), _charter(experiment)
     yield ("environment",), _environment()
-    if session.settings.finetune:
-        yield ("hardware",), hardware(session)
+    if hardware is not None:
+        yield ("hardware",), hardware
     yield ("planned_arms",), plan_facts(planned(experiment))
-    for name, rule in facts_of(session.rules_of(ref)).items():
+    for name, rule in rules.items():
         yield ("rules", name), rule
 
 
@@ -86,8 +84,8 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def hardware(session: FinetuneSession) -> dict[str, Any]:
+def hardware(context: Context) -> dict[str, Any]:
     """Look at the device: the leased one, or before there is a lease, the first; waits for none."""
-    chosen = session.chosen
-    seen = detect(chosen.known, session.store.root, headroom=session.headroom).as_json()
+    chosen = context.chosen
+    seen = detect(chosen.known, context.store.root, headroom=context.headroom).as_json()
     return seen if chosen.lease is None else {**seen, "lease": chosen.lease.as_json()}

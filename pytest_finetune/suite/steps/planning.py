@@ -1,42 +1,52 @@
-"""The plan of a run and the budgets it is held against; nothing here imports torch."""
+"""What is known before a training: its plan, the budgets that it is held against, and what the rows can show."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_finetune.judging.statistics.levels import Levels
+from pytest_finetune.judging.statistics.plan import Plan
 from pytest_finetune.memory.hardware.detect import detect, disk_free_bytes, expandable_segments, parse_budget
 from pytest_finetune.memory.hardware.disk import DiskBudget
 from pytest_finetune.memory.measure import Fit
 from pytest_finetune.memory.plan.explain import as_json, explain
 from pytest_finetune.memory.plan.plan import plan_memory
 from pytest_finetune.memory.plan.planner import Planner
+from pytest_finetune.store import Look
 
 if TYPE_CHECKING:
+    from pluggy import HookRelay
+
+    from pytest_finetune.data.contract import Contract
+    from pytest_finetune.data.rows import Rows
+    from pytest_finetune.experiment import Experiment
+    from pytest_finetune.experiment.records import DecisionDefaults
     from pytest_finetune.memory.hardware.detect import Budget
     from pytest_finetune.memory.plan.plan import MemoryPlan
-    from pytest_finetune.store import Store
-    from pytest_finetune.suite.run import ExperimentRun
+    from pytest_finetune.store import LookBook, Store
+    from pytest_finetune.suite.context import Context
 
 
-def plan_of(run: ExperimentRun) -> MemoryPlan:
-    """Plan the step of the registered trainer on the longest training row, and put the plan down."""
-    counted = run.contract.tokenization.table(run.train_rows) if run.contract.tokenization else {}
-    step, notes = step_of(run)
-    budget = run.budget if run.budget.comparable else None
-    planner = Planner(run.session.store)
+def memory_plan(context: Context, contract: Contract, train_rows: Rows, budget: Budget) -> MemoryPlan:
+    """Plan the step of the registered trainer on the longest training row, and record the plan."""
+    counted = contract.tokenization.table(train_rows) if contract.tokenization else {}
+    step, notes = step_of(context.hooks, context.experiment)
+    seen = budget if budget.comparable else None
+    planner = Planner(context.store)
     plan = plan_memory(
-        run.experiment,
+        context.experiment,
         counted.get("max") or None,
         planner,
-        families=(budget.family,) if budget else (),
+        families=(seen.family,) if seen else (),
         step=step,
         notes=notes,
         expandable_segments=expandable_segments(),
     )
-    run.note(("memory",), as_json(plan, budget, planner))
+    context.record(("memory",), as_json(plan, seen, planner))
     return plan
 
 
@@ -45,10 +55,9 @@ def plan_lines(plan: MemoryPlan, budget: Budget | int, store: Store) -> list[str
     return explain(plan, budget, Planner(store))
 
 
-def step_of(run: ExperimentRun) -> tuple[str, tuple[str, ...]]:
+def step_of(hooks: HookRelay, experiment: Experiment) -> tuple[str, tuple[str, ...]]:
     """Return the training step to trace, and a note when the trainer that comes first has not named its own."""
-    hooks = run.session.config.hook
-    step: str = hooks.pytest_finetune_memory_step(experiment=run.experiment)
+    step: str = hooks.pytest_finetune_memory_step(experiment=experiment)
     trainer = hooks.pytest_finetune_train.get_hookimpls()[-1]  # the last one is called first
     named = any(one.plugin is trainer.plugin for one in hooks.pytest_finetune_memory_step.get_hookimpls())
     if named:
@@ -65,32 +74,56 @@ def _plugin_name(implementation: Any) -> str:
     return "conftest.py" if module.endswith("conftest") else str(implementation.plugin_name)
 
 
-def budget_of(run: ExperimentRun) -> Budget:
+def budget_of(context: Context) -> Budget:
     """Return the card that is here, or the one that ``--finetune-budget`` names, with the disk of the store."""
-    session = run.session
-    if session.settings.budget:
-        named = parse_budget(session.settings.budget, headroom=session.headroom)
-        return replace(named, disk_free_bytes=disk_free_bytes(session.store.root))
-    device = session.device if session.settings.finetune else session.chosen.known  # a look waits for no GPU
-    return detect(device, session.store.root, headroom=session.headroom)
+    settings, root = context.settings, context.store.root
+    if settings.budget:
+        named = parse_budget(settings.budget, headroom=context.headroom)
+        return replace(named, disk_free_bytes=disk_free_bytes(root))
+    device = context.device if settings.finetune else context.chosen.known  # a look waits for no GPU
+    return detect(device, root, headroom=context.headroom)
 
 
-def disk_of(run: ExperimentRun) -> DiskBudget:
+def disk_of(store: Store) -> DiskBudget:
     """Return what is free on the disk where the store lies."""
-    root = run.session.store.root
-    return DiskBudget(str(root), disk_free_bytes(root))
+    return DiskBudget(str(store.root), disk_free_bytes(store.root))
 
 
-def fit_of(run: ExperimentRun) -> Fit | None:
+def fit_of(store: Store, budget: Budget, plan: Callable[[], MemoryPlan], *, planned: bool) -> Fit | None:
     """Return plan and budget for the training to be measured against.
 
     On a card always, even where no test asked for the plan; elsewhere only when one did, since nothing is measured
     there. A model that cannot be planned is measured all the same.
     """
-    if not run.budget.comparable and not run.made("memory plan"):
+    if not budget.comparable and not planned:
         return None
-    planner = Planner(run.session.store)
+    planner = Planner(store)
     try:
-        return Fit(run.budget, run.memory_plan, planner)
+        return Fit(budget, plan(), planner)
     except pytest.fail.Exception:
-        return Fit(run.budget, None, planner)
+        return Fit(budget, None, planner)
+
+
+def power_facts(
+    decision: DecisionDefaults, rows: Rows, looks: LookBook, rules: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """Return the record's `power`, for the primary rule's own `min_gain`; None without held-out rows."""
+    if not len(rows):
+        return None
+    name, rule = next(((name, rule) for name, rule in rules.items() if rule["primary"]), (None, {}))
+    asked = decision.min_gain if rule.get("min_gain") is None else rule["min_gain"]
+    unseen = Look(adapter="", answers="", rules_sha256="", rows=frozenset(row.digest for row in rows))
+    look = looks.earlier(unseen)
+    levels = Levels(rule.get("confidence") or decision.confidence, look, decision.spend)
+    plan = Plan(len(rows), asked, levels, decision.power)
+    return {
+        "rows": len(rows),
+        "look": look,
+        "alpha": levels.claim,
+        "rule": name,
+        "min_gain": asked,
+        "smallest_gain": plan.smallest,
+        "opens": plan.opens,
+        "line": plan.line,
+        "warning": plan.warning,
+    }

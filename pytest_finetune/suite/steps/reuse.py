@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.answering.answers import ANSWERS_FILE, read_answers
 from pytest_finetune.fingerprint import adapter_digest, model_digest
-from pytest_finetune.suite.steps.engine import base_of, environment_of
 from pytest_finetune.training.difference import largest_difference
 
 if TYPE_CHECKING:
-    from pytest_finetune.fingerprint import Key
-    from pytest_finetune.store import Entry
-    from pytest_finetune.suite.run import ExperimentRun
-    from pytest_finetune.suite.session import FinetuneSession
+    from pytest_finetune.fingerprint import BaseDigest, Key
+    from pytest_finetune.store import Entry, Store
+    from pytest_finetune.suite.options import Settings
 
 
-def find(run: ExperimentRun, key: Key) -> Entry | None:
+def find(settings: Settings, store: Store, key: Key) -> Entry | None:
     """Return the stored adapter: of this very key, or with ``--finetune-reuse=semantic`` of the same experiment
     in another environment, the newest first.
     """
-    settings, store = run.session.settings, run.session.store
     if settings.retrain:
         return None
     exact = store.read("adapters", key)
@@ -43,25 +40,25 @@ def facts(key: Key, entry: Entry, *, reused: bool) -> dict[str, Any]:
     return {"reuse": kind, "reused_from": differs if kind == "semantic" else {}, "adapter_key": entry.key}
 
 
-def compared(run: ExperimentRun, before: Entry, folder: Path) -> dict[str, Any]:
+def compared(base: BaseDigest, quantization: str, before: Entry, folder: Path) -> dict[str, Any]:
     """Compare what was trained anew with the stored adapter that it replaces."""
     was = adapter_digest(before.path)
     return {
         "before_sha256": was,
-        "before_model": model_digest(base_of(run), before.path, quantization=run.experiment.quantization),
+        "before_model": model_digest(base, before.path, quantization=quantization),
         "same_weights": was == adapter_digest(folder),
         "largest_difference": largest_difference(before.path, folder),
     }
 
 
-def with_changed_answers(state: FinetuneSession, tree: Mapping[str, Any]) -> Mapping[str, Any]:
+def with_changed_answers(store: Store, tree: Mapping[str, Any]) -> Mapping[str, Any]:
     """Add to a retraining how many of the tuned arm's answers changed; None where the old ones are not stored."""
     retrained = (tree.get("training") or {}).get("retrained")
     key = tree.get("arms", {}).get("tuned", {}).get("outputs_key")
     if retrained is None or key is None:
         return tree
-    new = state.store.read("outputs", key)
-    old = new if retrained["same_weights"] else _twin(state, new, retrained["before_model"])
+    new = store.read("outputs", key)
+    old = new if retrained["same_weights"] else _twin(store, new, retrained["before_model"])
     changed = None
     if new is not None and old is not None:
         was, now = _responses(old), _responses(new)
@@ -70,26 +67,25 @@ def with_changed_answers(state: FinetuneSession, tree: Mapping[str, Any]) -> Map
     return {**tree, "training": {**tree["training"], "retrained": answered}}
 
 
-def _twin(state: FinetuneSession, entry: Entry | None, model: str) -> Entry | None:
+def _twin(store: Store, entry: Entry | None, model: str) -> Entry | None:
     """Return the stored answers of another model to the same questions, asked in the same way."""
     if entry is None:
         return None
     wanted = {**entry.fields, "model": model}
-    found = next((other for other in state.store.entries("outputs") if other.fields == wanted), None)
-    return None if found is None else state.store.read("outputs", found.key)
+    found = next((other for other in store.entries("outputs") if other.fields == wanted), None)
+    return None if found is None else store.read("outputs", found.key)
 
 
 def _responses(entry: Entry) -> dict[str, str]:
     return {answer.id: answer.response for answer in read_answers(entry.path / ANSWERS_FILE)}
 
 
-def answered_elsewhere(state: FinetuneSession, experiment: Mapping[str, Any]) -> Iterator[str]:
-    """Yield why an adapter from another environment cannot be promoted: answers that were not produced in this one."""
+def answered_elsewhere(store: Store, experiment: Mapping[str, Any], here: Mapping[str, str]) -> Iterator[str]:
+    """Yield why an adapter from another environment cannot be promoted: answers that were not produced in `here`."""
     if (experiment["training"] or {}).get("reuse") != "semantic":
         return
-    here = environment_of(state.run_named(experiment["name"], experiment))
     for arm, said in experiment["arms"].items():
-        entry = state.store.read("outputs", said["outputs_key"])
+        entry = store.read("outputs", said["outputs_key"])
         if entry is None or entry.fields.get("environment") != here:
             yield (
                 f"{experiment['name']}: the adapter comes from another environment, and the answers of {arm} were not "

@@ -1,0 +1,63 @@
+"""What the steps of one experiment work with, and the one way in which they record a fact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_finetune.memory.hardware.detect import HEADROOM
+from pytest_finetune.memory.hardware.sizes import parse_share
+
+if TYPE_CHECKING:
+    from pluggy import HookRelay
+
+    from pytest_finetune.experiment import Experiment
+    from pytest_finetune.store import Store
+    from pytest_finetune.suite.device import ChosenDevice
+    from pytest_finetune.suite.evidence import Facts
+    from pytest_finetune.suite.options import Settings
+    from pytest_finetune.training.request import Progress
+
+
+class Line(Protocol):
+    """Where a step speaks to the user while it works."""
+
+    def show(self, progress: Progress) -> None:
+        """Show where the training stands."""
+
+    def say(self, text: str) -> None:
+        """Print one whole line."""
+
+    def warn(self, text: str) -> None:
+        """Print one whole line as a warning."""
+
+    def close(self) -> None:
+        """Leave the terminal as the next line expects it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One experiment, and what its steps share: settings, store, hooks, device, the terminal, and the facts so far."""
+
+    experiment: Experiment
+    settings: Settings
+    store: Store
+    hooks: HookRelay
+    chosen: ChosenDevice
+    line: Line
+    facts: Facts
+
+    @property
+    def device(self) -> str:
+        """The name of the device to run on; an xdist worker waits here for a GPU of its own."""
+        return self.chosen.name
+
+    @property
+    def headroom(self) -> float:
+        """The share of the card that stays free; a mistake in it was told before collection."""
+        return parse_share(self.settings.headroom) if self.settings.headroom else HEADROOM
+
+    def record(self, part: Sequence[str], value: object) -> None:
+        """Record a fact of this experiment."""
+        self.facts.record(part, value)

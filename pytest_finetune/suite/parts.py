@@ -1,0 +1,67 @@
+"""Parts of a run that are made once, on demand; a failure is told in full once, then named in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, overload
+
+import pytest
+
+from pytest_finetune.errors import FinetuneError
+
+K = TypeVar("K")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Parts(dict[K, T]):
+    """The parts of one kind that were made so far, by key; `name` says in messages what is made for a key."""
+
+    def __init__(self, name: Callable[[K], str]) -> None:
+        super().__init__()
+        self._name = name
+        self._failed: dict[K, str] = {}
+
+    def once(self, key: K, make: Callable[[], T]) -> T:
+        """Make a part once. What a user can mend fails the asking test with its message and no traceback."""
+        if key in self._failed:
+            pytest.fail(f"not run: {self._name(key)} failed before: {self._failed[key]}", pytrace=False)
+        if key not in self:
+            try:
+                self[key] = make()
+            except Exception as error:
+                text = str(error) or type(error).__name__
+                self._failed[key] = text.splitlines()[0][:300]
+                if isinstance(error, FinetuneError | FileNotFoundError):
+                    raise pytest.fail.Exception(text, pytrace=False) from None
+                raise
+        return self[key]
+
+
+class part(Generic[R, T]):  # noqa: N801 (reads as `cached_property`)
+    """A part of an object that is made once, like a `cached_property`; messages name it as its method is named."""
+
+    def __init__(self, make: Callable[[R], T]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, whole: None, owner: type) -> part[R, T]: ...
+    @overload
+    def __get__(self, whole: R, owner: type) -> T: ...
+    def __get__(self, whole: R | None, owner: type) -> part[R, T] | T:
+        if whole is None:
+            return self
+        found: T = self._parts(whole).once(self._name, lambda: self._make(whole))
+        return found
+
+    def made(self, whole: R) -> bool:
+        """Tell whether the part is there already."""
+        return self._name in self._parts(whole)
+
+    def _parts(self, whole: R) -> Parts[str, Any]:
+        parts: Parts[str, Any] = vars(whole).setdefault("_parts", Parts(lambda name: name.replace("_", " ")))
+        return parts
