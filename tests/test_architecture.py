@@ -90,14 +90,12 @@ START_UP: Final = {"__init__", "plugin", "fixtures", "hookspecs", "huggingface",
 KNOWN_AGAINST: Final = {
     ("rules.making", "suite.rules.broken_rules"),
     ("judging.slices", "data.rows"),
-    ("record.compare.stored_run", "bundle.format"),
 }
 KNOWN_LATE: Final = {
     "cli.compare",
     "cli.verify",
     "rules.copying",
     "rules.shape",
-    "store.opening",
     "suite.session",
 }
 

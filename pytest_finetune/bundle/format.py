@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.store.manifest import sha256_of
+from pytest_finetune.fingerprint.sealed import sealed, sha256_of, unsealed
+from pytest_finetune.fingerprint.sealed import walk as files_below
+from pytest_finetune.yamlfile import Json
 
 MANIFEST: Final = "MANIFEST.json"
 SIGNATURE: Final = "model.sig"  # covers the manifest, so the manifest cannot list it
 SCHEMA_VERSION: Final = "1"
+_INDENT: Final = 2
 RECORD: Final = "record.json"
 EXPERIMENT: Final = "experiment"  # a project root of its own: paths of the experiment file are relative to it
 # What the Hub and `hf download` put beside the files of a bundle; nothing that loads a model reads them.
@@ -42,21 +41,20 @@ class Manifest:
     files: Mapping[str, str]
     sizes: Mapping[str, int]
     digest: str
-    tree: Mapping[str, Any]
+    tree: Json
 
 
-def render(body: Mapping[str, Any]) -> bytes:
+def render(body: Json) -> bytes:
     """Return the manifest's bytes."""
-    return _text({**body, "digest": hashlib.sha256(_text(body)).hexdigest()})
+    return sealed(body, _INDENT)
 
 
 def parse(data: bytes) -> Manifest:
     """Read a manifest; BundleError unless these are exactly the bytes that `render` made."""
+    tree = unsealed(data, _INDENT)
+    if tree is None:
+        raise BundleError(f"{MANIFEST} was changed: it does not match its own digest")
     try:
-        tree = json.loads(data)
-        body = {name: value for name, value in tree.items() if name != "digest"}
-        if tree["digest"] != hashlib.sha256(_text(body)).hexdigest() or _text(tree) != data:
-            raise BundleError(f"{MANIFEST} was changed: it does not match its own digest")
         if tree["schema_version"] != SCHEMA_VERSION:
             raise BundleError(
                 f"{MANIFEST} has schema_version {tree['schema_version']!r}, this version reads {SCHEMA_VERSION}"
@@ -75,31 +73,22 @@ def parse(data: bytes) -> Manifest:
         )
     except BundleError:
         raise
-    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
+    except (ValueError, LookupError, AttributeError, TypeError):
         raise BundleError(f"{MANIFEST} was changed: it is not what a promotion writes") from None
 
 
 def describe(folder: Path) -> dict[str, dict[str, Any]]:
     """Hash every file below `folder` but manifest and signature, as the manifest lists them."""
     return {
-        name: {"sha256": sha256_of(folder / name), "bytes": size}
+        name: {"sha256": sha256_of(folder / name, links=False), "bytes": size}
         for name, size in sorted(walk(folder))
         if name not in {MANIFEST, SIGNATURE}
     }
 
 
-def walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
+def walk(folder: Path) -> Iterator[tuple[str, int]]:
     """Yield the posix name and size of every file; BundleError for a link or a special file."""
-    with os.scandir(folder) as found:
-        children = list(found)
-    for child in children:
-        name, status = prefix + child.name, child.stat(follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
-            yield from walk(Path(child.path), f"{name}/")
-        elif stat.S_ISREG(status.st_mode):
-            yield name, status.st_size
-        else:
-            raise BundleError(f"{name} is a {'link' if child.is_symlink() else 'special file'}, not a file")
+    return files_below(folder, BundleError, empty_folders=True)
 
 
 def of_the_hub(name: str) -> bool:
@@ -113,12 +102,15 @@ def of_the_hub(name: str) -> bool:
     return _OF_THE_HUB.fullmatch(name) is not None
 
 
+def input_files(checksums: Json, suite: str = "suites.") -> dict[str, Json]:
+    """Map the name of each file that the run read to its path and digest; `suite` stands before the name of a suite."""
+    named = {name: facts for name, facts in checksums.items() if name != "suites" and facts}
+    suites = checksums.get("suites") or {}
+    return named | {f"{suite}{name}": facts for name, facts in suites.items() if facts}
+
+
 def _checked_name(name: str) -> str:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or str(PurePosixPath(name)) != name:
         raise BundleError(f"{MANIFEST} names {name!r}, which is no file of a bundle")
     return name
-
-
-def _text(tree: Mapping[str, Any]) -> bytes:
-    return (json.dumps(tree, indent=2, sort_keys=True, allow_nan=False) + "\n").encode("ascii")

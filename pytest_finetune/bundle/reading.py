@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +13,11 @@ from pytest_finetune.answering.answers import AnswersError, read_answers
 from pytest_finetune.bundle import format as bundle_manifest
 from pytest_finetune.bundle.format import EXPERIMENT, MANIFEST, RECORD, SIGNATURE, BundleError, Manifest
 from pytest_finetune.experiment import Experiment, load_experiment
-from pytest_finetune.fingerprint import adapter_digest
-from pytest_finetune.store.manifest import DefectError, check_adapter, sha256_of
+from pytest_finetune.fingerprint import adapter_digest, sha256_of
+from pytest_finetune.store.manifest import DefectError, check_adapter
 from pytest_finetune.training.artifact import ADAPTER_CONFIG, MODEL_CONFIG, is_whole_model
 from pytest_finetune.wording import one_line
+from pytest_finetune.yamlfile import Json
 
 
 class Problem(NamedTuple):
@@ -50,7 +50,7 @@ class Bundle:
         return found
 
     @cached_property
-    def experiment(self) -> Mapping[str, Any]:
+    def experiment(self) -> Json:
         """The experiment that this bundle is about; BundleError when the record has none of that name."""
         named = [one for one in self.record["experiments"] if one["name"] == self.manifest.experiment]
         if len(named) != 1:
@@ -85,7 +85,7 @@ class Bundle:
         file, overrides = told["config_file"], told["overrides"]
         return load_experiment(self.folder / EXPERIMENT, file, overrides, name=told["name"], bundled=True)
 
-    def answers(self, experiment: Mapping[str, Any], arm: str) -> list[dict[str, Any]]:
+    def answers(self, experiment: Json, arm: str) -> list[dict[str, Any]]:
         """Return the raw answers of an arm; BundleError when they cannot be read."""
         name = experiment["arms"][arm]["outputs"]
         if name not in self.manifest.files:
@@ -114,7 +114,7 @@ def file_problems(bundle: Bundle) -> list[Problem]:
     for name, sha256 in manifest.files.items():
         if name not in bundle.names:
             found.append(Problem(name, "is missing"))
-        elif sha256_of(bundle.folder / name) != sha256:
+        elif sha256_of(bundle.folder / name, links=False) != sha256:
             found.append(Problem(name, "was changed: it does not match its digest in the manifest"))
     foreign = bundle.names - manifest.files.keys() - {MANIFEST, SIGNATURE, *bundle.of_the_hub}
     return [*found, *(Problem(name, "does not belong to the bundle") for name in sorted(foreign))]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from pytest_finetune.yamlfile import Json
 
 _STAGES: Final = {"data": "data contract", "fit": "memory fit", "decision": "decision"}
 
 
-def unmet(experiment: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def unmet(experiment: Json, tests: Sequence[Json]) -> Iterator[str]:
     """Yield what an experiment lacks for a promotion, each a sentence that names it."""
     name, decision = experiment["name"], experiment["decision"]
     if decision is None or not decision["keep"]:

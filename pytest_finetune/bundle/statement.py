@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pytest_finetune.bundle.format import input_files
 from pytest_finetune.training.artifact import ADAPTER_CONFIG, MODEL_CONFIG
+from pytest_finetune.yamlfile import Json
 
 STATEMENT: Final = "promotion.intoto.json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -16,8 +18,8 @@ ADAPTER_DIGEST: Final = "pytest_finetune_adapter"
 
 
 def statement(
-    record: Mapping[str, Any],
-    experiment: Mapping[str, Any],
+    record: Json,
+    experiment: Json,
     revision: str | None,
     files: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -59,17 +61,15 @@ def statement(
     }
 
 
-def statement_json(content: Mapping[str, Any]) -> bytes:
+def statement_json(content: Json) -> bytes:
     """Render a statement; the same one always has the same bytes."""
     return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
 
 
-def _materials(checksums: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _materials(checksums: Json) -> list[dict[str, Any]]:
     """Return the files that the run read, as in-toto resource descriptors."""
-    named = {name: facts for name, facts in checksums.items() if name != "suites" and facts}
-    named |= {f"suite {name}": facts for name, facts in (checksums.get("suites") or {}).items() if facts}
     return [
         {"name": name, "uri": facts["path"], "digest": {"sha256": facts["sha256"]}}
-        for name, facts in sorted(named.items())
+        for name, facts in sorted(input_files(checksums, "suite ").items())
         if facts.get("sha256")
     ]

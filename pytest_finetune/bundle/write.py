@@ -7,16 +7,24 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pytest_finetune.bundle import format as bundle_manifest
 from pytest_finetune.bundle.card import model_card
-from pytest_finetune.bundle.format import EXPERIMENT, MANIFEST, RECORD, BundleError, describe, render
+from pytest_finetune.bundle.format import (
+    EXPERIMENT,
+    MANIFEST,
+    RECORD,
+    BundleError,
+    describe,
+    input_files,
+    render,
+)
 from pytest_finetune.bundle.statement import STATEMENT, statement, statement_json
-from pytest_finetune.fingerprint import adapter_digest
+from pytest_finetune.fingerprint import adapter_digest, sha256_of
 from pytest_finetune.store import disk
-from pytest_finetune.store.manifest import sha256_of
 from pytest_finetune.training.artifact import is_whole_model
+from pytest_finetune.yamlfile import Json
 
 _MODEL_CONFIGS: Final = ("config.json", "generation_config.json")
 _VIEWS: Final = (RECORD, "report.html", "decision.md")
@@ -49,8 +57,8 @@ class BundleSource:
     base: Path
     revision: str | None
     folder: Path
-    record: Mapping[str, Any]
-    experiment: Mapping[str, Any]
+    record: Json
+    experiment: Json
     files: Mapping[str, tuple[Path, str]]
     sign: Callable[[Path], None] | None = field(default=None, repr=False)
 
@@ -151,14 +159,12 @@ def _copy_inputs(part: Path, source: BundleSource) -> None:
         copy = part / EXPERIMENT / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
-        if sha256_of(copy) != sha256:
+        if sha256_of(copy, links=False) != sha256:
             raise BundleError(f"{name} has changed since the run read it: run again, then promote")
 
 
 def _manifest(part: Path, source: BundleSource) -> bytes:
-    checksums = source.experiment["checksums"]
-    named = {name: facts for name, facts in checksums.items() if name != "suites" and facts}
-    named |= {f"suites.{name}": facts for name, facts in (checksums.get("suites") or {}).items() if facts}
+    inputs = input_files(source.experiment["checksums"])
     return render(
         {
             "schema_version": bundle_manifest.SCHEMA_VERSION,
@@ -167,7 +173,7 @@ def _manifest(part: Path, source: BundleSource) -> bytes:
             "adapter_sha256": source.adapter_sha256,
             "base_model": source.experiment["config"]["base_model"],
             "revision": source.revision,
-            "dataset_sha256": {name: facts["sha256"] for name, facts in named.items()},
+            "dataset_sha256": {name: facts["sha256"] for name, facts in inputs.items()},
             "files": describe(part),
         }
     )

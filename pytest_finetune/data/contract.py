@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from pytest_finetune.data.contract_rules import (
 from pytest_finetune.data.detectors import redact
 from pytest_finetune.data.findings import Finding, Findings, Waiver
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.fingerprint import sha256_of
 from pytest_finetune.yamlfile import Json, JsonTree, Problem, YamlError, YamlFile, check, load_yaml
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _load(root: Path, relative: str, today: date) -> Contract:
     problems = list(_problems(file))
     if problems:
         raise ContractError("\n".join(problem.at(relative) for problem in problems))
-    return _build(file.tree, relative, hashlib.sha256(path.read_bytes()).hexdigest(), today)
+    return _build(file.tree, relative, sha256_of(path), today)
 
 
 def _problems(file: YamlFile) -> Iterator[Problem]:

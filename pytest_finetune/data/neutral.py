@@ -5,7 +5,6 @@ A set of our own ships in ``neutral_prompts.jsonl``; an experiment may name anot
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from pytest_finetune.data.rows import Row, Rows
 from pytest_finetune.data.shapes import ShapeError, content_of, name_of
 from pytest_finetune.data.strict_json import StrictParser
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.fingerprint import sha256_of
 from pytest_finetune.yamlfile import Json, JsonTree
 
 SHIPPED: Final = Path(__file__).with_name("neutral_prompts.jsonl")
@@ -39,7 +39,7 @@ def neutral_rows(root: Path, relative: str | None = None) -> Rows:
         if (first := seen.setdefault(row.id, line.number)) != line.number:
             raise PromptsError(f"{label}:{line.number}: the id {row.id!r} stands on line {first} already")
         rows.append(row)
-    return Rows(rows, path=label, split=SPLIT, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    return Rows(rows, path=label, split=SPLIT, sha256=sha256_of(path))
 
 
 def asks_as_written(template: str) -> bool:

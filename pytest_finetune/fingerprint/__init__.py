@@ -20,6 +20,7 @@ from pytest_finetune.fingerprint.keys import (
     outputs_key,
     package_versions,
 )
+from pytest_finetune.fingerprint.sealed import sha256_of
 
 __all__ = [
     "ABSENT",
@@ -40,4 +41,5 @@ __all__ = [
     "package_versions",
     "plain",
     "sha256_hex",
+    "sha256_of",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import Final, Protocol
 
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.fingerprint.canonical import digest
+from pytest_finetune.fingerprint.sealed import sha256_of
 from pytest_finetune.safetensors_check import TensorFileError, read_header
 from pytest_finetune.yamlfile import JsonTree
 
@@ -95,7 +95,7 @@ def base_digest(
     configuration would make a library import code that the experiment does not trust.
     """
     try:
-        return _digest_parts(folder, cache.sha256_of if cache else _sha256, trust_remote_code)
+        return _digest_parts(folder, cache.sha256_of if cache else sha256_of, trust_remote_code)
     except OSError as error:
         raise BaseModelError(
             f"base model: {error.filename or str(folder)!r} cannot be read ({error.strerror})"
@@ -115,7 +115,7 @@ def _digest_parts(folder: Path, sha256: Callable[[Path], str], trust_remote_code
         tokenizer=digest(
             {
                 "config": tokenizer_config,
-                "files": {name: _sha256(folder / name) for name in files if _is_tokenizer_file(name)},
+                "files": {name: sha256_of(folder / name) for name in files if _is_tokenizer_file(name)},
             }
         ),
         template=digest({"inline": inline_template, "files": dict(_template_files(folder))}),
@@ -269,13 +269,8 @@ def _template_files(folder: Path) -> Iterator[tuple[str, str]]:
     files = [*folder.glob("*.jinja"), *folder.glob("*chat_template.json")]
     files += folder.glob("additional_chat_templates/*.jinja")
     for file in sorted(files):
-        yield file.relative_to(folder).as_posix(), _sha256(file)
+        yield file.relative_to(folder).as_posix(), sha256_of(file)
 
 
 def _code(folder: Path) -> dict[str, str]:
-    return {file.relative_to(folder).as_posix(): _sha256(file) for file in sorted(folder.rglob("*.py"))}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in sorted(folder.rglob("*.py"))}

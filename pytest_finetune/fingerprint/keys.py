@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.fingerprint.base import BaseDigest
 from pytest_finetune.fingerprint.canonical import digest, plain
+from pytest_finetune.fingerprint.sealed import sha256_of
 from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def adapter_digest(folder: Path) -> str:
     config = next((file for file in configs if file.exists()), configs[0])
     return digest(
         {
-            "weights": {file.name: _file_sha256(file) for file in weights},
+            "weights": {file.name: sha256_of(file) for file in weights},
             "config": _canonical_config(json.loads(config.read_bytes())) if config.exists() else None,
         }
     )
@@ -211,8 +211,3 @@ def _mapping(value: object) -> dict[str, object]:
     tree = plain(value)
     assert isinstance(tree, dict)
     return tree
-
-
-def _file_sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from pytest_finetune.bundle.format import MANIFEST, BundleError, parse
+from pytest_finetune.fingerprint import sha256_of
 from pytest_finetune.publish.hub_repository import Branch, RemoteFile, Repository
 from pytest_finetune.publish.parcel import Parcel, Pushed, PushError
 from pytest_finetune.publish.target import HubTarget
-from pytest_finetune.store.manifest import sha256_of
 from pytest_finetune.wording import counted, one_line, size
 
 _RULES: Final = ".gitattributes"  # what the Hub itself puts into every repository

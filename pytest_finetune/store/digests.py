@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import time
 from pathlib import Path
 from typing import Final
 
-from pytest_finetune.fingerprint import canonical_json, digest
-from pytest_finetune.store.context import Ground
+from pytest_finetune.fingerprint import canonical_json, digest, sha256_of
+from pytest_finetune.store.context import StoreContext
 from pytest_finetune.store.disk import write_atomically
 
 _RACY_NS: Final = 2_000_000_000
@@ -20,9 +19,9 @@ _WORTH_BYTES: Final = 4 * 1024 * 1024
 class DigestFile:
     """A folder of small files, one for each hashed file, valid while size, times and inode stay."""
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
-        self._folder = ground.root / "digests"
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
+        self._folder = context.root / "digests"
 
     def sha256_of(self, file: Path) -> str:
         """Return the SHA-256 of `file`, from memory when nothing about the file has changed.
@@ -33,17 +32,17 @@ class DigestFile:
         path = file.resolve()
         before = _identity(path)
         if before["size"] < _WORTH_BYTES:
-            return _hash(path)
+            return sha256_of(path)
         note = self._folder / f"{digest(str(path))}.json"
         known = _remembered(note, before)
         if known is not None:
             return known
-        sha256 = _hash(path)
+        sha256 = sha256_of(path)
         settled = time.time_ns() - max(before["mtime_ns"], before["ctime_ns"]) > _RACY_NS
         if settled and _identity(path) == before:
             body = {"path": str(path), "file": before, "sha256": sha256}
             with contextlib.suppress(OSError):  # a store that cannot be written only costs the next hashing
-                self._ground.prepare()
+                self._context.prepare()
                 write_atomically(note, canonical_json(body | {"check": digest(body)}))
         return sha256
 
@@ -68,8 +67,3 @@ def _remembered(note: Path, identity: dict[str, int]) -> str | None:
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         pass
     return None
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

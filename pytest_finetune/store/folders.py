@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import re
-import shutil
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,8 @@ from typing import Any, Final
 
 from pytest_finetune.fingerprint import Key
 from pytest_finetune.store import disk
-from pytest_finetune.store.context import Ground
+from pytest_finetune.store.checkpoints import Checkpoints
+from pytest_finetune.store.context import Quarantine, StoreContext
 from pytest_finetune.store.digests import DigestFile
 from pytest_finetune.store.disk import StoreError, explained
 from pytest_finetune.store.leftovers import sweep
@@ -23,12 +23,10 @@ from pytest_finetune.store.lock import Lock, exclusive, file_lock, free_lock, sh
 from pytest_finetune.store.looks import LookBook
 from pytest_finetune.store.manifest import MANIFEST, DefectError, Entry, parse, seal, verify
 from pytest_finetune.store.notes import Notes
-from pytest_finetune.store.quarantine import Shelf
-from pytest_finetune.store.shared.pending import Unsent
+from pytest_finetune.store.shared.pending import PendingUploads
 from pytest_finetune.store.shared.upstream import SHARED_KINDS, Upstream, UpstreamError
 
 KINDS: Final = ("adapters", "outputs", "plans", "bases", "models", "records")
-CHECKPOINTS: Final = "checkpoints"
 LOGS: Final = "logs"
 LOCK_TIMEOUT_S: Final = 12 * 3600.0
 
@@ -48,17 +46,17 @@ class Store:
     """
 
     def __init__(self, root: Path, upstream: Upstream | None = None) -> None:
-        self._ground = Ground(root.absolute(), upstream)
-        self.root = self._ground.root
+        self._context = StoreContext(root.absolute(), upstream)
+        self.root = self._context.root
         self.upstream = upstream
-        self.warnings = self._ground.warnings
-        self.looks = LookBook(self._ground)
-        self.notes = Notes(self._ground)
-        self._digests = DigestFile(self._ground)
-        self._shelf = Shelf(self._ground)
-        self._unsent = Unsent(self._ground)
+        self.warnings = self._context.warnings
+        self.looks = LookBook(self._context)
+        self.notes = Notes(self._context)
+        self._digests = DigestFile(self._context)
+        self._quarantine = Quarantine(self._context)
+        self._pending = PendingUploads(self._context)
+        self._checkpoints = Checkpoints(self._context, self._quarantine)
         self._in_use: dict[tuple[str, str], int] = {}
-        self._without_lock: dict[str, Path] = {}
         weakref.finalize(self, _close_all, self._in_use)
 
     def read(self, kind: str, key: Key | str) -> Entry | None:
@@ -72,12 +70,14 @@ class Store:
         entry = self._read_here(kind, name)
         if entry is None:
             return self._bring(kind, name, replacing=False)
-        return self._send(entry, replacing=False) if self._unsent.take(kind, name) else entry
+        return self._send(entry, replacing=False) if self._pending.take(kind, name) else entry
 
     def _read_here(self, kind: str, name: str) -> Entry | None:
         parent = self.root / kind
         if parent.is_symlink():
-            self._shelf.set_aside(parent, "a link in place of a folder of the store", parent.lstat().st_ino)
+            self._quarantine.set_aside(
+                parent, "a link in place of a folder of the store", parent.lstat().st_ino
+            )
         for attempt in range(_ATTEMPTS):
             try:
                 inode = (parent / name).lstat().st_ino
@@ -90,11 +90,11 @@ class Store:
             except FileNotFoundError:
                 pass  # another process moved it while we read; look what stands there now
             except DefectError as defect:
-                if self._shelf.set_aside(parent / name, str(defect), inode):
+                if self._quarantine.set_aside(parent / name, str(defect), inode):
                     return None
             except OSError as error:
                 explanation = disk.explanation(f"read {kind}/{name[:12]}", parent / name, error)
-                self._ground.warn(f"{explanation}; it counts as a miss")
+                self._context.warn(f"{explanation}; it counts as a miss")
                 return None
             time.sleep(_PAUSE_S * attempt)
         return None
@@ -104,36 +104,17 @@ class Store:
         kind: str,
         key: Key | str,
         write: Callable[[Path], None],
-        about: Mapping[str, Any] | None = None,
+        about: Mapping[str, object] | None = None,
+        *,
+        replacing: bool = False,
     ) -> Entry:
         """Let `write` fill an empty folder and make it the entry, whole or not at all.
 
         The first writer wins: when a sound entry is there by then, it is returned and this one's files
-        are dropped. `about` is read after `write` has returned, so `write` may fill it. What `write`
-        raises is raised on. Raises StoreError when the files must not be stored (a pickle, a number
-        that is not finite) or cannot be (disk full, read-only).
+        are dropped; with `replacing`, this one takes its place in one step. `about` is read after `write` has
+        returned, so `write` may fill it. What `write` raises is raised on. Raises StoreError when the files must
+        not be stored (a pickle, a number that is not finite) or cannot be (disk full, read-only).
         """
-        return self._commit(kind, key, write, about, replacing=False)
-
-    def replace(
-        self,
-        kind: str,
-        key: Key | str,
-        write: Callable[[Path], None],
-        about: Mapping[str, Any] | None = None,
-    ) -> Entry:
-        """Like `commit`, but take the place of the entry that is there, in one step, when all is written."""
-        return self._commit(kind, key, write, about, replacing=True)
-
-    def _commit(
-        self,
-        kind: str,
-        key: Key | str,
-        write: Callable[[Path], None],
-        about: Mapping[str, Any] | None,
-        *,
-        replacing: bool,
-    ) -> Entry:
         name = _checked(kind, key)
         action = f"store {kind}/{name[:12]}"
         with self._part(action) as part:
@@ -147,16 +128,18 @@ class Store:
                 raise StoreError(f"store: {kind}/{name[:12]} was not stored: {defect}") from None
         entry = self._read_here(kind, name)
         if entry is None:
-            raise StoreError(f"store: cannot {action}: what was written did not come back; see the warnings")
+            raise StoreError(
+                f"store: cannot {action}: the entry could not be read back after it was written; see the warnings"
+            )
         if kind == "adapters":
-            self._drop_checkpoints(name)
+            self._checkpoints.drop(name)
         return self._send(entry, replacing=replacing)
 
     @contextlib.contextmanager
     def _part(self, action: str) -> Iterator[Path]:
         """Make an empty folder for an entry to be; what is not renamed into place by the end is removed."""
         with explained(action, self.root):
-            self._ground.prepare()
+            self._context.prepare()
             sweep(self.root)
             part = self.root / disk.temporary_name()
             part.mkdir()
@@ -171,7 +154,7 @@ class Store:
 
     def _bring(self, kind: str, name: str, *, replacing: bool) -> Entry | None:
         """Fetch an entry from upstream, verify it, and keep it here."""
-        upstream = self._ground.upstream
+        upstream = self._context.upstream
         if upstream is None or kind not in SHARED_KINDS:
             return None
         label = f"{kind}/{name[:12]}"
@@ -183,18 +166,18 @@ class Store:
                 with explained(f"keep {label}", self.root):
                     self._publish(part, kind, name, replacing)
         except DefectError as defect:
-            self._ground.warn(f"store: {label} at {upstream.name} counts as a miss: {defect}")
+            self._context.warn(f"store: {label} at {upstream.name} counts as a miss: {defect}")
         except UpstreamError as error:
-            self._ground.warn(f"store: {label} counts as a miss: {error}")
+            self._context.warn(f"store: {label} counts as a miss: {error}")
         except StoreError as error:
-            self._ground.warn(f"{error}; it counts as a miss")
+            self._context.warn(f"{error}; it counts as a miss")
         else:
             return self._read_here(kind, name)
         return None
 
     def _send(self, entry: Entry, *, replacing: bool) -> Entry:
         """Share an entry; return the one that was shared first, if that is another one."""
-        upstream = self._ground.upstream
+        upstream = self._context.upstream
         if upstream is None or upstream.readonly or entry.kind not in SHARED_KINDS:
             return entry
         try:
@@ -205,7 +188,7 @@ class Store:
                 return theirs
             upstream.publish(entry.path, entry.kind, entry.key, replacing=True)  # theirs is damaged
         except UpstreamError as error:
-            self._unsent.put(entry, error)
+            self._pending.add(entry, error)
         return entry
 
     @contextlib.contextmanager
@@ -219,16 +202,16 @@ class Store:
         """
         name = _checked(kind, key)
         with contextlib.suppress(OSError):
-            self._ground.prepare()
-        file = self._lock_file(kind, name)
-        with file_lock(file, on_wait, f"{kind}/{name[:12]}", timeout_s, self._ground.warn) as lock:
-            if not lock.held and kind == "adapters":
-                own = f"{name}.{disk.temporary_name()}"
-                self._without_lock[name] = self.root / CHECKPOINTS / own
-            try:
+            self._context.prepare()
+        file, label = self.lock_file(kind, name), f"{kind}/{name[:12]}"
+        with file_lock(file, on_wait, label, timeout_s, self._context.warn) as lock:
+            alone = lock.held or kind != "adapters"
+            with contextlib.nullcontext() if alone else self._checkpoints.apart(name):
                 yield lock
-            finally:
-                self._without_lock.pop(name, None)
+
+    def lock_file(self, kind: str, name: str) -> Path:
+        """Return the file that is locked while somebody makes an entry."""
+        return self.root / "locks" / f"{kind}-{name}.lock"
 
     def entries(self, kind: str) -> list[Entry]:
         """List the entries of a kind by their manifests, the newest first; file contents are not checked.
@@ -243,13 +226,13 @@ class Store:
                 try:
                     found[folder.name] = parse((folder / MANIFEST).read_bytes(), kind, folder.name, folder)
                 except (DefectError, OSError):
-                    self._ground.warn(f"store: {folder} has no sound manifest and was passed over")
+                    self._context.warn(f"store: {folder} has no sound manifest and was passed over")
         for entry in self._entries_upstream(kind):
             found.setdefault(entry.key, entry)
         return sorted(found.values(), key=lambda entry: entry.created, reverse=True)
 
     def _entries_upstream(self, kind: str) -> Iterator[Entry]:
-        upstream = self._ground.upstream
+        upstream = self._context.upstream
         if upstream is None or kind not in SHARED_KINDS:
             return
         try:
@@ -257,11 +240,11 @@ class Store:
                 try:
                     yield parse(data, kind, name, self.root / kind / name)
                 except DefectError:
-                    self._ground.warn(
+                    self._context.warn(
                         f"store: {kind}/{name} at {upstream.name} has no sound manifest and was passed over"
                     )
         except UpstreamError as error:
-            self._ground.warn(f"store: only what is on this machine is listed: {error}")
+            self._context.warn(f"store: only what is on this machine is listed: {error}")
 
     def alike(self, kind: str, key: Key) -> list[Entry]:
         """List the entries that differ from `key` at most in the environment, newest first.
@@ -277,22 +260,15 @@ class Store:
         Ask inside `lock`: where the lock could not be had, the folder is this process's own, so that two
         trainings never write into one another's checkpoints.
         """
-        name = _checked("adapters", key)
-        with explained("make a folder for checkpoints", self.root / CHECKPOINTS):
-            self._ground.prepare()
-            folder = self._without_lock.get(name, self._shelf.own_folder(CHECKPOINTS) / name)
-            if folder.is_symlink():
-                self._shelf.set_aside(folder, "a link in place of checkpoints", folder.lstat().st_ino)
-            folder.mkdir(exist_ok=True)
-        return folder
+        return self._checkpoints.folder(_checked("adapters", key))
 
     def log(self, name: str) -> Path:
         """Return the file for the output of a server of that name; the last start's only is kept."""
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} cannot name a log")
         with explained("make a folder for logs", self.root / LOGS):
-            self._ground.prepare()
-            folder = self._shelf.own_folder(LOGS)
+            self._context.prepare()
+            folder = self._quarantine.own_folder(LOGS)
         return folder / f"{name}.log"
 
     def last(self, name: str) -> Mapping[str, Any] | None:
@@ -333,7 +309,7 @@ class Store:
     def _publish(self, part: Path, kind: str, name: str, replacing: bool) -> None:
         """Rename the whole folder into place; a sound entry there stays, or changes places with it."""
         for _ in range(_ATTEMPTS):
-            parent = self._shelf.own_folder(kind)
+            parent = self._quarantine.own_folder(kind)
             try:
                 part.rename(parent / name)
             except OSError as error:
@@ -347,21 +323,13 @@ class Store:
                 disk.sync_folder(parent)
                 return
 
-    def _lock_file(self, kind: str, name: str) -> Path:
-        return self.root / "locks" / f"{kind}-{name}.lock"
-
     def _clear_after_a_killed_writer(self, kind: str, name: str) -> None:
         """Drop what stays when a writer is killed between its commit and its end: its lock, its checkpoints."""
-        lock, checkpoints = self._lock_file(kind, name), self.root / CHECKPOINTS / name
-        if lock.exists() or (kind == "adapters" and checkpoints.exists()):
+        lock, trained = self.lock_file(kind, name), kind == "adapters"
+        if lock.exists() or (trained and self._checkpoints.exist(name)):
             with free_lock(lock) as free:  # somebody may be retraining, and needs its checkpoints
-                if free and kind == "adapters":
-                    self._drop_checkpoints(name)
-
-    def _drop_checkpoints(self, name: str) -> None:
-        folder = self._without_lock.get(name, self.root / CHECKPOINTS / name)
-        if not folder.is_symlink():
-            shutil.rmtree(folder, ignore_errors=True)
+                if free and trained:
+                    self._checkpoints.drop(name)
 
 
 def _close_all(handles: dict[tuple[str, str], int]) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from pytest_finetune.store import disk, leftovers
-from pytest_finetune.store.folders import CHECKPOINTS, KINDS, Store
+from pytest_finetune.store.checkpoints import CHECKPOINTS
+from pytest_finetune.store.context import SET_ASIDE
+from pytest_finetune.store.folders import KINDS, Store
 from pytest_finetune.store.lock import exclusive
 from pytest_finetune.store.manifest import MANIFEST
-from pytest_finetune.store.quarantine import SET_ASIDE
 from pytest_finetune.store.shared import pending
 
 _LEFTOVER_S: Final = 24 * 3600.0
@@ -108,7 +109,7 @@ def _spared(store: Store, candidate: _Candidate) -> str | None:
         return pinned
     if pending.mark(store.root, candidate.kind, candidate.key).exists():
         return "not uploaded yet"
-    lock = store.root / "locks" / f"{candidate.kind}-{candidate.key}.lock"
+    lock = store.lock_file(candidate.kind, candidate.key)
     return "locked" if _busy(lock) else None
 
 
@@ -161,7 +162,7 @@ def _leftovers(store: Store, now: float, max_age_s: float | None) -> Iterator[tu
             yield path, "set aside a month ago"
     if max_age_s is not None:
         for path in (store.root / CHECKPOINTS).glob("*"):
-            lock = store.root / "locks" / f"adapters-{path.name.partition('.')[0]}.lock"
+            lock = store.lock_file("adapters", path.name.partition(".")[0])
             if now - _newest(path) > max_age_s and not _busy(lock):
                 yield path, "checkpoints of a training that was never finished"
 

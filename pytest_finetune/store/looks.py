@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -10,14 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from pytest_finetune.fingerprint import digest
-from pytest_finetune.store.book_lines import line_of, name_of, read_lines, record_of
-from pytest_finetune.store.context import Ground
+from pytest_finetune.fingerprint import canonical_json, digest
+from pytest_finetune.store.context import StoreContext
 from pytest_finetune.store.disk import StoreError, explained, host_name
 from pytest_finetune.store.lock import whole_file
 from pytest_finetune.store.shared.upstream import UpstreamError
 
 _BROUGHT: Final = "brought.jsonl"
+_CHECK_DIGITS: Final = 16
+
+Record = dict[str, Any]
+"""One line of the book: a look, or the rows of a set that looks name by its digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,9 @@ class LookBook:
     records of other machines are brought over once, and ours are sent there.
     """
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
-        self._folder = ground.root / "looks"
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
+        self._folder = context.root / "looks"
 
     def earlier(self, look: Look) -> int:
         """Return k for `look`: one more than the distinct earlier looks that share a row with it.
@@ -99,7 +103,7 @@ class LookBook:
         """
         file = self._folder / f"{host_name()}.jsonl"
         with explained("write down a look", file):
-            self._ground.prepare()
+            self._context.prepare()
             self._folder.mkdir(parents=True, exist_ok=True)
             with file.open("ab+") as stream, whole_file(stream.fileno()):
                 seen = self._read_what_can_be_read()
@@ -133,15 +137,15 @@ class LookBook:
         try:
             return self._read()
         except StoreError as error:
-            self._ground.warn(str(error))
+            self._context.warn(str(error))
             return _seen(self._here())
 
-    def _here(self) -> list[dict[str, Any]]:
+    def _here(self) -> list[Record]:
         return [record for file in self._files() for record in self._records(file)]
 
-    def _bring(self, known: set[str]) -> list[dict[str, Any]]:
+    def _bring(self, known: set[str]) -> list[Record]:
         """Return the records that others have shared and that are not here, and keep them."""
-        upstream = self._ground.upstream
+        upstream = self._context.upstream
         if upstream is None:
             return []
         try:
@@ -154,7 +158,7 @@ class LookBook:
             ) from error
         sound = [(line, record) for line, record in lines if record is not None]
         if len(sound) < len(lines):
-            self._ground.warn(
+            self._context.warn(
                 f"store: {_damaged(len(lines) - len(sound))} in the looks at {upstream.name} passed over; "
                 "looks may be missing"
             )
@@ -164,14 +168,14 @@ class LookBook:
 
     def _keep(self, lines: list[bytes]) -> None:
         if lines:
-            self._ground.prepare()
+            self._context.prepare()
             self._folder.mkdir(parents=True, exist_ok=True)
             with (self._folder / _BROUGHT).open("ab+") as stream, whole_file(stream.fileno()):
                 _append(stream, lines)
 
     def _send(self, file: Path) -> None:
         """Share what was written down here and is not there yet, rows before the looks at them."""
-        upstream = self._ground.upstream
+        upstream = self._context.upstream
         if upstream is None or upstream.readonly:
             return
         try:
@@ -179,7 +183,7 @@ class LookBook:
             ours = {name_of(record): line for line, record in read_lines(file) if record is not None}
             upstream.add_looks({name: line for name, line in ours.items() if name not in there})
         except (UpstreamError, OSError) as error:
-            self._ground.warn(
+            self._context.warn(
                 f"store: this look is counted on this machine only: {error}; the next run here shares it"
             )
 
@@ -188,21 +192,21 @@ class LookBook:
             return sorted(file for file in self._folder.iterdir() if file.suffix == ".jsonl")
         return []
 
-    def _records(self, file: Path) -> Iterator[dict[str, Any]]:
+    def _records(self, file: Path) -> Iterator[Record]:
         try:
             records = [record for _, record in read_lines(file)]
         except OSError as error:
-            self._ground.warn(
+            self._context.warn(
                 f"store: looks in {file} cannot be read ({error.strerror}); they are not counted"
             )
             return
         yield from filter(None, records)
         damaged = records.count(None)
         if damaged:
-            self._ground.warn(f"store: {_damaged(damaged)} in {file} passed over; looks may be missing")
+            self._context.warn(f"store: {_damaged(damaged)} in {file} passed over; looks may be missing")
 
 
-def _seen(records: list[dict[str, Any]]) -> list[_Seen]:
+def _seen(records: list[Record]) -> list[_Seen]:
     sets = {record["set"]: frozenset(record["rows"]) for record in records if "set" in record}
     looks = [
         _Seen(r["identity"], sets.get(r["rows_set"]), r["rules"], r["k"], r["at_ns"], r.get("experiment", ""))
@@ -260,3 +264,34 @@ def _ends_whole(stream: BinaryIO) -> bool:
         return True
     stream.seek(size - 1)
     return stream.read(1) == b"\n"
+
+
+def line_of(record: Record) -> bytes:
+    """Return a record as its line, without the line's end."""
+    return canonical_json({**record, "check": digest(record)[:_CHECK_DIGITS]})
+
+
+def record_of(line: bytes) -> Record | None:
+    """Return one line's record, None when a bit of it is not as it was written."""
+    try:
+        record = json.loads(line)
+        check = record.pop("check", None)
+        sound = check == digest(record)[:_CHECK_DIGITS] and canonical_json({**record, "check": check}) == line
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return None
+    return record if sound else None
+
+
+def name_of(record: Record) -> str:
+    """Return what no other record is called: a look's identity, or the digest of a set of rows.
+
+    >>> name_of({"set": "ab12", "rows": []}), name_of({"identity": "cd34"})
+    ('rows-ab12', 'cd34')
+    """
+    return f"rows-{record['set']}" if "set" in record else str(record["identity"])
+
+
+def read_lines(file: Path) -> Iterator[tuple[bytes, Record | None]]:
+    """Yield every line of a file with its record; None for a damaged one. Raises OSError."""
+    for line in filter(None, file.read_bytes().split(b"\n")):
+        yield line, record_of(line)

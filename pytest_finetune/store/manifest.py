@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from pytest_finetune.fingerprint import importing_keys
+from pytest_finetune.fingerprint import importing_keys, sha256_hex
+from pytest_finetune.fingerprint.sealed import open_file, sealed, sha256_of, unsealed, walk
 from pytest_finetune.safetensors_check import TensorFileError, nonfinite
 from pytest_finetune.store import disk
 
 MANIFEST: Final = "MANIFEST.json"
 _SCHEMA: Final = 1
+_INDENT: Final = 1
 _ADAPTER_SUFFIXES: Final = frozenset(
     {".safetensors", ".json", ".jsonl", ".md", ".txt", ".jinja", ".model", ".yaml", ".csv"}
 )
@@ -58,7 +58,9 @@ class Entry:
         return sum(record.size_bytes for record in self.files.values())
 
 
-def seal(folder: Path, kind: str, key: str, about: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+def seal(
+    folder: Path, kind: str, key: str, about: Mapping[str, object], fields: Mapping[str, object]
+) -> None:
     """Check what was written, bring it to the disk and list it; the manifest comes last.
 
     DefectError when this must not become an entry.
@@ -81,20 +83,24 @@ def seal(folder: Path, kind: str, key: str, about: Mapping[str, Any], fields: Ma
 
 def describe(folder: Path) -> dict[str, FileRecord]:
     """Hash every file below `folder`; DefectError for a link, a device or an empty folder."""
-    found = sorted(_walk(folder))
-    return {name: FileRecord(sha256_of(folder / name), size) for name, size in found if name != MANIFEST}
+    found = sorted(walk(folder, DefectError, empty_folders=False))
+    return {
+        name: FileRecord(sha256_of(folder / name, links=False), size)
+        for name, size in found
+        if name != MANIFEST
+    }
 
 
 def render(
     kind: str,
     key: str,
     files: Mapping[str, FileRecord],
-    about: Mapping[str, Any],
-    fields: Mapping[str, Any],
+    about: Mapping[str, object],
+    fields: Mapping[str, object],
     created: str,
 ) -> bytes:
     """Return the manifest's bytes; it carries a digest of itself, so that no bit of it can turn unseen."""
-    body: dict[str, Any] = {
+    body = {
         "schema": _SCHEMA,
         "kind": kind,
         "key": key,
@@ -103,24 +109,22 @@ def render(
         "fields": dict(fields),
         "about": dict(about),
     }
-    return _text(body | {"digest": _own_digest(body)})
+    return sealed(body, _INDENT)
 
 
 def parse(data: bytes, kind: str, key: str, path: Path) -> Entry:
     """Read a manifest; DefectError unless it is exactly what `render` wrote for this kind and key."""
-    digest = hashlib.sha256(data).hexdigest()
+    tree = unsealed(data, _INDENT)
+    if tree is None:
+        raise DefectError(f"{MANIFEST} is damaged")
     try:
-        tree = json.loads(data)
-        body = {name: value for name, value in tree.items() if name != "digest"}
-        if tree["digest"] != _own_digest(body) or _text(tree) != data:
-            raise DefectError(f"{MANIFEST} is damaged")
         if (tree["kind"], tree["key"]) != (kind, key):
             raise DefectError(f"{MANIFEST} belongs to {tree['kind']}/{tree['key']}")
         if tree["schema"] != _SCHEMA:
             raise DefectError(f"{MANIFEST} has schema {tree['schema']!r}, this version reads {_SCHEMA}")
         files = {name: FileRecord(file["sha256"], file["size"]) for name, file in tree["files"].items()}
-        return Entry(kind, key, path, tree["about"], digest, files, tree["fields"], tree["created"])
-    except (ValueError, LookupError, AttributeError, RecursionError, TypeError):
+        return Entry(kind, key, path, tree["about"], sha256_hex(data), files, tree["fields"], tree["created"])
+    except (LookupError, AttributeError, TypeError):
         raise DefectError(f"{MANIFEST} is damaged") from None
 
 
@@ -132,7 +136,7 @@ def verify(folder: Path, kind: str, key: str) -> Entry:
     """
     if not stat.S_ISDIR(folder.lstat().st_mode):
         raise DefectError("a link or a file stands in place of the entry's folder")
-    found = dict(_walk(folder))
+    found = dict(walk(folder, DefectError, empty_folders=False))
     if MANIFEST not in found:
         raise DefectError(f"{MANIFEST} is missing")
     entry = parse(_bytes(folder / MANIFEST), kind, key, folder)
@@ -140,7 +144,7 @@ def verify(folder: Path, kind: str, key: str) -> Entry:
     for name, record in entry.files.items():
         if found[name] != record.size_bytes:
             raise DefectError(f"{name} has {found[name]} bytes, {record.size_bytes} were committed")
-        if sha256_of(folder / name) != record.sha256:
+        if sha256_of(folder / name, links=False) != record.sha256:
             raise DefectError(f"{name} does not match its checksum")
     if kind == "adapters":
         check_adapter(folder, entry.files)
@@ -180,47 +184,13 @@ def _check_configuration(folder: Path, name: str) -> None:
         raise DefectError(f"{name} makes a library import code ({', '.join(keys)})")
 
 
-def _compare_names(found: set[str], committed: object) -> None:
-    expected = set(committed)  # type: ignore[call-overload]
-    if found - expected:
-        raise DefectError(f"{min(found - expected)} is a foreign file")
-    if expected - found:
-        raise DefectError(f"{min(expected - found)} is missing")
-
-
-def _walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """Yield the relative posix name and the size of every file; DefectError for whatever else is there."""
-    with os.scandir(folder) as found:
-        children = list(found)
-    if prefix and not children:
-        raise DefectError(f"{prefix} is an empty folder")
-    for child in children:
-        name = prefix + child.name
-        status = child.stat(follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
-            yield from _walk(Path(child.path), f"{name}/")
-        elif stat.S_ISREG(status.st_mode):
-            yield name, status.st_size
-        else:
-            raise DefectError(f"{name} is a {'link' if child.is_symlink() else 'special file'}")
-
-
-def _text(tree: Mapping[str, Any]) -> bytes:
-    return (json.dumps(tree, indent=1, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
-
-
-def _own_digest(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_text(body)).hexdigest()
+def _compare_names(found: Set[str], committed: Set[str]) -> None:
+    if found - committed:
+        raise DefectError(f"{min(found - committed)} is a foreign file")
+    if committed - found:
+        raise DefectError(f"{min(committed - found)} is missing")
 
 
 def _bytes(file: Path) -> bytes:
-    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    with os.fdopen(handle, "rb") as stream:
+    with open_file(file) as stream:
         return stream.read()
-
-
-def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file; a link is refused by the system (OSError)."""
-    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    with os.fdopen(handle, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

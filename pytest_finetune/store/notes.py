@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from pytest_finetune.fingerprint import sha256_hex
-from pytest_finetune.store.context import Ground
+from pytest_finetune.store.context import StoreContext
 from pytest_finetune.store.disk import explained, write_atomically
 from pytest_finetune.store.shared.upstream import Upstream, UpstreamError
 
@@ -21,8 +21,8 @@ _PLAIN_NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,79}")
 class Notes:
     """One JSON file for each note, replaced atomically, and shared where the store is."""
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
     def last(self, name: str) -> Mapping[str, Any] | None:
         """Return the note under `name`, None when there is none or it is damaged (with a warning).
@@ -34,8 +34,8 @@ class Notes:
             data = self._data(place)
             note = None if data is None else json.loads(data)
         except (OSError, ValueError, RecursionError) as error:
-            self._ground.warn(
-                f"store: {self._ground.root / place} cannot be read ({type(error).__name__}); the last run is unknown"
+            self._context.warn(
+                f"store: {self._context.root / place} cannot be read ({type(error).__name__}); the last run is unknown"
             )
             return None
         return note["value"] if isinstance(note, dict) and isinstance(note.get("value"), dict) else None
@@ -52,7 +52,7 @@ class Notes:
 
     def unpin(self, kind: str, key: str) -> None:
         """Let an entry be collected again."""
-        file = self._ground.root / _pin(kind, key)
+        file = self._context.root / _pin(kind, key)
         with explained("unpin an entry", file):
             file.unlink(missing_ok=True)
         self._share(lambda upstream: upstream.drop_note(_pin(kind, key)))
@@ -60,7 +60,7 @@ class Notes:
     def pinned(self, kind: str, key: str) -> str | None:
         """Return why an entry is pinned, None when it is not; a damaged pin still holds."""
         place = _pin(kind, key)
-        if not (self._ground.root / place).exists() and place.removeprefix("pins/") not in self._shared_pins:
+        if not (self._context.root / place).exists() and place.removeprefix("pins/") not in self._shared_pins:
             return None
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return str(json.loads(self._data(place) or b"")["reason"])
@@ -69,41 +69,41 @@ class Notes:
     @cached_property
     def _shared_pins(self) -> frozenset[str]:
         """The pins that others have set, asked for once."""
-        if self._ground.upstream is None:
+        if self._context.upstream is None:
             return frozenset()
         try:
-            return self._ground.upstream.note_names("pins")
+            return self._context.upstream.note_names("pins")
         except UpstreamError as error:
-            self._ground.warn(f"store: pins that others have set are not known: {error}")
+            self._context.warn(f"store: pins that others have set are not known: {error}")
             return frozenset()
 
     def _data(self, place: str) -> bytes | None:
         """Return a note's bytes from here, else from what is shared; raises OSError."""
         try:
-            return (self._ground.root / place).read_bytes()
+            return (self._context.root / place).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             pass
         try:
-            return None if self._ground.upstream is None else self._ground.upstream.note(place)
+            return None if self._context.upstream is None else self._context.upstream.note(place)
         except UpstreamError as error:
-            self._ground.warn(f"store: {error}")
+            self._context.warn(f"store: {error}")
             return None
 
     def _write(self, action: str, place: str, text: str) -> None:
-        file = self._ground.root / place
+        file = self._context.root / place
         with explained(action, file):
-            self._ground.prepare()
+            self._context.prepare()
             write_atomically(file, text.encode("ascii"))
         self._share(lambda upstream: upstream.put_note(place, text.encode("ascii")))
 
     def _share(self, act: Callable[[Upstream], None]) -> None:
-        upstream = self._ground.upstream
+        upstream = self._context.upstream
         if upstream is None or upstream.readonly:
             return
         try:
             act(upstream)
         except UpstreamError as error:
-            self._ground.warn(f"store: a note stays on this machine: {error}")
+            self._context.warn(f"store: a note stays on this machine: {error}")
 
 
 def _pin(kind: str, key: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Final
 
+from pytest_finetune.fingerprint import sha256_hex
 from pytest_finetune.store.disk import StoreError
 from pytest_finetune.store.folders import Store
+from pytest_finetune.store.shared.bucket import Bucket
+from pytest_finetune.store.shared.folder import SharedFolder
+from pytest_finetune.store.shared.remote import RemoteStore
 
 CACHE: Final = ".finetune-cache"
 
@@ -29,9 +32,6 @@ def open_store(named: str, project: Path, *, readonly: bool = False) -> Store:
     a package that is missing, and for a folder to be only read that is not there.
     """
     if is_url(named):
-        from pytest_finetune.store.shared.bucket import Bucket
-        from pytest_finetune.store.shared.remote import RemoteStore
-
         bucket = Bucket(named)
         return Store(_cache(project, bucket.url), RemoteStore(bucket, readonly=readonly))
     root = (project / Path(named).expanduser()).absolute()
@@ -42,10 +42,8 @@ def open_store(named: str, project: Path, *, readonly: bool = False) -> Store:
             f"store {named!r}: there is no such folder to read ({root}); write there first, or "
             "leave --finetune-store-readonly out"
         )
-    from pytest_finetune.store.shared.folder import SharedFolder
-
     return Store(_cache(project, str(root)), SharedFolder(root))
 
 
 def _cache(project: Path, address: str) -> Path:
-    return project / CACHE / hashlib.sha256(address.encode()).hexdigest()[:8]
+    return project / CACHE / sha256_hex(address.encode())[:8]

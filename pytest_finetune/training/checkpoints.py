@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -10,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from pytest_finetune.fingerprint import sha256_of
 from pytest_finetune.yamlfile import JsonTree
 
 SEAL: Final = "COMPLETE.json"
@@ -25,7 +25,7 @@ class Checkpoint(NamedTuple):
 
 def seal(folder: Path, identity: str) -> None:
     """Mark a checkpoint as whole: written last, it names the training and the sha256 of every file."""
-    files = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
+    files = {path.relative_to(folder).as_posix(): sha256_of(path) for path in _files(folder)}
     text = json.dumps({"identity": identity, "files": files}, indent=1, sort_keys=True)
     staged = folder / f".{SEAL}"
     with staged.open("w", encoding="utf-8") as out:
@@ -65,7 +65,7 @@ def _is_whole(folder: Path, identity: str) -> bool:
         sealed: JsonTree = json.loads((folder / SEAL).read_text(encoding="utf-8"))
         if sealed["identity"] != identity:
             return False
-        return all(_sha256(folder / name) == digest for name, digest in sealed["files"].items())
+        return all(sha256_of(folder / name) == digest for name, digest in sealed["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -74,8 +74,3 @@ def _files(folder: Path) -> list[Path]:
     return sorted(
         path for path in folder.rglob("*") if path.is_file() and path.name not in (SEAL, f".{SEAL}")
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

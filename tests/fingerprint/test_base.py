@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_finetune.fingerprint import BaseDigest, BaseModelError, base_digest, importing_keys
+from pytest_finetune.fingerprint import BaseDigest, BaseModelError, base_digest, importing_keys, sha256_of
 from pytest_finetune.store import Store
 
 
@@ -204,13 +204,13 @@ def test_a_large_file_is_hashed_once_and_again_after_any_change(
     from pytest_finetune.store import digests
 
     hashed: list[str] = []
-    real = digests._hash
+    real = sha256_of
 
     def counted(path: Path) -> str:
         hashed.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(digests, "_hash", counted)
+    monkeypatch.setattr(digests, "sha256_of", counted)
     monkeypatch.setattr(digests, "_RACY_NS", 0)
     file, store = tmp_path / "weights", Store(tmp_path / "store")
     file.write_bytes(b"\0" * 5_000_000)

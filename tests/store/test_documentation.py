@@ -10,7 +10,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "store.md"
 
 def test_the_examples_on_the_page_run_as_printed() -> None:
     results = doctest.testfile(str(PAGE), module_relative=False)
-    assert results.attempted >= 10
+    assert results.attempted >= 7
     assert results.failed == 0
 
 

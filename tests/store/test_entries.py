@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_finetune.fingerprint import Key
+from pytest_finetune.fingerprint.sealed import sealed
 from pytest_finetune.store import Entry, Store, StoreError, manifest
 
 Adapter = Callable[..., Callable[[Path], None]]
@@ -69,14 +70,14 @@ def test_a_replacement_takes_the_place_of_the_entry_when_it_is_whole(
 ) -> None:
     if not at_once:
         monkeypatch.setattr("pytest_finetune.store.disk._exchange_at_once", lambda one, other: False)
-    first = store.replace("adapters", KEY, adapter(0.5), {"n": 1})
+    first = store.commit("adapters", KEY, adapter(0.5), {"n": 1}, replacing=True)
     seen_while_writing: list[object] = []
 
     def write(folder: Path) -> None:
         adapter(0.7)(folder)
         seen_while_writing.append(Store(store.root).read("adapters", KEY))
 
-    second = store.replace("adapters", KEY, write, {"n": 2})
+    second = store.commit("adapters", KEY, write, {"n": 2}, replacing=True)
     assert seen_while_writing == [first]
     assert second.about == {"n": 2}
     assert second.files != first.files
@@ -87,7 +88,7 @@ def test_a_replacement_takes_the_place_of_the_entry_when_it_is_whole(
 def test_a_replacement_that_fails_leaves_the_entry(store: Store, adapter: Adapter) -> None:
     first = store.commit("adapters", KEY, adapter(0.5))
     with pytest.raises(StoreError, match="not finite"):
-        store.replace("adapters", KEY, adapter(math.nan))
+        store.commit("adapters", KEY, adapter(math.nan), replacing=True)
     assert store.read("adapters", KEY) == first
 
 
@@ -216,7 +217,7 @@ def forge(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     tree = json.loads((folder / "MANIFEST.json").read_bytes())
     edit(tree)
     del tree["digest"]
-    (folder / "MANIFEST.json").write_bytes(manifest._text(tree | {"digest": manifest._own_digest(tree)}))
+    (folder / "MANIFEST.json").write_bytes(sealed(tree, 1))
 
 
 def weights_of_nan(folder: Path) -> None:
@@ -425,3 +426,16 @@ def test_checkpoints_behind_a_link_are_not_resumed_from(store: Store, tmp_path: 
 
 def writes(folder: Path, name: str) -> None:
     (folder / name).write_text("x")
+
+
+def test_an_entry_that_cannot_be_read_back_is_an_error_and_not_a_miss(
+    store: Store, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(folder: Path, kind: str, key: str) -> Entry:
+        raise manifest.DefectError("a bit has turned")
+
+    monkeypatch.setattr("pytest_finetune.store.folders.verify", damaged)
+    said = "the entry could not be read back after it was written; see the warnings"
+    with pytest.raises(StoreError, match=rf"cannot store adapters/.*: {said}"):
+        store.commit("adapters", KEY, adapter(0.5))
+    assert "a bit has turned" in store.warnings[0]

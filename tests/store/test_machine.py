@@ -48,8 +48,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(who=WRITERS, key=KEYS, content=CONTENTS)
     def replace(self, who: int, key: str, content: bytes) -> None:
-        entry = self.stores[who].replace(
-            "outputs", key, lambda folder: write(folder, content), {"n": len(content)}
+        about = {"n": len(content)}
+        entry = self.stores[who].commit(
+            "outputs", key, lambda folder: write(folder, content), about, replacing=True
         )
         self.good[key] = content
         for held in self.held:  # whoever has read the old one holds what is gone

@@ -85,8 +85,9 @@ class SharedStoreMachine(RuleBasedStateMachine):
         new = Version(self.count, content)
         self.caches[who][key] = new if replacing else self.caches[who].get(key, new)
         store = self.stores[who]
-        entry = (store.replace if replacing else store.commit)(
-            "outputs", key, lambda folder: write(folder, content), {"version": self.count}
+        about = {"version": self.count}
+        entry = store.commit(
+            "outputs", key, lambda folder: write(folder, content), about, replacing=replacing
         )
         self.served = (entry.path / "data").read_bytes()
 

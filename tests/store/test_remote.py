@@ -114,7 +114,7 @@ def test_a_retraining_takes_the_place_of_what_was_shared(
 ) -> None:
     here = machine("here")
     here.commit("adapters", KEY, adapter(1.0))
-    again = here.replace("adapters", KEY, adapter(2.0))
+    again = here.commit("adapters", KEY, adapter(2.0), replacing=True)
     found = machine("there").read("adapters", KEY)
     assert found is not None
     assert found.digest == again.digest

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from pytest_finetune.answering.answers import Answer
 from pytest_finetune.bundle.card import model_card
-from pytest_finetune.bundle.format import EXPERIMENT, MANIFEST, RECORD, BundleError
+from pytest_finetune.bundle.format import EXPERIMENT, MANIFEST, RECORD, BundleError, input_files
 from pytest_finetune.bundle.reading import Bundle, Problem, adapter_problems
 from pytest_finetune.bundle.requirements import unmet
 from pytest_finetune.bundle.statement import STATEMENT, statement, statement_json
@@ -24,6 +23,7 @@ from pytest_finetune.record.views.page.document import summary_html
 from pytest_finetune.safetensors_check import delta_nonzero
 from pytest_finetune.training.artifact import ADAPTER_CONFIG, missing_file
 from pytest_finetune.wording import one_line
+from pytest_finetune.yamlfile import Json
 
 
 def content_problems(bundle: Bundle) -> list[Problem]:
@@ -97,9 +97,7 @@ def _base(bundle: Bundle) -> Iterator[Problem]:
 
 
 def _inputs(bundle: Bundle) -> Iterator[Problem]:
-    checksums = bundle.experiment["checksums"]
-    named = {name: facts for name, facts in checksums.items() if name != "suites" and facts}
-    named |= {f"suites.{name}": facts for name, facts in (checksums.get("suites") or {}).items() if facts}
+    named = input_files(bundle.experiment["checksums"])
     if bundle.manifest.tree["dataset_sha256"] != {name: facts["sha256"] for name, facts in named.items()}:
         yield Problem(MANIFEST, "its dataset_sha256 are not the record's checksums")
     for name, facts in named.items():
@@ -197,7 +195,7 @@ def _views(bundle: Bundle) -> Iterator[Problem]:
 
 
 def _page(bundle: Bundle) -> str:
-    answers: dict[str, dict[str, Sequence[Mapping[str, Any]]]] = {}
+    answers: dict[str, dict[str, Sequence[Json]]] = {}
     for experiment in bundle.record["experiments"]:
         answers[experiment["name"]] = {
             arm: bundle.answers(experiment, arm) for arm in experiment["arms"] or {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pytest_finetune.judging.decision import decide, pairs_of
 from pytest_finetune.record.case import case_of, drift_of, score_of, slices_of
 from pytest_finetune.wording import one_line
+from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
     from pytest_finetune.judging.decision import Decision
@@ -34,12 +35,12 @@ class Contradiction(NamedTuple):
         return f"{self.place} is {recorded}, its rows give {computed}"
 
 
-def decision_of(experiment: Mapping[str, Any]) -> Decision:
+def decision_of(experiment: Json) -> Decision:
     """Decide from the per-row outcomes, thresholds and look of an experiment's record."""
     return decide(case_of(_tree(experiment)))
 
 
-def contradictions(experiment: Mapping[str, Any], *, texts: bool) -> Iterator[Contradiction]:
+def contradictions(experiment: Json, *, texts: bool) -> Iterator[Contradiction]:
     """Yield where decision, comparisons, rules and rates do not follow from the rows.
 
     `texts` compares sentences as well: right when this version wrote the record.
@@ -53,12 +54,12 @@ def contradictions(experiment: Mapping[str, Any], *, texts: bool) -> Iterator[Co
     yield from _drift(experiment)
 
 
-def _tree(experiment: Mapping[str, Any]) -> dict[str, Any]:
+def _tree(experiment: Json) -> dict[str, Any]:
     """Return the facts as the decision takes them; the look stands in the recorded decision."""
     return {**experiment, "looks": {"k": (experiment.get("decision") or {}).get("looks") or 1}}
 
 
-def _decision(recorded: Mapping[str, Any], decision: Decision, *, texts: bool) -> Iterator[Contradiction]:
+def _decision(recorded: Json, decision: Decision, *, texts: bool) -> Iterator[Contradiction]:
     computed = decision.as_json()
     for name in _DECIDED:
         if (texts or name not in _TEXTS) and not same(recorded.get(name), computed[name]):
@@ -69,9 +70,7 @@ def _decision(recorded: Mapping[str, Any], decision: Decision, *, texts: bool) -
             yield Contradiction("decision.risks", recorded.get("risks"), computed["risks"])
 
 
-def _comparisons(
-    recorded: Sequence[Mapping[str, Any]], decision: Decision, *, texts: bool
-) -> Iterator[Contradiction]:
+def _comparisons(recorded: Sequence[Json], decision: Decision, *, texts: bool) -> Iterator[Contradiction]:
     found = {(one["rule"], one["against"]): one for one in recorded}
     computed = {(one.rule, one.against): one.as_json() for one in decision.comparisons}
     if len(found) != len(recorded) or found.keys() != computed.keys():
@@ -84,9 +83,7 @@ def _comparisons(
                 yield Contradiction(place, found[pair].get(name), value)
 
 
-def _rules(
-    recorded: Mapping[str, Mapping[str, Any]], decision: Decision, *, texts: bool
-) -> Iterator[Contradiction]:
+def _rules(recorded: Mapping[str, Json], decision: Decision, *, texts: bool) -> Iterator[Contradiction]:
     for verdict in decision.rules:
         facts = recorded[verdict.name]
         if facts["outcome"] != verdict.outcome:
@@ -95,7 +92,7 @@ def _rules(
             yield Contradiction(f"rules.{verdict.name}.reasons", facts.get("reasons"), list(verdict.reasons))
 
 
-def _rates(experiment: Mapping[str, Any]) -> Iterator[Contradiction]:
+def _rates(experiment: Json) -> Iterator[Contradiction]:
     tree = _tree(experiment)
     for arm, facts in experiment["arms"].items():
         for rule, rate in facts["rules"].items():
@@ -105,7 +102,7 @@ def _rates(experiment: Mapping[str, Any]) -> Iterator[Contradiction]:
                     yield Contradiction(f"arms.{arm}.rules.{rule}.{name}", rate.get(name), value)
 
 
-def _drift(experiment: Mapping[str, Any]) -> Iterator[Contradiction]:
+def _drift(experiment: Json) -> Iterator[Contradiction]:
     drift = drift_of(experiment)
     recorded, computed = experiment.get("drift") or {}, drift.facts() if drift else {}
     for name, value in computed.items():
@@ -113,7 +110,7 @@ def _drift(experiment: Mapping[str, Any]) -> Iterator[Contradiction]:
             yield Contradiction(f"drift.{name}", recorded.get(name), value)
 
 
-def _rate(tree: Mapping[str, Any], rule: str, arm: str) -> dict[str, object]:
+def _rate(tree: Json, rule: str, arm: str) -> dict[str, object]:
     """Return an arm's score under a rule in the record's form; a corpus rule counts no rows."""
     if tree["rules"][rule].get("corpus"):
         (value,) = tree["rules"][rule]["scores"][arm]
@@ -129,7 +126,7 @@ def _rate(tree: Mapping[str, Any], rule: str, arm: str) -> dict[str, object]:
     return {**computed, "slices": slices[arm]} if slices else computed
 
 
-def _pairs(experiment: Mapping[str, Any]) -> Iterator[Contradiction]:
+def _pairs(experiment: Json) -> Iterator[Contradiction]:
     """Yield where the comparisons without the tuned arm do not follow; an older record has none."""
     if "pairs" not in experiment:
         return

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from pytest_finetune.bundle.reading import Problem
 from pytest_finetune.bundle.verify.recompute import same
 from pytest_finetune.wording import counted, listed, one_line
+from pytest_finetune.yamlfile import Json
 
 _ROWS_SHOWN: Final = 5
 _NOISE: Final = "the noise runs of the base"
@@ -30,7 +31,7 @@ class Rejudged:
     notes: Sequence[str]
 
 
-def rejudged(experiment: Mapping[str, Any], found: Mapping[str, Any], where: str) -> Rejudged:
+def rejudged(experiment: Json, found: Json, where: str) -> Rejudged:
     """Compare the outcomes of rules that lie in `where` with the recorded ones, row by row and arm by arm."""
     recorded, given = experiment["rules"], found["rules"]
     problems, rules, unchecked = [], [], {}
@@ -61,7 +62,7 @@ def rejudged(experiment: Mapping[str, Any], found: Mapping[str, Any], where: str
     )
 
 
-def _differences(name: str, recorded: Mapping[str, Any], told: Mapping[str, Any]) -> Iterator[Problem]:
+def _differences(name: str, recorded: Json, told: Json) -> Iterator[Problem]:
     if list(recorded.get("rows") or ()) != list(told["rows"]):
         yield Problem(f"rule {name}", "judges other rows than the record says")
         return
@@ -84,9 +85,7 @@ def _differences(name: str, recorded: Mapping[str, Any], told: Mapping[str, Any]
             yield Problem(f"rule {name}", f"{said}: {listed(shown, _ROWS_SHOWN)}")
 
 
-def _notes(
-    recorded: Mapping[str, Any], given: Mapping[str, Any], reworded: Sequence[str], where: str
-) -> Iterator[str]:
+def _notes(recorded: Json, given: Json, reworded: Sequence[str], where: str) -> Iterator[str]:
     if reworded:
         yield f"{where} has another text of {listed(reworded)} than the run judged by (or another Python digested it)"
     new = sorted(given.keys() - recorded.keys())

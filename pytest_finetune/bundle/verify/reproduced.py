@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_finetune.answering.answers import Answer
 from pytest_finetune.answering.arm_plans import TUNED
@@ -14,6 +14,7 @@ from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.data.formatting import CHAT
 from pytest_finetune.fingerprint import package_versions
 from pytest_finetune.memory.hardware.detect import accelerator, detect
+from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
@@ -86,7 +87,7 @@ def _prompted(answer: Answer, *, chat: bool) -> Prompted:
     return Prompted(answer.id, answer.line, Rendered(answer.prompt) if chat else answer.prompt)
 
 
-def _elsewhere(experiment: Mapping[str, Any], device: str) -> dict[str, tuple[object, object]]:
+def _elsewhere(experiment: Json, device: str) -> dict[str, tuple[object, object]]:
     """Return what the answers hang on beside model, prompts and settings, where it is not as it was in the run."""
     names = ("torch", "transformers", "peft")
     versions = experiment["environment"]["packages"]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_finetune.answering.answers import Answer, AnswersError, read_answers
-from pytest_finetune.bundle.format import MANIFEST
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
 from pytest_finetune.record.validate import problems
+from pytest_finetune.store.manifest import MANIFEST
 
 RECORD = "record.json"
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_finetune.store import disk
-from pytest_finetune.store.book_lines import name_of, read_lines
+from pytest_finetune.store.looks import name_of, read_lines
 from pytest_finetune.store.manifest import MANIFEST, verify
 from pytest_finetune.store.shared.upstream import UpstreamError
 

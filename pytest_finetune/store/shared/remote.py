@@ -13,13 +13,13 @@ names files that are all there, whoever won.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from pytest_finetune.fingerprint import sha256_hex
 from pytest_finetune.store.manifest import MANIFEST, DefectError, parse
 from pytest_finetune.store.shared.bucket import Bucket
 
@@ -122,7 +122,7 @@ class RemoteStore:
 
 
 def _folder(kind: str, key: str, manifest: bytes) -> str:
-    return f"{kind}/{key}/{hashlib.sha256(manifest).hexdigest()[:_DIGITS]}"
+    return f"{kind}/{key}/{sha256_hex(manifest)[:_DIGITS]}"
 
 
 def _contained(name: str) -> PurePosixPath:

@@ -12,7 +12,7 @@ from pytest_finetune.data.charter import Charter
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.rows import Row, Rows, read_rows
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.store.manifest import sha256_of
+from pytest_finetune.fingerprint import sha256_of
 from pytest_finetune.suite.arm_view import Arm, view_of
 from pytest_finetune.suite.steps.answering import label
 from pytest_finetune.suite.steps.data_step import file_of

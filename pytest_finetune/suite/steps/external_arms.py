@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from pytest_finetune.answering.imported import imported_answers
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.bundle.format import MANIFEST, BundleError
 from pytest_finetune.bundle.reading import adapter_problems, file_problems, open_bundle
-from pytest_finetune.fingerprint import adapter_digest
+from pytest_finetune.fingerprint import adapter_digest, sha256_of
 from pytest_finetune.fingerprint.canonical import digest, plain
 from pytest_finetune.training.artifact import ADAPTER, WHOLE_MODEL
 
@@ -136,7 +135,7 @@ def _answers(project: Project, plan: ArmPlan) -> Outside:
     given = project.experiment.arms[plan.name]
     path = project.experiment.path(str(plan.source))
     answers, by = imported_answers(path, str(plan.source), given.format, project.eval_rows)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = sha256_of(path)
     facts = {"path": str(plan.source), "format": given.format, "sha256": sha256, "joined_by": by}
     return Outside(facts, answers=answers)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.answering.arm_plans import plan_facts, planned
 from pytest_finetune.data.charter import Charter
-from pytest_finetune.fingerprint import package_versions
+from pytest_finetune.fingerprint import package_versions, sha256_of
 from pytest_finetune.memory.hardware.detect import detect
 
 if TYPE_CHECKING:
@@ -67,8 +66,7 @@ def _checksum(experiment: Experiment, relative: str) -> dict[str, str | None]:
     path = experiment.path(relative)
     if not path.is_file():
         return {"path": relative, "sha256": None}
-    with path.open("rb") as stream:
-        return {"path": relative, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+    return {"path": relative, "sha256": sha256_of(path)}
 
 
 def _charter(experiment: Experiment) -> dict[str, Any]:

@@ -135,8 +135,7 @@ class TrainingStep:
                     line.warn(warning)
                 # The training loads a base of its own.
                 self._engine.release(sorted(self._engine.runtimes))
-                keep = store.replace if retrain else store.commit
-                return keep("adapters", key, fill, about), False
+                return store.commit("adapters", key, fill, about, replacing=retrain), False
         finally:
             line.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ from typing import Final
 
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.experiment.runtimes import filled
+from pytest_finetune.fingerprint import sha256_of
 
 HOST: Final = "127.0.0.1"
 GRACE_S: Final = 10.0
@@ -144,8 +144,7 @@ def command_identity(word: str) -> dict[str, str]:
         for script in metadata.entry_points(group="console_scripts", name=path.stem):
             if script.dist is not None:
                 return {"version": f"{script.dist.name} {script.dist.version}"}
-    with path.open("rb") as file:
-        return {"executable_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"executable_sha256": sha256_of(path)}
 
 
 def _environment(model: str) -> dict[str, str]:
