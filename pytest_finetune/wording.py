@@ -85,6 +85,28 @@ def threshold(rate: float) -> str:
     return f"{round(100 * rate, 4):g}%"
 
 
+def rough(share: float, beside: float) -> str:
+    """Word a share times 100 in whole numbers, or with a decimal where it would read like the threshold `beside` it.
+
+    >>> rough(0.687, 0.1), rough(0.104, 0.1), rough(0.1, 0.1)
+    ('69', '10.4', '10')
+    """
+    whole = round(100 * share)
+    alike = whole == round(100 * beside, 4) and not math.isclose(share, beside)
+    return f"{100 * share:.1f}" if alike else str(whole)
+
+
+def rough_percent(rate: float) -> str:
+    """Word a rate in whole percent, without calling nearly none none, or nearly all all.
+
+    >>> rough_percent(0.687), rough_percent(0.998), rough_percent(0.002), rough_percent(0)
+    ('69%', 'over 99%', 'under 1%', '0%')
+    """
+    if rate in (0, 1) or 0.005 <= rate < 0.995:
+        return f"{100 * rate:.0f}%"
+    return "under 1%" if rate < 0.5 else "over 99%"
+
+
 def margin(share: float) -> str:
     """Word a threshold in points, as short as it was given.
 

@@ -84,19 +84,19 @@ def _lines(tree: Json) -> Iterator[str]:
             f"{tree['look']}, alpha {tree['alpha']:.2g}{'' if tree['spend'] else ' (looks are not counted)'}",
         ),
         ("fewest rows for any keep", f"{tree['fewest_rows']:,}"),
-        ("smallest gain shown", _gain(tree["smallest_gain"])),
+        ("smallest gain proven", _gain(tree["smallest_gain"])),
         ("decision.min_gain", margin(tree["min_gain"])),
         (
-            f"rows to show it in {tree['power']:.0%} of runs",
+            f"rows to prove it in {tree['power']:.0%} of runs",
             "no number up to 5,000" if needed is None else f"about {needed:,}",
         ),
     ]
     yield from columns(("", ""), facts)[1:]
     yield ""
-    yield f"a true gain of decision.min_gain {'can' if tree['shows_min_gain'] else 'would probably not'} be shown"
+    yield f"a true gain of decision.min_gain {'can' if tree['shows_min_gain'] else 'would probably not'} be proven"
     yield _RULES_UNSEEN
     if tree["groups"]:
-        yield f'rows share {tree["groups"]:,} groups: a rule with cluster="group" shows less than independent rows do'
+        yield f'rows share {tree["groups"]:,} groups: a rule with cluster="group" proves less than independent rows do'
     if tree["defects"]:
         yield left_out(tree["defects"])
 

@@ -212,7 +212,7 @@ def _decided(
     decided = dataclasses.replace(
         so_far,
         undecided=False,
-        plan_line=plan.line,
+        plan_line=plan.proves,
         risks=(
             *risks(case.scores, contests, case.delta_nonzero),
             *(case.drift.risks() if case.drift else ()),

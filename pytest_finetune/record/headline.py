@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from pytest_finetune.record.inputs import Finding, MemoryFacts
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
+from pytest_finetune.record.plain_words import plain_sentence
 from pytest_finetune.record.remarks import place
 from pytest_finetune.wording import one_line, size
 
@@ -17,7 +19,10 @@ Tone = Literal["good", "warn", "bad", "none"]
 
 
 class Headline(NamedTuple):
-    """A verdict word with its reasons, and the one change to make next (empty where there is none)."""
+    """A verdict word, one plain sentence, and the one thing to do next (empty where there is none).
+
+    `exact` is the first reason of the decision where `reason` words it more plainly.
+    """
 
     word: str
     tone: Tone
@@ -26,10 +31,16 @@ class Headline(NamedTuple):
     because: str = ""
     further: tuple[str, ...] = ()
     risks: tuple[str, ...] = ()
+    exact: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the next thing to do is called: nothing has to change in what is kept."""
+        return "next" if self.tone == "good" else "next change"
 
     @property
     def next(self) -> str:
-        """The next change with its reason, as one sentence; empty where there is none."""
+        """What to do next with its reason, as one sentence; empty where there is none."""
         return f"{self.change} (because {self.because})" if self.change and self.because else self.change
 
 
@@ -40,15 +51,32 @@ def headline(experiment: RecordedExperiment, run: RecordedRun) -> Headline:
         return _stopped(experiment, run)
     tones: dict[str, Tone] = {"keep": "good", "iterate": "warn", "discard": "bad"}
     reasons = [one_line(reason) for reason in decision.reasons]
+    first = reasons[0] if reasons else "The record holds no reason for this verdict."
+    plain = "" if decision.undecided else plain_sentence(experiment)
+    risks = tuple(one_line(risk) for risk in decision.risks)
     return Headline(
         word=one_line(decision.verdict).upper() + (" (undecided)" if decision.undecided else ""),
         tone=tones.get(decision.verdict, "none"),
-        reason=reasons[0] if reasons else "The record holds no reason for this verdict.",
-        change=_without_stop(decision.next_change.change),
+        reason=plain or first,
+        change=_without_stop(decision.next_change.change)
+        or (_after_keep(run, risks) if decision.keep else ""),
         because=one_line(decision.next_change.because),
         further=tuple(reasons[1:]),
-        risks=tuple(one_line(risk) for risk in decision.risks),
+        risks=risks,
+        exact=first if plain else "",
     )
+
+
+def _after_keep(run: RecordedRun, risks: Sequence[str]) -> str:
+    """Say what to do with an adapter that is kept."""
+    promote = "promote with --finetune-promote"
+    if run.exit_status:
+        return f"mend the failed tests, then {promote}"
+    if any(note.startswith("narrowed run") for note in run.notes):
+        return f"run the whole suite and {promote}"
+    if "--finetune-promote" in run.command:
+        return "check the bundle where it will be served: pytest-finetune verify FOLDER"
+    return f"weigh the risk, then {promote}" if risks else promote
 
 
 def _stopped(experiment: RecordedExperiment, run: RecordedRun) -> Headline:

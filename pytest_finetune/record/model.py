@@ -119,6 +119,7 @@ class RecordedRun(Facts):
     created: str
     project: str
     command: str
+    exit_status: int | None
     finetune: bool | None
     plugin_version: str
     notes: tuple[str, ...]

@@ -27,7 +27,7 @@ def test_forty_rows_cannot_show_five_points_and_the_answer_is_no(world: World) -
 def test_the_same_rows_show_a_gain_that_is_large_enough(world: World) -> None:
     ran = world.run("power", "--set", "decision.min_gain=0.6")
     assert ran.code == 0
-    assert "a true gain of decision.min_gain can be shown" in ran.out
+    assert "a true gain of decision.min_gain can be proven" in ran.out
     assert "stands in the tests and is not seen here" in ran.out
 
 
@@ -73,4 +73,4 @@ def test_asking_is_no_look(world: World) -> None:
 def test_rows_in_groups_are_said_to_show_less(world: World) -> None:
     rows = [{"instruction": "I", "input": f"c {n}", "expected": "x", "group": f"g{n % 4}"} for n in range(12)]
     world.rows("eval.jsonl", rows)
-    assert 'rows share 4 groups: a rule with cluster="group" shows less' in world.run("power").out
+    assert 'rows share 4 groups: a rule with cluster="group" proves less' in world.run("power").out

@@ -117,7 +117,7 @@ def test_three_rows_show_nothing_and_the_number_needed_is_named(pytester: pytest
     decision = plant(pytester, {"baseline": ["prose"] * 3, "tuned": right(3)})["decision"]
     assert decision["verdict"] == "iterate"
     assert not decision["undecided"]
-    assert decision["plan_line"].startswith("keep impossible: 3 held-out rows cannot demonstrate any gain")
+    assert decision["plan_line"].startswith("keep impossible: 3 held-out rows cannot prove any gain")
     assert decision["examples_needed"] >= 6
     assert f"about {decision['examples_needed']} fresh held-out rows would settle it" in " ".join(
         decision["reasons"]

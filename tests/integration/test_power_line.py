@@ -19,14 +19,14 @@ def test_a_plain_run_says_which_gain_the_file_can_show(project: Project) -> None
     project.write({"test_rules.py": rules})
     said = " ".join(" ".join(project.run().outlines).split())
     assert f"power {Plan(80, 0.3).line}" in said
-    assert "would be demonstrated in" not in said
+    assert "would be proven in" not in said
 
 
 def test_a_gate_that_would_hardly_open_is_named_before_the_training(project: Project) -> None:
     result = project.run("--finetune")
     said = " ".join(" ".join(result.outlines).split())
     assert f"warning: finetune: {Plan(80, 0.1).line}" in said
-    assert "min_gain is 10.0 points, and a true gain of that size would be demonstrated in" in said
+    assert "A true gain of 10 points would be proven in" in said
     power = project.experiment()["power"]
     assert (power["rule"], power["min_gain"], power["opens"], power["rows"]) == ("label", 0.1, False, 80)
     again = project.run("--finetune")
@@ -36,4 +36,4 @@ def test_a_gate_that_would_hardly_open_is_named_before_the_training(project: Pro
 def test_three_rows_cannot_open_the_gate_and_a_fit_run_says_so(pytester: pytest.Pytester) -> None:
     project = make_project(pytester, rows=3)
     said = " ".join(" ".join(project.run().outlines).split())
-    assert "power keep impossible: 3 held-out rows cannot demonstrate any gain (look 1, alpha 0.025)" in said
+    assert "power keep impossible: 3 held-out rows cannot prove any gain" in said

@@ -49,7 +49,9 @@ def test_the_terminal_ends_with_verdict_reason_change_and_place(project: Project
     section = lines[start:-1]
     assert len(section) <= 25
     assert section[-1] == "record: finetune-record/report.html"
-    assert any(line.startswith("next change:") for line in section[-4:])
+    assert any(
+        line.startswith("next: ") and "promote with --finetune-promote" in line for line in section[-4:]
+    )
     assert any(line.startswith("KEEP") for line in section)
 
 

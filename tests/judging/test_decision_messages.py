@@ -252,7 +252,7 @@ def test_explain_tells_everything_in_order() -> None:
     assert lines[0] == f"iterate: {decision.reasons[0]}"
     assert lines[1] == f"  {decision.reasons[1]}"
     assert lines[2].startswith("  next: judge on a fresh held-out file of about 128 rows (")
-    assert lines[3].startswith("  this held-out file: 20 held-out rows show a gain of ")
+    assert lines[3].startswith("  this held-out file: 20 held-out rows can prove a gain of ")
     assert lines[4].startswith("  risk: look 2")
 
 

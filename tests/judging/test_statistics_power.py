@@ -143,28 +143,27 @@ def test_discordance_is_planned_from_the_base_rate_and_measured_with_caution() -
 
 def test_the_plan_says_what_a_file_can_show() -> None:
     line = Plan(160, 0.15, observed=0.3).line
-    assert (
-        line == "160 held-out rows show a gain of 12.5 points or more in 80% of runs "
-        "(look 1, alpha 0.025, 30% of rows differing)"
-    )
+    assert line == "160 held-out rows can prove a gain of 12 points or more"
     assert Plan(160, 0.15, observed=0.3).warning is None
 
 
 def test_the_plan_warns_when_the_gate_will_probably_not_open() -> None:
     warning = Plan(160, 0.05).warning
     assert warning is not None
-    assert warning.startswith("160 held-out rows show a gain of 16.1 points or more in 80% of runs")
-    assert (
-        "min_gain is 5.0 points, and a true gain of that size would be demonstrated in 12% of runs" in warning
+    assert warning.startswith(
+        "160 held-out rows can prove a gain of 16 points or more; to prove 5 points you need about 1,606. "
     )
-    assert warning.endswith("write held-out rows (about 1,606 rows for 80%) or ask for a larger gain")
+    assert warning.endswith(
+        "A true gain of 5 points would be proven in 12% of runs, 80% are planned for (look 1, alpha 0.025, "
+        "50% of rows differing): write more held-out rows or ask for a larger gain"
+    )
 
 
 def test_the_plan_says_when_keep_is_impossible() -> None:
     impossible = Plan(3, 0.1)
     assert not impossible.possible
     assert impossible.line == (
-        "keep impossible: 3 held-out rows cannot demonstrate any gain (look 1, alpha 0.025); at least 6 "
+        "keep impossible: 3 held-out rows cannot prove any gain; at least 6 "
         "are needed, even if every one is fixed"
     )
     assert impossible.warning == impossible.line

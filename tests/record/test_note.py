@@ -37,7 +37,10 @@ def test_the_note_has_its_five_parts_in_order(sample: Any) -> None:
 def test_the_note_opens_with_the_verdict_and_its_reason(make: Callable[[str], Any]) -> None:
     lines = decision_note(make("iterate").record).splitlines()
     assert lines[0] == "# ITERATE: support_ticket_priority_json"
-    assert lines[2] == "The gain over the prompt is not demonstrated on 160 rows."
+    assert lines[2].startswith(
+        "Right on 81% of 160 rows (priority); the base model on 32%, the prompt alone on 72%. "
+    )
+    assert lines[4] == "- The gain over the prompt is not demonstrated on 160 rows."
 
 
 def test_of_several_experiments_the_note_opens_with_all_verdicts(make: Callable[[str], Any]) -> None:

@@ -128,7 +128,7 @@ def test_a_record_read_back_from_its_file_gives_the_same_page(make: Callable[[st
 
 def test_the_only_script_is_ours_and_says_nothing_of_the_record(sample: Any) -> None:
     (script,) = page(sample).scripts
-    assert script.startswith('for (const part of document.querySelectorAll(".ft-rows"))')
+    assert script.startswith('document.documentElement.lang = "en";')
     for foreign in ("innerHTML", "eval", "fetch", "http", "insertAdjacent", "document.write"):
         assert foreign not in script
 
@@ -150,7 +150,7 @@ def test_the_sections_stand_in_the_order_of_a_reader(make: Callable[[str], Any])
 def test_the_verdict_stands_before_everything_else(make: Callable[[str], Any]) -> None:
     said = page(make("keep")).text
     assert said.startswith(
-        "✓ KEEP support_ticket_priority_json The tuned model is demonstrably better on priority"
+        "✓ KEEP support_ticket_priority_json Right on 95% of 160 rows (priority); the base model on 1%"
     )
 
 

@@ -13,6 +13,7 @@ from pytest_finetune.judging.statistics.power import (
     rows_to_settle,
     smallest_gain,
 )
+from pytest_finetune.wording import counted, margin, rough
 
 
 @dataclass(frozen=True)
@@ -51,42 +52,45 @@ class Plan:
         """Whether a true gain of `min_gain` would be demonstrated with the asked power."""
         return self.smallest is not None and self.smallest <= self.min_gain
 
-    @property
-    def line(self) -> str:
-        """One sentence for the record and the terminal."""
-        look = f"look {self.levels.look}, alpha {self.levels.claim:.2g}"
-        if not self.possible:
-            return (
-                f"keep impossible: {_rows(self.rows)} cannot demonstrate any gain ({look}); "
-                f"at least {self.levels.fewest_rows} are needed, even if every one is fixed"
-            )
-        if self.smallest is None:
-            return (
-                f"{_rows(self.rows)} show no gain in {self.power:.0%} of runs ({look}), however large it is: "
-                "write more held-out rows"
-            )
-        return (
-            f"{_rows(self.rows)} show a gain of {100 * self.smallest:.1f} points or more "
-            f"in {self.power:.0%} of runs ({look}, {self.discordance(self.smallest):.0%} of rows differing)"
+    @cached_property
+    def enough(self) -> int | None:
+        """The rows that would prove a true gain of `min_gain` with the asked power; None: more than MOST_ROWS."""
+        return rows_to_settle(
+            self.min_gain, self.discordance(self.min_gain), 0.0, self.levels.claim, self.power
         )
 
     @property
+    def proves(self) -> str:
+        """Say which gains these rows can prove."""
+        rows = counted(self.rows, "held-out row")
+        if not self.possible:
+            return (
+                f"keep impossible: {rows} cannot prove any gain; at least {self.levels.fewest_rows} are needed, "
+                "even if every one is fixed"
+            )
+        if self.smallest is None:
+            return f"{rows} can prove no gain, however large it is: write more held-out rows"
+        return f"{rows} can prove a gain of {rough(self.smallest, self.min_gain)} points or more"
+
+    @property
+    def line(self) -> str:
+        """One sentence for the record and the terminal: what the rows can prove, and how many `min_gain` needs."""
+        if self.opens or self.smallest is None:
+            return self.proves
+        enough = f"more than {MOST_ROWS:,}" if self.enough is None else f"about {self.enough:,}"
+        return f"{self.proves}; to prove {margin(self.min_gain)} you need {enough}"
+
+    @property
     def warning(self) -> str | None:
-        """Say that a gain of `min_gain` would probably not be shown, and what would help; else None."""
+        """Say that a gain of `min_gain` would probably not be proven, and what would help; else None."""
         if self.opens:
             return None
         if not self.possible:
             return self.line
         discordance = self.discordance(self.min_gain)
         chance = chance_to_beat(self.rows, self.min_gain, discordance, 0.0, self.levels.claim)
-        enough = rows_to_settle(self.min_gain, discordance, 0.0, self.levels.claim, self.power)
-        rows = f"more than {MOST_ROWS:,} rows" if enough is None else f"about {enough:,} rows"
         return (
-            f"{self.line}; min_gain is {100 * self.min_gain:.1f} points, and a true gain of that size "
-            f"would be demonstrated in {chance:.0%} of runs: write held-out rows "
-            f"({rows} for {self.power:.0%}) or ask for a larger gain"
+            f"{self.line}. A true gain of {margin(self.min_gain)} would be proven in {chance:.0%} of runs, "
+            f"{self.power:.0%} are planned for (look {self.levels.look}, alpha {self.levels.claim:.2g}, "
+            f"{discordance:.0%} of rows differing): write more held-out rows or ask for a larger gain"
         )
-
-
-def _rows(n: int) -> str:
-    return "1 held-out row" if n == 1 else f"{n:,} held-out rows"

@@ -37,7 +37,7 @@ def _overview(run: RecordedRun) -> list[str]:
 def _experiment(experiment: RecordedExperiment, run: RecordedRun) -> list[str]:
     said = headline(experiment, run)
     several = f"{experiment.name or 'experiment'}: " if len(run.experiments) > 1 else ""
-    reasons = [plain(reason) for reason in said.further]
+    reasons = [plain(reason) for reason in (said.exact, *said.further) if reason]
     return [
         f"# {plain(said.word)}: {plain(f'{several}{experiment.title}')}",
         "",
@@ -50,15 +50,9 @@ def _experiment(experiment: RecordedExperiment, run: RecordedRun) -> list[str]:
         *_risks(experiment),
         "## Next action",
         "",
-        plain(said.next) if said.next else _closing(experiment),
+        plain(said.next) or "None was recorded.",
         "",
     ]
-
-
-def _closing(experiment: RecordedExperiment) -> str:
-    if experiment.decision.keep:
-        return f"Promote the adapter with {code('--finetune-promote')}; retire it when the charter says so."
-    return "None was recorded."
 
 
 def _evidence(experiment: RecordedExperiment) -> list[str]:

@@ -23,14 +23,20 @@ SLICE_LINES: Final = 2
 def summary_lines(record: Json, record_dir: str | PurePath, columns: int = 80) -> list[Line]:
     """Sum the record up in at most 24 lines that fit `columns`.
 
-    The last lines hold the verdict with its reason, the next change and where the record lies.
+    The last lines hold the verdict with its sentence, the exact one where there is room, what to do next and where
+    the record lies.
     """
     columns, run = max(columns, 60), RecordedRun.of(record)
     notes = [Line(fit(f"note: {one_line(note)}", columns), "yellow") for note in run.notes[:2]]
     end = [*notes, Line(f"record: {_where(run, record_dir)}")]
     if len(run.experiments) == 1:
-        end[-1:-1] = _ending(headline(run.experiments[0], run), columns)
-        body = _one(run.experiments[0], columns, MAX_LINES - len(end))
+        said = headline(run.experiments[0], run)
+        verdict = [Line(t, COLOURS[said.tone]) for t in wrapped(f"{said.word}: {said.reason}", columns, 3)]
+        following = _following(said, columns, 4 - len(verdict))
+        room = MAX_LINES - len(end) - len(verdict) - len(following)
+        body = _one(run.experiments[0], columns, room)
+        exact = wrapped(f"  {said.exact}", columns, room - len(body)) if len(body) < room else []
+        end[-1:-1] = [*verdict, *map(Line, exact if said.exact else ()), *following]
     else:
         body = _several(run, columns, MAX_LINES - len(end))
     return [*body[: MAX_LINES - len(end)], *end]
@@ -43,20 +49,15 @@ def _where(run: RecordedRun, record_dir: str | PurePath) -> str:
     return one_line(PurePath(record_dir) / ("record.json" if missing else "report.html"))
 
 
-def _ending(said: Headline, columns: int) -> list[Line]:
-    """The verdict with its reason in at most three lines, the first risk in two, the next change in three."""
-    verdict = wrapped(f"{said.word}: {said.reason}", columns, 3)
-    change = wrapped(f"next change: {said.next or 'none'}", columns, 3)
+def _following(said: Headline, columns: int, most: int) -> list[Line]:
+    """The first risk in at most two lines, or as many as are left, what to do next in three."""
     # What is kept will be served: its risk stands beside the verdict. Other verdicts end with the change alone.
     kept = said.tone == "good" and said.risks
-    risks = wrapped(f"risk: {said.risks[0]}", columns, 2) if kept else []
+    risks = wrapped(f"risk: {said.risks[0]}", columns, min(most, 2)) if kept else []
     if risks and len(said.risks) > 1:
         risks[-1:] = [fit(f"{risks[-1]} (and {counted(len(said.risks) - 1, 'further risk')})", columns)]
-    return [
-        *(Line(text, COLOURS[said.tone]) for text in verdict),
-        *(Line(text, "yellow") for text in risks),
-        *(Line(text) for text in change),
-    ]
+    change = wrapped(f"{said.label}: {said.next or 'none was found'}", columns, 3)
+    return [*(Line(text, "yellow") for text in risks), *map(Line, change)]
 
 
 def _one(experiment: RecordedExperiment, columns: int, room: int) -> list[Line]:
@@ -128,7 +129,7 @@ def _verdicts(ranked: list[tuple[RecordedExperiment, Headline]], columns: int, r
     lines: list[Line] = []
     for one, said in reversed(ranked):
         verdict = wrapped(f"{said.word} {_name(one)}: {said.reason}", columns, most)
-        change = wrapped(f"  next change: {said.next}", columns, min(most, 2)) if said.next else []
+        change = wrapped(f"  {said.label}: {said.next}", columns, min(most, 2)) if said.next else []
         if len(lines) + len(verdict) + len(change) > room:
             break
         lines = [*(Line(text, COLOURS[said.tone]) for text in verdict), *map(Line, change), *lines]

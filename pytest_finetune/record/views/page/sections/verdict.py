@@ -33,6 +33,7 @@ def banner(experiment: RecordedExperiment, run: RecordedRun, anchor: str) -> Htm
         "header",
         head,
         element("p", said.reason, class_="ft-reason"),
+        element("p", said.exact, class_="ft-exact ft-muted") if said.exact else None,
         _further(said),
         _risks(said),
         _change(said),
@@ -46,7 +47,7 @@ def _change(said: Headline) -> Html | None:
     if not said.change:
         return None
     because = element("span", f" because {said.because}", class_="ft-muted") if said.because else None
-    change = element("p", element("strong", "Next change: "), said.change, because)
+    change = element("p", element("strong", f"{said.label.capitalize()}: "), said.change, because)
     return element("div", change, class_="ft-change")
 
 
