@@ -40,15 +40,12 @@ def run(args: argparse.Namespace) -> Answer:
     adapters = [] if store is None else [_adapter(store, entry) for entry in store.entries("adapters")]
     known = [] if store is None else [runs.run_of(entry) for entry in store.entries("records")]
     place = place_of(store or store_of(args))
-    tree = {"store": place, "runs": known, "adapters": adapters}
+    rows = [one.as_json() for one in known]
+    tree = {"store": place, "runs": rows, "adapters": adapters}
     warnings = [] if store is None else list(store.warnings)
     lines = list(runs.lines(known) if known else _lines(place, adapters))
-    page = _page(known) if args.html else ""
-    return Answer(lines, tree, warnings=warnings, rows=known or adapters, page=page)
-
-
-def _page(known: list[JsonTree]) -> str:
-    return history_page(known)
+    page = history_page(known) if args.html else ""
+    return Answer(lines, tree, warnings=warnings, rows=rows or adapters, page=page)
 
 
 def _adapter(store: Store, entry: Entry) -> JsonTree:

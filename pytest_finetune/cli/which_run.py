@@ -36,7 +36,7 @@ def find(word: str, store: Store | None) -> StoredRun:
 
 def _chosen(word: str, entries: Sequence[Entry]) -> Entry:
     runs = [entry for entry in entries if entry.key.startswith(word)]
-    found = runs or [entry for entry in entries if (run_of(entry)["key"] or "").startswith(word)]
+    found = runs or [entry for entry in entries if run_of(entry).key.startswith(word)]
     if not word or not found:
         raise CommandError(
             f"{word!r}: none of the {len(entries)} runs in the store has an id or an adapter key that begins so; "
@@ -51,8 +51,8 @@ def _chosen(word: str, entries: Sequence[Entry]) -> Entry:
 
 def _told(entry: Entry) -> str:
     run = run_of(entry)
-    words = (run["run"][:ID_SHOWN], run["created"], run["experiment"], run["verdict"] or "no decision")
-    return "  ".join([*(word or "-" for word in words), f"adapter {(run['key'] or '-')[:ID_SHOWN]}"])
+    words = (run.run[:ID_SHOWN], run.created, run.experiment, run.verdict or "no decision")
+    return "  ".join([*(word or "-" for word in words), f"adapter {(run.key or '-')[:ID_SHOWN]}"])
 
 
 def _read(store: Store, listed: Entry) -> StoredRun:

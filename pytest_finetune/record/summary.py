@@ -3,17 +3,69 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
 from pytest_finetune.fingerprint import digest
-from pytest_finetune.record.lenient import Json, whole
+from pytest_finetune.record.lenient import Facts, Json, Span, whole
 from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.write import record_json
 
 RUN: Final = "run.json"
 _TEXTS: Final = frozenset({"messages", "held_out", "log"})  # rows' texts stay in the record's own folder
+
+
+class RunLine(Facts):
+    """A run in the table of all runs, as its summary told it; what it did not reach is empty."""
+
+    created: str
+    experiment: str
+    task: str
+    verdict: str
+    primary: str
+    reason: str
+    key: str
+    undecided: bool
+    rate: float | None
+    rate_low: float | None
+    rate_high: float | None
+    base_rate: float | None
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+    seconds: float | None
+    look: int | None
+    peak_bytes: int | None
+    predicted_bytes: int | None
+    run: str
+
+    @property
+    def rate_span(self) -> Span | None:
+        """The interval of the rate."""
+        return None if self.rate_low is None or self.rate_high is None else (self.rate_low, self.rate_high)
+
+    @property
+    def gain_span(self) -> Span | None:
+        """The interval of the gain."""
+        return None if self.gain_low is None or self.gain_high is None else (self.gain_low, self.gain_high)
+
+    @property
+    def word(self) -> str:
+        """The verdict, and whether it is one of an undecided run."""
+        return (self.verdict or "no decision") + " (undecided)" * self.undecided
+
+    def as_json(self) -> dict[str, object]:
+        """Return the line for a program; what was not reached is None."""
+        told = {name: value for name, value in vars(self).items() if name != "recorded"}
+        return {name: None if value == "" else value for name, value in told.items()}
+
+
+def verdicts(runs: Sequence[RunLine]) -> str:
+    """Count the verdicts of runs."""
+    known = [run.verdict for run in runs]
+    words = [f"{known.count(word)} {word}" for word in ("keep", "iterate", "discard") if word in known]
+    return ", ".join(words) or "none decided"
 
 
 def finished(experiment: Json) -> bool:

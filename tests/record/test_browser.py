@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 
 from benchmarks.chromium import AXE, CHROMIUM, NO_AXE, Browser, Tab
+from pytest_finetune.record.summary import RunLine
 from pytest_finetune.record.views.page.document import summary_html
 from pytest_finetune.record.views.page.history import history_page
 
@@ -112,7 +113,7 @@ def history(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Tab]]:
         RUN | {"experiment": hostile, "reason": hostile, "primary": hostile, "key": hostile},
     ]
     page = tmp_path / "history.html"
-    page.write_text(history_page(runs), encoding="utf-8")
+    page.write_text(history_page([RunLine.of(run) for run in runs]), encoding="utf-8")
     tabs: list[Tab] = []
 
     def opened(width: int, **about: Any) -> Tab:

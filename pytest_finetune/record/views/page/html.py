@@ -72,6 +72,17 @@ def table(
     return element("div", inner, class_="ft-scroll", tabindex="0", role="group", aria_label=caption)
 
 
+def grid(head: Sequence[Child], bodies: Iterable[Html], caption: str, class_: str = "") -> Html:
+    """Build a table whose rows stand in groups, with a picture in each."""
+    return element(
+        "table",
+        element("caption", caption),
+        element("thead", element("tr", *(element("th", cell, scope="col") for cell in head))),
+        *bodies,
+        class_=f"ft-grid-table {class_}".rstrip(),
+    )
+
+
 def facts(pairs: Iterable[tuple[str, Child]], class_: str = "ft-facts") -> Html:
     """Build a list of named facts; those without a value are left out."""
     groups = [

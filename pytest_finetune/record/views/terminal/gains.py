@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.tables import Gain, gains
@@ -16,73 +16,63 @@ _FORMS: Final = tuple(frozenset(_LEAVING[place:]) for place in range(len(_LEAVIN
 _COLOURS: Final = {"beats": "", "worse": "red", "excluded": "red"}
 
 
-class Told(NamedTuple):
-    """A gain in the words of a line; `finding` is empty where it was demonstrated or none was asked."""
-
-    against: str
-    points: str
-    span: str
-    changed: str
-    same: str
-    finding: str
-    markup: str
-
-
 def gain_lines(experiment: RecordedExperiment, columns: int, most: int = MOST_GAINS) -> list[Line]:
     """Say the gain of the primary rule over each opponent, then over each arm that is only shown."""
     # The line of another runtime says more: how far the two agree.
     found = [gain for gain in gains(experiment) if not gain.pair.against.startswith("tuned@")]
     shown = found if len(found) <= most else found[: max(most - 1, 0)]
-    lines = _laid_out([_told(gain) for gain in shown], columns)
+    lines = _laid_out(shown, columns)
     if len(shown) < len(found):
         lines.append(Line(f"  and over {counted(len(found) - len(shown), 'more arm')}, on the page"))
     return lines
 
 
-def _told(gain: Gain) -> Told:
-    same, verdict = gain.pair.same, gain.pair.verdict or "beats"
-    return Told(
-        against=arm_word(one_line(gain.pair.against or "an unknown arm", 20)),
-        points=gain.points,
-        span=gain.span,
-        changed=", ".join(gain.changed),
-        same=f", {same} same" if same is not None else "",
-        finding=one_line(verdict, 20)
-        if gain.asked and verdict != "beats"
-        else ""
-        if gain.asked
-        else "shown only",
-        markup=_COLOURS.get(verdict, "yellow") if gain.asked else "",
-    )
-
-
-def _laid_out(told: list[Told], columns: int) -> list[Line]:
+def _laid_out(found: list[Gain], columns: int) -> list[Line]:
     """Align the lines in the fullest form that fits; a long name gives way last."""
-    if not told:
+    if not found:
         return []
-    name = max(cells(one.against) for one in told)
+    name = max(cells(_over(gain)) for gain in found)
     for form in _FORMS:
-        lines = _in_form(told, form, name)
+        lines = _in_form(found, form, name)
         beyond = max(map(cells, lines)) - columns
         if beyond <= 0:
             break
     else:
-        lines = _in_form(told, _FORMS[-1], max(name - beyond, 8))
-    return [Line(line.rstrip(), one.markup) for line, one in zip(lines, told, strict=True)]
+        lines = _in_form(found, _FORMS[-1], max(name - beyond, 8))
+    return [Line(line.rstrip(), _markup(gain)) for line, gain in zip(lines, found, strict=True)]
 
 
-def _in_form(told: list[Told], form: frozenset[str], name: int) -> list[str]:
+def _in_form(found: list[Gain], form: frozenset[str], name: int) -> list[str]:
     over = "gain over" if "unit" in form else "points over"
-    gains = [one.points if "unit" in form else one.points.removesuffix(" points") for one in told]
-    number, span, changed = (
-        max(map(len, column)) for column in (gains, [one.span for one in told], _changes(told, form))
-    )
+    rows = [(gain, _points(gain, form), _changes(gain, form)) for gain in found]
+    number, changed = (max(len(row[place]) for row in rows) for place in (1, 2))
+    span = max(len(gain.span) for gain in found)
     return [
-        f"  {over} {padded(one.against, name)}  {gain:>{number}} {one.span:<{span}}  {change:<{changed}}"
-        + (f"  {one.finding}" if "finding" in form else "")
-        for one, gain, change in zip(told, gains, _changes(told, form), strict=True)
+        f"  {over} {padded(_over(gain), name)}  {points:>{number}} {gain.span:<{span}}  {change:<{changed}}"
+        + (f"  {_finding(gain)}" if "finding" in form else "")
+        for gain, points, change in rows
     ]
 
 
-def _changes(told: list[Told], form: frozenset[str]) -> list[str]:
-    return [one.changed * ("changed" in form) + one.same * ("same" in form) for one in told]
+def _over(gain: Gain) -> str:
+    return arm_word(one_line(gain.pair.against or "an unknown arm", 20))
+
+
+def _points(gain: Gain, form: frozenset[str]) -> str:
+    return gain.points if "unit" in form else gain.points.removesuffix(" points")
+
+
+def _changes(gain: Gain, form: frozenset[str]) -> str:
+    same = f", {gain.pair.same} same" if gain.pair.same is not None else ""
+    return ", ".join(gain.changed) * ("changed" in form) + same * ("same" in form)
+
+
+def _finding(gain: Gain) -> str:
+    """Name a finding; empty where the gain was demonstrated."""
+    if not gain.asked:
+        return "shown only"
+    return "" if gain.pair.verdict in ("", "beats") else one_line(gain.pair.verdict, 20)
+
+
+def _markup(gain: Gain) -> str:
+    return _COLOURS.get(gain.pair.verdict or "beats", "yellow") if gain.asked else ""

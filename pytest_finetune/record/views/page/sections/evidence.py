@@ -11,7 +11,17 @@ from pytest_finetune.record.outcomes import Candidate, DriftFacts, RuleFacts
 from pytest_finetune.record.tables import Rate, passed_of
 from pytest_finetune.record.tables import rates as rate_rows
 from pytest_finetune.record.views.page import svg
-from pytest_finetune.record.views.page.html import Child, Html, element, facts, folded, join, paragraph, table
+from pytest_finetune.record.views.page.html import (
+    Child,
+    Html,
+    element,
+    facts,
+    folded,
+    grid,
+    join,
+    paragraph,
+    table,
+)
 from pytest_finetune.wording import (
     arm_word,
     counted,
@@ -60,18 +70,12 @@ def rates(experiment: RecordedExperiment) -> Html:
     if not experiment.rules or not experiment.arms:
         return paragraph("missing", "No arm was judged by a rule in this run.")
     axis = join([svg.scale(svg.RATES, "%"), element("span", "rate", class_="ft-quiet")])
-    head: list[Child] = ["arm", axis, "rate and interval", "passed"]
-    grid = element(
-        "table",
-        element("caption", "Rates of the arms by rule"),
-        element("thead", element("tr", *(element("th", name, scope="col") for name in head))),
-        *(
-            element("tbody", _rule_head(experiment, rule), *(_arm_row(rule, rate) for rate in found))
-            for rule, found in rate_rows(experiment)
-        ),
-        class_="ft-grid-table",
+    bodies = (
+        element("tbody", _rule_head(experiment, rule), *(_arm_row(rule, rate) for rate in found))
+        for rule, found in rate_rows(experiment)
     )
-    return join([grid, paragraph("muted", _level(experiment))])
+    shown = grid(["arm", axis, "rate and interval", "passed"], bodies, "Rates of the arms by rule")
+    return join([shown, paragraph("muted", _level(experiment))])
 
 
 def _rule_head(experiment: RecordedExperiment, rule: RuleFacts) -> Html:
@@ -245,8 +249,8 @@ def prompts(experiment: RecordedExperiment) -> Html | None:
         f"Tried on {counted(len(found.rows), 'training row')} by {found.rule or 'the primary rule'}; held-out rows "
         "chose none. The first of equals competes as the arm best prompt."
     )
-    grid = table(["candidate", "prompt", "passed"], rows, "Candidates on training rows", "ft-prompt")
-    return join([grid, paragraph("muted", said), _sample(found.rows)])
+    shown = table(["candidate", "prompt", "passed"], rows, "Candidates on training rows", "ft-prompt")
+    return join([shown, paragraph("muted", said), _sample(found.rows)])
 
 
 def _tried(one: Candidate) -> Html:

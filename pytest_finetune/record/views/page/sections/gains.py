@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.outcomes import ArmPair, Comparison, RuleFacts
 from pytest_finetune.record.views.page import svg
-from pytest_finetune.record.views.page.html import Child, Html, element, folded, join, paragraph, table
+from pytest_finetune.record.views.page.html import Child, Html, element, folded, grid, join, paragraph, table
 from pytest_finetune.record.views.page.sections.evidence import badge, with_span
 from pytest_finetune.wording import arm_word, counted, gain_span, p_words, points
 
@@ -61,19 +61,12 @@ def _is_in_question(rule: RuleFacts) -> bool:
 
 def _table(names: Sequence[str], drawn: Sequence[Drawn], axis: svg.Axis, caption: str) -> Html:
     scale = join([svg.scale(axis, ""), element("span", "gain in points", class_="ft-quiet")])
-    head: list[Child] = ["tuned over", scale, "gain and interval", "finding"]
     body = []
     for name in names:
         title = element("th", element("span", name, class_="ft-name"), scope="rowgroup", colspan="4")
         rows = [row for one in drawn if (one.pair.rule or "unnamed rule") == name for row in _rows(one, axis)]
         body.append(element("tbody", element("tr", title, class_="ft-rule"), *rows))
-    return element(
-        "table",
-        element("caption", caption),
-        element("thead", element("tr", *(element("th", name, scope="col") for name in head))),
-        *body,
-        class_="ft-grid-table ft-gains",
-    )
+    return grid(["tuned over", scale, "gain and interval", "finding"], body, caption, "ft-gains")
 
 
 def _limit(experiment: RecordedExperiment, rule: RuleFacts, against: str) -> float | None:
