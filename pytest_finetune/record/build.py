@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.record.write import outputs_path
+from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row
@@ -14,34 +15,14 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Final = "1"
 # Every key of an experiment is there, whether the run got that far or not.
-_EMPTY: Final[Mapping[str, Any]] = {
-    "task": None,
-    "key": None,
-    "key_fields": None,
-    "key_changed": {},
-    "changes": None,
-    "config": {},
-    "config_file": None,
-    "overrides": {},
-    "checksums": {},
-    "charter": {"findings": []},
-    "environment": {},
-    "hardware": None,
-    "data": {"findings": [], "waived": []},
-    "memory": None,
-    "training": None,
-    "planned_arms": {},
-    "noise": {},
-    "prompt_candidates": None,
-    "arms": {},
-    "rules": {},
-    "held_out": [],
-    "comparisons": [],
-    "pairs": [],
-    "runtime_match": [],
-    "drift": None,
-    "decision": None,
-}
+_NULL: Final = (
+    "task", "key", "key_fields", "changes", "config_file", "hardware", "memory", "training", "prompt_candidates",
+    "drift", "decision",
+)  # fmt: skip
+_MAPPINGS: Final = (
+    "key_changed", "config", "overrides", "checksums", "environment", "planned_arms", "noise", "arms", "rules",
+)  # fmt: skip
+_LISTS: Final = ("held_out", "comparisons", "pairs", "runtime_match")
 _PRIVATE: Final = frozenset({"looks", "measured"})
 
 
@@ -58,9 +39,7 @@ class RunHeader:
     notes: Sequence[str] = ()
 
 
-def assemble(
-    header: RunHeader, experiments: Sequence[Mapping[str, Any]], tests: Iterable[Mapping[str, Any]]
-) -> dict[str, Any]:
+def assemble(header: RunHeader, experiments: Sequence[Json], tests: Iterable[Json]) -> JsonTree:
     """Return the record of a session."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -77,12 +56,13 @@ def assemble(
 
 
 def experiment_record(
-    name: str, tree: Mapping[str, Any], held_out: Iterable[Row], decision: Decision | None, *, several: bool
-) -> dict[str, Any]:
+    name: str, tree: Json, held_out: Iterable[Row], decision: Decision | None, *, several: bool
+) -> JsonTree:
     """Return one experiment's record: its facts, its held-out rows, and what was decided on them."""
-    record: dict[str, Any] = {"name": name, **_EMPTY}
+    record: JsonTree = {"name": name, **dict.fromkeys(_NULL), "charter": {"findings": []}, "data": {}}
+    record |= {**{key: {} for key in _MAPPINGS}, **{key: [] for key in _LISTS}}
     record |= {key: value for key, value in tree.items() if key not in _PRIVATE}
-    record["data"] = {**_EMPTY["data"], **record["data"]}
+    record["data"] = {"findings": [], "waived": [], **record["data"]}
     if record["memory"] is not None:
         record["memory"] = {**record["memory"], **tree.get("measured", {})}
     record["arms"] = {
@@ -96,7 +76,7 @@ def experiment_record(
     return record
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: Row) -> JsonTree:
     return {
         "id": row.id,
         "line": row.line,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_finetune.experiment import DecisionDefaults
 from pytest_finetune.judging import score
@@ -12,13 +11,14 @@ from pytest_finetune.judging.drift import Drift
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.scores import Scores, tabulate
 from pytest_finetune.judging.slices import sliced
+from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.judging.score import Score
     from pytest_finetune.judging.thresholds import RuleVerdict
 
 
-def rules_in(tree: Mapping[str, Any]) -> tuple[Rule, ...]:
+def rules_in(tree: Json) -> tuple[Rule, ...]:
     """Return the rules of an experiment by name, whether they ran or not.
 
     By name, as they stand in the file: a record that was read back decides in the same words.
@@ -26,7 +26,7 @@ def rules_in(tree: Mapping[str, Any]) -> tuple[Rule, ...]:
     return tuple(Rule.of_json(name, facts) for name, facts in sorted(tree.get("rules", {}).items()))
 
 
-def scores_of(tree: Mapping[str, Any], name: str) -> Scores:
+def scores_of(tree: Json, name: str) -> Scores:
     """Return what a rule gave on every row and arm; not executed when it did not run."""
     facts = tree["rules"][name]
     rows = tuple(facts.get("rows") or ())
@@ -45,7 +45,7 @@ def scores_of(tree: Mapping[str, Any], name: str) -> Scores:
     return Scores(name, rows, tuple(facts.get("groups") or ()), arms, noise=noise, slices=slices)
 
 
-def judged_answers(rule: Mapping[str, Any], arm: str) -> tuple[str, frozenset[str]]:
+def judged_answers(rule: Json, arm: str) -> tuple[str, frozenset[str]]:
     """Return under which name the record holds the answers of an arm that a rule judged, and to which rows.
 
     A corpus rule judges all of them and scores no row; an invariance rule judges those to the perturbed rows.
@@ -57,22 +57,22 @@ def judged_answers(rule: Mapping[str, Any], arm: str) -> tuple[str, frozenset[st
     return f"{arm}@{suite}" if suite else arm, frozenset(rows)
 
 
-def expected_arms(tree: Mapping[str, Any]) -> tuple[str, ...]:
+def expected_arms(tree: Json) -> tuple[str, ...]:
     """Return the arms that were planned, whether they answered or not."""
     return tuple(tree.get("planned_arms", ()))
 
 
-def judged_arms(tree: Mapping[str, Any]) -> tuple[str, ...]:
+def judged_arms(tree: Json) -> tuple[str, ...]:
     """Return the planned arms of the first runtime, in which the decision is made."""
     return tuple(arm for arm in expected_arms(tree) if not arm.startswith("tuned@"))
 
 
-def defaults_of(tree: Mapping[str, Any]) -> DecisionDefaults:
+def defaults_of(tree: Json) -> DecisionDefaults:
     """Return the experiment's decision defaults."""
     return DecisionDefaults(**tree["config"]["decision"])
 
 
-def case_of(tree: Mapping[str, Any], only: str | None = None) -> Case:
+def case_of(tree: Json, only: str | None = None) -> Case:
     """Return everything that the decision rests on; `only` the scores of one rule, where that one alone is judged."""
     rules = rules_in(tree)
     arms, planned = tree.get("arms", {}), tree.get("planned_arms", {})
@@ -94,12 +94,12 @@ def case_of(tree: Mapping[str, Any], only: str | None = None) -> Case:
     )
 
 
-def drift_of(tree: Mapping[str, Any]) -> Drift | None:
+def drift_of(tree: Json) -> Drift | None:
     """Return the drift from the base on neutral prompts; None where it was switched off or not reached."""
     return Drift.read(tree.get("drift"), defaults_of(tree).confidence)
 
 
-def problems_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
+def problems_of(tree: Json) -> tuple[str, ...]:
     """Return why nothing can be decided: what closed the gate."""
     gate = tree.get("gate")
     if not gate:
@@ -108,14 +108,14 @@ def problems_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"the {gate['stage']} stage failed in {gate['by']}{because}",)
 
 
-def score_of(tree: Mapping[str, Any], rule: str, arm: str) -> Score:
+def score_of(tree: Json, rule: str, arm: str) -> Score:
     """Return an arm's score under a rule that ran; ValueError says what is missing when it has none."""
     spec = next(spec for spec in rules_in(tree) if spec.name == rule)
     look = tree.get("looks", {}).get("k", 1)
     return score.score_of(spec, scores_of(tree, rule), arm, defaults_of(tree), look)
 
 
-def slices_of(tree: Mapping[str, Any], rule: str) -> dict[str, dict[str, Any]]:
+def slices_of(tree: Json, rule: str) -> dict[str, JsonTree]:
     """Return, for each arm, a rule's slices in the record's form; empty where the rule is not sliced."""
     spec = next(spec for spec in rules_in(tree) if spec.name == rule)
     if spec.slice is None:
@@ -125,6 +125,6 @@ def slices_of(tree: Mapping[str, Any], rule: str) -> dict[str, dict[str, Any]]:
     return {arm: {part.name: part.facts(arm) for part in parts} for arm in table.arms}
 
 
-def judged_rule(tree: Mapping[str, Any], name: str) -> RuleVerdict:
+def judged_rule(tree: Json, name: str) -> RuleVerdict:
     """Judge one rule by its own thresholds."""
     return judge(case_of(tree, only=name), name)

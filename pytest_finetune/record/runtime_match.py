@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_finetune.answering.arm_plans import TUNED
 from pytest_finetune.judging.runtime_match import RuntimeMatch, agreement
 from pytest_finetune.record.case import scores_of
+from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def runtime_matches(
-    tree: Mapping[str, Any], answers_of: Callable[[str], Mapping[str, Answer]]
+    tree: Json, answers_of: Callable[[str], Mapping[str, Answer]]
 ) -> tuple[RuntimeMatch, ...]:
     """Return one match for each further runtime in which the tuned arm has answered."""
     planned = tree.get("planned_arms", {})
@@ -26,9 +27,7 @@ def runtime_matches(
     return tuple(_match(tree, name, ours, answers_of(name)) for name in further)
 
 
-def _match(
-    tree: Mapping[str, Any], name: str, ours: Mapping[str, Answer], theirs: Mapping[str, Answer]
-) -> RuntimeMatch:
+def _match(tree: Json, name: str, ours: Mapping[str, Answer], theirs: Mapping[str, Answer]) -> RuntimeMatch:
     first, second = (tree["planned_arms"][arm]["runtime"] for arm in (TUNED, name))
     rows = [row for row in ours if row in theirs]
     text = agreement(

@@ -52,13 +52,8 @@ def command(name: str, message: str, **properties: str) -> str:
 
 
 def _data(value: str) -> str:
-    return (
-        one_line(value, 2000)
-        .replace("%", "%25")
-        .replace("\r", "%0D")
-        .replace("\n", "%0A")
-        .replace("::", ":%3A")
-    )
+    line = one_line(value, 2000)  # which has no line breaks
+    return line.replace("%", "%25").replace("::", ":%3A")
 
 
 def _property(value: str) -> str:
