@@ -205,17 +205,6 @@ def test_a_runtime_without_probabilities_has_texts_and_the_reason(project: Proje
     assert project.calls() == []
 
 
-def test_a_kl_that_fails_costs_the_kl_alone_and_is_tried_again(project: Project) -> None:
-    broken = COMPARING.replace(
-        '        called("kl")\n', '        called("kl")\n        raise MemoryError("no room\\nat all")\n'
-    )
-    ask_for(project, broken)
-    for _ in range(2):
-        assert project.run("--finetune").ret == 0
-        assert project.experiment()["drift"]["kl_reason"] == "MemoryError: no room"
-        assert project.calls().count("kl") == 1
-
-
 def test_prompts_that_cannot_be_answered_fail_nothing_but_who_asks(project: Project) -> None:
     ask_for(project, COMPARING.replace('.get(p.id, "as before")', "[p.id]"))
     result = project.run("--finetune")

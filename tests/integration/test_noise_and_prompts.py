@@ -55,20 +55,6 @@ def test_the_same_answers_without_noise_runs_would_be_a_keep(noisy: Project) -> 
     assert noisy.run("--finetune", "--finetune-set", "decision.noise_runs=0").ret == 0
 
 
-def test_each_noise_run_is_stored_under_its_number(noisy: Project) -> None:
-    noisy.run("--finetune")
-    first = noisy.experiment()
-    noisy.calls()
-    noisy.run("--finetune")
-    assert noisy.calls() == []
-    again = noisy.experiment()
-    assert again["decision"] == first["decision"]
-    keys = {run["outputs_key"] for run in again["noise"].values()} | {
-        again["arms"]["baseline"]["outputs_key"]
-    }
-    assert len(keys) == 3
-
-
 @pytest.mark.parametrize("runs", [0, 1])
 def test_a_base_against_itself_is_never_kept(project: Project, runs: int) -> None:
     project.says("tuned", 40)

@@ -56,11 +56,6 @@ def test_a_retraining_is_compared_with_the_adapter_it_replaces(project: Project)
     assert project.record()["notes"] == []
 
 
-def test_a_first_training_has_nothing_to_be_compared_with(project: Project) -> None:
-    project.run("--finetune", "--finetune-retrain")
-    assert "retrained" not in project.experiment()["training"]
-
-
 def test_another_environment_trains_anew_unless_asked_otherwise(project: Project) -> None:
     on_torch(project, "2.12.0")
     project.run("--finetune", subprocess=True)

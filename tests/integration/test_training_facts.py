@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from .conftest import Project
 
@@ -33,23 +31,6 @@ def test_the_held_out_losses_stand_beside_the_training_loss(project: Project) ->
     assert [entry["loss"] for entry in training["held_out_loss"]] == [1.5, 1.25]
     assert training["notes"] == []
     assert project.record()["notes"] == []
-
-
-def test_changed_held_out_rows_train_nothing_anew_and_the_record_says_it(project: Project) -> None:
-    with_held_out_losses(project)
-    project.run("--finetune")
-    key = project.experiment()["key"]
-    project.calls()
-    rows = (project.path / "eval.jsonl").read_text().splitlines(keepends=True)
-    project.write({"eval.jsonl": "".join(rows[:-1])})
-    project.run("--finetune")
-    assert "train" not in project.calls()
-    experiment = project.experiment()
-    assert experiment["key"] == key
-    assert experiment["training"]["notes"] == [
-        "the held-out losses were taken on other rows: paths.eval_file has changed since this adapter was trained "
-        "(pytest --finetune --finetune-retrain takes them anew)"
-    ]
 
 
 FULL_TRAINER = """\
@@ -94,18 +75,3 @@ def test_a_full_training_that_changed_nothing_is_told(project: Project) -> None:
     project.save()
     project.run("--finetune")
     assert project.experiment()["training"]["delta_nonzero"] is False
-
-
-def test_an_unchanged_held_out_file_is_not_formatted_for_the_losses_again(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the file says is known by its checksum; the prompt is part of the adapter's key."""
-    with_held_out_losses(project)
-    project.run("--finetune")
-    assert project.experiment()["training"]["held_out_loss"]
-    monkeypatch.setattr(
-        "pytest_finetune.suite.steps.training_step._digest_of",
-        lambda pairs: pytest.fail("held-out rows were formatted"),
-    )
-    assert project.run("--finetune").ret == 0
-    assert project.experiment()["training"]["reused"]

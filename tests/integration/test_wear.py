@@ -7,10 +7,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
-
-from pytest_finetune.data.rows import Row
-
 from .conftest import Project
 
 
@@ -134,15 +130,3 @@ def test_a_retired_held_out_file_warns_and_a_waiver_accepts_it_on_every_machine(
     assert (
         project.run("test_data.py", "--finetune-store=elsewhere").ret == 0
     )  # no look, and no waiver left over
-
-
-def test_without_a_look_no_row_is_digested_for_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_finetune.data.rows import read_rows
-    from pytest_finetune.store import Store
-    from pytest_finetune.suite.steps.data_step import trained_after_a_look
-
-    monkeypatch.setattr(Row, "digest", property(lambda row: pytest.fail("a row was digested")))
-    train = read_rows(project.path, "train.jsonl", "train")
-    book = Store(project.path / "empty").looks
-    assert list(trained_after_a_look(book, train, train)) == []
-    assert not (project.path / "empty").exists()

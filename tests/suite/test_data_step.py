@@ -1,0 +1,40 @@
+"""The data step: a contract that checks once, rows with their profile, and what was judged before."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_finetune.data.rows import Row, read_rows
+from pytest_finetune.store import Store
+from pytest_finetune.suite.steps.data_step import contract_of, file_of, read, trained_after_a_look
+
+from .conftest import World
+
+
+def test_findings_of_the_same_rows_are_computed_once_and_recorded(world: World) -> None:
+    context = world.context()
+    contract = contract_of(context)
+    train = read(context, contract, "train.jsonl", "train")
+    held_out = read(context, contract, "eval.jsonl", "eval")
+    found = contract.findings(train, held_out)
+    assert contract.findings(train, held_out) is found
+    data = context.facts.tree()["data"]
+    assert data["findings"] == [one.as_json() for one in found]
+    assert (data["train"]["rows"], data["eval"]["rows"]) == (12, 8)
+
+
+def test_a_suite_is_a_file_of_the_experiment(world: World) -> None:
+    world.write({"hard.jsonl": (world.path / "eval.jsonl").read_text(encoding="utf-8")})
+    paths = "paths: {train_file: train.jsonl, eval_file: eval.jsonl, suites: {hard: hard.jsonl}}\n"
+    experiment = world.experiment(paths)
+    assert (file_of(experiment, None), file_of(experiment, "hard")) == ("eval.jsonl", "hard.jsonl")
+    with pytest.raises(pytest.fail.Exception, match=r"no such suite under paths\.suites; known: hard"):
+        file_of(experiment, "easy")
+
+
+def test_without_a_look_no_row_is_digested_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Row, "digest", property(lambda row: pytest.fail("a row was digested")))
+    train = read_rows(world.path, "train.jsonl", "train")
+    book = Store(world.path / "empty").looks
+    assert list(trained_after_a_look(book, train, train)) == []
+    assert not (world.path / "empty").exists()

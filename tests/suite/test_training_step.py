@@ -1,0 +1,102 @@
+"""The training step with a stand-in trainer: what is trained, what is reused, and what is recorded of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_finetune.data.contract import Contract
+from pytest_finetune.data.formatting import Pair, format_pair
+from pytest_finetune.data.rows import Row, read_rows
+from pytest_finetune.experiment import Prompt
+from pytest_finetune.suite.context import Context
+from pytest_finetune.suite.steps.data_step import Data
+from pytest_finetune.suite.steps.engine import Engine
+from pytest_finetune.suite.steps.training_step import TrainingStep
+from pytest_finetune.training.request import TrainingError
+
+from .conftest import World, rows
+
+
+def step(
+    world: World, context: Context, engine: Engine | None = None, warning: str | None = None
+) -> TrainingStep:
+    train, held_out = (read_rows(world.path, f"{split}.jsonl", split) for split in ("train", "eval"))
+    data = Data(Contract.default(), train, held_out)
+    return TrainingStep(context, engine or Engine(context), data, lambda: None, lambda: warning)
+
+
+def test_a_stored_adapter_is_reused_and_nothing_is_trained(world: World) -> None:
+    first = step(world, world.context()).adapter()
+    assert (first.reused, first.steps, world.asked()) == (False, 2, ["train"])
+    context = world.context()
+    again = step(world, context).adapter()
+    assert (again.reused, again.key, again.path, world.asked()) == (True, first.key, first.path, [])
+    facts = context.facts.tree()
+    assert facts["key"] == first.key
+    assert (facts["training"]["reuse"], facts["training"]["adapter_key"]) == ("exact", first.key)
+    assert facts["training"]["adapter_path"] == f"store/adapters/{first.key}"
+    assert facts["key_changed"] == {}
+
+
+def test_other_training_rows_are_another_adapter_and_what_changed_is_recorded(world: World) -> None:
+    first = step(world, world.context()).adapter()
+    world.write({"train.jsonl": rows(13, "training ticket", "output")})
+    context = world.context()
+    assert step(world, context).adapter().key != first.key
+    assert list(context.facts.tree()["key_changed"]) == ["pairs.count", "pairs.sha256"]
+
+
+def test_a_retraining_trains_anew_and_is_compared_with_what_it_replaces(world: World) -> None:
+    first = world.context(retrain=True)
+    step(world, first).adapter()
+    assert "retrained" not in first.facts.tree()["training"]
+    context = world.context(retrain=True)
+    assert not step(world, context).adapter().reused
+    assert world.asked() == ["train", "train"]
+    assert context.facts.tree()["training"]["retrained"]["same_weights"] is True
+
+
+def test_a_training_warns_first_and_gets_the_memory_of_what_answers(world: World) -> None:
+    context = world.context()
+    engine = Engine(context)
+    engine.runtime("transformers")
+    step(world, context, engine, "this gate will not open").adapter()
+    assert world.line.said == ["warning: this gate will not open"]
+    assert world.asked() == ["release", "train"]
+
+
+def test_a_training_whose_loss_is_no_number_is_not_kept(world: World) -> None:
+    world.loss = float("nan")
+    context = world.context()
+    with pytest.raises(TrainingError, match="a loss of nan"):
+        step(world, context).adapter()
+    assert list(context.store.entries("adapters")) == []
+    assert "training" not in context.facts.tree()
+
+
+def test_losses_on_held_out_rows_that_have_changed_since_are_told(world: World) -> None:
+    key = step(world, world.context()).adapter().key
+    world.write({"eval.jsonl": rows(9, "case", "expected")})
+    context = world.context()
+    again = step(world, context).adapter()
+    assert (again.reused, again.key) == (True, key)
+    assert context.facts.tree()["training"]["notes"] == [
+        "the held-out losses were taken on other rows: paths.eval_file has changed since this adapter was trained "
+        "(pytest --finetune --finetune-retrain takes them anew)"
+    ]
+
+
+def test_an_unchanged_held_out_file_is_not_formatted_for_the_losses_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the file says is known by its checksum; the prompt is part of the adapter's key."""
+    step(world, world.context()).adapter()
+    formatted: list[str] = []
+
+    def format_noted(row: Row, prompt: Prompt) -> Pair:
+        formatted.append(row.file)
+        return format_pair(row, prompt)
+
+    monkeypatch.setattr("pytest_finetune.suite.steps.training_step.format_pair", format_noted)
+    assert step(world, world.context()).adapter().reused
+    assert set(formatted) == {"train.jsonl"}
