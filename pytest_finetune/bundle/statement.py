@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from pytest_finetune.bundle.format import input_files
+from pytest_finetune.fingerprint.sealed import json_text
 from pytest_finetune.training.artifact import ADAPTER_CONFIG, MODEL_CONFIG
 from pytest_finetune.yamlfile import Json
 
@@ -63,7 +63,7 @@ def statement(
 
 def statement_json(content: Json) -> bytes:
     """Render a statement; the same one always has the same bytes."""
-    return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
+    return json_text(content, indent=2)
 
 
 def _materials(checksums: Json) -> list[dict[str, Any]]:

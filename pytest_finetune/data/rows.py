@@ -17,6 +17,7 @@ from pytest_finetune.data.findings import Finding
 from pytest_finetune.data.lines import MAX_LINE_BYTES, Line, read_lines
 from pytest_finetune.data.shapes import ShapeError, content_of, name_of, tags_of
 from pytest_finetune.data.strict_json import StrictParser
+from pytest_finetune.fingerprint import sha256_of
 from pytest_finetune.yamlfile import Json, JsonTree
 
 _FAULT_RULES: Final = {"syntax": "data/invalid-json"}
@@ -132,9 +133,7 @@ def read_rows(root: Path, relative: str, split: str, *, max_line_bytes: int = MA
     defects.extend(_repeated_ids(rows))
     if split != "train":
         rows = list(_with_unique_ids(rows))
-    with (root / relative).open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Rows(rows, path=relative, split=split, sha256=sha256, defects=defects)
+    return Rows(rows, path=relative, split=split, sha256=sha256_of(root / relative), defects=defects)
 
 
 def stream_rows(

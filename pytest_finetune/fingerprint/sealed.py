@@ -48,7 +48,7 @@ def walk(
 
 def sealed(body: Mapping[str, object], indent: int) -> bytes:
     """Render a manifest with a digest of itself, so that no bit of it can change unseen."""
-    return _text({**body, "digest": sha256_hex(_text(body, indent))}, indent)
+    return json_text({**body, "digest": sha256_hex(json_text(body, indent))}, indent)
 
 
 def unsealed(data: bytes, indent: int) -> dict[str, Any] | None:
@@ -61,5 +61,6 @@ def unsealed(data: bytes, indent: int) -> dict[str, Any] | None:
         return None
 
 
-def _text(tree: Mapping[str, object], indent: int) -> bytes:
+def json_text(tree: Mapping[str, object], indent: int) -> bytes:
+    """Render JSON for a file that people read too; the same content always has the same bytes."""
     return (json.dumps(tree, indent=indent, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
