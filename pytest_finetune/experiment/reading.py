@@ -29,6 +29,7 @@ from pytest_finetune.experiment.runtimes import as_written, read_runtime
 from pytest_finetune.yamlfile import (
     Json,
     JsonTree,
+    KeyPath,
     Problem,
     YamlError,
     YamlFile,
@@ -102,6 +103,13 @@ def load_experiment(
     if problems:
         raise ExperimentError("\n".join(_located(problem, relative, overrides) for problem in problems))
     return experiment
+
+
+def located(experiment: Experiment, path: KeyPath, text: str) -> str:
+    """Return a mistake that was found later as `load_experiment` would have told it, with file, line and key."""
+    file = load_yaml(contained(experiment.root, experiment.file), experiment.file)
+    problem = Problem(file.line_of(path), ".".join(map(str, path)), text)
+    return _located(problem, experiment.file, experiment.overrides)
 
 
 def _overridden(file: YamlFile, overrides: Json) -> Any:

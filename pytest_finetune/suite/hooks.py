@@ -12,12 +12,13 @@ from pytest_finetune.suite.closing.ending import Closing
 from pytest_finetune.suite.closing.junit import properties
 from pytest_finetune.suite.device import reason_to_skip
 from pytest_finetune.suite.evidence import first_line
-from pytest_finetune.suite.markers import MarkerMistake, Stage
+from pytest_finetune.suite.markers import ExperimentRef, MarkerMistake, Stage
 from pytest_finetune.suite.options import read_settings
 from pytest_finetune.suite.rules.rule_items import run_rule_item
-from pytest_finetune.suite.rules.rule_marks import duplicate, not_set_up, rule_of
+from pytest_finetune.suite.rules.rule_marks import bad_primaries, bad_rules, duplicate, not_set_up, rule_of
 from pytest_finetune.suite.session import SESSION, FinetuneSession
 from pytest_finetune.suite.steps.planning import plan_lines
+from pytest_finetune.suite.steps.premises import lacking
 
 NO_FLAG = "needs a model: run pytest --finetune"
 
@@ -78,6 +79,8 @@ class Hooks:
         misuse = collection.per_row_misuse(item)
         if misuse is not None:
             pytest.fail(f"{item.name}: {misuse}", pytrace=False)
+        if place.experiment is not None and self._session.first_look(place.experiment):
+            self._look_ahead(place.experiment)
         if place.stage.needs_model and not self._session.settings.finetune:
             pytest.skip(NO_FLAG)
         if place.experiment is None:
@@ -96,17 +99,36 @@ class Hooks:
         if reason is not None:
             pytest.skip(reason)
 
+    def _look_ahead(self, ref: ExperimentRef) -> None:
+        """Let the first test of an experiment say what cannot be trained, with the flag and without.
+
+        Rules that can judge nothing close the gate before anything is trained, and fail on their own.
+        """
+        run = self._session.run(ref)
+        run.begin()
+        said = lacking(run.context)
+        if said:
+            run.close_gate(Stage.DATA, "what the training needs", said[0].splitlines()[0])
+            pytest.fail("\n".join(said), pytrace=False)
+        bad = bad_rules(self._session.rules_of(ref), decided=self._session.selection.decides(ref))
+        if bad and self._session.settings.finetune:
+            run.close_gate(Stage.DATA, "the rules of the experiment", bad[0])
+
     def _refuse_bad_rule(self, item: pytest.Item, place: collection.Place) -> None:
+        rules = self._session.rules_of(place.experiment) if place.experiment else ()
+        if place.stage is Stage.DECISION and place.experiment:
+            primary = bad_primaries(rules, decided=self._session.selection.decides(place.experiment))
+            if primary is not None:
+                pytest.fail(primary, pytrace=False)
         if item.get_closest_marker("eval_rule") is None:
             return
         try:
-            rule_of(item)
+            rule = rule_of(item)
         except MarkerMistake as mistake:
             raise pytest.fail.Exception(str(mistake), pytrace=False) from None
-        rules = self._session.rules_of(place.experiment) if place.experiment else ()
-        twice = duplicate(item, rules)
-        if twice is not None:
-            pytest.fail(twice, pytrace=False)
+        wrong = duplicate(item, rules) or (bad_primaries(rules, decided=False) if rule.primary else None)
+        if wrong is not None:
+            pytest.fail(wrong, pytrace=False)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> object | None:

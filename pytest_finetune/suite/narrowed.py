@@ -21,6 +21,7 @@ class Selection:
         self.given: Sequence[str] = tuple(map(str, config.args))
         self._asked: Callable[[pytest.Item], bool] | None = None
         self.rules: Mapping[ExperimentRef, Sequence[pytest.Item]] = {}
+        self._decided: set[ExperimentRef] = set()
 
     def bring_rule_files(self, last: Callable[[str], Mapping[str, Any] | None]) -> None:
         """Add the files that hold rules to the arguments of a run that names paths.
@@ -53,6 +54,7 @@ class Selection:
         """Drop what was only brought along and is not needed, restore needed rules, and put the stages in order."""
         config = self._config
         self.rules = _rules(collected)
+        self._decided = set() if _stateful(config) else _decided(collected)
         kept = list(items)
         if self._asked is not None:
             kept = [item for item in items if self._asked(item)]
@@ -66,6 +68,15 @@ class Selection:
         if dropped:
             config.hook.pytest_deselected(items=dropped)
         items[:] = collection.ordered(kept, refs)
+
+    def decides(self, ref: ExperimentRef) -> bool:
+        """Tell whether a decision was collected for an experiment, and with it all of its rules."""
+        return ref in self._decided
+
+
+def _decided(collected: Sequence[pytest.Item]) -> set[ExperimentRef]:
+    places = filter(None, map(collection.place_of, collected))
+    return {place.experiment for place in places if place.stage is Stage.DECISION and place.experiment}
 
 
 def _is_rule(item: pytest.Item) -> bool:

@@ -43,6 +43,7 @@ class FinetuneSession:
         self.item: pytest.Item | None = None
         self.promoted: list[str] = []
         self._brings_rules = settings.finetune
+        self._looked_at: set[ExperimentRef] = set()
         self._runs: dict[ExperimentRef, ExperimentRun] = {}
         self._experiments: dict[ExperimentRef, Experiment] = {}
 
@@ -92,6 +93,13 @@ class FinetuneSession:
     def adopt(self, ref: ExperimentRef, experiment: Experiment) -> None:
         """Know an experiment that is not read from this project."""
         self._experiments[ref] = experiment
+        self._looked_at.add(ref)
+
+    def first_look(self, ref: ExperimentRef) -> bool:
+        """Tell, once, that an experiment of this project has not been looked at yet."""
+        first = ref not in self._looked_at
+        self._looked_at.add(ref)
+        return first
 
     def replace_experiments(self, ref: ExperimentRef, experiment: Experiment) -> None:
         """Let an experiment stand for all that the project names; no rule is brought along, as all are asked for."""

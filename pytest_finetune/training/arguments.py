@@ -20,6 +20,7 @@ from pytest_finetune.experiment import Experiment
 from pytest_finetune.experiment.launcher import share_of
 from pytest_finetune.training.model import compute_dtype
 from pytest_finetune.training.request import TrainingError
+from pytest_finetune.training.sft_arguments import unknown
 from pytest_finetune.wording import nearest
 from pytest_finetune.yamlfile import Json, JsonTree
 
@@ -27,29 +28,6 @@ _NAMED: Final[Mapping[str, type[enum.Enum]]] = {"optim": OptimizerNames, "lr_sch
 
 _LOG_POINTS: Final = 200
 _CHECKPOINTS: Final = 10
-
-_OURS: Final[Mapping[str, str]] = {
-    "chat_template_path": "evaluation would ask with another template: put it into the base's tokenizer",
-    "data_seed": "write training.seed",
-    "dataset_kwargs": "the rows are checked as they are prepared; it cannot be switched off",
-    "dataset_text_field": "rows are prompt and completion",
-    "eos_token": "evaluation would stop at another token: set eos_token in the base model's tokenizer",
-    "eval_strategy": "held-out rows are judged after the training, by the eval rules",
-    "hub_model_id": "a training sends nothing anywhere",
-    "hub_token": "a training sends nothing anywhere",
-    "load_best_model_at_end": "choosing a checkpoint on held-out rows would spend them",
-    "logging_nan_inf_filter": "a loss that is not finite stops the training at once",
-    "max_length": "write training.max_seq_length",
-    "model_init_kwargs": "the base is loaded from base_model, revision and quantization",
-    "output_dir": "checkpoints lie in the store",
-    "pad_token": "set pad_token in the base model's tokenizer",
-    "push_to_hub": "a training sends nothing anywhere",
-    "report_to": "a training sends nothing anywhere; the record holds its log",
-    "resume_from_checkpoint": "an interrupted training goes on by itself",
-    "save_only_model": "a training that resumes needs its optimizer",
-    "trust_remote_code": "write trust_remote_code in the experiment",
-    "use_cpu": "write --finetune-device=cpu",
-}
 
 
 def sft_config(experiment: Experiment, checkpoints: Path, device: str) -> SFTConfig:
@@ -127,10 +105,10 @@ def check_passthrough(given: Json) -> None:
     """Raise TrainingError for a key of `training.sft` that is unknown, ours, or of the wrong type."""
     fields = {field.name: field for field in dataclasses.fields(SFTConfig) if field.init}
     hints = typing.get_type_hints(SFTConfig)
-    problems = [
+    problems = [f"{name}: {text}" for name, text in unknown(given, fields)] + [
         problem
         for name, value in given.items()
-        if (problem := _problem(name, value, fields, hints)) is not None
+        if name in fields and (problem := _problem(name, value, fields, hints)) is not None
     ]
     if problems:
         raise TrainingError("\n".join(f"training.sft.{problem}" for problem in problems))
@@ -150,11 +128,6 @@ def _check_named(key: str, word: str) -> None:
 def _problem(
     name: str, value: object, fields: Mapping[str, dataclasses.Field[Any]], hints: Json
 ) -> str | None:
-    if name in _OURS:
-        return f"{name}: not to be set here: {_OURS[name]}"
-    if name not in fields:
-        guess = nearest(name, sorted(fields))
-        return f"{name}: SFTConfig has no such argument" + (f"; did you mean {guess!r}?" if guess else "")
     choices = fields[name].metadata.get("choices")
     if choices and value not in choices:
         return f"{name}: found {value!r}, allowed: {', '.join(map(repr, choices))}"

@@ -54,13 +54,17 @@ def check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise TrainingError(f"base model {name!r}: no config.json, so this is no model folder")
     _check_weights(folder)
-    if not any(
-        (folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-    ):
+    if not has_tokenizer(folder):
         raise TrainingError(
             f"base model {name!r}: no tokenizer (tokenizer.json, tokenizer_config.json or tokenizer.model)\n"
             "  copy the tokenizer files of the model that it comes from into the folder"
         )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Tell whether the folder holds a file of a tokenizer."""
+    files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    return any((folder / file).is_file() for file in files)
 
 
 def _check_weights(folder: Path) -> None:

@@ -101,6 +101,36 @@ def facts_of(items: Sequence[pytest.Item]) -> dict[str, dict[str, object]]:
     return found
 
 
+def bad_rules(items: Sequence[pytest.Item], *, decided: bool) -> list[str]:
+    """Return, a sentence each, why the rules of an experiment cannot judge, as far as their text tells."""
+    told = facts_of(items)
+    said = [
+        f"rule {name!r} was not run: {why}"
+        for name, facts in told.items()
+        for why in cast("list[str]", facts["reasons"])
+    ]
+    primary = bad_primaries(items, decided=decided)
+    return [*said, *([primary] if primary else [])]
+
+
+def bad_primaries(items: Sequence[pytest.Item], *, decided: bool) -> str | None:
+    """Return what is wrong with the marks of the primary rule; where something is `decided` there is one."""
+    marks = [(item, item.get_closest_marker("eval_rule")) for item in items]
+    primary = [item for item, mark in marks if mark is not None and mark.kwargs.get("primary") is True]
+    if len(primary) > 1:
+        places = ", ".join(f"{_default_name(item)} ({_place(item)})" for item in primary)
+        return f"{len(primary)} rules are primary: {places}; a decision is about one: keep one of the marks"
+    if items and decided and not primary:
+        places = ", ".join(f"{_default_name(item)} ({_place(item)})" for item in items[:5])
+        return f"no rule is primary: mark the one that the decision is about with eval_rule(primary=True), of {places}"
+    return None
+
+
+def _place(item: pytest.Item) -> str:
+    file, line, _ = item.location
+    return file if line is None else f"{file}:{line + 1}"
+
+
 def not_set_up(item: pytest.Item, report: pytest.TestReport) -> tuple[str, str] | None:
     """Return the name of a rule whose set-up did not end well, and why; None where it did or was never meant."""
     if report.when != "setup" or report.passed:

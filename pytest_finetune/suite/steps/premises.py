@@ -1,0 +1,117 @@
+"""What files tell in a moment of a training that could not be: the base's parts, its modules, the trainer's arguments.
+
+Only what is certain is said: for the built-in trainer, of a base that lies here, before any weight is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pytest_finetune.data.formatting import CHAT
+from pytest_finetune.experiment.reading import located
+from pytest_finetune.fingerprint import BaseModelError, base_folder
+from pytest_finetune.safetensors_check import TensorFileError, read_header
+from pytest_finetune.training.base import check_folder, has_tokenizer
+from pytest_finetune.training.request import TrainingError
+from pytest_finetune.training.sft_arguments import known_arguments, unknown
+from pytest_finetune.wording import nearest
+
+if TYPE_CHECKING:
+    from pytest_finetune.experiment import Experiment
+    from pytest_finetune.suite.context import Context
+    from pytest_finetune.yamlfile import KeyPath
+
+_BUILT_IN: Final = "finetune-huggingface"
+_NO_LINEAR: Final = ("norm", "ln_", "embed", "wte", "wpe", "lm_head", "rotary")
+
+
+def lacking(context: Context) -> list[str]:
+    """Return, each with file, line and key, why the training that was written down cannot be."""
+    trainers = context.hooks.pytest_finetune_train.get_hookimpls()
+    if any(trainer.plugin_name != _BUILT_IN for trainer in trainers):
+        return []  # what another trainer needs is its own to say
+    return [located(context.experiment, path, text) for path, text in problems(context.experiment)]
+
+
+def problems(experiment: Experiment) -> Iterator[tuple[KeyPath, str]]:
+    """Yield each key that cannot be trained with, and why."""
+    given = experiment.training.sft
+    for name, text in unknown(given, known_arguments() if given else ()):
+        yield ("training", "sft", name), text
+    try:
+        folder = base_folder(experiment)
+    except BaseModelError:
+        return  # not fetched yet
+    if not folder.is_dir() or _only_configured(folder):
+        return
+    try:
+        check_folder(folder)
+    except TrainingError as error:
+        yield ("base_model",), str(error)
+        return
+    if experiment.prompt.template == CHAT and not _has_template(folder):
+        yield (
+            ("prompt", "template"),
+            f"'chat' needs a chat template, and the tokenizer of {experiment.base_model!r} has none: write a "
+            "template with {instruction} and {input}, or take an instruct model",
+        )
+    yield from _targets(experiment, folder)
+
+
+def _only_configured(folder: Path) -> bool:
+    """Tell whether the folder holds no more than a configuration, from which a memory plan can be made."""
+    return not has_tokenizer(folder) and not any(folder.glob("*.safetensors"))
+
+
+def _has_template(folder: Path) -> bool:
+    if any(folder.glob("*.jinja")) or any(folder.glob("*chat_template.json")):
+        return True
+    return bool(_json(folder / "tokenizer_config.json").get("chat_template"))
+
+
+def _targets(experiment: Experiment, folder: Path) -> Iterator[tuple[KeyPath, str]]:
+    """Name target modules that no weight of the base belongs to; PEFT takes a name or its last parts."""
+    wanted = experiment.lora.target_modules
+    modules = _modules(folder)
+    # A regular expression asks for whole names, and experts get other names when they are loaded.
+    if isinstance(wanted, str) or experiment.peft_method == "full" or "expert" in " ".join(modules):
+        return
+    lacking = [word for word in wanted if word != "lm_head" and not _matched(word, modules)]
+    if modules and lacking:
+        last = {name.rpartition(".")[2] for name in modules}
+        linear = sorted(name for name in last if not any(part in name for part in _NO_LINEAR))
+        guesses = [(word, nearest(word, linear)) for word in lacking]
+        words = ", ".join(
+            f"{word!r}" + (f" (did you mean {near!r}?)" if near else "") for word, near in guesses
+        )
+        yield (
+            ("lora", "target_modules"),
+            f"found {words}, but {experiment.base_model!r} has no such module; it has {', '.join(linear)} "
+            "(or all-linear)",
+        )
+
+
+def _matched(word: str, modules: Sequence[str]) -> bool:
+    return any(name == word or name.endswith(f".{word}") or f".{word}." in name for name in modules)
+
+
+def _modules(folder: Path) -> list[str]:
+    """Return the modules that own the base's tensors, by the headers of its files."""
+    names: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        try:
+            names |= {tensor.name.rpartition(".")[0] for tensor in read_header(file)}
+        except (TensorFileError, OSError):
+            return []  # the base's digest says what is wrong with the file
+    return sorted(names)
+
+
+def _json(file: Path) -> dict[str, object]:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
