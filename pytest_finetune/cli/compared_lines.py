@@ -22,8 +22,6 @@ from pytest_finetune.wording import (
 )
 from pytest_finetune.yamlfile import Json
 
-Found = Json
-
 _VALUE_CHARS: Final = 44
 _ANSWER_CHARS: Final = 140
 _IDS_SHOWN: Final = 8
@@ -32,7 +30,7 @@ _DIGEST_DIGITS: Final = 64
 _WHY_LOST: Final = "the answers of {} are not in the store any more (gc removed them) or beside the record"
 
 
-def causes(found: Found) -> Iterator[str]:
+def causes(found: Json) -> Iterator[str]:
     """Yield what differs in what went into the runs; one line where nothing does."""
     key = found["key"]
     told = {
@@ -56,7 +54,7 @@ def causes(found: Found) -> Iterator[str]:
     yield from _rules(found["rules"])
 
 
-def _rules(rules: Found) -> Iterator[str]:
+def _rules(rules: Json) -> Iterator[str]:
     for name in rules["text_differs"]:
         yield f"rule {one_line(name)}: rule text differs, so its rates are measured with two different rules"
     for run in ("a", "b"):
@@ -64,7 +62,7 @@ def _rules(rules: Found) -> Iterator[str]:
             yield f"only {run.upper()} has {counted(len(names), 'rule')}: {_ids(names)}"
 
 
-def effects(found: Found) -> Iterator[str]:
+def effects(found: Json) -> Iterator[str]:
     """Yield the runs' figures and rates side by side."""
     yield ""
     yield from columns(("", "A", "B"), list(_figures(found["figures"])), indent=0, right=(1, 2))
@@ -74,7 +72,7 @@ def effects(found: Found) -> Iterator[str]:
         yield from columns(("rule", "arm", "A", "B", "B - A"), rows, indent=0, right=(2, 3, 4))
 
 
-def _figures(figures: Found) -> Iterator[tuple[str, ...]]:
+def _figures(figures: Json) -> Iterator[tuple[str, ...]]:
     def row(label: str, name: str, word: Callable[..., str]) -> tuple[str, ...]:
         return (label, *("-" if value is None else str(word(value)) for value in figures[name]))
 
@@ -91,17 +89,17 @@ def _figures(figures: Found) -> Iterator[tuple[str, ...]]:
     yield row("neutral answers, token KL", "neutral_mean_kl", figure)
 
 
-def _rate_row(one: Found) -> tuple[str, ...]:
+def _rate_row(one: Json) -> tuple[str, ...]:
     before, now = (None if rate is None else rate["rate"] for rate in (one["a"], one["b"]))
     gap = "-" if before is None or now is None else points(now - before)
     return (one["rule"], arm_word(one["arm"]), _rate(one["a"]), _rate(one["b"]), gap)
 
 
-def _rate(rate: Found | None) -> str:
+def _rate(rate: Json | None) -> str:
     return "-" if rate is None else f"{percent(rate['rate'])} {rate_span(rate['interval'])}".rstrip()
 
 
-def rows_changed(found: Found) -> Iterator[str]:
+def rows_changed(found: Json) -> Iterator[str]:
     """Yield which held-out rows the runs share, which answers changed, and what was fixed and broken."""
     yield ""
     for suite, rows in found["held_out"].items():
@@ -118,7 +116,7 @@ def rows_changed(found: Found) -> Iterator[str]:
         yield from _outcome_rows(one, found["answers"])
 
 
-def _shared(rows: Found) -> Iterator[str]:
+def _shared(rows: Json) -> Iterator[str]:
     yield f"{rows['both']:,} in both runs"
     for name, words in (
         ("only_a", "only in A"),
@@ -129,7 +127,7 @@ def _shared(rows: Found) -> Iterator[str]:
             yield f"{len(ids):,} {words} ({_ids(ids)})"
 
 
-def _answers(answers: Found) -> str:
+def _answers(answers: Json) -> str:
     if answers["lost"]:
         lost = " and ".join(run.upper() for run in answers["lost"])
         known = "all are the same by their digest" if answers["same"] else "some differ by their digest"
@@ -140,12 +138,12 @@ def _answers(answers: Found) -> str:
     return f"{len(changed):,} of {answers['both']:,} changed ({_ids([one['a'] for one in changed])})"
 
 
-def _outcome_row(one: Found) -> tuple[str, ...]:
+def _outcome_row(one: Json) -> tuple[str, ...]:
     gain = "-" if one["gain"] is None else gain_words(one["gain"], one["interval"])
     return (one["rule"], f"{one['both']:,}", f"{len(one['fixed']):,}", f"{len(one['broken']):,}", gain)
 
 
-def _outcome_rows(one: Found, answers: Mapping[str, Found]) -> Iterator[str]:
+def _outcome_rows(one: Json, answers: Mapping[str, Json]) -> Iterator[str]:
     """Name the broken and fixed rows of a rule; the first of them with both answers."""
     texts = {
         (changed["a"], changed["b"]): changed["answers"]

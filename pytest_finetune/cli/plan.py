@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from math import ceil
 from typing import Final
 
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.project import Project
 from pytest_finetune.memory.hardware.detect import HEADROOM, detect, expandable_segments
-from pytest_finetune.memory.plan.explain import as_json
-from pytest_finetune.memory.plan.plan import plan_memory
+from pytest_finetune.memory.plan.explain import as_json, roomy_gib
+from pytest_finetune.memory.plan.plan import DOES_NOT_FIT, plan_memory
 from pytest_finetune.memory.plan.planner import Planner
 from pytest_finetune.memory.plan.workload import TRL_STEP
 from pytest_finetune.wording import size
@@ -23,8 +22,6 @@ DESCRIPTION: Final = (
     "Predict the peak memory of the training from the model's config.json alone: no weights, no GPU. "
     "Without --budget the card that is here is asked; where there is none, the plan is printed and not judged."
 )
-_DOES_NOT_FIT: Final = "does not fit"
-_GiB: Final = 1024**3
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -74,7 +71,7 @@ def run(args: argparse.Namespace) -> Answer:
         "not_compared": budget.incomparable_because,
     }
     warnings = list(project.store.warnings)
-    return Answer(list(_lines(tree)), tree, yes=tree["fits"] != _DOES_NOT_FIT, warnings=warnings)
+    return Answer(list(_lines(tree)), tree, yes=tree["fits"] != DOES_NOT_FIT, warnings=warnings)
 
 
 def _lines(tree: Json) -> Iterator[str]:
@@ -91,7 +88,7 @@ def _lines(tree: Json) -> Iterator[str]:
     yield from _parts(tree)
     yield ""
     yield f"tightest constraint: {tree['tightest']}"
-    if tree["fits"] == _DOES_NOT_FIT:
+    if tree["fits"] == DOES_NOT_FIT:
         yield ""
         yield from _remedies(tree)
 
@@ -138,11 +135,6 @@ def _remedies(tree: Json) -> Iterator[str]:
     for pair in (remedy for remedy in tree["remedies"] if remedy["pair"]):
         label = "two that are enough" if pair["enough"] else "the best two, not enough"
         yield f"{label}: {pair['change']} -> {size(pair['needed_bytes'])}"
-    kept = f"{tree['budget']['headroom']:.0%} headroom kept"
-    yield f"to judge another card: --budget={_enough_gib(tree)}GiB ({kept}, it fits there)"
-
-
-def _enough_gib(tree: Json) -> int:
-    """Return the smallest multiple of 8 GiB in which the training runs with the same headroom."""
-    total: float = tree["needed_bytes"] / (1 - tree["budget"]["headroom"])
-    return ceil(total / (8 * _GiB)) * 8
+    headroom = tree["budget"]["headroom"]
+    roomy = roomy_gib(tree["needed_bytes"], headroom)
+    yield f"to judge another card: --budget={roomy}GiB ({headroom:.0%} headroom kept, it fits there)"

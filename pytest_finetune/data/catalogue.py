@@ -41,16 +41,19 @@ def finding(
 ) -> Finding:
     """Make a finding of a known rule; what is private in `read` is masked before it is shortened."""
     known = RULES[rule]
-    shown = printable(redact(read))
-    if len(shown) > READ_LIMIT:
-        shown = f"{shown[: READ_LIMIT - 3]}..."
-    return Finding(rule, known.severity, shown, known.why, fix or known.fix, file, line, digest)
+    return Finding(rule, known.severity, shown(read), known.why, fix or known.fix, file, line, digest)
+
+
+def shown(read: str) -> str:
+    """Return what was read as a person may see it: masked, printable, and not too long."""
+    text = printable(redact(read))
+    return text if len(text) <= READ_LIMIT else f"{text[: READ_LIMIT - 3]}..."
 
 
 def quoted(text: str, limit: int = 80) -> str:
     """Return the text in quotes, masked first and shortened then, so that no half of a secret is left."""
-    shown = redact(text)
-    return repr(shown if len(shown) <= limit else f"{shown[: limit - 3]}...")
+    masked = redact(text)
+    return repr(masked if len(masked) <= limit else f"{masked[: limit - 3]}...")
 
 
 def printable(text: str) -> str:

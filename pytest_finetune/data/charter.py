@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pytest_finetune.data.catalogue import READ_LIMIT, printable
-from pytest_finetune.data.detectors import redact
-from pytest_finetune.data.findings import Finding, Findings, Severity
+from pytest_finetune.data.catalogue import shown
+from pytest_finetune.data.findings import Finding, Findings
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import CharterText
@@ -71,10 +71,7 @@ _STATED: Final = {
         "Rows that may not be trained on taint the adapter.",
         "State the licence of the rows, or `internal`.",
     ),
-    "personal_data": (
-        "Models recite what they were trained on.",
-        "State none, redacted or approved.",
-    ),
+    "personal_data": ("Models recite what they were trained on.", "State none, redacted or approved."),
     "retire_when": (
         "Adapters outlive the reason that they were made for.",
         "State the event or date that ends its use.",
@@ -130,7 +127,7 @@ class Charter:
 
     def findings(self) -> Findings:
         """Return what speaks against this fine-tune, or is not stated; empty when all is said and fits."""
-        return Findings(self._findings())
+        return Findings(replace(finding, read=shown(finding.read)) for finding in self._findings())
 
     def _findings(self) -> Iterator[Finding]:
         yield from _behaviour(self.text.behaviour)
@@ -139,9 +136,7 @@ class Charter:
         for key, (why, fix) in _STATED.items():
             value = getattr(self.text, key)
             if not value or not str(value).strip():
-                yield _finding(
-                    f"charter/{key.replace('_', '-')}", "warning", f"{key} is not stated", why, fix
-                )
+                yield Finding(f"charter/{key.replace('_', '-')}", "warning", f"{key} is not stated", why, fix)
 
 
 def _behaviour(text: str | None) -> Iterator[Finding]:
@@ -150,47 +145,37 @@ def _behaviour(text: str | None) -> Iterator[Finding]:
         fix = (
             "Write charter.behaviour: one sentence that begins with a verb (Return, Classify, Rewrite, ...)."
         )
-        yield _finding("charter/behaviour", "error", "behaviour is not stated", why, fix)
+        yield Finding("charter/behaviour", "error", "behaviour is not stated", why, fix)
         return
     sentences = [part for part in _SENTENCE_END.split(text.strip()) if part.strip()]
     vague = FIT_MATRIX["vague"]
     if len(sentences) > 1:
         read = f"{len(sentences)} sentences: {text!r}"
-        yield _finding(
-            "charter/one-behaviour",
-            "warning",
-            read,
-            vague.reason,
-            "Keep one sentence; make the rest other experiments.",
-        )
+        fix = "Keep one sentence; make the rest other experiments."
+        yield Finding("charter/one-behaviour", "warning", read, vague.reason, fix)
     elif _FIRST_VERB.search(text) and (second := _SECOND_VERB.search(text)):
         read = f"a second behaviour at {second[0].strip()!r}: {text!r}"
-        yield _finding(
-            "charter/one-behaviour",
-            "warning",
-            read,
-            vague.reason,
-            "Split it: one experiment for each behaviour.",
-        )
+        fix = "Split it: one experiment for each behaviour."
+        yield Finding("charter/one-behaviour", "warning", read, vague.reason, fix)
     if word := _VAGUE.search(text):
         read = f"{word[0]!r} cannot be counted: {text!r}"
         fix = f"First tool: {vague.first_tool}. Say what stands in the answer and how a test sees it."
-        yield _finding("charter/vague", "warning", read, vague.reason, fix)
+        yield Finding("charter/vague", "warning", read, vague.reason, fix)
     if word := _FACTS.search(text):
         inventory = FIT_MATRIX["inventory"]
         read = f"{word[0]!r} asks for facts: {text!r}"
         fix = f"First tool: {inventory.first_tool}. Keep facts outside and teach the form of the answer."
-        yield _finding("charter/facts-inventory", "warning", read, inventory.reason, fix)
+        yield Finding("charter/facts-inventory", "warning", read, inventory.reason, fix)
 
 
 def _facts(often: str | None) -> Iterator[Finding]:
     fresh = FIT_MATRIX["fresh"]
     if often is None:
         fix = "Write charter.facts_change: never, rarely or often."
-        yield _finding("charter/facts-change", "warning", "facts_change is not stated", fresh.reason, fix)
+        yield Finding("charter/facts-change", "warning", "facts_change is not stated", fresh.reason, fix)
     elif often == "often":
         fix = f"First tool: {fresh.first_tool}. Put the documents into the prompt; fine-tune for form only."
-        yield _finding("charter/facts-change", "error", "facts_change: often", fresh.reason, fix)
+        yield Finding("charter/facts-change", "error", "facts_change: often", fresh.reason, fix)
 
 
 def _prompt(tried: str | None) -> Iterator[Finding]:
@@ -200,17 +185,10 @@ def _prompt(tried: str | None) -> Iterator[Finding]:
         fix = (
             f"First tool: {prompted.first_tool}. Try one, with examples in it, and write down what was wrong."
         )
-        yield _finding("charter/prompt-tried", "warning", read, prompted.reason, fix)
+        yield Finding("charter/prompt-tried", "warning", read, prompted.reason, fix)
     elif _WORKS.search(tried):
         fix = f"First tool: {prompted.first_tool}. Fine-tune what it still gets wrong; few_shot measures it."
-        yield _finding("charter/prompt-works", "warning", f"prompt_tried: {tried!r}", prompted.reason, fix)
+        yield Finding("charter/prompt-works", "warning", f"prompt_tried: {tried!r}", prompted.reason, fix)
     elif _LACKS.search(tried):
         fix = f"First tool: {ability.first_tool}. Check with examples in the prompt whether the base can."
-        yield _finding("charter/base-ability", "warning", f"prompt_tried: {tried!r}", ability.reason, fix)
-
-
-def _finding(rule: str, severity: Severity, read: str, why: str, fix: str) -> Finding:
-    shown = printable(redact(read))
-    return Finding(
-        rule, severity, shown if len(shown) <= READ_LIMIT else f"{shown[: READ_LIMIT - 3]}...", why, fix
-    )
+        yield Finding("charter/base-ability", "warning", f"prompt_tried: {tried!r}", ability.reason, fix)

@@ -19,12 +19,7 @@ from pytest_finetune.experiment.records import (
     is_hub_id,
     schema,
 )
-from pytest_finetune.experiment.runtimes import (
-    TRANSFORMERS,
-    MergedSettings,
-    RuntimeSettings,
-    ServerSettings,
-)
+from pytest_finetune.experiment.runtimes import TRANSFORMERS, MergedSettings, RuntimeSettings, ServerSettings
 
 __all__ = [
     "DEFAULT_TEMPLATE",

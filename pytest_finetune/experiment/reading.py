@@ -155,6 +155,7 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
     if isinstance(lora.get("target_modules"), list):
         lora["target_modules"] = tuple(lora["target_modules"])
     runtimes = [read_runtime(entry) for entry in tree.get("runtimes", ("transformers",))]
+    training, prompt = tree["training"], tree.get("prompt", {})
     values: JsonTree = {
         "task": tree.get("task", Path(relative).stem),
         "base_model": tree["base_model"],
@@ -163,8 +164,8 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
         "peft_method": method,
         "quantization": tree.get("quantization", "nf4" if method == "qlora" else "none"),
         "lora": Lora(**lora),
-        "training": _training(tree["training"]),
-        "prompt": _prompt(tree.get("prompt", {})),
+        "training": Training(**{**training, "launcher": Launcher(**training.get("launcher", {}))}),
+        "prompt": Prompt(**{**prompt, "candidates": tuple(prompt.get("candidates", ()))}),
         "generation": Generation(**tree.get("generation", {})),
         "runtimes": tuple(runtime.name for runtime in runtimes),
         "paths": Paths(**tree["paths"]),
@@ -185,14 +186,6 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
         runtime_settings={name: settings for name, settings in runtimes if settings is not None},
         **values,
     )
-
-
-def _training(given: Json) -> Training:
-    return Training(**{**given, "launcher": Launcher(**given.get("launcher", {}))})
-
-
-def _prompt(given: Json) -> Prompt:
-    return Prompt(**{**given, "candidates": tuple(given.get("candidates", ()))})
 
 
 def _drift(given: bool | Json) -> DriftSettings:

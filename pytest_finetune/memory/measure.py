@@ -6,6 +6,7 @@ back, and the optimizer that was used is thrown away.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.detect import own_bytes
 from pytest_finetune.memory.plan.remedies import find_remedies
 from pytest_finetune.wording import size
-from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
     import torch
@@ -123,16 +123,14 @@ class CudaMeter:
 
 
 def measure_longest(
-    run_step: Callable[[], None], parameters: Iterable[torch.nn.Parameter], device: str, meter: Meter
+    run_step: Callable[[], None], parameters: Iterable[torch.nn.Parameter], meter: Meter
 ) -> Measured:
     """Run `run_step` twice and return the peaks; weights, gradients and random states are as before afterwards.
 
     `run_step` does one optimizer step on the longest batch with an optimizer of its own; `parameters` are those that it
     trains. Raises torch.OutOfMemoryError when the card is too small for the batch.
     """
-    import torch
-
-    with _restored(list(parameters), torch.device(device)):
+    with _restored(list(parameters)):
         meter.begin()
         for _ in range(STEPS):
             run_step()
@@ -166,43 +164,35 @@ def refuse_unless_fits(measured: Measured, fit: Fit) -> None:
 
 
 @contextmanager
-def _restored(parameters: list[torch.nn.Parameter], device: torch.device) -> Iterator[None]:
+def _restored(parameters: list[torch.nn.Parameter]) -> Iterator[None]:
     """Put weights and random states back, on the card and on the host, whatever happens in the block."""
     import torch
 
     with torch.no_grad():
         before = [parameter.detach().to("cpu", copy=True) for parameter in parameters]
-    states = _random_states(device)
     try:
-        yield
+        with random_state():
+            yield
     finally:
         with torch.no_grad():
             for parameter, values in zip(parameters, before, strict=True):
                 parameter.copy_(values)
                 parameter.grad = None
-        _set_random_states(states, device)
 
 
-def _random_states(device: torch.device) -> Json:
-    import random
-
+@contextmanager
+def random_state() -> Iterator[None]:
+    """Give the block random numbers that the rest of the process does not miss."""
     import numpy
     import torch
 
-    states = {"python": random.getstate(), "numpy": numpy.random.get_state(), "cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def _set_random_states(states: Json, device: torch.device) -> None:
-    import random
-
-    import numpy
-    import torch
-
-    random.setstate(states["python"])
-    numpy.random.set_state(states["numpy"])
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
+    python, array, cpu = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        numpy.random.set_state(array)
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)

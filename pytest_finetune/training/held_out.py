@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from pytest_finetune.training.surroundings import random_state
+from pytest_finetune.memory.measure import random_state
 from pytest_finetune.training.tokenised import IGNORED, TokenRow
 
 if TYPE_CHECKING:

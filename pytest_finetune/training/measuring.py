@@ -36,7 +36,7 @@ def measure_first(trainer: SealingTrainer, request: TrainingRequest) -> Measured
     if meter is None:
         return None
     with _longest_step(trainer) as step:
-        measured = measure_longest(step.run, step.parameters, request.device, meter)
+        measured = measure_longest(step.run, step.parameters, meter)
     if request.fit is not None:
         try:
             refuse_unless_fits(measured, request.fit)

@@ -144,11 +144,7 @@ def _trainer(
     ]
     asked = chosen(request.held_out)
     unseen = tokenise(tokenizer, asked, [f"held-out row {number}" for number in range(1, len(asked) + 1)])
-    watch = Watch(
-        request.progress,
-        stop,
-        held_out(unseen, training.max_seq_length, share_of(training).batch),
-    )
+    watch = Watch(request.progress, stop, held_out(unseen, training.max_seq_length, share_of(training).batch))
     trainer = SealingTrainer(
         identity=_identity(request),
         write=lambda model, folder: (

@@ -6,12 +6,13 @@ import contextlib
 import importlib.util
 import logging
 import os
-import random
 import signal
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+
+from pytest_finetune.memory.measure import random_state
 
 CHATTY: Final = ("accelerate", "bitsandbytes", "datasets", "huggingface_hub", "peft", "transformers", "trl")
 
@@ -34,8 +35,7 @@ def surroundings(*, offline: bool) -> Iterator[None]:
             # The hub client reads the environment once, at its first import: so it is imported before the
             # environment changes, and its constants are set for this block alone.
             _attributes(
-                "huggingface_hub.constants",
-                dict.fromkeys((*no_network, "HF_HUB_DISABLE_TELEMETRY"), True),
+                "huggingface_hub.constants", dict.fromkeys((*no_network, "HF_HUB_DISABLE_TELEMETRY"), True)
             ),
             _environment({**_ALWAYS, **no_network}),
             _no_bars(),
@@ -121,24 +121,6 @@ def no_dataset_bars() -> Iterator[None]:
     finally:
         if not disabled:
             datasets.enable_progress_bars()
-
-
-@contextlib.contextmanager
-def random_state() -> Iterator[None]:
-    """Give the block random numbers that the rest of the process does not miss."""
-    import numpy
-    import torch
-
-    python, array, cpu = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        numpy.random.set_state(array)
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
 
 
 @contextlib.contextmanager

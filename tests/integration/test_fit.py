@@ -148,7 +148,7 @@ def test_the_disk_is_a_budget_too_with_or_without_a_card(untraced: Project) -> N
     ran.assert_outcomes(passed=1, failed=1, deselected=1)
     ran.stdout.fnmatch_lines(
         [
-            "*training does not fit on the disk: writes * MiB, 0 MiB are free",
+            "*training does not fit on the disk: writes * MiB, 1.0 KiB are free",
             "* 3 checkpoints * | adapter * | bundle * (predicted)",
             "* training.save_total_limit 1 -> * MiB",
             "* to keep the store on another disk: --finetune-store=DIR",

@@ -33,9 +33,10 @@ def nvmlDeviceGetGraphicsRunningProcesses(handle): return []
 BUILD = """
 import os
 import pytest
-from pytest_finetune.memory import hardware, plan
-hardware.torch_build = lambda: {"cuda": "13.0"}
-plan.plan_memory = lambda *args, **kwargs: pytest.fail("not planned")
+from pytest_finetune.memory.hardware import detect
+from pytest_finetune.suite.steps import planning
+detect.torch_build = lambda: {"cuda": "13.0"}
+planning.plan_memory = lambda *args, **kwargs: pytest.fail("not planned")
 """
 # A training goes on when every worker is about to need its GPU.
 TRAIN = """\
@@ -186,7 +187,7 @@ def test_foreign(n):
 
 
 def test_a_suite_that_is_not_ours_is_left_alone(machine: Project, tmp_path: Path) -> None:
-    for file in (*machine.path.glob("*.py"), machine.path / "pytest.ini"):
+    for file in (*machine.path.glob("*.py"), *machine.path.glob("*.yaml"), machine.path / "pytest.ini"):
         file.unlink()
     machine.write({"test_foreign.py": FOREIGN})
     machine.run("-n", "2", subprocess=True).assert_outcomes(passed=4)

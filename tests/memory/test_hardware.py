@@ -133,7 +133,7 @@ def test_families_follow_the_compute_capability() -> None:
 
 def test_hardware_is_looked_at_without_torch() -> None:
     code = (
-        "import sys; from pathlib import Path; from pytest_finetune.memory import hardware as h; "
+        "import sys; from pathlib import Path; from pytest_finetune.memory.hardware import detect as h; "
         "h.accelerator(); h.detect('auto', Path('.')); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -54,7 +54,7 @@ def test_measuring_leaves_weights_gradients_and_random_states_alone() -> None:
     random.seed(1)
     parameter = torch.nn.Parameter(torch.rand(8))
     before, drawn, state = parameter.detach().clone(), torch.get_rng_state(), random.getstate()
-    with _restored([parameter], torch.device("cpu")):
+    with _restored([parameter]):
         noisy_step(parameter)
         assert not torch.equal(parameter, before)
     torch.testing.assert_close(parameter.detach(), before, rtol=0, atol=0)
@@ -65,7 +65,7 @@ def test_measuring_leaves_weights_gradients_and_random_states_alone() -> None:
 
 def test_the_state_is_restored_when_the_step_runs_out_of_memory() -> None:
     parameter = torch.nn.Parameter(torch.ones(4))
-    with pytest.raises(MemoryError), _restored([parameter], torch.device("cpu")):
+    with pytest.raises(MemoryError), _restored([parameter]):
         noisy_step(parameter)
         raise MemoryError
     assert torch.equal(parameter.detach(), torch.ones(4))
@@ -141,7 +141,7 @@ def test_a_batch_that_could_not_be_planned_is_refused_by_its_measurement() -> No
 @pytest.mark.gpu(min_gib=4)
 def test_a_real_step_is_measured_on_the_card() -> None:
     parameter = torch.nn.Parameter(torch.ones(1 << 20, device="cuda"))
-    measured = measure_longest(lambda: noisy_step(parameter), [parameter], "cuda", CudaMeter("cuda", MiB))
+    measured = measure_longest(lambda: noisy_step(parameter), [parameter], CudaMeter("cuda", MiB))
     assert isinstance(measured, Measured)
     assert 2 * parameter.nbytes <= measured.allocated <= measured.reserved <= measured.process
     assert torch.equal(parameter.detach().cpu(), torch.ones(1 << 20))
@@ -181,4 +181,4 @@ def step_on_the_card(workload: Workload) -> Measured:
         optimizer.step()
         optimizer.zero_grad()
 
-    return measure_longest(step, trained, "cuda", CudaMeter("cuda", MiB))
+    return measure_longest(step, trained, CudaMeter("cuda", MiB))

@@ -21,7 +21,7 @@ paths: {{train_file: train.jsonl, eval_file: eval.jsonl}}
 CONFTEST = """\
 import torch
 from trl import SFTTrainer
-from pytest_finetune.memory import planner
+from pytest_finetune.memory.plan import planner
 from pytest_finetune.memory.plan.figures import Figures, Held
 
 compute_loss = SFTTrainer.compute_loss

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
@@ -44,11 +44,8 @@ def token_kl(spoken: Spoken, base: Forward, tuned: Forward, device: str) -> tupl
         if ours.shape != theirs.shape:
             sizes = f"{ours.shape[-1]} and {theirs.shape[-1]}"
             raise AnsweringError(f"the base and the tuned model have vocabularies of different size: {sizes}")
-        return tuple(value for part in _parts(len(ours)) for value in _kl(ours[part], theirs[part]))
-
-
-def _parts(count: int) -> Sequence[slice]:
-    return [slice(start, start + _TOKENS_AT_ONCE) for start in range(0, count, _TOKENS_AT_ONCE)]
+        parts = zip(ours.split(_TOKENS_AT_ONCE), theirs.split(_TOKENS_AT_ONCE), strict=True)
+        return tuple(value for part in parts for value in _kl(*part))
 
 
 def _kl(ours: torch.Tensor, theirs: torch.Tensor) -> list[float]:

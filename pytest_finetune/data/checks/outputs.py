@@ -114,44 +114,12 @@ def _screen(schema: Json | bool) -> Callable[[object], bool] | None:
 
 
 _SAME_IN_BOTH: Final = frozenset(
-    [
-        "$schema",
-        "$id",
-        "$comment",
-        "title",
-        "description",
-        "default",
-        "examples",
-        "deprecated",
-        "type",
-        "enum",
-        "const",
-        "properties",
-        "required",
-        "additionalProperties",
-        "propertyNames",
-        "minProperties",
-        "maxProperties",
-        "items",
-        "prefixItems",
-        "minItems",
-        "maxItems",
-        "uniqueItems",
-        "minLength",
-        "maxLength",
-        "minimum",
-        "maximum",
-        "exclusiveMinimum",
-        "exclusiveMaximum",
-        "allOf",
-        "anyOf",
-        "oneOf",
-        "not",
-        "if",
-        "then",
-        "else",
-        "$defs",
-    ]
+    {"$schema", "$id", "$comment", "title", "description", "default", "examples", "deprecated", "$defs"}
+    | {"type", "enum", "const"}
+    | {"properties", "required", "additionalProperties", "propertyNames", "minProperties", "maxProperties"}
+    | {"items", "prefixItems", "minItems", "maxItems", "uniqueItems"}
+    | {"minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+    | {"allOf", "anyOf", "oneOf", "not", "if", "then", "else"}
 )
 
 

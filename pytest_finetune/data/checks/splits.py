@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.data.catalogue import finding
 from pytest_finetune.data.corpus import Corpus, Vocabulary
-from pytest_finetune.data.similarity import (
-    Similar,
-    contained_across,
-    similar_across,
-    similar_within,
-)
+from pytest_finetune.data.similarity import Similar, contained_across, similar_across, similar_within
 from pytest_finetune.data.words import words_of
 
 if TYPE_CHECKING:

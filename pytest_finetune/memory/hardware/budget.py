@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from pytest_finetune.memory.hardware.cards import UNKNOWN, Family
@@ -81,18 +81,11 @@ class Budget:
 
     def as_json(self) -> JsonTree:
         """Return the budget as the record keeps it."""
+        tree = asdict(self)
+        del tree["unified"]
         return {
-            "name": self.name,
-            "device": self.device,
-            "total_bytes": self.total_bytes,
-            "free_bytes": self.free_bytes,
+            **tree,
             "usable_bytes": self.usable_bytes,
-            "headroom": self.headroom,
-            "driver": self.driver,
-            "runtime": self.runtime,
-            "processes": [{"pid": p.pid, "name": p.name, "bytes": p.bytes} for p in self.processes],
-            "disk_free_bytes": self.disk_free_bytes,
-            "ram_bytes": self.ram_bytes,
-            "source": self.source,
+            "processes": list(tree["processes"]),
             "family": self.family.name,
         }

@@ -48,11 +48,13 @@ def explain(plan: MemoryPlan, budget: Budget | int, planner: Planner) -> list[st
         lines += _changes(judged, find_remedies(plan, budget, planner))
         lines.append(f"  {'; '.join((_place(judged), *judged.notes))}")
         headroom = budget.headroom if isinstance(budget, Budget) else 0.0
-        lines.append(f"  to judge another card: --finetune-budget={_roomy(judged.needed_bytes, headroom)}GiB")
+        lines.append(
+            f"  to judge another card: --finetune-budget={roomy_gib(judged.needed_bytes, headroom)}GiB"
+        )
     return lines
 
 
-def _roomy(needed: int, headroom: float) -> int:
+def roomy_gib(needed: int, headroom: float) -> int:
     """Return the size of a card, in steps of 8 GiB, in which `needed` bytes fit with the headroom kept."""
     return math.ceil(needed / (1 - headroom) / (8 * GiB)) * 8
 

@@ -241,10 +241,7 @@ PRODUCTS: Final = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 def cuda_kernels(cublas: CublasWorkspaces) -> Kernels:
     """Return what the CUDA kernels take beside their results, by operator."""
     return Kernels(
-        before={
-            "bitsandbytes::gemm_4bit": gemm_4bit,
-            "bitsandbytes::int8_scaled_mm": int8_product,
-        },
+        before={"bitsandbytes::gemm_4bit": gemm_4bit, "bitsandbytes::int8_scaled_mm": int8_product},
         after={
             **dict.fromkeys(PRODUCTS, cublas),
             "aten::_softmax_backward_data": softmax_backward,

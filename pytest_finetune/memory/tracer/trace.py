@@ -218,12 +218,7 @@ def _hooks(model: PreTrainedModel, recorder: Recorder) -> Iterator[None]:
         def entered(module: torch.nn.Module, args: object, index: int = index) -> None:
             recorder.enter("backward" if recorder.part == "temporaries" else "forward", index)
 
-        def left(
-            module: torch.nn.Module,
-            args: object,
-            output: Any,
-            index: int = index,
-        ) -> None:
+        def left(module: torch.nn.Module, args: object, output: Any, index: int = index) -> None:
             tensor = output[0] if isinstance(output, tuple) else output
             if recorder.part != "temporaries" and index == len(layers) - 1:
                 recorder.enter("forward", None)

@@ -58,7 +58,8 @@ def train_in_processes(request: TrainingRequest) -> TrainingResult:
             _raise(request, failures, log)
         result = _result(request, exchange)
     if result is None:
-        raise TrainingError(_ended(log, _died(log, processes)))
+        died = _killed(log, processes) or f"the {processes} training processes ended without a result"
+        raise TrainingError(_ended(log, died))
     log.unlink(missing_ok=True)
     return dataclasses.replace(result, seconds=time.monotonic() - started)
 
@@ -235,10 +236,6 @@ def _killed(log: Path, processes: int) -> str | None:
             hint = " (the system does so when memory runs out)" if name == "SIGKILL" else ""
             return f"process {rank} of {processes} was ended by {name}{hint}"
     return None
-
-
-def _died(log: Path, processes: int) -> str:
-    return _killed(log, processes) or f"the {processes} training processes ended without a result"
 
 
 def _ended(log: Path, what: str) -> str:

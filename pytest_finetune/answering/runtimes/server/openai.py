@@ -151,7 +151,7 @@ class OpenAIRuntime:
 
     def _remote_names(self, wire: Wire) -> list[str]:
         try:
-            return _model_names(wire)
+            return [str(one["id"]) for one in _models(wire)]
         except WireError as error:
             if error.status in (404, 405, 501):
                 return []  # it has no list of models
@@ -306,10 +306,6 @@ def _models(wire: Wire) -> list[Json]:
     found = wire.get("/v1/models")
     listed = found.get("data") if isinstance(found, Mapping) else None
     return [one for one in listed or () if isinstance(one, Mapping) and isinstance(one.get("id"), str)]
-
-
-def _model_names(wire: Wire) -> list[str]:
-    return [str(one["id"]) for one in _models(wire)]
 
 
 def _served_entry(wire: Wire, model: str) -> JsonTree:
