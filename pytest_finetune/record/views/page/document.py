@@ -14,6 +14,7 @@ from typing import Final
 from pytest_finetune.record.headline import headline
 from pytest_finetune.record.lenient import Json
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
+from pytest_finetune.record.views.page.glossary import words
 from pytest_finetune.record.views.page.html import Html, element, join, paragraph
 from pytest_finetune.record.views.page.sections import (
     breakdown,
@@ -55,7 +56,7 @@ def summary_html(record: Json, answers: Answers) -> str:
         own = answers.get(experiment.name) or {}
         parts.append(element("article", _experiment(experiment, run, own, anchor), class_="ft-experiment"))
     parts.append(_section("ft-tests", "Tests of the session", facts.tests(run)))
-    parts.append(element("script", Html(asset("filter.js"))))
+    parts += [words(), element("script", Html(asset("filter.js")))]
     return element("div", *parts, class_="ft", lang="en")
 
 
