@@ -23,30 +23,14 @@ from pytest_finetune.wording import (
 
 
 class Rate(NamedTuple):
-    """An arm under a rule; without a rate it did not run."""
+    """An arm under a rule: its rate, the interval, both together, how many rows passed; without a score, not run."""
 
     arm: str
     score: Score
-
-    @property
-    def rate(self) -> str:
-        """The rate alone."""
-        return "not run" if self.score.rate is None else percent(self.score.rate)
-
-    @property
-    def span(self) -> str:
-        """Its interval."""
-        return rate_span(self.score.interval)
-
-    @property
-    def words(self) -> str:
-        """The rate with its interval."""
-        return "not run" if self.score.rate is None else f"{self.rate} {self.span}".rstrip()
-
-    @property
-    def counts(self) -> str:
-        """How many rows passed."""
-        return passed_of(self.score.passed, self.score.total)
+    rate: str
+    span: str
+    words: str
+    counts: str
 
 
 class Gain(NamedTuple):
@@ -54,31 +38,11 @@ class Gain(NamedTuple):
 
     pair: Comparison
     asked: bool
-
-    @property
-    def over(self) -> str:
-        """The other arm."""
-        return arm_word(self.pair.against or "an unknown arm")
-
-    @property
-    def points(self) -> str:
-        """The gain alone."""
-        return points(self.pair.gain)
-
-    @property
-    def span(self) -> str:
-        """Its interval."""
-        return gain_span(self.pair.interval)
-
-    @property
-    def words(self) -> str:
-        """The gain with its interval."""
-        return gain_words(self.pair.gain, self.pair.interval)
-
-    @property
-    def changed(self) -> tuple[str, str]:
-        """How many rows the tuning fixed, and how many it broke."""
-        return f"{len(self.pair.fixed)} fixed", f"{len(self.pair.broken)} broken"
+    over: str
+    points: str
+    span: str
+    words: str
+    changed: tuple[str, str]
 
 
 class Training(NamedTuple):
@@ -91,30 +55,41 @@ class Training(NamedTuple):
 
 def rates(experiment: RecordedExperiment) -> list[tuple[RuleFacts, list[Rate]]]:
     """Return each rule with the rates of all arms, both in the order of the record."""
-    return [
-        (rule, [_rate(experiment, arm, rule) for arm in experiment.arms])
-        for rule in experiment.rules.values()
-    ]
+    rules = experiment.rules.values()
+    return [(rule, [rate(experiment, arm, rule.name) for arm in experiment.arms]) for rule in rules]
 
 
 def rates_by_suite(experiment: RecordedExperiment, arms: Sequence[str]) -> list[tuple[RuleFacts, list[Rate]]]:
     """Return each rule with the rates of these arms on the suite that it judges."""
     return [
-        (rule, [_rate(experiment, f"{arm}@{rule.suite}" if rule.suite else arm, rule) for arm in arms])
+        (rule, [rate(experiment, f"{arm}@{rule.suite}" if rule.suite else arm, rule.name) for arm in arms])
         for rule in experiment.rules.values()
     ]
 
 
-def _rate(experiment: RecordedExperiment, arm: str, rule: RuleFacts) -> Rate:
-    return Rate(arm, experiment.arms[arm].rules[rule.name])
+def rate(experiment: RecordedExperiment, arm: str, rule: str) -> Rate:
+    """Word how an arm fared under a rule."""
+    score = experiment.arms[arm].rules[rule]
+    span, alone = rate_span(score.interval), "not run" if score.rate is None else percent(score.rate)
+    words = alone if score.rate is None else f"{alone} {span}".rstrip()
+    return Rate(arm, score, alone, span, words, passed_of(score.passed, score.total))
 
 
 def gains(experiment: RecordedExperiment) -> list[Gain]:
     """Return the gains under the primary rule (of every rule where there is none), those that were asked for first."""
     main = experiment.primary
     pairs = [pair for pair in experiment.comparisons if not main or pair.rule == main.name]
-    found = [Gain(pair, experiment.is_opponent(pair.against)) for pair in pairs]
-    return sorted(found, key=lambda gain: not gain.asked)
+    found = [gain(pair, asked=experiment.is_opponent(pair.against)) for pair in pairs]
+    return sorted(found, key=lambda one: not one.asked)
+
+
+def gain(pair: Comparison, *, asked: bool = True) -> Gain:
+    """Word a comparison."""
+    over, span = arm_word(pair.against or "an unknown arm"), gain_span(pair.interval)
+    words, changed = gain_words(pair.gain, pair.interval), (len(pair.fixed), len(pair.broken))
+    return Gain(
+        pair, asked, over, points(pair.gain), span, words, (f"{changed[0]} fixed", f"{changed[1]} broken")
+    )
 
 
 def training_row(training: TrainingFacts) -> Training:

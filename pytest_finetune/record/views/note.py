@@ -7,7 +7,7 @@ from pytest_finetune.record.headline import headline
 from pytest_finetune.record.inputs import MemoryFacts, TrainingFacts
 from pytest_finetune.record.lenient import Json
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
-from pytest_finetune.record.tables import Gain, Rate, gains, peaks, rates, training_row
+from pytest_finetune.record.tables import Gain, gains, peaks, rate, rates, training_row
 from pytest_finetune.record.views.markdown import code, plain, table
 from pytest_finetune.wording import arm_word, counted, figure, p_words, threshold
 
@@ -28,7 +28,7 @@ def _overview(run: RecordedRun) -> list[str]:
     """All verdicts in one table, before the first experiment."""
     rows = []
     for one in run.experiments:
-        said, tuned = headline(one, run), Rate("tuned", one.arms["tuned"].rules[one.primary.name])
+        said, tuned = headline(one, run), rate(one, "tuned", one.primary.name)
         rows.append([plain(one.name or "experiment"), plain(said.word), tuned.rate, plain(said.reason)])
     title = f"# {counted(len(rows), 'experiment')}"
     return [title, "", *table(["experiment", "verdict", "tuned, primary rule", "because"], rows), ""]

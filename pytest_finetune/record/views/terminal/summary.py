@@ -9,7 +9,7 @@ from pytest_finetune.record.headline import Headline, headline
 from pytest_finetune.record.lenient import Json
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
 from pytest_finetune.record.remarks import place
-from pytest_finetune.record.tables import Gain
+from pytest_finetune.record.tables import gain
 from pytest_finetune.record.views.terminal.facts import fact_lines
 from pytest_finetune.record.views.terminal.gains import gain_lines
 from pytest_finetune.record.views.terminal.layout import COLOURS, Line, cells, fit, padded, wrapped
@@ -120,7 +120,7 @@ def _brief(experiment: RecordedExperiment) -> str:
     if not any(scores):
         return "not run"
     rates = "  ".join(f"{percent(score.rate):>6}" for score in scores)
-    return f"{rates}  {Gain(experiment.gain_over_base(main.name), True).words}"
+    return f"{rates}  {gain(experiment.gain_over_base(main.name)).words}"
 
 
 def _verdicts(ranked: list[tuple[RecordedExperiment, Headline]], columns: int, room: int) -> list[Line]:

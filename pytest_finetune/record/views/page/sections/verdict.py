@@ -8,7 +8,7 @@ from typing import Final
 from pytest_finetune.record.headline import Headline, headline
 from pytest_finetune.record.inputs import MemoryFacts, TrainingFacts
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
-from pytest_finetune.record.tables import Gain, Rate, gains, training_row
+from pytest_finetune.record.tables import Gain, gain, gains, rate, training_row
 from pytest_finetune.record.views.page.html import Child, Html, element, facts, folded, join, table
 from pytest_finetune.wording import counted, margin, size
 
@@ -96,29 +96,29 @@ def _tiles(experiment: RecordedExperiment) -> Iterator[Tile]:
 def _rate_tiles(experiment: RecordedExperiment) -> Iterator[Tile]:
     """The primary rule's rate before and after."""
     main = experiment.primary.name
-    base, tuned = (Rate(arm, experiment.arms[arm].rules[main]) for arm in ("baseline", "tuned"))
+    base, tuned = (rate(experiment, arm, main) for arm in ("baseline", "tuned"))
     if base.score.rate is not None and tuned.score.rate is not None:
         yield f"{main}, base to tuned", _tile(f"{base.rate} → {tuned.rate}", f"{tuned.counts} rows")
 
 
 def _gain_tiles(experiment: RecordedExperiment) -> Iterator[Tile]:
     """The gain over the base and over the other opponents; of many, the smallest one stands for all."""
-    found = [gain for gain in gains(experiment) if gain.asked]
+    found = [one for one in gains(experiment) if one.asked]
     shown = found if len(found) <= _MOST_GAINS else found[:1]
-    for gain in shown:
-        yield f"gain over {gain.over}", _tile(gain.points, gain.span, _wish(experiment, gain))
-    rest = [gain for gain in found[len(shown) :] if gain.pair.gain is not None]
+    for one in shown:
+        yield f"gain over {one.over}", _tile(one.points, one.span, _wish(experiment, one))
+    rest = [one for one in found[len(shown) :] if one.pair.gain is not None]
     if rest:
-        least = min(rest, key=lambda gain: gain.pair.gain or 0.0)
+        least = min(rest, key=lambda one: one.pair.gain or 0.0)
         value = _tile(least.points, least.span, f"over {least.over}")
         yield f"smallest of {len(rest)} further gains", value
-    for gain in found[:1]:
-        yield f"rows, against {gain.over}", _tile(*gain.changed)
+    for one in found[:1]:
+        yield f"rows, against {one.over}", _tile(*one.changed)
 
 
-def _wish(experiment: RecordedExperiment, gain: Gain) -> str:
+def _wish(experiment: RecordedExperiment, one: Gain) -> str:
     wanted = experiment.primary.min_gain
-    return f"wanted {margin(wanted)}" if wanted is not None and gain.pair.against == "baseline" else ""
+    return f"wanted {margin(wanted)}" if wanted is not None and one.pair.against == "baseline" else ""
 
 
 def _runtime_tiles(experiment: RecordedExperiment) -> Iterator[Tile]:
@@ -161,8 +161,8 @@ def overview(run: RecordedRun, anchors: list[str]) -> Html:
 
 
 def _cell(experiment: RecordedExperiment, rule: str) -> Child:
-    tuned = Rate("tuned", experiment.arms["tuned"].rules[rule])
-    gain = Gain(experiment.gain_over_base(rule), True)
-    if tuned.score.rate is None or gain.pair.gain is None:
+    tuned = rate(experiment, "tuned", rule)
+    over_base = gain(experiment.gain_over_base(rule))
+    if tuned.score.rate is None or over_base.pair.gain is None:
         return tuned.rate
-    return join([tuned.rate, element("span", gain.points, class_="ft-note ft-nobreak")])
+    return join([tuned.rate, element("span", over_base.points, class_="ft-note ft-nobreak")])
