@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import entry_points
 from pathlib import Path
 
 TEST = """\
@@ -28,8 +29,8 @@ def test_plain():
 def session_ms(folder: Path, *words: str) -> float:
     """Run the plain session; return its processor milliseconds."""
     call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", *words]
-    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    process = subprocess.Popen(call, cwd=folder, env=alone, stdout=subprocess.DEVNULL)
+    compiled = {"PYTHONPYCACHEPREFIX": str(folder / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
+    process = subprocess.Popen(call, cwd=folder, env=os.environ | compiled, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
@@ -45,7 +46,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "test_plain.py").write_text(TEST, encoding="utf-8")
-        without, with_us = ("-p", "no:finetune"), ("-p", "pytest_finetune.plugin")
+        others = {one.name for one in entry_points(group="pytest11")} - {"finetune"}
+        with_us = [f"-pno:{name}" for name in sorted(others)]
+        without = [*with_us, "-pno:finetune"]
         session_ms(folder, *without)
         session_ms(folder, *with_us)
         modules = (folder / "modules.txt").read_text(encoding="utf-8").split()
