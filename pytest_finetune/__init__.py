@@ -87,7 +87,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'pytest_finetune' has no attribute {name!r}")
     from importlib import import_module
 
-    home = import_module(f"{__name__}.{_HOMES[name]}")
+    try:
+        home = import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        from pytest_finetune.errors import for_user
+
+        raise for_user(error) or error from None
     return home if _HOMES[name] == name else getattr(home, name)
 
 

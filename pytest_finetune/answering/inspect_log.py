@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from pytest_finetune.answering.answers import AnswersError
+from pytest_finetune.errors import install
 from pytest_finetune.yamlfile import Json, JsonTree
 
 _ZSTANDARD: Final = 93
@@ -52,7 +53,7 @@ def _content(archive: zipfile.ZipFile, raw: IO[bytes], member: zipfile.ZipInfo, 
         import zstandard
     except ImportError:
         raise AnswersError(
-            f"{where}: is compressed with Zstandard: pip install zstandard, or write the log as JSON: "
+            f"{where}: is compressed with Zstandard: {install('zstandard')}, or write the log as JSON: "
             "inspect log convert --to json"
         ) from None
     # zipfile knows Zstandard from Python 3.14 on; the local header says where the bytes begin.

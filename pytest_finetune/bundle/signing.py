@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_finetune.bundle.format import SIGNATURE, BundleError, of_the_hub, walk
+from pytest_finetune.errors import install
 
 PASSWORD_VARIABLE: Final = "FINETUNE_KEY_PASSWORD"
 SIGSTORE: Final = "sigstore"
@@ -155,9 +156,7 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(f"model_signing.{name}")
     except ImportError as error:
-        raise BundleError(
-            f"signatures need model-signing ({error}): pip install 'pytest-finetune[sign]'"
-        ) from None
+        raise BundleError(f"signatures need model-signing ({error}): {install('model_signing')}") from None
 
 
 def _reason(error: BaseException) -> str:

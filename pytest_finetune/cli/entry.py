@@ -12,7 +12,7 @@ from typing import Final
 from pytest_finetune import __version__
 from pytest_finetune.cli import compare, gc, history, init, plan, power, profile, push, verify
 from pytest_finetune.cli.answer import Answer
-from pytest_finetune.errors import FinetuneError
+from pytest_finetune.errors import FinetuneError, for_user
 from pytest_finetune.wording import visible
 
 YES: Final = 0
@@ -37,8 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         answer: Answer = args.run(args)
         _print(answer, args)
         sys.stdout.flush()
-    except FinetuneError as error:
-        _complain(f"pytest-finetune {args.command}: {_in_our_words(str(error))}")
+    except (FinetuneError, ModuleNotFoundError) as error:
+        told = for_user(error)
+        if told is None:
+            raise
+        _complain(f"pytest-finetune {args.command}: {_in_our_words(str(told))}")
         return MISTAKE
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -72,11 +72,11 @@ def tokenization(folder: Path, prompt: Prompt, max_length: int) -> Tokenization:
     Text pairs get the stop token after the answer, as training adds it; message pairs are rendered with the
     folder's chat template, which has to bring its own.
     """
-    from tokenizers import Tokenizer
-
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise NoTokenizer(f"{file}: no such file")
+    from tokenizers import Tokenizer
+
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises a bare Exception for a file that is no tokenizer

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from pytest_finetune.errors import install
 from pytest_finetune.publish.parcel import PushError
 from pytest_finetune.wording import one_line
 
@@ -45,7 +46,7 @@ class Server:
             from mlflow import MlflowClient, set_registry_uri, set_tracking_uri
         except ImportError as error:
             raise PushError(
-                f"a tracking server needs MLflow's client ({error}): pip install 'pytest-finetune[mlflow]'"
+                f"a tracking server needs MLflow's client ({error}): {install('mlflow')}"
             ) from None
         parts = urlsplit(uri)
         login, _, host = parts.netloc.rpartition("@")

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import pytest
 
-from pytest_finetune.errors import FinetuneError
+from pytest_finetune.errors import for_user
 
 K = TypeVar("K")
 R = TypeVar("R")
@@ -30,9 +30,10 @@ class Parts(dict[K, T]):
             try:
                 self[key] = make()
             except Exception as error:
-                text = str(error) or type(error).__name__
+                told = error if isinstance(error, FileNotFoundError) else for_user(error)
+                text = str(told or error) or type(error).__name__
                 self._failed[key] = text.splitlines()[0][:300]
-                if isinstance(error, FinetuneError | FileNotFoundError):
+                if told is not None:
                     raise pytest.fail.Exception(text, pytrace=False) from None
                 raise
         return self[key]

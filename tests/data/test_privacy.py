@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_finetune import FinetuneError
 from pytest_finetune.data.detectors import (
     card_length,
     find,
@@ -175,7 +176,7 @@ def test_what_the_contract_allows_is_not_told(project: Any, make_row: Any) -> No
 
 
 def test_the_deep_pass_says_what_it_needs(project: Any, make_row: Any) -> None:
-    with pytest.raises(ModuleNotFoundError, match="install presidio-analyzer"):
+    with pytest.raises(FinetuneError, match="install presidio-analyzer"):
         project.findings("privacy: {deep: true}\n", [make_row("alpha")])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.errors import install
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -25,7 +26,7 @@ class Constrained:
         except ImportError:
             raise AnsweringError(
                 "generation.constrain: contract needs llguidance, which is not installed\n"
-                "  pip install 'pytest-finetune[constrain]', or leave generation.constrain out"
+                f"  {install('llguidance')}, or leave generation.constrain out"
             ) from None
         self._stops = stops
         self._tokenizer = from_tokenizer(tokenizer, eos_token=sorted(stops))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_finetune.data.catalogue import finding
 from pytest_finetune.data.detectors import SECRETS, Hit, scan, short_hash
 from pytest_finetune.data.strict_json import strings_in
+from pytest_finetune.errors import FinetuneError
 
 if TYPE_CHECKING:
     from pytest_finetune.data.contract_rules import ContractRules
@@ -90,7 +91,7 @@ def _deep(rows: Rows) -> Iterator[Finding]:
         message = (
             "the contract asks for privacy.deep: install presidio-analyzer and a spaCy model, or take it out"
         )
-        raise ModuleNotFoundError(message) from error
+        raise FinetuneError(message) from error
     analyzer: Any = AnalyzerEngine()
     for row in rows:
         for text in (row.input, row.output):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from pytest_finetune.errors import lacking
 from pytest_finetune.fingerprint import Key, package_versions, sha256_hex
 from pytest_finetune.memory.hardware.cards import FAMILIES
 from pytest_finetune.memory.plan.figures import Figures, PlanError
@@ -146,6 +147,9 @@ def _step_digest(step: str) -> str | None:
 
 def trace_elsewhere(ladders: Sequence[Sequence[Workload]], limit: Limit | None) -> list[list[Answer]]:
     """Trace in a process of its own; PlanError when that process fails as a whole."""
+    absent = lacking("torch", "transformers", "peft")
+    if absent:
+        raise PlanError(f"the memory trace needs {absent}")
     trees = [[workload.as_json() for workload in ladder] for ladder in ladders]
     request = {"ladders": trees, "limit": limit, "workspaces": WORKSPACES}
     quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}

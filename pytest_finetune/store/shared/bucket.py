@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from pytest_finetune.errors import install
 from pytest_finetune.store.disk import StoreError
 from pytest_finetune.store.shared.upstream import UpstreamError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-INSTALL: Final = "pip install 'pytest-finetune[remote]'"
+INSTALL: Final = install("fsspec")
 # Here a name is just a name. Elsewhere its folder has to be made; asking one of these to do so could make a bucket.
 _FLAT: Final = frozenset(
     {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "r2", "memory"}
