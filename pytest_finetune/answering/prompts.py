@@ -39,7 +39,7 @@ def arm_prompts(rows: Sequence[Row], prompt: Prompt, shots: Sequence[Row] = ()) 
 def choose_shots(
     train: Rows | Sequence[Row], few_shot: int, seed: int, label_field: str | None
 ) -> tuple[Row, ...]:
-    """Choose `few_shot` different training rows by seed; fewer when there are not so many.
+    """Choose `few_shot` different training rows by seed; fewer, which a data check refuses, when there are no more.
 
     With a label field the labels take turns, so that each appears as often as the others can follow; a row
     whose output is no JSON object with that field is chosen last. The choice hangs on the rows' content, not

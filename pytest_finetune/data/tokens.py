@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_finetune.data.chat_template import TemplateError, renderer
@@ -35,7 +35,7 @@ class TokenCount(NamedTuple):
 
     `prompt` counts the first tokens that the row shares with its prompt asked alone; `kept` says that these
     are all of the prompt's tokens, `stops` that a stop token follows in the answer, `chat` that a chat
-    template made the text.
+    template made the text; `highest` is the largest token id.
     """
 
     length: int
@@ -43,10 +43,33 @@ class TokenCount(NamedTuple):
     kept: bool
     stops: bool
     chat: bool = False
+    highest: int = 0
 
     def supervised(self, max_length: int) -> int:
         """Return how many tokens of the answer are left when the row is cut at `max_length`."""
         return max(0, min(self.length, max_length) - self.prompt)
+
+
+class Limits(NamedTuple):
+    """What a base can take, by its configuration, and the tokens that are generated; None for what it does not say.
+
+    `vocabulary` counts the tokenizer's ids, `embeddings` the model's.
+    """
+
+    positions: int | None = None
+    embeddings: int | None = None
+    vocabulary: int = 0
+    new_tokens: int = 0
+
+    @property
+    def room(self) -> int | None:
+        """Return how many tokens a prompt may have."""
+        return None if self.positions is None else self.positions - self.new_tokens
+
+    @property
+    def short_of_embeddings(self) -> bool:
+        """Tell whether the tokenizer has ids for which the model has no embedding; rows may never use them."""
+        return self.embeddings is not None and self.vocabulary > self.embeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +79,7 @@ class Tokenization:
     count: Callable[[Sequence[Pair]], list[TokenCount]]
     prompt: Prompt
     max_length: int
+    limits: Limits = field(default_factory=Limits)
 
     def counts(self, rows: Iterable[Row]) -> list[TokenCount]:
         """Return one count for each row, in order."""
@@ -66,7 +90,7 @@ class Tokenization:
         return token_table(self.counts(rows), self.max_length)
 
 
-def tokenization(folder: Path, prompt: Prompt, max_length: int) -> Tokenization:
+def tokenization(folder: Path, prompt: Prompt, max_length: int, new_tokens: int = 0) -> Tokenization:
     """Return how a model folder tokenises rows; NoTokenizer when that needs transformers.
 
     Text pairs get the stop token after the answer, as training adds it; message pairs are rendered with the
@@ -102,14 +126,27 @@ def tokenization(folder: Path, prompt: Prompt, max_length: int) -> Tokenization:
             _counted(prompt, whole, stops, chat) for prompt, whole in zip(ids[::2], ids[1::2], strict=True)
         ]
 
-    return Tokenization(count, prompt, max_length)
+    base = _json(folder / "config.json")
+    vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
+    limits = Limits(
+        _number(base, "max_position_embeddings", "n_positions"),
+        _number(base, "vocab_size"),
+        vocabulary,
+        new_tokens,
+    )
+    return Tokenization(count, prompt, max_length, limits)
 
 
 def tokenization_of(experiment: Experiment) -> Tokenization | None:
     """Return how rows become tokens; None when the base is not here, or only transformers can tokenise for it."""
     sample = Row("sample", 1, 0, "instruction", "Say", "this", "that", None, (), None, {})
     try:
-        found = tokenization(base_folder(experiment), experiment.prompt, experiment.training.max_seq_length)
+        found = tokenization(
+            base_folder(experiment),
+            experiment.prompt,
+            experiment.training.max_seq_length,
+            experiment.generation.max_new_tokens,
+        )
         found.counts([sample])  # a chat template that needs more than messages shows it here
     except (BaseModelError, NoTokenizer):
         return None
@@ -158,7 +195,10 @@ def _counted(prompt: Sequence[int], whole: Sequence[int], stops: frozenset[int],
         if asked != taught:
             break
         shared += 1
-    return TokenCount(len(whole), shared, shared == len(prompt), not stops.isdisjoint(whole[shared:]), chat)
+    stopped = not stops.isdisjoint(whole[shared:])
+    return TokenCount(
+        len(whole), shared, shared == len(prompt), stopped, chat, max((*whole, *prompt), default=0)
+    )
 
 
 def _stop_ids(tokenizer: Tokenizer, eos: str, generation: Json) -> frozenset[int]:
@@ -182,6 +222,13 @@ def _renderer(folder: Path, config: Json) -> Callable[[list[dict[str, str]], boo
     }
     special = {key: text for key, text in named.items() if text is not None}
     return renderer(template if isinstance(template, str) else None, special)
+
+
+def _number(config: Mapping[str, Any], *keys: str) -> int | None:
+    """Return the first of the keys that holds a number; a model of several parts keeps those of its text apart."""
+    text = config.get("text_config")
+    config = text if isinstance(text, dict) else config
+    return next((config[key] for key in keys if isinstance(config.get(key), int)), None)
 
 
 def _json(path: Path) -> Json:

@@ -107,9 +107,16 @@ def load_experiment(
 
 def located(experiment: Experiment, path: KeyPath, text: str) -> str:
     """Return a mistake that was found later as `load_experiment` would have told it, with file, line and key."""
-    file = load_yaml(contained(experiment.root, experiment.file), experiment.file)
-    problem = Problem(file.line_of(path), ".".join(map(str, path)), text)
+    problem = Problem(line_of(experiment, path), ".".join(map(str, path)), text)
     return _located(problem, experiment.file, experiment.overrides)
+
+
+def line_of(experiment: Experiment, path: KeyPath) -> int | None:
+    """Return the line of a key in the experiment's file, None when the file is no longer as it was."""
+    try:
+        return load_yaml(contained(experiment.root, experiment.file), experiment.file).line_of(path)
+    except (YamlError, OSError, ExperimentError):
+        return None
 
 
 def _overridden(file: YamlFile, overrides: Json) -> Any:

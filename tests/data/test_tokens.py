@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from pytest_finetune.data.chat_template import TemplateError, renderer
 from pytest_finetune.data.formatting import format_pair
-from pytest_finetune.data.tokens import NoTokenizer, TokenCount, token_table, tokenization
+from pytest_finetune.data.tokens import Limits, NoTokenizer, TokenCount, token_table, tokenization
 from pytest_finetune.experiment import Prompt
 
 TEMPLATE = Prompt("Q: {input}\nA:")
@@ -54,7 +54,9 @@ def test_a_row_is_prompt_answer_and_stop_token(project: Any, make_row: Any) -> N
     folder = save_tokenizer(project.root / "model")
     counts = tokenization(folder, TEMPLATE, 64).counts(project.train([make_row("abc", "low")]))
     # <s>, "Q: abc\nA:" and then " low", </s>
-    assert counts == [TokenCount(length=1 + 9 + 4 + 1, prompt=10, kept=True, stops=True)]
+    assert counts == [
+        TokenCount(length=1 + 9 + 4 + 1, prompt=10, kept=True, stops=True, highest=counts[0].highest)
+    ]
     assert counts[0].supervised(64) == 5
     assert counts[0].supervised(12) == 2
     assert counts[0].supervised(5) == 0
@@ -79,6 +81,37 @@ def test_truncated_and_unsupervised_rows_are_named(project: Any, make_row: Any) 
     ]
     lenient = project.contract("tokens: {max_truncated: 2}").with_tokens(tokenization(folder, TEMPLATE, 39))
     assert [one.rule for one in lenient.findings(train, held_out)] == ["tokens/unsupervised"]
+
+
+def test_rows_that_are_more_than_the_base_can_take_are_named(project: Any, make_row: Any) -> None:
+    folder = save_tokenizer(project.root / "model")
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 40, "vocab_size": 259}))
+    train = project.train([make_row("ok"), make_row("x" * 30), make_row("Río")])
+    held_out = project.held_out([make_row("y" * 26, key="expected"), make_row("sí", key="expected")])
+    contract = project.contract("{}").with_tokens(tokenization(folder, TEMPLATE, 64, new_tokens=8))
+    assert contract.tokenization.limits == Limits(40, 259, 260, 8)
+    found = contract.findings(train, held_out)
+    assert [(one.rule, one.file, one.line, one.read) for one in found] == [
+        ("tokens/positions", "train.jsonl", 2, "42 tokens, and the model has 40 positions"),
+        ("tokens/no-room", "eval.jsonl", 1, "a prompt of 33 tokens, and generation.max_new_tokens leaves 32"),
+        ("tokens/vocabulary", "eval.jsonl", 2, "token id 259, and the model has 259 embeddings"),
+        ("tokens/vocabulary", "train.jsonl", 3, "token id 259, and the model has 259 embeddings"),
+    ]
+
+
+def test_ids_that_no_row_uses_and_a_base_that_says_nothing_are_no_findings(
+    project: Any, make_row: Any
+) -> None:
+    folder = save_tokenizer(project.root / "model")
+    rows = project.train([make_row("ok")]), project.held_out([make_row("z", key="expected")])
+    for config in (
+        {"vocab_size": 259},
+        {"text_config": {"max_position_embeddings": 64}},
+        {},
+        {"vocab_size": None},
+    ):
+        (folder / "config.json").write_text(json.dumps(config))
+        assert project.contract("{}").with_tokens(tokenization(folder, TEMPLATE, 64)).findings(*rows) == []
 
 
 def test_the_table_has_nearest_rank_percentiles_and_all_supervised_tokens() -> None:

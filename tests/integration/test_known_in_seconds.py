@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import Project
+from tests.data.test_tokens import save_tokenizer
+
+from .conftest import Project, make_project
 
 WEIGHTS = {
     "model.embed_tokens.weight": (40, 4),
@@ -202,3 +204,35 @@ def test_without_a_decision_no_rule_has_to_be_primary(project: Project) -> None:
     (project.path / "test_decision.py").unlink()
     assert project.run().ret == 0
     assert project.run("--finetune").ret == 0
+
+
+@pytest.mark.parametrize("flags", [(), ("--finetune",)], ids=["plain", "finetune"])
+def test_more_shots_than_rows_are_an_error_and_never_fewer_shots(
+    pytester: pytest.Pytester, flags: tuple[str, ...]
+) -> None:
+    project = make_project(pytester, few_shot=41)
+    result = project.run(*flags)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["*finetune.yaml:6*prompt.few_shot is 41, and train.jsonl has 40 different rows*"]
+    )
+    assert project.calls() == []
+
+
+@pytest.mark.parametrize("flags", [(), ("--finetune",)], ids=["plain", "finetune"])
+def test_shots_that_do_not_fit_the_context_are_an_error(
+    pytester: pytest.Pytester, flags: tuple[str, ...]
+) -> None:
+    project = make_project(pytester, few_shot=10)
+    save_tokenizer(project.path / "base")  # a token for each byte
+    project.write({"base/config.json": '{"model_type": "llama", "max_position_embeddings": 600}'})
+    result = project.run(*flags)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "*finetune.yaml:6*prompt.few_shot 10 makes * tokens of eval.jsonl:*, and generation.max_new_tokens leaves 592*"
+        ]
+    )
+    assert project.calls() == []
+    project.write({"base/config.json": '{"model_type": "llama", "max_position_embeddings": 6000}'})
+    assert project.run(*flags).ret == 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.data.catalogue import finding
 
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
     from pytest_finetune.data.contract_rules import ContractRules
     from pytest_finetune.data.findings import Finding
     from pytest_finetune.data.rows import Row, Rows
-    from pytest_finetune.data.tokens import TokenCount
+    from pytest_finetune.data.tokens import Limits, TokenCount
+
+_LONGEST: Final = 16
 
 
 def check_files(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
@@ -31,12 +34,35 @@ def check_files(contract: ContractRules, train: Rows, held_out: Rows) -> Iterato
 
 
 def check_tokens(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
-    """Yield training rows that lose tokens, when a tokenizer is at hand (`Contract.with_tokens`)."""
+    """Yield rows that lose tokens or are more than the base can take, when a tokenizer is at hand."""
     tokenization = contract.tokenization
     if tokenization is None:
         return
-    counts = tokenization.counts(train)
+    limits, counts = tokenization.limits, tokenization.counts(train)
     yield from token_findings(contract, train, counts, tokenization.max_length)
+    for row, count in zip(train, counts, strict=True):
+        kept = min(count.length, tokenization.max_length)
+        if limits.positions is not None and kept > limits.positions:
+            read = f"{kept} tokens, and the model has {limits.positions} positions"
+            yield finding("tokens/positions", read, file=row.file, line=row.line, digest=row.digest)
+        yield from _without_embedding(row, count, limits)
+    asked = held_out if limits.short_of_embeddings else longest(held_out)
+    for row, count in zip(asked, tokenization.counts(asked), strict=True):
+        if limits.room is not None and count.prompt > limits.room:
+            read = f"a prompt of {count.prompt} tokens, and generation.max_new_tokens leaves {limits.room}"
+            yield finding("tokens/no-room", read, file=row.file, line=row.line, digest=row.digest)
+        yield from _without_embedding(row, count, limits)
+
+
+def longest(rows: Sequence[Row]) -> list[Row]:
+    """Return the few rows with the longest questions: one of them is too long when any is."""
+    return heapq.nlargest(_LONGEST, rows, key=lambda row: len(row.instruction) + len(row.input))
+
+
+def _without_embedding(row: Row, count: TokenCount, limits: Limits) -> Iterator[Finding]:
+    if limits.embeddings is not None and count.highest >= limits.embeddings:
+        read = f"token id {count.highest}, and the model has {limits.embeddings} embeddings"
+        yield finding("tokens/vocabulary", read, file=row.file, line=row.line, digest=row.digest)
 
 
 def token_findings(

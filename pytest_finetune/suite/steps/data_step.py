@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 
+from pytest_finetune.answering.prompts import choose_shots
 from pytest_finetune.data.catalogue import finding
+from pytest_finetune.data.checks.files import longest
 from pytest_finetune.data.contract import Contract
+from pytest_finetune.data.formatting import Pair, format_pair, format_prompt
 from pytest_finetune.data.profile import overlap, profile
 from pytest_finetune.data.rows import read_rows
 from pytest_finetune.data.tokens import tokenization_of
+from pytest_finetune.experiment.reading import line_of
 
 if TYPE_CHECKING:
     from pytest_finetune.data.findings import Finding, Findings
     from pytest_finetune.data.rows import Rows
+    from pytest_finetune.data.tokens import Tokenization
     from pytest_finetune.experiment import Experiment
     from pytest_finetune.store import Judged, LookBook
     from pytest_finetune.suite.context import Context
@@ -42,7 +47,11 @@ def contract_of(context: Context) -> Contract:
     tokenization = tokenization_of(experiment)
     if tokenization is not None:
         contract = contract.with_tokens(tokenization)
-    checks = (partial(_plugin_checks, context), partial(trained_after_a_look, context.store.looks))
+    checks = (
+        partial(_plugin_checks, context),
+        partial(trained_after_a_look, context.store.looks),
+        partial(few_shot_findings, experiment, tokenization, contract.label_field),
+    )
     return SessionContract.of(contract.with_checks(*checks), partial(_record_findings, context))
 
 
@@ -84,6 +93,37 @@ class SessionContract(Contract):
             assert self._found is not None
             self._record(self._found[2])
         return self._found[2]
+
+
+def few_shot_findings(
+    experiment: Experiment,
+    tokenization: Tokenization | None,
+    label_field: str | None,
+    train: Rows,
+    held_out: Rows,
+) -> Iterator[Finding]:
+    """Yield why the prompt-only arm cannot be asked as it is written down: too few rows, or too small a context."""
+    prompt = experiment.prompt
+    if not prompt.few_shot or not train:
+        return
+    say = partial(
+        finding, "tokens/few-shot", file=experiment.file, line=line_of(experiment, ("prompt", "few_shot"))
+    )
+    shots = choose_shots(train, prompt.few_shot, experiment.training.seed, label_field)
+    if len(shots) < prompt.few_shot:
+        read = f"prompt.few_shot is {prompt.few_shot}, and {train.path} has {len(shots)} different rows"
+        yield say(read)
+    elif tokenization is not None and tokenization.limits.room is not None:
+        rows = longest(held_out)
+        pairs = [Pair(format_prompt(row, prompt, shots), format_pair(row, prompt).completion) for row in rows]
+        counts = tokenization.count(pairs)
+        worst = max(zip(counts, rows, strict=True), key=lambda pair: pair[0].prompt, default=None)
+        if worst is not None and worst[0].prompt > tokenization.limits.room:
+            read = (
+                f"prompt.few_shot {prompt.few_shot} makes {worst[0].prompt} tokens of {worst[1].place}, and "
+                f"generation.max_new_tokens leaves {tokenization.limits.room}"
+            )
+            yield say(read)
 
 
 def file_of(experiment: Experiment, suite: str | None) -> str:
