@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -18,14 +18,13 @@ from pytest_finetune.answering.arm_plans import (
     unconstrained,
 )
 from pytest_finetune.answering.prompts import arm_prompts
-from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.data.charter import Charter
 from pytest_finetune.data.neutral import neutral_rows
 from pytest_finetune.suite.arm_view import Arm, view_of
 from pytest_finetune.suite.markers import ExperimentRef, Stage
 from pytest_finetune.suite.parts import Parts, part
-from pytest_finetune.suite.rules.rule_items import scores_on
-from pytest_finetune.suite.rules.rule_marks import facts_of, rules_of
+from pytest_finetune.suite.rules.rule_items import primary_of, scores_on
+from pytest_finetune.suite.rules.rule_marks import facts_of
 from pytest_finetune.suite.steps import (
     answering,
     candidates,
@@ -58,7 +57,7 @@ if TYPE_CHECKING:
     from pytest_finetune.suite.gate import Gate
     from pytest_finetune.suite.steps.external_arms import Outside
 
-MALFORMED_SHOWN = 20
+MALFORMED_SHOWN: Final = 20
 
 
 class ExperimentRun:
@@ -204,12 +203,8 @@ class ExperimentRun:
     @part
     def the_training(self) -> Adapter:
         """The adapter of this experiment's training."""
-        return self._training.adapter()
-
-    @cached_property
-    def _training(self) -> TrainingStep:
         data = self.checked_data
-        return TrainingStep(self.context, self.engine, data, self._fit, self._power_warning)
+        return TrainingStep(self.context, self.engine, data, self._fit, self._power_warning).adapter()
 
     def _fit(self) -> Fit | None:
         asked_for = ExperimentRun.memory_plan.made(self)
@@ -279,23 +274,13 @@ class ExperimentRun:
     @part
     def best_prompt(self) -> str:
         """The best of the hand-written prompts by the primary rule."""
-        found = [
-            item
-            for rule, item in rules_of(self._rules).values()
-            if rule.primary and not rule.corpus and rule.suite is None
-        ]
-        if len(found) != 1:
-            raise AnsweringError(
-                f"prompt.candidates: they are ranked by the primary rule, and there are {len(found)} that judge row "
-                "by row\n  mark exactly one rule with eval_rule(primary=True), or leave the candidates out"
-            )
-        (item,) = found
+        item = primary_of(self._rules)
         return candidates.best_prompt(
             self.context,
             self.train_rows,
             lambda prompts: self._ask(BASELINE, prompts),
             item.name.removeprefix("test_"),
-            lambda rows, answers: scores_on(item, rows, answers),  # type: ignore[arg-type]
+            lambda rows, answers: scores_on(item, rows, answers),
         )
 
     def _ask(self, arm: str, prompts: Sequence[Prompted]) -> Stored:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast
 
 import pytest
 
 from pytest_finetune.answering.arm_plans import BASELINE, TUNED, asking_order
+from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.data.rows import members
 from pytest_finetune.judging.rule import Rule, RuleBroken
 from pytest_finetune.record.case import judged_rule, score_of, slices_of
@@ -26,7 +27,7 @@ from pytest_finetune.suite.rules.calling import (
     outcome,
     refuse_broken,
 )
-from pytest_finetune.suite.rules.rule_marks import rule_of
+from pytest_finetune.suite.rules.rule_marks import rule_of, rules_of
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
@@ -122,6 +123,21 @@ def _on_corpus(item: pytest.Function, rule: Rule, rows: Rows, answers: Mapping[s
     value, message, cause = outcome(call)
     messages = {} if message is None else {ALL: message[:MESSAGE_CHARS]}
     return ArmScores([value], messages, [cause])
+
+
+def primary_of(items: Sequence[pytest.Item]) -> pytest.Function:
+    """Return the one primary rule that judges row by row, by which hand-written prompts are ranked."""
+    found = [
+        item
+        for rule, item in rules_of(items).values()
+        if rule.primary and not rule.corpus and rule.suite is None
+    ]
+    if len(found) != 1:
+        raise AnsweringError(
+            f"prompt.candidates: they are ranked by the primary rule, and there are {len(found)} that judge row by "
+            "row\n  mark exactly one rule with eval_rule(primary=True), or leave the candidates out"
+        )
+    return cast("pytest.Function", found[0])
 
 
 def scores_on(
