@@ -18,6 +18,8 @@ _ARMS: Final = {
     "prompted": ("prompt", "the prompt alone"),
     "best_prompt": ("best prompt", "the best hand-written prompt"),
     "constrained": ("constrained", "constrained decoding of the base model"),
+    "majority": ("chance", "the commonest answer"),
+    "copy": ("copy", "the question given back"),
     "champion": ("champion", "the champion"),
     "tuned": ("tuned", "the tuned model"),
 }

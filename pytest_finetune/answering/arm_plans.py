@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pytest_finetune.yamlfile import JsonTree
 
 if TYPE_CHECKING:
+    from pytest_finetune.data.trivial import Trivial
     from pytest_finetune.experiment import Experiment, Generation, OutsideArm
 
 BASELINE: Final = "baseline"
@@ -18,8 +19,12 @@ BEST_PROMPT: Final = "best_prompt"
 CONSTRAINED: Final = "constrained"
 TUNED: Final = "tuned"
 
-ModelKind = Literal["base", "tuned", "adapter", "bundle", "base_model", "answers"]
+ModelKind = Literal["base", "tuned", "adapter", "bundle", "base_model", "answers", "majority", "copy"]
+TrivialName = Literal["majority", "copy"]
 PromptKind = Literal["zero-shot", "few-shot", "candidate"]
+TRIVIAL: Final[frozenset[TrivialName]] = frozenset({"majority", "copy"})
+"""Opponents that need no model: the commonest training answer, and the question given back."""
+NO_RUNTIME: Final = "none"
 MUST_BEAT: Final = frozenset({"adapter", "bundle"})
 """What is in production, or was to be: a new adapter must beat it unless the experiment says otherwise."""
 
@@ -61,8 +66,8 @@ class ArmPlan:
         return dataclasses.replace(self, name=f"{self.name}@{runtime}", runtime=runtime, opponent=False)
 
 
-def planned(experiment: Experiment) -> dict[str, ArmPlan]:
-    """Return the arms that an experiment asks for, by name."""
+def planned(experiment: Experiment, trivial: Trivial | None = None) -> dict[str, ArmPlan]:
+    """Return the arms of an experiment by name: those that it asks for, and the opponent that needs no model."""
 
     free, prompt_gain = unconstrained(experiment), experiment.decision.prompt_gain
 
@@ -79,10 +84,17 @@ def planned(experiment: Experiment) -> dict[str, ArmPlan]:
         plans.append(
             plan(CONSTRAINED, "base", "zero-shot", generation=own, opponent=True, min_gain=prompt_gain)
         )
+    if trivial is not None:
+        plans.append(without_model(experiment, trivial.name))
     tuned = plan(TUNED, "tuned", "zero-shot")
     plans += [tuned, *(tuned.elsewhere(runtime) for runtime in experiment.runtimes[1:])]
     plans += [_from_outside(experiment, name, arm) for name, arm in experiment.arms.items()]
     return {one.name: one for one in plans}
+
+
+def without_model(experiment: Experiment, name: TrivialName) -> ArmPlan:
+    """Return the arm of an opponent that needs no model: any demonstrated gain over it will do, but one must be."""
+    return ArmPlan(name, name, None, NO_RUNTIME, unconstrained(experiment), opponent=True, min_gain=0.0)
 
 
 def unconstrained(experiment: Experiment) -> Generation:
@@ -133,7 +145,7 @@ def _from_outside(experiment: Experiment, name: str, arm: OutsideArm) -> ArmPlan
     )
 
 
-_OWN: Final = frozenset({BASELINE, PROMPTED, BEST_PROMPT, CONSTRAINED})
+_OWN: Final = frozenset({BASELINE, PROMPTED, BEST_PROMPT, CONSTRAINED, *TRIVIAL})
 
 
 def asking_order(names: Iterable[str]) -> list[str]:

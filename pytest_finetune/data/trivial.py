@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from pytest_finetune.data.strict_json import StrictParser
 
@@ -29,7 +29,7 @@ _Place = tuple[str, ...]
 class Trivial(NamedTuple):
     """An opponent without a model: its name, what the record says of it, and its answer to a row."""
 
-    name: str
+    name: Literal["majority", "copy"]
     described: str
     answer: Callable[[Row], str]
 

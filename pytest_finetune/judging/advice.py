@@ -23,7 +23,8 @@ _LARGE_UNSEEN_LOSS = 0.1
 _ENOUGH_GROUPS = 20
 _ROWS_SHOWN = 10
 _PROMPTS = ("prompted", "best_prompt")
-_OWN = (BASE, *_PROMPTS, "constrained", TUNED)
+_TRIVIAL = ("majority", "copy")
+_OWN = (BASE, *_PROMPTS, "constrained", *_TRIVIAL, TUNED)
 
 
 class Needed(NamedTuple):

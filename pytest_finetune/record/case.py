@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_finetune.answering.arm_plans import TRIVIAL
 from pytest_finetune.experiment import DecisionDefaults
 from pytest_finetune.judging import score
 from pytest_finetune.judging.decision import Case, judge
@@ -60,6 +61,11 @@ def judged_answers(rule: Json, arm: str) -> tuple[str, frozenset[str]]:
 def expected_arms(tree: Json) -> tuple[str, ...]:
     """Return the arms that were planned, whether they answered or not."""
     return tuple(tree.get("planned_arms", ()))
+
+
+def looked_arms(tree: Json) -> tuple[str, ...]:
+    """Return the arms whose answers make a look another one; what needs no model follows from the rows."""
+    return tuple(arm for arm in judged_arms(tree) if tree["planned_arms"][arm]["model"] not in TRIVIAL)
 
 
 def judged_arms(tree: Json) -> tuple[str, ...]:

@@ -11,8 +11,10 @@ import pytest
 
 from pytest_finetune.answering.arm_plans import (
     BASELINE,
+    TRIVIAL,
     TUNED,
     asking_order,
+    plan_facts,
     planned,
     repeated,
     unconstrained,
@@ -20,6 +22,7 @@ from pytest_finetune.answering.arm_plans import (
 from pytest_finetune.answering.prompts import arm_prompts
 from pytest_finetune.data.charter import Charter
 from pytest_finetune.data.neutral import neutral_rows
+from pytest_finetune.data.trivial import Trivial, trivial_opponent
 from pytest_finetune.suite.arm_view import Arm, view_of
 from pytest_finetune.suite.markers import ExperimentRef, Stage
 from pytest_finetune.suite.parts import Parts, part
@@ -69,7 +72,6 @@ class ExperimentRun:
         self.ref = ref
         self.context = context
         self.experiment = context.experiment
-        self.arms: Mapping[str, ArmPlan] = planned(self.experiment)
         self.engine = Engine(context)
         self._gate = gate
         self._rules = rules
@@ -125,6 +127,20 @@ class ExperimentRun:
     def eval_rows(self) -> Rows:
         """The held-out rows."""
         return data_step.read(self.context, self.contract, self.experiment.paths.eval_file, "eval")
+
+    @part
+    def trivial_opponent(self) -> Trivial | None:
+        """The opponent that needs no model; None where no trivial answer could pass."""
+        return trivial_opponent(self.contract, self.train_rows)
+
+    @cached_property
+    def arms(self) -> Mapping[str, ArmPlan]:
+        """The arms by name; which of them needs no model, the training rows say."""
+        trivial = self.trivial_opponent
+        plans = planned(self.experiment, trivial)
+        if trivial is not None:
+            self.context.record(("planned_arms", trivial.name), plan_facts(plans)[trivial.name])
+        return plans
 
     def rows_of(self, suite: str | None) -> Rows:
         """Return the held-out rows of a suite; None is `eval_file`."""
@@ -228,6 +244,8 @@ class ExperimentRun:
     def _answered(self, plan: ArmPlan, suite: str | None, rows: Rows | None) -> Mapping[str, Answer]:
         """Let an arm answer, and record it."""
         _ = self.checked_data
+        if plan.model in TRIVIAL:
+            return self._without_model(plan, suite, self.rows_of(suite) if rows is None else rows)
         outside = self._outside_of(plan)
         if outside is not None and outside.answers is not None:
             stored = answering.imported(self.context, plan, outside.answers)
@@ -237,6 +255,14 @@ class ExperimentRun:
         arm = self._resolve(plan)
         stored = answering.answered(self.context, self.engine, arm, prompts, suite)
         answering.record_answers(self.context, plan, stored, arm.facts, suite)
+        return stored.answers
+
+    def _without_model(self, plan: ArmPlan, suite: str | None, rows: Rows) -> Mapping[str, Answer]:
+        trivial = self.trivial_opponent
+        assert trivial is not None
+        answers = answering.without_model(trivial, rows)
+        stored = answering.imported(self.context, plan, answers)
+        answering.record_answers(self.context, plan, stored, {"described": trivial.described}, suite)
         return stored.answers
 
     def _prompts(self, plan: ArmPlan, rows: Rows) -> tuple[Prompted, ...]:

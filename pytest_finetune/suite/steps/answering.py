@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     from pytest_finetune.answering.prompts import Prompted
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Row, Rows
+    from pytest_finetune.data.trivial import Trivial
     from pytest_finetune.experiment import Experiment
     from pytest_finetune.fingerprint import Key
     from pytest_finetune.store import Entry
     from pytest_finetune.suite.context import Context
     from pytest_finetune.suite.steps.engine import Engine
     from pytest_finetune.suite.steps.external_arms import Outside
+
+
+LOOKED_UP_S = 1e-6
+"""What an answer without a model is said to take: above nothing, so that a rule about time can judge it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,14 @@ def imported(context: Context, plan: ArmPlan, answers: Mapping[str, Answer]) -> 
             "outputs", key, lambda to: write_answers(to / ANSWERS_FILE, answers.values()), about
         )
     return Stored(answers, key, True)
+
+
+def without_model(trivial: Trivial, rows: Rows) -> dict[str, Answer]:
+    """Return the answers of an opponent that needs no model, by row id."""
+    return {
+        row.id: Answer(row.id, row.line, row.input, trivial.answer(row), 0, LOOKED_UP_S, stopped=True)
+        for row in rows
+    }
 
 
 def _about(context: Context, plan: ArmPlan, suite: str | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pytest_finetune.judging.diagnosis import DiagnosisEvidence, collapsed_label
 from pytest_finetune.judging.evidence import NextChange
 from pytest_finetune.judging.rule import rules_sha256
 from pytest_finetune.judging.runtime_match import warnings_of
-from pytest_finetune.record.case import case_of, judged_arms, rules_in
+from pytest_finetune.record.case import case_of, judged_arms, looked_arms, rules_in
 from pytest_finetune.record.runtime_match import runtime_matches
 from pytest_finetune.store import Look
 
@@ -154,7 +154,7 @@ def stored_answers(store: Store, tree: Mapping[str, Any], arm: str) -> dict[str,
 
 def look_of(tree: Mapping[str, Any], rows: Iterable[Row]) -> Look:
     """Return this look at the held-out rows: which adapter, which answers, which rules, which rows."""
-    answers = {arm: tree["arms"][arm]["answers_sha256"] for arm in judged_arms(tree)}
+    answers = {arm: tree["arms"][arm]["answers_sha256"] for arm in looked_arms(tree)}
     return Look(
         adapter=tree["training"]["adapter_sha256"],
         answers=digest(answers),
