@@ -194,7 +194,7 @@ def test_a_prompt_that_does_as_well_forbids_a_keep(pytester: pytest.Pytester) ->
     assert sorted(project.calls()) == ["answer baseline", "answer prompted", "answer tuned", "train"]
     experiment = project.experiment()
     assert experiment["decision"]["verdict"] == "discard"
-    assert {comparison["against"] for comparison in experiment["comparisons"]} == {"baseline", "prompted"}
+    assert {comparison["against"] for comparison in experiment["comparisons"]} == {"baseline", "majority", "prompted"}
 
 
 def test_few_held_out_rows_are_not_enough_and_the_number_needed_is_named(pytester: pytest.Pytester) -> None:
