@@ -48,7 +48,7 @@ def test_rows_that_the_base_answers_otherwise_when_asked_again_are_never_fixed(n
         "differs between runs of the same base on 32 rows" in risk for risk in record["decision"]["risks"]
     )
     assert [len(record["noise"][run]["changed"]) for run in ("2", "3")] == [32, 0]
-    assert set(record["arms"]) == {"baseline", "tuned"}
+    assert set(record["arms"]) == {"baseline", "majority", "tuned"}
 
 
 def test_the_same_answers_without_noise_runs_would_be_a_keep(noisy: Project) -> None:

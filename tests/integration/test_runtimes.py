@@ -222,7 +222,7 @@ def test_a_server_that_dies_is_an_error_with_its_log_and_leaves_no_half_record(p
     assert experiment["runtime_match"] == []
     assert {rule["outcome"] for rule in experiment["rules"].values()} == {"error"}
     outputs = sorted(path.name for path in (project.path / "finetune-record" / "outputs").iterdir())
-    assert outputs == ["baseline.jsonl", "tuned.jsonl"]
+    assert outputs == ["baseline.jsonl", "majority.jsonl", "tuned.jsonl"]
     # What was answered before is not lost, and the next run asks for what is missing alone.
     file = project.path / "finetune.yaml"
     file.write_text(file.read_text().replace('"30"', '"10000"'))

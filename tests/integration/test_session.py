@@ -31,6 +31,7 @@ def test_the_record_lies_whole_beside_its_views(project: Project) -> None:
     assert names == [
         "decision.md",
         "outputs/baseline.jsonl",
+        "outputs/majority.jsonl",
         "outputs/tuned.jsonl",
         "record.json",
         "report.html",
@@ -142,7 +143,7 @@ def test_an_edited_rule_judges_the_stored_answers_without_torch_and_every_view_s
     assert said in experiment["decision"]["risks"]
     folder = project.path / "finetune-record"
     result.stdout.re_match_lines(
-        [r"  strict_json \(changed\) +0\.0%", r"  \* primary rule, .*; changed: after a look"]
+        [r"  strict_json \(changed\) +100\.0%", r"  \* primary rule, .*; changed: after a look"]
     )
     assert said in (folder / "decision.md").read_text(encoding="utf-8").replace("\\_", "_")
     assert said in (folder / "report.html").read_text(encoding="utf-8")
@@ -194,7 +195,11 @@ def test_a_prompt_that_does_as_well_forbids_a_keep(pytester: pytest.Pytester) ->
     assert sorted(project.calls()) == ["answer baseline", "answer prompted", "answer tuned", "train"]
     experiment = project.experiment()
     assert experiment["decision"]["verdict"] == "discard"
-    assert {comparison["against"] for comparison in experiment["comparisons"]} == {"baseline", "majority", "prompted"}
+    assert {comparison["against"] for comparison in experiment["comparisons"]} == {
+        "baseline",
+        "majority",
+        "prompted",
+    }
 
 
 def test_few_held_out_rows_are_not_enough_and_the_number_needed_is_named(pytester: pytest.Pytester) -> None:
