@@ -38,7 +38,7 @@ def test_an_opponent_without_a_model_makes_no_look_and_stands_in_the_record(proj
     assert "the commonest of 40 training answers" in experiment["arms"]["majority"]["described"]
     assert experiment["arms"]["majority"]["rules"]["strict_json"]["rate"] == 1.0
     project.run("--finetune")
-    assert project.experiment()["looks"]["k"] == 1
+    assert project.experiment()["decision"]["looks"] == 1
 
 
 def test_free_text_is_opposed_by_the_question_given_back(project: Project) -> None:
