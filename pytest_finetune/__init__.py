@@ -1,6 +1,6 @@
 """Treat LLM fine-tunes as tests: data contracts, memory fit and keep-or-discard rules as pytest assertions.
 
-The names below are the public face, told one by one in docs/api.md; everything else is private and may move. Each is
+The names below are the public face, listed in docs/api.md; everything else is private and may move. Each is
 imported when it is first asked for, so `import pytest_finetune` costs nothing.
 """
 

@@ -1,4 +1,4 @@
-"""The arms of an experiment as plans: which model answers which prompts in which runtime, and what hangs on it."""
+"""The arms of an experiment as plans: which model answers which prompts in which runtime, and what depends on it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MUST_BEAT: Final = frozenset({"adapter", "bundle"})
 
 @dataclass(frozen=True, slots=True)
 class ArmPlan:
-    """One arm before it answers; everything that its answers hang on stands here.
+    """One arm before it answers; everything that its answers depend on stands here.
 
     `opponent` says that the tuned arm must beat this one before an adapter is kept, by at least `min_gain` (a share
     of rows; None: as much as over the base). Other arms are compared and shown. The base is always an opponent.

@@ -42,7 +42,7 @@ def choose_shots(
     """Choose `few_shot` different training rows by seed; fewer, which a data check refuses, when there are no more.
 
     With a label field the labels take turns, so that each appears as often as the others can follow; a row
-    whose output is no JSON object with that field is chosen last. The choice hangs on the rows' content, not
+    whose output is no JSON object with that field is chosen last. The choice depends on the rows' content, not
     on their order in the file.
     """
     draw = random.Random(seed)

@@ -28,7 +28,7 @@ def open_store(named: str, project: Path, *, readonly: bool = False) -> Store:
     """Open the store at a folder (relative to the project) or a URL; nothing is written.
 
     A shared store that is on a URL or only read has a folder of its own in front of it, below ``.finetune-cache/`` in
-    the project, which takes what is made or brought here. Raises StoreError for an address that cannot be meant, for
+    the project, which takes what is made or brought here. Raises StoreError for an address that is invalid, for
     a package that is missing, and for a folder to be only read that is not there.
     """
     if is_url(named):

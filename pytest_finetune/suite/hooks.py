@@ -24,7 +24,7 @@ NO_FLAG = "needs a model: run pytest --finetune"
 
 
 def begin(config: pytest.Config) -> FinetuneSession:
-    """Return the session of this config, begun if it was not; pytest.UsageError for flags that cannot be meant."""
+    """Return the session of this config, begun if it was not; pytest.UsageError for invalid or contradictory flags."""
     if SESSION in config.stash:
         return config.stash[SESSION]
     config.stash[SESSION] = session = FinetuneSession(config, read_settings(config))

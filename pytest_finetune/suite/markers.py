@@ -64,7 +64,7 @@ WHOLE: Final = frozenset({"responses", "examples", "score"})
 
 
 class MarkerMistake(FinetuneError, ValueError):
-    """A marker is used in a way that cannot be meant; the item fails with this message."""
+    """A marker has invalid or contradictory arguments; the item fails with this message."""
 
 
 class ExperimentRef(NamedTuple):

@@ -47,7 +47,7 @@ class Settings:
 
 
 def read_settings(config: pytest.Config) -> Settings:
-    """Return the settings of this run; raise pytest.UsageError for what cannot be meant."""
+    """Return the settings of this run; raise pytest.UsageError for what is invalid or contradictory."""
     option = config.option
     promote = _promote(option.finetune_promote, config.invocation_params.args)
     device = option.finetune_device or config.getini("finetune_device") or "auto"

@@ -47,8 +47,8 @@ __all__ = ["Progress", "TrainingError", "TrainingInterrupted", "TrainingRequest"
 def train(request: TrainingRequest) -> TrainingResult:
     """Train the adapter that the request asks for and write it into its folder.
 
-    A whole checkpoint of the same training is gone on from. The process is left as it was: environment,
-    random state, log levels. Raises TrainingError for what the user can mend; TrainingInterrupted after
+    Resumes from a complete checkpoint of the same training, if there is one. The process is left as it was:
+    environment, random state, log levels. Raises TrainingError for what the user can mend; TrainingInterrupted after
     Ctrl-C, once the step in progress is done and a checkpoint of it lies there.
     """
     if not request.pairs:
@@ -208,7 +208,7 @@ def _run(trainer: SealingTrainer, request: TrainingRequest) -> int | None:
 
 
 def _identity(request: TrainingRequest) -> str:
-    """Return a digest of everything that a checkpoint must agree on to be gone on from."""
+    """Return a digest of everything that a checkpoint must agree on to be resumed from."""
     experiment = request.experiment
     training = {
         name: value for name, value in experiment.resolved["training"].items() if name != "save_total_limit"

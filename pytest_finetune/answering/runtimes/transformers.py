@@ -102,7 +102,7 @@ class TransformersRuntime:
         """Return one answer a prompt, in the prompts' order; `adapter` is a folder, None asks the base alone.
 
         Prompts are batched longest first (equal lengths in their order) and padded on the left, so the
-        batches hang on the prompts and the batch size alone. Raises AnsweringError for a prompt that leaves
+        batches depend on the prompts and the batch size alone. Raises AnsweringError for a prompt that leaves
         no room for the answer.
         """
         answers = self._answers(prompts, generation, adapter, range(len(prompts)))
@@ -271,7 +271,7 @@ class TransformersRuntime:
         inputs = self._padded(batch)
         settings = _settings(generation, self.tokenizer, sorted(self._stops))
         processors = self._processors(generation, len(batch))
-        # Sampling starts anew in every batch: an answer does not hang on the batches before it.
+        # Sampling starts anew in every batch: an answer does not depend on the batches before it.
         torch.manual_seed(seed)
         started = time.perf_counter()
         with torch.inference_mode():

@@ -88,7 +88,7 @@ def _prompted(answer: Answer, *, chat: bool) -> Prompted:
 
 
 def _elsewhere(experiment: Json, device: str) -> dict[str, tuple[object, object]]:
-    """Return what the answers hang on beside model, prompts and settings, where it is not as it was in the run."""
+    """Return what the answers depend on beside model, prompts and settings, where it is not as it was in the run."""
     names = ("torch", "transformers", "peft")
     versions = experiment["environment"]["packages"]
     here: dict[str, object] = {**package_versions(names), **_hardware(device)}

@@ -153,7 +153,7 @@ class Closing:
             _fail(session)
 
     def _refuse_without_evidence(self, session: pytest.Session) -> None:
-        """A promotion that was asked for and had no test to rest on is told, and the run is not green."""
+        """Refuse a promotion that no test ran for; the run is not green."""
         if self.state.settings.promote is None or session.config.option.collectonly:
             return
         narrowed = self.state.narrowed()

@@ -56,7 +56,7 @@ def with_template(prompt: Prompt, template: str) -> Prompt:
 
 
 def sample(rows: Sequence[Row], count: int, seed: int) -> tuple[Row, ...]:
-    """Draw different training rows by seed; the draw hangs on their content, not on their order."""
+    """Draw different training rows by seed; the draw depends on their content, not on their order."""
     different = {row.digest: row for row in reversed(rows)}
     drawn = [different[digest] for digest in sorted(different)]
     random.Random(seed).shuffle(drawn)

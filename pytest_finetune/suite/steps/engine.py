@@ -1,4 +1,4 @@
-"""What answers: the base model and its digests, the runtimes, and the environment that answers and weights hang on."""
+"""What answers: the base model and its digests, the runtimes, and the environment that both depend on."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def _drawn(experiment: RecordedExperiment, pair: Comparison) -> Drawn:
 
 
 def _is_in_question(rule: RuleFacts) -> bool:
-    """Tell whether something hangs on a rule's gain: asked for, limited from below, or the rule did not pass."""
+    """Tell whether something depends on a rule's gain: asked for, limited from below, or the rule did not pass."""
     asked = rule.min_gain is not None or rule.max_loss is not None
     return rule.primary or asked or rule.outcome != "passed"
 
