@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pytest_finetune.training.request import TrainingRequest as TrainingRequest
     from pytest_finetune.training.request import TrainingResult as TrainingResult
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 KiB: Final = 1024
 MiB: Final = 1024**2
