@@ -27,11 +27,15 @@ _Place = tuple[str, ...]
 
 
 class Trivial(NamedTuple):
-    """An opponent without a model: its name, what the record says of it, and its answer to a row."""
+    """An opponent without a model: its name, what the record says of it, and its answer to a row.
+
+    `says` is the label that it always answers, as short as it can be told; empty where it has none.
+    """
 
     name: Literal["majority", "copy"]
     described: str
     answer: Callable[[Row], str]
+    says: str = ""
 
 
 def trivial_opponent(contract: Contract, training: Sequence[Row]) -> Trivial | None:
@@ -46,7 +50,7 @@ def trivial_opponent(contract: Contract, training: Sequence[Row]) -> Trivial | N
     if constant is not None:
         shown = constant if len(constant) <= 120 else constant[:117] + "..."
         described = f"answers every question with {shown!r}, the commonest of {len(outputs)} training answers"
-        return Trivial(MAJORITY, described, lambda row: constant)
+        return Trivial(MAJORITY, described, lambda row: constant, contract.label_of(constant) or constant)
     if not outputs or contract.output_format == "json" or all(_object(output) for output in outputs):
         return None
     return Trivial(COPY, "gives the question back as the answer", lambda row: row.input or row.instruction)

@@ -33,6 +33,8 @@ class ArmFacts(Facts):
     name: str
     runtime: str
     suite: str
+    described: str
+    says: str
     outputs: str
     outputs_key: str
     answers_sha256: str

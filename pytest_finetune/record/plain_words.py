@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from pytest_finetune.answering.arm_plans import TRIVIAL
 from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.outcomes import Comparison, Score
 from pytest_finetune.wording import arm, counted, margin, one_line, rough, rough_percent
+
+_SHORT: Final = 24
 
 
 def plain_sentence(experiment: RecordedExperiment) -> str:
@@ -16,6 +21,7 @@ def plain_sentence(experiment: RecordedExperiment) -> str:
     met = [
         one for one in experiment.comparisons if one.rule == rule.name and experiment.is_opponent(one.against)
     ]
+    met.sort(key=lambda one: one.against in TRIVIAL)
     tuned = experiment.arms["tuned"].rules[rule.name]
     over = _decisive(experiment, met)
     if over is None or tuned.rate is None or over.gain is None:
@@ -37,14 +43,23 @@ def _decisive(experiment: RecordedExperiment, met: list[Comparison]) -> Comparis
 
 
 def _rates(experiment: RecordedExperiment, met: list[Comparison]) -> str:
-    """Word the rates of the opponents in order; of many, the base model's and the best one's."""
+    """Word the rates of the opponents in order; of many, the base model's, the best one's, and that of chance."""
     scores = {one.against: experiment.arms[one.against].rules[one.rule] for one in met}
-    words = [f"{arm(name)} {_rate(score)}" for name, score in scores.items()]
-    others = list(scores)[1:]
-    if len(others) < 3:
-        return ", ".join(words)
-    best = max(others, key=lambda name: scores[name].rate or 0.0)
-    return f"{words[0]}, {arm(best)} {_rate(scores[best])}, the best of {len(others)} others"
+    words = {name: f"{_opponent(experiment, name)} {_rate(score)}" for name, score in scores.items()}
+    others = [name for name in list(scores)[1:] if name not in TRIVIAL]
+    if len(others) >= 3:
+        best = max(others, key=lambda name: scores[name].rate or 0.0)
+        words[best] += f" (the best of {len(others)} others)"
+        words = {name: said for name, said in words.items() if name == best or name not in others}
+    return ", ".join(words.values())
+
+
+def _opponent(experiment: RecordedExperiment, name: str) -> str:
+    """Name an opponent by what it does; one that always says the same, by what it says."""
+    if name != "majority":
+        return arm(name)
+    says = experiment.arms[name].says
+    return f"always answering {says!r}" if 0 < len(says) <= _SHORT else "always answering the commonest label"
 
 
 def _rate(score: Score) -> str:

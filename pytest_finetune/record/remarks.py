@@ -51,6 +51,11 @@ def best_prompt(experiment: RecordedExperiment) -> str:
     return f"candidate {best + 1} of {len(tried)} competed, it passed {passed} training rows"
 
 
+def chance(experiment: RecordedExperiment) -> str:
+    """Say what the opponent that needs no model answers; empty where there is none."""
+    return next((one_line(arm.described) for arm in experiment.arms.values() if arm.described), "")
+
+
 def drift(found: DriftFacts, *, brief: bool = False) -> str:
     """Say what was measured, or why nothing was; empty where drift was switched off or not reached.
 

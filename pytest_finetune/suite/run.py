@@ -262,7 +262,8 @@ class ExperimentRun:
         assert trivial is not None
         answers = answering.without_model(trivial, rows)
         stored = answering.imported(self.context, plan, answers)
-        answering.record_answers(self.context, plan, stored, {"described": trivial.described}, suite)
+        told = {"described": trivial.described, "says": trivial.says}
+        answering.record_answers(self.context, plan, stored, told, suite)
         return stored.answers
 
     def _prompts(self, plan: ArmPlan, rows: Rows) -> tuple[Prompted, ...]:

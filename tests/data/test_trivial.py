@@ -68,7 +68,7 @@ def test_declared_text_labels_are_closed_however_few_rows_there_are(tmp_path: Pa
     declared = contract(tmp_path, "task: t\nlabels: {values: [yes, no]}\n")
     found = trivial_opponent(declared, rows("no", "yes", "no"))
     assert found is not None
-    assert found.answer(rows("x")[0]) == "no"
+    assert found.answer(rows("x")[0]) == found.says == "no"
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,7 @@ def test_a_declared_field_is_closed_however_few_rows_there_are(tmp_path: Path, h
     found = trivial_opponent(declared, rows('{"k": "a"}', '{"k": "b"}', '{"k": "b"}', '{"k": "c"}'))
     assert found is not None
     assert json.loads(found.answer(rows("x")[0])) == {"k": "b"}
+    assert found.says == ("b" if "labels" in how else '{"k": "b"}')
 
 
 def test_free_text_is_opposed_by_the_question_itself() -> None:

@@ -26,7 +26,7 @@ class Constrained:
         except ImportError:
             raise AnsweringError(
                 "generation.constrain: contract needs llguidance, which is not installed\n"
-                f"  {install('constrain')}, or leave generation.constrain out"
+                f"  {install('llguidance')}, or leave generation.constrain out"
             ) from None
         self._stops = stops
         self._tokenizer = from_tokenizer(tokenizer, eos_token=sorted(stops))

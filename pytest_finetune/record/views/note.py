@@ -93,6 +93,7 @@ def _gain(gain: Gain, *, several: bool) -> list[str]:
 
 def _remarks(experiment: RecordedExperiment) -> list[str]:
     told = {
+        "chance": remarks.chance(experiment),
         "best prompt": remarks.best_prompt(experiment),
         "the base": remarks.noise(experiment),
         "drift from the base": remarks.drift(experiment.drift),

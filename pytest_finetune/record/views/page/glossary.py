@@ -13,6 +13,7 @@ WORDS: Final = {
     "brake": "A finding that stops an adapter, such as a demonstrated loss; it costs nothing to look at again.",
     "bundle": "The folder that a promotion writes: the adapter, its record and everything needed to check both.",
     "champion": "The adapter that is in production now; a new one must beat it.",
+    "chance": "Answering without reading the question: always the commonest label, or the question given back.",
     "charter": "Why the fine-tune should exist, in the experiment file: behaviour, owner, licences, retirement.",
     "claim": "A finding that lets an adapter through, such as a demonstrated gain; every further look makes it harder.",
     "data contract": "The file that says what a row must be: format, labels, lengths, no leaks between the files.",

@@ -59,15 +59,30 @@ def gain_axis(values: Sequence[float]) -> Axis:
 
 
 def whisker(
-    axis: Axis, arm: str, value: float | None, span: tuple[float, float] | None, threshold: float | None
+    axis: Axis,
+    arm: str,
+    value: float | None,
+    span: tuple[float, float] | None,
+    threshold: float | None,
+    *,
+    chance: tuple[float, str] | None = None,
 ) -> Html:
     """Draw a value as a dot with its interval as a whisker, and a threshold as a dashed line.
 
-    Vertical lines fill the height that the style sheet gives; the rest stands in the middle of it.
+    Vertical lines fill the height that the style sheet gives; the rest stands in the middle of it. `chance` is a
+    further line with what is written beside it.
     """
     lines = [_vertical(axis.place(tick), "ft-zero" if tick == 0 else "ft-grid") for tick in axis.ticks]
     if threshold is not None and math.isfinite(threshold):
         lines.append(_vertical(axis.place(threshold), "ft-threshold"))
+    if chance is not None:
+        at, label = chance
+        left = (at - axis.low) / (axis.high - axis.low) > 0.8
+        beside = {"dx": "-4" if left else "4", "text_anchor": "end" if left else "start"}
+        lines.append(_vertical(axis.place(at), "ft-chance"))
+        lines += [element("text", label, x=axis.place(at), y="9", class_="ft-chance-word", **beside)] * bool(
+            label
+        )
     parts = []
     if span is not None:
         ends = [axis.place(end) for end in span]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from pytest_finetune.answering.arm_plans import TRIVIAL
 from pytest_finetune.record import remarks
 from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.outcomes import Candidate, DriftFacts, RuleFacts
@@ -71,11 +72,13 @@ def rates(experiment: RecordedExperiment) -> Html:
         return paragraph("missing", "No arm was judged by a rule in this run.")
     axis = join([svg.scale(svg.RATES, "%"), element("span", "rate", class_="ft-quiet")])
     bodies = (
-        element("tbody", _rule_head(experiment, rule), *(_arm_row(rule, rate) for rate in found))
+        element("tbody", _rule_head(experiment, rule), *_arm_rows(rule, found))
         for rule, found in rate_rows(experiment)
     )
     shown = grid(["arm", axis, "rate and interval", "passed"], bodies, "Rates of the arms by rule")
-    return join([shown, paragraph("muted", _level(experiment))])
+    chance = remarks.chance(experiment)
+    told = f" The line called chance needs no model: it {chance}." if chance else ""
+    return join([shown, paragraph("muted", _level(experiment) + told)])
 
 
 def _rule_head(experiment: RecordedExperiment, rule: RuleFacts) -> Html:
@@ -120,10 +123,20 @@ def _without_threshold(rule: RuleFacts) -> str:
     return "not demonstrably worse than the base" if rule.guard else "it holds on all answers together"
 
 
-def _arm_row(rule: RuleFacts, rate: Rate) -> Html:
+def _arm_rows(rule: RuleFacts, found: Sequence[Rate]) -> list[Html]:
+    """Lay out the arms; through those of the primary rule goes the rate of the opponent that needs no model."""
+    blind = next((one for one in found if rule.primary and one.arm in TRIVIAL), None)
+    at = blind.score.rate if blind else None
+    words = ["chance" if blind else "", *([""] * len(found))]
+    lines = [None if at is None else (at, word) for word in words]
+    return [_arm_row(rule, rate, line) for rate, line in zip(found, lines, strict=False)]
+
+
+def _arm_row(rule: RuleFacts, rate: Rate, chance: tuple[float, str] | None) -> Html:
     limit = rule.min_rate_bound if rule.min_rate is None else rule.min_rate
     score, arm = rate.score, rate.arm
-    plot = svg.whisker(svg.RATES, arm, score.rate, score.interval, limit if arm == "tuned" else None)
+    asked = limit if arm == "tuned" else None
+    plot = svg.whisker(svg.RATES, arm, score.rate, score.interval, asked, chance=chance)
     return element(
         "tr",
         element("th", svg.marker(arm), " ", arm_word(arm), scope="row"),
