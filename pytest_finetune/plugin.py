@@ -65,6 +65,10 @@ _FLAGS: Final[dict[str, dict[str, Any]]] = {
         "help": "where the record is written (default: finetune-record)",
     },
     "--finetune-retrain": {"action": "store_true", "help": "do not reuse a stored adapter"},
+    "--finetune-rejudge": {
+        "action": "store_true",
+        "help": "ask the judges of rules with judge=True anew; the old verdicts are kept, and this is another look",
+    },
     "--finetune-reuse": {
         "metavar": "HOW",
         "choices": ("exact", "semantic"),

@@ -164,7 +164,9 @@ def _rule_risks(name: str, base: Contest, scores: Scores) -> Iterator[str]:
     sample = base.gain.claim
     if base.rule.changed_after_look:
         yield f"rule {name} was changed after a look at these rows"
-    if any(base.table.noisy):
+    if scores.contradicted:
+        yield f"the judge of {name} contradicts itself on {wording.counted(len(scores.contradicted), 'row')}"
+    elif any(base.table.noisy):
         yield f"{name} differs between runs of the same base on {wording.counted(sum(base.table.noisy), 'row')}"
     if sample.clusters is not None and sample.units < _ENOUGH_GROUPS:
         yield f"{name} rests on {sample.units} groups; {_ENOUGH_GROUPS} are recommended"

@@ -127,6 +127,10 @@ class Rule:
         tuple[str, ...], NAMES, '["negative"]', (ROWS,),
         "the tuned arm is not demonstrably worse than the base on any of these slices",
     ] = ()
+    judge: Annotated[
+        bool, FLAG, "True", (ROWS,),
+        "the rule asks a judge, who may say otherwise when asked again: verdicts are stored and repeated; see below",
+    ] = False
     corpus: Annotated[
         bool, FLAG, "True", (CORPUS,), "the rule holds on all answers of the tuned arm together; see below"
     ] = False

@@ -17,7 +17,8 @@ class Scores:
     """What one rule gave on every held-out row, per arm.
 
     `arms[name][i]` belongs to `rows[i]`: 1.0 passed, 0.0 failed, a number between for a graded rule,
-    None skipped. `noise` holds further runs of the base on the same rows. `slices` names the rows of each
+    None skipped. `noise` holds further runs of the base on the same rows, `contradicted` the rows on which a judge
+    contradicted itself. `slices` names the rows of each
     slice, where the rule is sliced. `errors` are runtime errors, which decide nothing, or say why the rule was not
     executed; an assertion or exception inside the rule is a failed row and not an error.
     """
@@ -30,6 +31,7 @@ class Scores:
     executed: bool = True
     noise: tuple[tuple[float | None, ...], ...] = ()
     slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    contradicted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,11 @@ def tabulate(rule: Rule, scores: Scores) -> Table:
         rows=tuple(scores.rows[i] for i in kept),
         arms={name: tuple(float(arm[i] or 0.0) for i in kept) for name, arm in scores.arms.items()},
         groups=tuple(groups[i] for i in kept) if rule.cluster else None,
-        noisy=tuple(len({run[i] for run in runs}) > 1 for i in kept)
-        if scores.noise
-        else (False,) * len(kept),
+        noisy=tuple(
+            scores.rows[i] in scores.contradicted
+            or (bool(scores.noise) and len({run[i] for run in runs}) > 1)
+            for i in kept
+        ),
         skipped=tuple(row for i, row in enumerate(scores.rows) if i not in counted),
         slices=_counted_slices(scores, kept),
     )

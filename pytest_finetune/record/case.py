@@ -43,7 +43,16 @@ def scores_of(tree: Json, name: str) -> Scores:
     noise = tuple(
         tuple(None if value is None else float(value) for value in run) for run in facts.get("noise") or ()
     )
-    return Scores(name, rows, tuple(facts.get("groups") or ()), arms, noise=noise, slices=slices)
+    contradicted = frozenset((facts.get("verdicts") or {}).get("contradicted", ()))
+    return Scores(
+        name,
+        rows,
+        tuple(facts.get("groups") or ()),
+        arms,
+        noise=noise,
+        slices=slices,
+        contradicted=contradicted,
+    )
 
 
 def judged_answers(rule: Json, arm: str) -> tuple[str, frozenset[str]]:

@@ -25,6 +25,7 @@ from pytest_finetune.store.manifest import MANIFEST, DefectError, Entry, parse, 
 from pytest_finetune.store.notes import Notes
 from pytest_finetune.store.shared.pending import PendingUploads
 from pytest_finetune.store.shared.upstream import SHARED_KINDS, Upstream, UpstreamError
+from pytest_finetune.store.verdicts import VerdictBook
 
 KINDS: Final = ("adapters", "outputs", "plans", "bases", "models", "records")
 LOGS: Final = "logs"
@@ -41,8 +42,9 @@ class Store:
 
     They hold adapters, raw outputs, memory plans, bases, and models made from an adapter and its base.
     Making a Store writes nothing. `warnings` collects, for the user, what was set aside or passed over;
-    `looks` counts the looks at held-out rows; `notes` holds the last runs and the pins. With an `upstream`, what
-    is not here comes from there, and what is made here goes there unless it is only read.
+    `looks` counts the looks at held-out rows, `verdicts` holds what judges said, `notes` the last runs and
+    the pins. With an `upstream`, what is not here comes from there, and what is made here goes there unless it is only
+    read.
     """
 
     def __init__(self, root: Path, upstream: Upstream | None = None) -> None:
@@ -51,6 +53,7 @@ class Store:
         self.upstream = upstream
         self.warnings = self._context.warnings
         self.looks = LookBook(self._context)
+        self.verdicts = VerdictBook(self._context)
         self.notes = Notes(self._context)
         self._digests = DigestFile(self._context)
         self._quarantine = Quarantine(self._context)

@@ -43,6 +43,7 @@ class Settings:
     require_gpu: bool
     asked: bool
     headroom: str | None = None
+    rejudge: bool = False
     store_readonly: bool = False
 
 
@@ -78,6 +79,7 @@ def read_settings(config: pytest.Config) -> Settings:
         asked=any(
             value not in (None, False) for name, value in vars(option).items() if name.startswith("finetune")
         ),
+        rejudge=option.finetune_rejudge,
         headroom=option.finetune_headroom or config.getini("finetune_headroom") or None,
         store_readonly=_readonly(option, config),
     )

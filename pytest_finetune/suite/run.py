@@ -26,8 +26,9 @@ from pytest_finetune.data.trivial import Trivial, trivial_opponent
 from pytest_finetune.suite.arm_view import Arm, view_of
 from pytest_finetune.suite.markers import ExperimentRef, Stage
 from pytest_finetune.suite.parts import Parts, part
+from pytest_finetune.suite.rules.judges import judging_of
 from pytest_finetune.suite.rules.rule_items import primary_of, scores_on
-from pytest_finetune.suite.rules.rule_marks import facts_of
+from pytest_finetune.suite.rules.rule_marks import facts_of, rule_of, rules_of
 from pytest_finetune.suite.steps import (
     answering,
     candidates,
@@ -307,7 +308,9 @@ class ExperimentRun:
             self.train_rows,
             lambda prompts: self._ask(BASELINE, prompts),
             item.name.removeprefix("test_"),
-            lambda rows, answers: scores_on(item, rows, answers),
+            lambda rows, answers: scores_on(
+                item, rows, answers, judging_of(self.context, item, rule_of(item))
+            ),
         )
 
     def _ask(self, arm: str, prompts: Sequence[Prompted]) -> Stored:
@@ -357,7 +360,18 @@ class ExperimentRun:
             self.answers(arm)
         if self.experiment.drift.measure:
             _ = self.drift
-        return deciding.settled_look(self.context, self.eval_rows)
+        return deciding.settled_look(self.context, self.eval_rows, self._verdicts())
+
+    def _verdicts(self) -> dict[str, str | None]:
+        """Return, for each judged rule whose turn has not come, the digest of what its judge said before."""
+        told, found = self.context.facts.tree()["rules"], {}
+        for name, (rule, item) in rules_of(self._rules).items():
+            judging = judging_of(self.context, item, rule)
+            if judging is not None and "verdicts" not in told[name]:
+                arms = tuple(self.arms) if rule.suite is None else (BASELINE, TUNED)
+                answers = {arm: self.answers(arm, rule.suite) for arm in asking_order(arms)}
+                found[name] = judging.spoken(self.rows_of(rule.suite), answers)
+        return found
 
     def decision(self, tree: Mapping[str, Any] | None = None) -> Decision:
         """Return the decision over everything that is known by now, or over the facts of a whole run."""

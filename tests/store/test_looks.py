@@ -101,7 +101,7 @@ def test_the_book_tells_who_judged_which_rows(store: Store) -> None:
 
 
 def test_a_look_of_an_older_book_judged_for_no_known_experiment(store: Store) -> None:
-    from pytest_finetune.store.looks import line_of, record_of
+    from pytest_finetune.store.lines import line_of, record_of
 
     store.looks.register(look(), experiment="priority")
     rows, line = the_file(store).read_bytes().splitlines()
@@ -146,7 +146,7 @@ def test_a_damaged_line_is_passed_over_with_a_warning(store: Store, junk: bytes)
 
 
 def test_any_changed_byte_of_a_line_makes_it_damaged(store: Store) -> None:
-    from pytest_finetune.store.looks import record_of
+    from pytest_finetune.store.lines import record_of
 
     store.looks.register(look(), {"json": "t"})
     for line in the_file(store).read_bytes().splitlines():

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_finetune.store import disk
-from pytest_finetune.store.looks import name_of, read_lines
+from pytest_finetune.store.lines import name_of, read_lines
 from pytest_finetune.store.manifest import MANIFEST, verify
 from pytest_finetune.store.shared.upstream import UpstreamError
 
@@ -47,18 +47,18 @@ class SharedFolder:
             for file in sorted((self._root / kind).glob(f"*/{MANIFEST}")):
                 yield file.parent.name, file.read_bytes()
 
-    def look_names(self) -> frozenset[str]:
-        """Name all records of the book of looks."""
-        return frozenset(self._looks())
+    def line_names(self, book: str) -> frozenset[str]:
+        """Name all records of a book."""
+        return frozenset(self._lines(book))
 
-    def look_lines(self, names: Iterable[str]) -> Iterator[bytes]:
+    def lines(self, book: str, names: Iterable[str]) -> Iterator[bytes]:
         """Yield the lines of these records."""
-        found = self._looks()
+        found = self._lines(book)
         return (found[name] for name in names if name in found)
 
-    def _looks(self) -> Mapping[str, bytes]:
-        with self._reading("read looks"):
-            files = sorted((self._root / "looks").glob("*.jsonl"))
+    def _lines(self, book: str) -> Mapping[str, bytes]:
+        with self._reading(f"read {book}"):
+            files = sorted((self._root / book).glob("*.jsonl"))
             return {name_of(record): line for file in files for line, record in read_lines(file) if record}
 
     def note(self, place: str) -> bytes | None:
@@ -76,7 +76,7 @@ class SharedFolder:
         """Refuse."""
         raise self._refusal()
 
-    def add_looks(self, lines: Mapping[str, bytes]) -> None:
+    def add_lines(self, book: str, lines: Mapping[str, bytes]) -> None:
         """Refuse."""
         raise self._refusal()
 

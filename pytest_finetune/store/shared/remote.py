@@ -90,19 +90,19 @@ class RemoteStore:
             return True
         return self._bucket.put_first(place, manifest)
 
-    def look_names(self) -> frozenset[str]:
-        """Name all records of the book of looks."""
-        return frozenset(name.removesuffix(".jsonl") for name in self._bucket.names("looks"))
+    def line_names(self, book: str) -> frozenset[str]:
+        """Name all records of a book."""
+        return frozenset(name.removesuffix(".jsonl") for name in self._bucket.names(book))
 
-    def look_lines(self, names: Iterable[str]) -> Iterator[bytes]:
+    def lines(self, book: str, names: Iterable[str]) -> Iterator[bytes]:
         """Yield the lines of these records."""
-        for data in self._bucket.get_many(f"looks/{name}.jsonl" for name in names).values():
+        for data in self._bucket.get_many(f"{book}/{name}.jsonl" for name in names).values():
             yield from data.splitlines()
 
-    def add_looks(self, lines: Mapping[str, bytes]) -> None:
-        """Add records to the book, each an object of its own."""
+    def add_lines(self, book: str, lines: Mapping[str, bytes]) -> None:
+        """Add records to a book, each an object of its own."""
         for name, line in lines.items():
-            self._bucket.put(f"looks/{name}.jsonl", line + b"\n")
+            self._bucket.put(f"{book}/{name}.jsonl", line + b"\n")
 
     def note(self, place: str) -> bytes | None:
         """Return a note, None when there is none."""

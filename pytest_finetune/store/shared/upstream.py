@@ -16,7 +16,7 @@ class UpstreamError(FinetuneError):
 
 
 class Upstream(Protocol):
-    """A place behind a store from which entries, looks and notes come, and to which new ones go.
+    """A place behind a store from which entries, lines of books and notes come, and to which new ones go.
 
     Nothing that it returns is trusted: the store verifies every byte. Places of notes are relative names such as
     ``pins/adapters-<key>.json``. All methods raise UpstreamError; the last four are never called where
@@ -40,10 +40,10 @@ class Upstream(Protocol):
     def manifests(self, kind: str) -> Iterator[tuple[str, bytes]]:
         """Yield the key and the manifest of every entry of a kind."""
 
-    def look_names(self) -> frozenset[str]:
-        """Name all records of the book of looks."""
+    def line_names(self, book: str) -> frozenset[str]:
+        """Name all records of a book."""
 
-    def look_lines(self, names: Iterable[str]) -> Iterator[bytes]:
+    def lines(self, book: str, names: Iterable[str]) -> Iterator[bytes]:
         """Yield the lines of these records."""
 
     def note(self, place: str) -> bytes | None:
@@ -58,8 +58,8 @@ class Upstream(Protocol):
         The first writer wins: False when another entry stands there, unless `replacing`.
         """
 
-    def add_looks(self, lines: Mapping[str, bytes]) -> None:
-        """Add records to the book, each for itself: no other one is touched."""
+    def add_lines(self, book: str, lines: Mapping[str, bytes]) -> None:
+        """Add records to a book, each for itself: no other one is touched."""
 
     def put_note(self, place: str, data: bytes) -> None:
         """Write a note in place of the one before."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_finetune.answering.arm_plans import ArmPlan
     from pytest_finetune.answering.response import Response
     from pytest_finetune.data.rows import Row, Rows
+    from pytest_finetune.suite.rules.judges import Pass
 
 # These say something about the answer; any other exception says something about the rule.
 ROW_FAILURES: Final = (AssertionError, ValueError, LookupError, TypeError, AttributeError)
@@ -204,12 +205,19 @@ def _values(item: pytest.Function, names: Sequence[str]) -> dict[str, object]:
 
 
 def arm_scores(
-    call: Callable[[Response, Row], float], rows: Sequence[Row], answers: Mapping[str, Answer]
+    call: Callable[[Response, Row], float],
+    rows: Sequence[Row],
+    answers: Mapping[str, Answer],
+    judge: Pass | None = None,
 ) -> ArmScores:
-    """Return what a rule gives the answers to these rows."""
+    """Return what a rule gives the answers to these rows; a judge is asked only what it has not said before."""
     found = ArmScores()
-    for row in rows:
-        value, message, cause = outcome(partial(call, as_response(answers[row.id]), row))
+    given = [(as_response(answers[row.id]), row) for row in rows]
+    if judge is not None:
+        judge.prepare(given)
+    for response, row in given:
+        ask = partial(outcome, partial(call, response, row))
+        value, message, cause = ask() if judge is None else judge.verdict(response, row, ask)
         found.scores.append(_whole(value))
         found.causes.append(cause)
         if message is not None and len(found.messages) < MESSAGES_KEPT:

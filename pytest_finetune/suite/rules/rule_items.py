@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast
 
 import pytest
@@ -27,6 +28,7 @@ from pytest_finetune.suite.rules.calling import (
     outcome,
     refuse_broken,
 )
+from pytest_finetune.suite.rules.judges import TWICE, Judging, Pass, judging_of
 from pytest_finetune.suite.rules.rule_marks import rule_of, rules_of
 
 if TYPE_CHECKING:
@@ -64,10 +66,11 @@ def run_rule_item(run: JudgedRun, item: pytest.Function) -> None:
     try:
         rows = run.rows_of(rule.suite)
         facts["rows"] = [row.id for row in rows]
-        outcomes = scored(run, item, rule, rows)
+        judging = judging_of(run.context, item, rule)
+        outcomes = scored(run, item, rule, rows, judging)
         facts |= outcomes.as_json()
         if rule.suite is None and rule.paired and run.context.experiment.decision.noise_runs:
-            facts["noise"] = [scores_on(item, rows, answers) for answers in run.noise]
+            facts["noise"] = [scores_on(item, rows, answers, judging) for answers in run.noise]
         run.context.record(("rules", rule.name), facts)
         _judge(run, rule, rows, outcomes, facts)
     except (RuleBroken, pytest.fail.Exception) as stop:
@@ -83,28 +86,44 @@ def run_rule_item(run: JudgedRun, item: pytest.Function) -> None:
         raise
 
 
-def scored(run: AnsweredRun, item: pytest.Function, rule: Rule, rows: Rows) -> Outcomes:
+def scored(
+    run: AnsweredRun, item: pytest.Function, rule: Rule, rows: Rows, judging: Judging | None = None
+) -> Outcomes:
     """Run the rule over every row and arm, and judge nothing yet; RuleBroken when there is nothing to judge."""
     if rule.invariant_to:
         return invariance.outcomes(run, item, rule, rows)
     if not len(rows):
         raise RuleBroken(f"{rows.path} holds no row to judge")
     arms = tuple(run.arms) if rule.suite is None else (BASELINE, TUNED)
-    on = _on_corpus if rule.corpus else _on_rows
-    asked = {arm: on(item, rule, rows, run.answers(arm, rule.suite)) for arm in asking_order(arms)}
-    found = {arm: asked[arm] for arm in arms}
-    refuse_broken(found)
+    answers = {arm: run.answers(arm, rule.suite) for arm in asking_order(arms)}
     if rule.corpus:
-        return Outcomes([ALL], found)
+        whole = {arm: _on_corpus(item, rule, rows, given) for arm, given in answers.items()}
+        refuse_broken(whole)
+        return Outcomes([ALL], {arm: whole[arm] for arm in arms})
+    with judging.keeping() if judging else nullcontext():
+        first = judging.number(1) if judging else None
+        asked = {arm: _on_rows(item, rows, given, first) for arm, given in answers.items()}
+        found = {arm: asked[arm] for arm in arms}
+        refuse_broken(found)
+        if judging:
+            for arm in TWICE:
+                arm_scores(caller(item, Confusion()), rows, answers[arm], judging.number(2))
     groups = [row.group for row in rows] if any(row.group for row in rows) else None
     tables = {arm: scores.confusion for arm, scores in found.items() if scores.confusion}
-    more = {"slice_rows": members(rows, rule.slice) if rule.slice else None, "confusion": tables}
+    more: dict[str, object] = {
+        "slice_rows": members(rows, rule.slice) if rule.slice else None,
+        "confusion": tables,
+    }
+    if judging:
+        more["verdicts"] = judging.as_json(rows, answers)
     return Outcomes([row.id for row in rows], found, groups, more)
 
 
-def _on_rows(item: pytest.Function, rule: Rule, rows: Rows, answers: Mapping[str, Answer]) -> ArmScores:
+def _on_rows(
+    item: pytest.Function, rows: Rows, answers: Mapping[str, Answer], judge: Pass | None
+) -> ArmScores:
     confusion = Confusion()
-    found = arm_scores(caller(item, confusion), rows, answers)
+    found = arm_scores(caller(item, confusion), rows, answers, judge)
     found.confusion = confusion.table()
     return found
 
@@ -141,10 +160,16 @@ def primary_of(items: Sequence[pytest.Item]) -> pytest.Function:
 
 
 def scores_on(
-    item: pytest.Function, rows: Sequence[Row], answers: Mapping[str, Answer]
+    item: pytest.Function,
+    rows: Sequence[Row],
+    answers: Mapping[str, Answer],
+    judging: Judging | None = None,
 ) -> list[float | None]:
     """Return what a rule gives further answers, a score for each row (None: skipped)."""
-    return arm_scores(caller(item, Confusion()), rows, answers).scores
+    with judging.keeping() if judging else nullcontext():
+        return arm_scores(
+            caller(item, Confusion()), rows, answers, judging.number(1) if judging else None
+        ).scores
 
 
 def _judge(run: JudgedRun, rule: Rule, rows: Rows, outcomes: Outcomes, facts: dict[str, object]) -> None:

@@ -152,21 +152,32 @@ def stored_answers(store: Store, tree: Mapping[str, Any], arm: str) -> dict[str,
     return {} if entry is None else {answer.id: answer for answer in read_answers(entry.path / ANSWERS_FILE)}
 
 
-def look_of(tree: Mapping[str, Any], rows: Iterable[Row]) -> Look:
-    """Return this look at the held-out rows: which adapter, which answers, which rules, which rows."""
+def look_of(
+    tree: Mapping[str, Any], rows: Iterable[Row], more: Mapping[str, str | None] | None = None
+) -> Look:
+    """Return this look at the held-out rows: which adapter, answers, rules, rows, and what judges said.
+
+    `more` has the digests of what judges said before and will repeat, by rule; None where they are still to be asked,
+    which is like no look that was written down.
+    """
+    judged = {
+        name: facts["verdicts"]["sha256"] for name, facts in tree["rules"].items() if facts.get("verdicts")
+    }
+    judged |= more or {}
     answers = {arm: tree["arms"][arm]["answers_sha256"] for arm in looked_arms(tree)}
     return Look(
         adapter=tree["training"]["adapter_sha256"],
         answers=digest(answers),
         rules_sha256=rules_sha256(rules_in(tree)),
         rows=frozenset(row.digest for row in rows),
+        verdicts=digest(judged) if judged else None,
     )
 
 
-def settled_look(context: Context, rows: Rows) -> int:
+def settled_look(context: Context, rows: Rows, verdicts: Mapping[str, str | None]) -> int:
     """Return which look this is at rows that every arm has answered; record it, and the rules changed after a look."""
     tree = context.facts.tree()
-    look = look_of(tree, rows)
+    look = look_of(tree, rows, verdicts)
     book = context.store.looks
     k = book.earlier(look)
     context.record(("looks",), {"k": k, "rules_sha256": look.rules_sha256})
