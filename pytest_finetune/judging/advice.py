@@ -1,16 +1,15 @@
-"""What follows from a decision: how many rows would settle it, the next change, and the risks that remain."""
+"""What follows from a decision: how many rows would settle it, and the next change."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import NamedTuple
 
 from pytest_finetune import wording
 from pytest_finetune.judging.comparison import BASE, TUNED, Contest, Contests
 from pytest_finetune.judging.evidence import NextChange
-from pytest_finetune.judging.scores import Scores
-from pytest_finetune.judging.slices import lost_guards, protected_slices
+from pytest_finetune.judging.slices import lost_guards
 from pytest_finetune.judging.statistics.power import (
     MOST_ROWS,
     TOO_CLOSE,
@@ -19,8 +18,6 @@ from pytest_finetune.judging.statistics.power import (
 )
 from pytest_finetune.judging.thresholds import RuleVerdict
 
-_LARGE_UNSEEN_LOSS = 0.1
-_ENOUGH_GROUPS = 20
 _ROWS_SHOWN = 10
 _PROMPTS = ("prompted", "best_prompt")
 _TRIVIAL = ("majority", "copy")
@@ -140,49 +137,3 @@ def after_iterate(
     return NextChange(
         f"make rule {verdict.name} hold: add training rows like those that fail it", verdict.reasons[0], rows
     )
-
-
-def risks(
-    scores: Mapping[str, Scores], contests: Mapping[str, Contests], delta_nonzero: bool | None
-) -> Iterator[str]:
-    """Yield what the decision rests on and cannot see."""
-    levels = next(iter(contests.values()))[BASE].levels
-    if not levels.spend:
-        yield "looks are not paid for (decision.spend: false): each look makes a false keep more likely"
-    if levels.look > 1:
-        yield (
-            f"look {levels.look} on these held-out rows (alpha {levels.claim:.2g}): training rows written "
-            "from earlier failures on them are not paid for by any alpha"
-        )
-    if delta_nonzero is None:
-        yield "the adapter's weights were not checked for being a zero change"
-    for name, many in contests.items():
-        yield from _rule_risks(name, many[BASE], scores[name])
-
-
-def _rule_risks(name: str, base: Contest, scores: Scores) -> Iterator[str]:
-    sample = base.gain.claim
-    if base.rule.changed_after_look:
-        yield f"rule {name} was changed after a look at these rows"
-    if scores.contradicted:
-        yield f"the judge of {name} contradicts itself on {wording.counted(len(scores.contradicted), 'row')}"
-    elif any(base.table.noisy):
-        yield f"{name} differs between runs of the same base on {wording.counted(sum(base.table.noisy), 'row')}"
-    if sample.clusters is not None and sample.units < _ENOUGH_GROUPS:
-        yield f"{name} rests on {sample.units} groups; {_ENOUGH_GROUPS} are recommended"
-    if sample.clusters is not None and base.demonstrated and sample.lower(base.levels.claim) < 0:
-        yield f"{name} gained in most groups, but a few groups that lose much are not excluded"
-    if sample.clusters is None and _share_groups(scores.groups):
-        yield f"{name} counts rows of one group as independent: write cluster='group' in its eval_rule"
-    for part in protected_slices(base.table, base.levels):
-        if not part.lost and part.unseen_loss >= _LARGE_UNSEEN_LOSS:
-            yield f"{name}, {part.sentence}"
-    unseen = -sample.lower(base.levels.brake)
-    if base.rule.guard and unseen >= _LARGE_UNSEEN_LOSS:
-        loss = f"{100 * unseen:.1f} points"
-        yield f"guard {name} cannot exclude a loss of up to {loss} on {wording.counted(sample.n, 'row')}"
-
-
-def _share_groups(groups: Sequence[str | None]) -> bool:
-    named = [group for group in groups if group is not None]
-    return len(set(named)) < len(named)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune import wording
-from pytest_finetune.judging.advice import after_discard, after_iterate, risks, rows_needed, served_instead
+from pytest_finetune.judging.advice import after_discard, after_iterate, rows_needed, served_instead
 from pytest_finetune.judging.comparison import BASE, TUNED, Comparison, Contest, Contests
 from pytest_finetune.judging.evidence import NextChange
+from pytest_finetune.judging.risks import HIGH, MEDIUM, Risk, Weight, by_weight, risks
 from pytest_finetune.judging.rule import Rule, rules_sha256
 from pytest_finetune.judging.scores import Scores, Table, missing, tabulate
 from pytest_finetune.judging.slices import lost_guards
@@ -77,7 +78,7 @@ class Decision:
     rules: tuple[RuleVerdict, ...] = ()
     rules_sha256: str = ""
     plan_line: str = ""
-    risks: tuple[str, ...] = ()
+    weighed: tuple[Risk, ...] = ()
     instead: str | None = None
 
     @property
@@ -93,9 +94,15 @@ class Decision:
             else dataclasses.replace(self, next_change=change)
         )
 
-    def warned(self, risks: Sequence[str]) -> Decision:
-        """Return the decision with further risks."""
-        return dataclasses.replace(self, risks=self.risks + tuple(risks))
+    @property
+    def risks(self) -> tuple[str, ...]:
+        """What the decision rests on and cannot see, the heaviest first."""
+        return tuple(risk.sentence for risk in self.weighed)
+
+    def warned(self, risks: Iterable[str], weight: Weight = MEDIUM) -> Decision:
+        """Return the decision with further risks of one weight."""
+        further = (Risk(weight, risk) for risk in risks)
+        return dataclasses.replace(self, weighed=by_weight((*self.weighed, *further)))
 
     def explain(self) -> list[str]:
         """Return the verdict, every reason, the next change, the plan and the risks, a line each."""
@@ -104,7 +111,7 @@ class Decision:
             lines.append(f"  next: {self.next_change.change} ({self.next_change.because})")
         if self.plan_line:
             lines.append(f"  this held-out file: {self.plan_line}")
-        return lines + [f"  risk: {risk}" for risk in self.risks]
+        return lines + [f"  risk ({risk.weight}): {risk.sentence}" for risk in self.weighed]
 
     @property
     def word(self) -> str:
@@ -132,6 +139,7 @@ class Decision:
             "rules_sha256": self.rules_sha256,
             "plan_line": self.plan_line,
             "risks": list(self.risks),
+            "risk_weights": [risk.weight for risk in self.weighed],
         }
 
 
@@ -213,11 +221,10 @@ def _decided(
         so_far,
         undecided=False,
         plan_line=plan.proves,
-        risks=(
-            *risks(case.scores, contests, case.delta_nonzero),
-            *(case.drift.risks() if case.drift else ()),
-        ),
+        weighed=by_weight(risks(case.scores, contests, case.delta_nonzero)),
     )
+    if case.drift:
+        decided = decided.warned(case.drift.risks(), HIGH if case.drift.measured else MEDIUM)
     if against:
         reasons = (*against, *_gained_elsewhere(primary, contests))
         discarded = dataclasses.replace(decided, verdict="discard", reasons=reasons)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -58,18 +58,19 @@ def agreement(
     return Agreement(first, second, len(pairs) - len(apart), len(pairs), apart)
 
 
-def warnings_of(matches: Sequence[RuntimeMatch], primary: str) -> Iterator[str]:
-    """Yield what a verdict must say of further runtimes: where they disagree, and what was not compared there."""
-    for match in matches:
-        found = match.rules.get(primary)
-        if found is not None and found.rate < ALIKE:
-            yield (
-                f"{match.first} and {match.second} agree on {found.same} of {wording.counted(found.total, 'row')} only "
-                f"under {primary}: what was judged is not what {match.second} serves"
-            )
-    if matches:
-        others = wording.listed([match.second for match in matches])
-        yield (
-            f"decided on the answers in {matches[0].first}; in {others} the tuned model alone answered, "
-            "so no gain was compared there"
-        )
+def warnings_of(matches: Sequence[RuntimeMatch], primary: str) -> tuple[list[str], list[str]]:
+    """Say what a verdict carries of further runtimes: where they disagree, and what was not compared there."""
+    apart = [
+        f"{match.first} and {match.second} agree on {found.same} of {wording.counted(found.total, 'row')} only "
+        f"under {primary}: what was judged is not what {match.second} serves"
+        for match in matches
+        if (found := match.rules.get(primary)) is not None and found.rate < ALIKE
+    ]
+    if not matches:
+        return apart, []
+    others = wording.listed([match.second for match in matches])
+    untried = (
+        f"decided on the answers in {matches[0].first}; in {others} the tuned model alone answered, "
+        "so no gain was compared there"
+    )
+    return apart, [untried]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from pytest_finetune.record.inputs import Finding, MemoryFacts
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
+from pytest_finetune.record.outcomes import WeighedRisk
 from pytest_finetune.record.plain_words import plain_sentence
 from pytest_finetune.record.remarks import place
-from pytest_finetune.wording import one_line, size
+from pytest_finetune.wording import counted, one_line, size
 
 BLOCKED: Final = (
     "Failed: not run: "  # how the message of a test begins that an earlier failure kept from running
@@ -30,13 +32,22 @@ class Headline(NamedTuple):
     change: str = ""
     because: str = ""
     further: tuple[str, ...] = ()
-    risks: tuple[str, ...] = ()
+    risks: tuple[WeighedRisk, ...] = ()
     exact: str = ""
 
     @property
     def label(self) -> str:
         """What the next thing to do is called: nothing has to change in what is kept."""
         return "next" if self.tone == "good" else "next change"
+
+    @property
+    def counted_risks(self) -> str:
+        """How many risks there are, and of which weight; empty where there is none."""
+        if not self.risks:
+            return ""
+        weights = Counter(risk.weight for risk in self.risks if risk.weight)
+        of_them = ", ".join(f"{number} {weight}" for weight, number in weights.items())
+        return counted(len(self.risks), "risk") + (f": {of_them}" if of_them else "")
 
     @property
     def next(self) -> str:
@@ -53,21 +64,20 @@ def headline(experiment: RecordedExperiment, run: RecordedRun) -> Headline:
     reasons = [one_line(reason) for reason in decision.reasons]
     first = reasons[0] if reasons else "The record holds no reason for this verdict."
     plain = "" if decision.undecided else plain_sentence(experiment)
-    risks = tuple(one_line(risk) for risk in decision.risks)
     return Headline(
         word=one_line(decision.verdict).upper() + (" (undecided)" if decision.undecided else ""),
         tone=tones.get(decision.verdict, "none"),
         reason=plain or first,
         change=_without_stop(decision.next_change.change)
-        or (_after_keep(run, risks) if decision.keep else ""),
+        or (_after_keep(run, decision.weighed) if decision.keep else ""),
         because=one_line(decision.next_change.because),
         further=tuple(reasons[1:]),
-        risks=risks,
+        risks=decision.weighed,
         exact=first if plain else "",
     )
 
 
-def _after_keep(run: RecordedRun, risks: Sequence[str]) -> str:
+def _after_keep(run: RecordedRun, risks: Sequence[WeighedRisk]) -> str:
     """Say what to do with an adapter that is kept."""
     promote = "promote with --finetune-promote"
     if run.exit_status:
@@ -76,7 +86,9 @@ def _after_keep(run: RecordedRun, risks: Sequence[str]) -> str:
         return f"run the whole suite and {promote}"
     if "--finetune-promote" in run.command:
         return "check the bundle where it will be served: pytest-finetune verify FOLDER"
-    return f"weigh the risk, then {promote}" if risks else promote
+    if not risks:
+        return promote
+    return f"weigh the {'risk' if len(risks) == 1 else 'risks'}, then {promote}"
 
 
 def _stopped(experiment: RecordedExperiment, run: RecordedRun) -> Headline:

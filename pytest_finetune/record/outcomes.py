@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pytest_finetune.judging.rule import is_guard
 from pytest_finetune.record.lenient import Facts, Json, Named, Span
+from pytest_finetune.wording import one_line
 
 
 class PlannedArm(Facts):
@@ -208,6 +210,18 @@ class NextChange(Facts):
     raw: Json
 
 
+class WeighedRisk(NamedTuple):
+    """A risk of a decision: high, medium, low, or nothing where the record does not say."""
+
+    weight: str
+    sentence: str
+
+    @property
+    def words(self) -> str:
+        """The risk behind its weight."""
+        return f"{self.weight}: {self.sentence}" if self.weight else self.sentence
+
+
 class DecisionFacts(Facts):
     verdict: str
     keep: bool
@@ -220,6 +234,14 @@ class DecisionFacts(Facts):
     rules_sha256: str
     plan_line: str
     risks: tuple[str, ...]
+    risk_weights: tuple[str, ...]
+
+    @property
+    def weighed(self) -> tuple[WeighedRisk, ...]:
+        """The risks with their weights; an older record has none."""
+        known = len(self.risk_weights) == len(self.risks)
+        weights = self.risk_weights if known else ("",) * len(self.risks)
+        return tuple(map(WeighedRisk, weights, map(one_line, self.risks)))
 
 
 class PowerFacts(Facts):

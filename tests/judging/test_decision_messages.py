@@ -176,9 +176,9 @@ def test_iterate_says_when_it_would_take_too_many_rows() -> None:
 def test_later_looks_and_changed_rules_are_risks() -> None:
     rule = replace(PRIMARY, changed_after_look=True)
     assert decide(case(paired(40, 4, 56), rule=rule, looks=3)).risks == (
+        "rule priority was changed after a look at these rows",
         "look 3 on these held-out rows (alpha 0.0042): training rows written from earlier failures on "
         "them are not paid for by any alpha",
-        "rule priority was changed after a look at these rows",
     )
     unpaid = replace(case(paired(40, 4, 56)), defaults=DecisionDefaults(spend=False))
     assert decide(unpaid).risks == (
@@ -253,7 +253,7 @@ def test_explain_tells_everything_in_order() -> None:
     assert lines[1] == f"  {decision.reasons[1]}"
     assert lines[2].startswith("  next: judge on a fresh held-out file of about 128 rows (")
     assert lines[3].startswith("  this held-out file: 20 held-out rows can prove a gain of ")
-    assert lines[4].startswith("  risk: look 2")
+    assert lines[4].startswith("  risk (medium): look 2")
 
 
 def test_a_diagnosis_takes_the_place_of_the_next_change_unless_the_adapter_is_kept() -> None:
@@ -270,7 +270,7 @@ def test_the_record_holds_what_a_view_needs() -> None:
     tree = json.loads(json.dumps(decision.as_json()))
     assert set(tree) == {
         "verdict", "keep", "undecided", "reasons", "next_change", "examples_needed", "looks", "alpha",
-        "rules_sha256", "plan_line", "risks",
+        "rules_sha256", "plan_line", "risks", "risk_weights",
     }  # fmt: skip
     assert set(tree["next_change"]) == {"change", "because", "rows"}
     comparison = json.loads(json.dumps(decision.comparisons[0].as_json()))

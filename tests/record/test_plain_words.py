@@ -101,7 +101,7 @@ def test_a_gain_that_rounds_to_what_was_asked_is_told_with_its_decimal(kept: Any
             "run the whole suite and promote with --finetune-promote",
         ),
         ({"command": "pytest --finetune --finetune-promote"}, "check the bundle where it will be served: *"),
-        ({}, "weigh the risk, then promote with --finetune-promote"),
+        ({}, "weigh the risks, then promote with --finetune-promote"),
     ],
 )
 def test_a_keep_says_what_to_do_now(kept: Any, change: dict[str, Any], following: str) -> None:

@@ -11,8 +11,10 @@ import pytest
 
 from pytest_finetune.record import changes
 from pytest_finetune.record.model import RecordedExperiment
+from pytest_finetune.record.views.note import decision_note
 from pytest_finetune.record.views.page.document import summary_html
 from pytest_finetune.record.views.page.sections.gains import gains
+from pytest_finetune.record.views.terminal.summary import summary_lines
 
 
 def words(sample: Any) -> str:
@@ -412,3 +414,45 @@ def test_a_rule_has_the_badge_of_a_guard_where_the_decision_takes_it_for_one(
     sample.record["experiments"][0]["rules"]["priority"]["primary"] = False
     rule |= {"guard": False, **asked}
     assert f"short_reason {badge + ' ' if badge else ''}✓ passed {wanted}" in words(sample)
+
+
+def weighed(make: Callable[[str], Any], risks: list[str], weights: list[str]) -> Any:
+    """Return a keep with these risks."""
+    sample = make("keep")
+    sample.record["experiments"][0]["decision"] |= {"risks": risks, "risk_weights": weights}
+    return sample
+
+
+def test_the_risks_beside_a_keep_are_counted_weighed_and_all_listed(make: Callable[[str], Any]) -> None:
+    risks = ["it forgets " + "and forgets " * 20, "the rows wear out", "a guard is small"]
+    sample = weighed(make, risks, ["high", "low", "low"])
+    lines = [line.text for line in summary_lines(sample.record, "finetune-record", 80)]
+    place = lines.index("3 risks: 1 high, 2 low")
+    assert lines[place + 1].startswith("  high: it forgets and forgets")
+    assert lines[place + 2 : place + 4] == ["  low: the rows wear out", "  low: a guard is small"]
+    assert len(lines) <= 24
+    page = words(sample)
+    head = page[: page.index("Arms side by side")]
+    note = decision_note(sample.record)
+    for said in (head, note):
+        assert "3 risks: 1 high, 2 low" in said
+        assert all(
+            f"{weight}: {risk[:20]}" in said
+            for weight, risk in zip(("high", "low", "low"), risks, strict=True)
+        )
+
+
+def test_many_risks_leave_room_for_the_rates_and_say_how_many_are_elsewhere(
+    make: Callable[[str], Any],
+) -> None:
+    sample = weighed(make, [f"risk {place}" for place in range(9)], ["medium"] * 9)
+    lines = [line.text for line in summary_lines(sample.record, "finetune-record", 80)]
+    assert "9 risks: 9 medium (the last 3 in the record)" in lines
+    assert len(lines) <= 24
+    assert any("priority" in line for line in lines[:12])
+
+
+def test_risks_of_an_older_record_have_no_weights(make: Callable[[str], Any]) -> None:
+    sample = weighed(make, ["one", "two"], [])
+    lines = [line.text for line in summary_lines(sample.record, "finetune-record", 80)]
+    assert "risk, one" in lines

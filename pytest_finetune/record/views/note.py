@@ -45,6 +45,7 @@ def _experiment(experiment: RecordedExperiment, run: RecordedRun) -> list[str]:
         "",
         *(f"- {reason}" for reason in reasons),
         *([""] if reasons else []),
+        *([f"{plain(said.counted_risks)}.", ""] if said.risks and said.tone == "good" else []),
         *_evidence(experiment),
         *_runtime(experiment, run),
         *_risks(experiment),
@@ -141,7 +142,7 @@ def _trained(training: TrainingFacts) -> str:
 
 
 def _risks(experiment: RecordedExperiment) -> list[str]:
-    risks = [plain(risk) for risk in experiment.decision.risks]
+    risks = [plain(risk.words) for risk in experiment.decision.weighed]
     findings = experiment.findings
     if findings:
         first = plain(findings[0].read)

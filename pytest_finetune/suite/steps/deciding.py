@@ -10,6 +10,7 @@ from pytest_finetune.fingerprint import digest
 from pytest_finetune.judging.decision import decide
 from pytest_finetune.judging.diagnosis import DiagnosisEvidence, collapsed_label, diagnose
 from pytest_finetune.judging.evidence import NextChange
+from pytest_finetune.judging.risks import HIGH, LOW
 from pytest_finetune.judging.rule import rules_sha256
 from pytest_finetune.judging.runtime_match import warnings_of
 from pytest_finetune.record.case import case_of, judged_arms, looked_arms, rules_in
@@ -41,9 +42,10 @@ def decided(context: Context, tree: Mapping[str, Any], data: Callable[[], Data])
     evidence = _evidence(context, tree, data(), case, decision.verdict, found)
     collapse = collapsed_label(evidence)
     if collapse is not None:
-        decision = decision.warned([collapse.sentence])
-    decision = decision.warned(tuple(warnings_of(found, case.primaries[0].name)))
-    decision = decision.warned(tuple(_cut_opponents(context.experiment, tree)))
+        decision = decision.warned([collapse.sentence], HIGH)
+    apart, untried = warnings_of(found, case.primaries[0].name)
+    decision = decision.warned(apart, HIGH).warned(untried, LOW)
+    decision = decision.warned(_cut_opponents(context.experiment, tree), HIGH)
     broken: list[str] = []
     change = diagnose(evidence, [_plugin_diagnosis(context.hooks, broken)])
     return decision.warned(broken).advised(change)

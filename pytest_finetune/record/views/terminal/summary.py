@@ -14,10 +14,11 @@ from pytest_finetune.record.views.terminal.facts import fact_lines
 from pytest_finetune.record.views.terminal.gains import gain_lines
 from pytest_finetune.record.views.terminal.layout import COLOURS, Line, cells, fit, padded, wrapped
 from pytest_finetune.record.views.terminal.rates import MOST_RULES, rate_lines, slice_lines
-from pytest_finetune.wording import counted, one_line, percent
+from pytest_finetune.wording import one_line, percent
 
 MAX_LINES: Final = 24  # one more is left for the section's own heading
 SLICE_LINES: Final = 2
+MOST_RISKS: Final = 6
 
 
 def summary_lines(record: Json, record_dir: str | PurePath, columns: int = 80) -> list[Line]:
@@ -32,7 +33,7 @@ def summary_lines(record: Json, record_dir: str | PurePath, columns: int = 80) -
     if len(run.experiments) == 1:
         said = headline(run.experiments[0], run)
         verdict = [Line(t, COLOURS[said.tone]) for t in wrapped(f"{said.word}: {said.reason}", columns, 3)]
-        following = _following(said, columns, 4 - len(verdict))
+        following = _following(said, columns)
         room = MAX_LINES - len(end) - len(verdict) - len(following)
         body = _one(run.experiments[0], columns, room)
         exact = wrapped(f"  {said.exact}", columns, room - len(body)) if len(body) < room else []
@@ -49,15 +50,24 @@ def _where(run: RecordedRun, record_dir: str | PurePath) -> str:
     return one_line(PurePath(record_dir) / ("record.json" if missing else "report.html"))
 
 
-def _following(said: Headline, columns: int, most: int) -> list[Line]:
-    """The first risk in at most two lines, or as many as are left, what to do next in three."""
-    # What is kept will be served: its risk stands beside the verdict. Other verdicts end with the change alone.
-    kept = said.tone == "good" and said.risks
-    risks = wrapped(f"risk: {said.risks[0]}", columns, min(most, 2)) if kept else []
-    if risks and len(said.risks) > 1:
-        risks[-1:] = [fit(f"{risks[-1]} (and {counted(len(said.risks) - 1, 'further risk')})", columns)]
+def _following(said: Headline, columns: int) -> list[Line]:
+    """The risks beside a keep, counted and a line each, then what to do next in at most three lines."""
+    # What is kept will be served: its risks stand beside the verdict. Other verdicts end with the change alone.
+    risks = _risks(said, columns) if said.tone == "good" else []
     change = wrapped(f"{said.label}: {said.next or 'none was found'}", columns, 3)
     return [*(Line(text, "yellow") for text in risks), *map(Line, change)]
+
+
+def _risks(said: Headline, columns: int) -> list[str]:
+    """One risk in two lines, two in a line each; of more the number comes before them."""
+    if len(said.risks) < 3:
+        most = 2 if len(said.risks) == 1 else 1
+        return [text for risk in said.risks for text in wrapped(f"risk, {risk.words}", columns, most)]
+    shown, rest = said.risks[:MOST_RISKS], len(said.risks) - MOST_RISKS
+    lines = [said.counted_risks, *(f"  {risk.words}" for risk in shown)]
+    if rest > 0:
+        lines[0] += f" (the last {rest} in the record)"
+    return [fit(line, columns) for line in lines if line]
 
 
 def _one(experiment: RecordedExperiment, columns: int, room: int) -> list[Line]:

@@ -174,7 +174,7 @@ def power(experiment: RecordedExperiment) -> Html:
             ("rules, sha256", element("code", digest) if digest else None),
         ]
     )
-    risks = [element("li", risk) for risk in decision.risks]
+    risks = [element("li", risk.words) for risk in decision.weighed]
     return join([known, *([element("h4", "Remaining risks"), element("ul", *risks)] if risks else [])])
 
 

@@ -64,8 +64,12 @@ def _further(said: Headline) -> Html | None:
 def _risks(said: Headline) -> Html | None:
     if not said.risks or said.tone != "good":
         return None  # what is kept will be served; of the rest the section on power tells the risks
-    lines = [element("p", element("strong", "Risk: "), risk) for risk in said.risks]
-    return element("div", *lines, class_="ft-change")
+    if len(said.risks) == 1:
+        alone = element("p", element("strong", "Risk: "), said.risks[0].words)
+        return element("div", alone, class_="ft-change")
+    listed = element("ul", *(element("li", risk.words) for risk in said.risks), class_="ft-reasons")
+    counts = element("p", element("strong", said.counted_risks))
+    return element("div", counts, listed, class_="ft-change")
 
 
 def _about(experiment: RecordedExperiment, run: RecordedRun) -> Html:
