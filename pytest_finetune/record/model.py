@@ -15,7 +15,7 @@ from pytest_finetune.record import inputs, outcomes
 from pytest_finetune.record.lenient import Facts, Json, Named, Pair
 
 # From the outside in: what an adapter is held against, then the adapter itself.
-_ARMS: Final = ("majority", "copy", "baseline", "prompted", "best_prompt", "constrained")
+_ARMS: Final = ("baseline", "prompted", "best_prompt", "constrained", "majority", "copy")
 _STAGES: Final = ("data", "fit", "baseline", "training", "rules", "comparison", "decision")
 
 
