@@ -14,7 +14,7 @@ from pytest_finetune.judging.comparison import BASE, TUNED, Comparison, Contest,
 from pytest_finetune.judging.evidence import NextChange
 from pytest_finetune.judging.risks import HIGH, MEDIUM, Risk, Weight, by_weight, risks
 from pytest_finetune.judging.rule import Rule, rules_sha256
-from pytest_finetune.judging.scores import Scores, Table, missing, tabulate
+from pytest_finetune.judging.scores import BLIND, Scores, Table, missing, tabulate
 from pytest_finetune.judging.slices import lost_guards
 from pytest_finetune.judging.statistics.plan import Plan
 from pytest_finetune.judging.statistics.power import discordance_after
@@ -327,7 +327,8 @@ def _rule_verdict(
     contests: Mapping[str, Contests],
 ) -> RuleVerdict:
     if not lacking:
-        return judge_rule(tables[rule.name], contests[rule.name][BASE])
+        verdict = judge_rule(tables[rule.name], contests[rule.name][BASE])
+        return verdict.noting(BLIND) if case.scores[rule.name].blind and not rule.primary else verdict
     scores = case.scores.get(rule.name)
     ran = scores is not None and scores.executed
     outcome = "not run" if not ran else "error" if scores is not None and scores.errors else "undecided"

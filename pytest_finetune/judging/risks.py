@@ -7,7 +7,7 @@ from typing import Final, Literal, NamedTuple
 
 from pytest_finetune import wording
 from pytest_finetune.judging.comparison import BASE, Contest, Contests
-from pytest_finetune.judging.scores import Scores
+from pytest_finetune.judging.scores import BLIND, Scores
 from pytest_finetune.judging.slices import protected_slices
 
 Weight = Literal["high", "medium", "low"]
@@ -58,6 +58,8 @@ def _rule_risks(name: str, base: Contest, scores: Scores) -> Iterator[Risk]:
     sample = base.gain.claim
     if base.rule.changed_after_look:
         yield Risk(HIGH, f"rule {name} was changed after a look at these rows")
+    if base.rule.primary and scores.blind:
+        yield Risk(HIGH, f"rule {name!r} {BLIND}")
     if scores.contradicted:
         times = wording.counted(len(scores.contradicted), "row")
         yield Risk(MEDIUM, f"the judge of {name} contradicts itself on {times}")

@@ -5,11 +5,50 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from pytest_finetune import wording
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.statistics.paired import PairedGain
 from pytest_finetune.judging.statistics.sample import Sample
+
+BLIND = "passes on the answers of other questions as often as on the right ones: it judges a format, not an answer"
+
+
+class Tally(NamedTuple):
+    """What a rule gave on some answers, those that it skipped left out."""
+
+    passed: float
+    total: int
+
+    @classmethod
+    def of(cls, scores: Sequence[float | None]) -> Tally:
+        """Sum the scores up."""
+        given = [score for score in scores if score is not None]
+        passed = round(sum(given), 12)
+        return cls(int(passed) if passed == int(passed) else passed, len(given))
+
+
+class SelfTest(NamedTuple):
+    """How a rule did before it judged: on the expected answers, and on those of other rows."""
+
+    gold: Tally
+    shuffled: Tally
+
+    @property
+    def blind(self) -> bool:
+        """Whether the rule cannot tell the right answers from those to other questions."""
+        right, wrong = self.gold, self.shuffled
+        return wrong.total > 0 and wrong.passed * right.total >= right.passed * wrong.total
+
+    def as_json(self) -> dict[str, dict[str, float]]:
+        """Return the record's form."""
+        return {"gold": self.gold._asdict(), "shuffled": self.shuffled._asdict()}
+
+    @classmethod
+    def of_json(cls, facts: Mapping[str, Mapping[str, Any]] | None) -> SelfTest | None:
+        """Return the self-test of a record; one that has none was not tested."""
+        return cls(Tally(**facts["gold"]), Tally(**facts["shuffled"])) if facts else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +71,12 @@ class Scores:
     noise: tuple[tuple[float | None, ...], ...] = ()
     slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     contradicted: frozenset[str] = frozenset()
+    self_test: SelfTest | None = None
+
+    @property
+    def blind(self) -> bool:
+        """Whether the rule was found unable to tell right answers from wrong ones."""
+        return self.self_test is not None and self.self_test.blind
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pytest_finetune import wording
@@ -40,6 +40,10 @@ class RuleVerdict:
     def passed(self) -> bool:
         """Whether every threshold holds."""
         return self.outcome == "passed"
+
+    def noting(self, sentence: str) -> RuleVerdict:
+        """Return the verdict with a note behind its reasons."""
+        return replace(self, reasons=(*self.reasons, sentence))
 
     def explain(self) -> list[str]:
         """Return the outcome, then one line for each threshold."""

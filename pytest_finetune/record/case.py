@@ -10,7 +10,7 @@ from pytest_finetune.judging import score
 from pytest_finetune.judging.decision import Case, judge
 from pytest_finetune.judging.drift import Drift
 from pytest_finetune.judging.rule import Rule
-from pytest_finetune.judging.scores import Scores, tabulate
+from pytest_finetune.judging.scores import Scores, SelfTest, tabulate
 from pytest_finetune.judging.slices import sliced
 from pytest_finetune.yamlfile import Json, JsonTree
 
@@ -52,6 +52,7 @@ def scores_of(tree: Json, name: str) -> Scores:
         noise=noise,
         slices=slices,
         contradicted=contradicted,
+        self_test=SelfTest.of_json(facts.get("self_test")),
     )
 
 

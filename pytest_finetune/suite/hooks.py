@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import cast
 
 import pytest
 
-from pytest_finetune import huggingface
+from pytest_finetune import huggingface, wording
+from pytest_finetune.errors import FinetuneError
+from pytest_finetune.judging.rule import RuleBroken
 from pytest_finetune.suite import collection, explain, xdist
 from pytest_finetune.suite.closing.ending import Closing
 from pytest_finetune.suite.closing.junit import properties
@@ -82,13 +85,25 @@ class Hooks:
         if place.experiment is not None and self._session.first_look(place.experiment):
             self._look_ahead(place.experiment)
         if place.stage.needs_model and not self._session.settings.finetune:
-            pytest.skip(NO_FLAG)
+            pytest.skip(f"{NO_FLAG}{self._without_a_model(item, place)}")
         if place.experiment is None:
             return
         self._session.run(place.experiment).begin()
         closed = self._session.gate.blocks(place.experiment, place.stage)
         if closed is not None:
             pytest.fail(closed.message, pytrace=False)
+
+    def _without_a_model(self, item: pytest.Item, place: collection.Place) -> str:
+        """Test a rule on the expected answers, which needs no model; fail it where it fails one."""
+        if place.experiment is None or item.get_closest_marker("eval_rule") is None:
+            return ""
+        try:
+            found = self._session.run(place.experiment).gold.test(cast("pytest.Function", item))
+        except RuleBroken as fault:
+            raise pytest.fail.Exception(f"rule {rule_of(item).name!r} {fault}", pytrace=False) from None
+        except (pytest.fail.Exception, FinetuneError, OSError):
+            return ""  # what is amiss with the experiment is said by other tests
+        return f" (passes on its {wording.counted(found.gold.total, 'gold answer')})" if found else ""
 
     def _skip_without_gpu(self, item: pytest.Item) -> None:
         mark = item.get_closest_marker("gpu")

@@ -29,6 +29,7 @@ from pytest_finetune.suite.parts import Parts, part
 from pytest_finetune.suite.rules.judges import judging_of
 from pytest_finetune.suite.rules.rule_items import primary_of, scores_on
 from pytest_finetune.suite.rules.rule_marks import facts_of, rule_of, rules_of
+from pytest_finetune.suite.rules.self_test import GoldTests
 from pytest_finetune.suite.steps import (
     answering,
     candidates,
@@ -79,6 +80,7 @@ class ExperimentRun:
         self._rows: Parts[str, Rows] = Parts(lambda suite: f"suite {suite}")
         self._outside: Parts[str, Outside] = Parts(lambda arm: f"arms.{arm}")
         self._resolved: dict[str, ResolvedArm] = {}
+        self.gold = GoldTests(self)
         self._answers: Parts[tuple[str, str | None], Mapping[str, Answer]] = Parts(
             lambda key: f"answers of {key[0]}" + (f" on {key[1]}" if key[1] else "")
         )
@@ -174,7 +176,14 @@ class ExperimentRun:
         with self._closing_gate(Stage.DATA, "the neutral prompts"):
             if self.experiment.drift.measure:
                 _ = self.neutral_prompts
+        with self._closing_gate(Stage.DATA, "the test of the rules"):
+            self.gold.test_all(self._rules)
         return data
+
+    def test_rule(self, item: pytest.Function) -> None:
+        """Run a rule that is set up on the expected answers, unless it was before; RuleBroken where it fails one."""
+        _ = self.checked_data
+        self.gold.test(item, set_up=True)
 
     @part
     def memory_plan(self) -> MemoryPlan:

@@ -41,8 +41,8 @@ def poison(project: Project) -> None:
             f"def test_it(x, tuned, extras):\n    import pytest_html\n"
             f"    extras.append(pytest_html.extras.url({TAGS!r}, name={TAGS!r}))\n"
             f"    print({HOSTILE!r})\n    assert x == 2, {HOSTILE!r}\n",
-            "test_rules.py": f"{rules}\n\n@pytest.mark.eval_rule(name={TAGS!r})\ndef test_more(response):\n"
-            "    assert response.text == 'x', response.text\n",
+            "test_rules.py": f"{rules}\n\n@pytest.mark.eval_rule(name={TAGS!r})\ndef test_more(response, example):\n"
+            "    assert response.text == example.expected, response.text\n",
         }
     )
 

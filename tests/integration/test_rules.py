@@ -17,6 +17,13 @@ def with_rule(project: Project, code: str) -> None:
     project.write({"test_more.py": HEAD + code})
 
 
+def with_rule_on_wrong_answers(project: Project, body: str, *, mark: str, extra: str = "") -> None:
+    """Add a rule that lets the expected answers pass, as any must, and let no arm give one."""
+    project.says("tuned", 0, other='{"label": "none"}')
+    code = f"{mark}\ndef test_extra(response, example{extra}):\n    if response.text != example.expected:\n        {body}\n"
+    with_rule(project, code)
+
+
 def outcome_of(project: Project, rule: str) -> str:
     """Return the outcome of a rule in the last record."""
     return str(project.experiment()["rules"][rule]["outcome"])
@@ -33,7 +40,7 @@ def outcome_of(project: Project, rule: str) -> str:
     ],
 )
 def test_what_says_something_about_the_answer_fails_the_row(project: Project, body: str) -> None:
-    with_rule(project, f"@pytest.mark.eval_rule(min_rate=0.5)\ndef test_extra(response):\n    {body}\n")
+    with_rule_on_wrong_answers(project, body, mark="@pytest.mark.eval_rule(min_rate=0.5)")
     result = project.run("--finetune")
     assert outcome_of(project, "extra") == "failed"
     result.stdout.fnmatch_lines(["*rule 'extra' does not hold*", "*min_rate: 0 of 80 rows pass*"])
@@ -54,7 +61,7 @@ def test_what_says_something_about_the_rule_is_an_error_of_the_item(
     project: Project, body: str, said: str
 ) -> None:
     extra = ", score" if "score" in body else ""
-    with_rule(project, f"@pytest.mark.eval_rule\ndef test_extra(response{extra}):\n    {body}\n")
+    with_rule_on_wrong_answers(project, body, mark="@pytest.mark.eval_rule", extra=extra)
     result = project.run("--finetune")
     assert result.ret == 1
     assert outcome_of(project, "extra") == "error"
@@ -65,12 +72,10 @@ def test_what_says_something_about_the_rule_is_an_error_of_the_item(
 
 
 def test_a_guard_that_no_row_passes_is_undecided_never_green(project: Project) -> None:
-    with_rule(
-        project, "@pytest.mark.eval_rule\ndef test_guard(response):\n    assert response.text == 'never'\n"
-    )
+    with_rule_on_wrong_answers(project, "assert response.text == 'never'", mark="@pytest.mark.eval_rule")
     result = project.run("--finetune")
     assert result.ret == 1
-    assert outcome_of(project, "guard") == "undecided"
+    assert outcome_of(project, "extra") == "undecided"
     assert project.experiment()["decision"]["undecided"]
 
 

@@ -30,7 +30,8 @@ import pytest
 
 @pytest.mark.eval_rule(primary=True, min_gain=0.1)
 def test_label(response, example):
-    assert hashlib.sha256(response.text.encode("utf-8", "replace")).hexdigest() == example.expected
+    digest = hashlib.sha256(response.text.encode("utf-8", "replace")).hexdigest()
+    assert example.expected in (digest, response.text)
 """
 
 CONFTEST = """\

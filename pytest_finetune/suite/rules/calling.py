@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.judging.rule import RuleBroken
 from pytest_finetune.suite.arm_view import as_response
-from pytest_finetune.suite.markers import PER_ROW
+from pytest_finetune.suite.markers import PER_ROW, WHOLE
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
@@ -172,9 +173,11 @@ def stand_in(request: pytest.FixtureRequest, name: str) -> PerRow:
     return PerRow(name)
 
 
-def caller(item: pytest.Function, confusion: Confusion) -> Callable[[Response, Row], float]:
+def caller(
+    item: pytest.Function, confusion: Confusion, early: Mapping[str, object] = MappingProxyType({})
+) -> Callable[[Response, Row], float]:
     """Return a function that runs the rule on one answer and gives its score; row failures pass through."""
-    values = _values(item, item._fixtureinfo.argnames)
+    values = set_up_with(item, early)
 
     def call(response: Response, row: Row) -> float:
         return called(item, {**values, "response": response, "example": row, "confusion": confusion}, Score())
@@ -191,11 +194,11 @@ def called(item: pytest.Function, values: Mapping[str, object], score: Score) ->
     return 1.0 if score.value is None else score.value
 
 
-def _values(item: pytest.Function, names: Sequence[str]) -> dict[str, object]:
-    """Return what a rule was set up with; before its turn only what is there for every row is known."""
+def set_up_with(item: pytest.Function, early: Mapping[str, object]) -> dict[str, object]:
+    """Return what a rule was set up with; before and after its turn only `early` and what each row has."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    known: dict[str, object] = {**dict.fromkeys(PER_ROW), **params, **item.funcargs}
-    absent = [name for name in names if name not in known]
+    known: dict[str, object] = {**dict.fromkeys(PER_ROW | WHOLE), **params, **early, **(item.funcargs or {})}
+    absent = [name for name in item._fixtureinfo.argnames if name not in known]
     if absent:
         raise NotSetUp(
             f"rule {item.name!r} asks for {', '.join(absent)}, which is set up only when its turn comes: "

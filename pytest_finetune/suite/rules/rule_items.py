@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 ALL: Final = "all rows"
 """The one row of a corpus rule in the record: all of them."""
+SAMPLE: Final = 20
+"""So many answers of the tuned and of the base model are scored a second time."""
 
 
 class JudgedRun(AnsweredRun, Protocol):
@@ -53,6 +55,10 @@ class JudgedRun(AnsweredRun, Protocol):
         """The further answers of the base to the held-out rows."""
         ...
 
+    def test_rule(self, item: pytest.Function) -> None:
+        """Run a rule on the expected answers before it judges; RuleBroken where it fails one."""
+        ...
+
     @property
     def looks(self) -> int:
         """Which look at these held-out rows this is; settled once all arms have answered."""
@@ -66,8 +72,10 @@ def run_rule_item(run: JudgedRun, item: pytest.Function) -> None:
     try:
         rows = run.rows_of(rule.suite)
         facts["rows"] = [row.id for row in rows]
+        run.test_rule(item)
         judging = judging_of(run.context, item, rule)
         outcomes = scored(run, item, rule, rows, judging)
+        refuse_chance(run, item, rule, rows, outcomes)
         facts |= outcomes.as_json()
         if rule.suite is None and rule.paired and run.context.experiment.decision.noise_runs:
             facts["noise"] = [scores_on(item, rows, answers, judging) for answers in run.noise]
@@ -126,6 +134,28 @@ def _on_rows(
     found = arm_scores(caller(item, confusion), rows, answers, judge)
     found.confusion = confusion.table()
     return found
+
+
+def refuse_chance(run: AnsweredRun, item: pytest.Function, rule: Rule, rows: Rows, first: Outcomes) -> None:
+    """Score some answers a second time; RuleBroken where one of them is scored otherwise."""
+    if rule.judge or not rule.paired:
+        return
+    step = max(1, len(rows) // SAMPLE)
+    sample = list(range(0, len(rows), step))[:SAMPLE]
+    for arm in TWICE:
+        again = scores_on(item, [rows[i] for i in sample], run.answers(arm, rule.suite))
+        for i, second in zip(sample, again, strict=True):
+            if second != first.arms[arm].scores[i]:
+                told = ", then ".join(map(_said, (first.arms[arm].scores[i], second)))
+                raise RuleBroken(
+                    f"it scored the same answer {told} ({rows[i].place}): a rule that is not "
+                    "the same twice cannot judge; mark it judge=True, which stores its verdicts (docs/rules.md), or "
+                    "take the chance out of it"
+                )
+
+
+def _said(score: float | None) -> str:
+    return "skipped" if score is None else f"{score:g}"
 
 
 def _on_corpus(item: pytest.Function, rule: Rule, rows: Rows, answers: Mapping[str, Answer]) -> ArmScores:
