@@ -42,7 +42,7 @@ def test_what_is_not_kept_is_an_error_of_the_job(project: Project, job: Path) ->
     assert result.ret == 1
     (line,) = [line for line in result.outlines if line.startswith("::")]
     assert line.startswith(
-        "::error title=finetune::DISCARD: label: a gain of 10 points over the base model is excluded"
+        "::error title=finetune::DISCARD: Right on 0%25 of 80 rows (label); the base model on 0%25"
     )
     assert "decision=discard\n" in (job / "output").read_text()
 
