@@ -99,6 +99,14 @@ def after_discard(primary: Contests, contests: Mapping[str, Contests]) -> NextCh
     return NextChange(change, guard.sentence, guard.contest.comparison.broken[:_ROWS_SHOWN])
 
 
+def after_bias(sentence: str) -> NextChange:
+    """Say what to do where the judge's own bias may be the whole gain."""
+    change = (
+        "let people label more answers, or correct what the judge is asked; its bias may be the whole gain"
+    )
+    return NextChange(change, sentence)
+
+
 def _serve(contest: Contest) -> NextChange:
     """Say to serve an opponent that is as good as the adapter."""
     lost = contest.comparison

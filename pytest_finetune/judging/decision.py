@@ -9,7 +9,14 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune import wording
-from pytest_finetune.judging.advice import after_discard, after_iterate, rows_needed, served_instead
+from pytest_finetune.judging.advice import (
+    after_bias,
+    after_discard,
+    after_iterate,
+    rows_needed,
+    served_instead,
+)
+from pytest_finetune.judging.agreement import Checked, unchecked
 from pytest_finetune.judging.comparison import BASE, TUNED, Comparison, Contest, Contests
 from pytest_finetune.judging.evidence import NextChange
 from pytest_finetune.judging.risks import HIGH, MEDIUM, Risk, Weight, by_weight, risks
@@ -210,7 +217,8 @@ def _decided(
     primary = {arm: contest for arm, contest in met.items() if arm not in case.shown}
     base = primary[BASE]
     against = tuple(_discard_reasons(primary, contests))
-    short = tuple(_keep_lacks(case, primary, verdicts))
+    checked = _checked(case, primary)
+    short = tuple(_keep_lacks(case, primary, verdicts, checked))
     # The two exclude each other by their mathematics; were they ever to meet, neither could be trusted.
     assert not (against and not short), f"keep and discard at once: {against}"
     sample = base.gain.claim
@@ -234,7 +242,11 @@ def _decided(
             instead=None if champion is None else champion.against,
         )
     if not short:
-        return dataclasses.replace(decided, verdict="keep", reasons=tuple(_keep_reasons(primary, verdicts)))
+        return dataclasses.replace(
+            decided, verdict="keep", reasons=tuple(_keep_reasons(primary, verdicts, checked))
+        )
+    if checked is not None and short == (checked.sentence,):
+        return dataclasses.replace(decided, reasons=short).advised(after_bias(checked.sentence))
     needed = rows_needed(primary, case.defaults.power)
     changed = bool(case.answers_differ) and case.delta_nonzero is not False
     iterated = dataclasses.replace(decided, reasons=(*short, *needed.sentences), examples_needed=needed.rows)
@@ -259,7 +271,9 @@ def _gained_elsewhere(primary: Contests, contests: Mapping[str, Contests]) -> It
             yield f"what it did gain; {many[BASE].comparison.sentence}"
 
 
-def _keep_lacks(case: Case, primary: Contests, verdicts: Sequence[RuleVerdict]) -> Iterator[str]:
+def _keep_lacks(
+    case: Case, primary: Contests, verdicts: Sequence[RuleVerdict], checked: Checked | None
+) -> Iterator[str]:
     """Yield every condition of keep that is not met."""
     if not case.answers_differ:
         yield "every tuned answer equals the base model's: the adapter changed nothing"
@@ -267,13 +281,25 @@ def _keep_lacks(case: Case, primary: Contests, verdicts: Sequence[RuleVerdict]) 
         yield "the adapter's weights are a zero change: it was not trained, or not saved"
     shown = [contest.comparison.sentence for contest in primary.values() if not contest.beats]
     yield from shown
+    if checked is not None and not checked.holds:
+        yield checked.sentence
     for verdict in verdicts:
         failed = verdict.reasons[: verdict.failures]
         yield from (f"rule {verdict.name} fails: {reason}" for reason in failed if reason not in shown)
 
 
-def _keep_reasons(primary: Contests, verdicts: Sequence[RuleVerdict]) -> Iterator[str]:
+def _checked(case: Case, primary: Contests) -> Checked | None:
+    """Return what people's labels leave of the gain, where the primary rule is a judge."""
+    rule = primary[BASE].rule
+    return Checked.of(primary[BASE], case.scores[rule.name]) if rule.judge else None
+
+
+def _keep_reasons(
+    primary: Contests, verdicts: Sequence[RuleVerdict], checked: Checked | None
+) -> Iterator[str]:
     yield from (contest.comparison.sentence for contest in primary.values())
+    if checked is not None:
+        yield checked.sentence
     yield f"every rule holds: {wording.listed([verdict.name for verdict in verdicts], 12)}"
 
 
@@ -301,7 +327,11 @@ def _count(case: Case, name: str) -> int:
 
 def _missing(case: Case, rule: Rule) -> Iterator[str]:
     arms = (BASE, TUNED, *case.opponents, *case.shown) if rule.primary else (BASE, TUNED)
-    return missing(rule, case.scores.get(rule.name), arms)
+    scores = case.scores.get(rule.name)
+    found = tuple(missing(rule, scores, arms))
+    yield from found
+    if rule.primary and rule.judge and scores is not None and not found:
+        yield from unchecked(rule.name, scores, rule.labels)
 
 
 def _contests(case: Case, table: Table) -> Contests:

@@ -131,6 +131,10 @@ class Rule:
         bool, FLAG, "True", (ROWS,),
         "the rule asks a judge, who may say otherwise when asked again: verdicts are stored and repeated; see below",
     ] = False
+    labels: Annotated[
+        str | None, NAME, '"eval/kind_labels.jsonl"', (ROWS,),
+        "with `judge`: people's labels of answers, by which the judge is checked; else `eval/judge_labels.jsonl`",
+    ] = None
     corpus: Annotated[
         bool, FLAG, "True", (CORPUS,), "the rule holds on all answers of the tuned arm together; see below"
     ] = False
@@ -273,6 +277,8 @@ def _contradictions(given: Mapping[str, object]) -> Iterator[str]:
             yield _STRAYS[kind].format(name=name)
     if "protected" in asked and "slice" not in asked:
         yield "eval_rule(protected=...): say by what rows are sliced, as in slice='tags'"
+    if "labels" in asked and "judge" not in asked:
+        yield "eval_rule(labels=...): they check a judge: mark the rule judge=True"
     if given.get("slice") == given.get("cluster") == "group":
         yield (
             "eval_rule(slice='group', cluster='group'): every slice would be a single cluster, which shows "

@@ -57,8 +57,8 @@ class Scores:
 
     `arms[name][i]` belongs to `rows[i]`: 1.0 passed, 0.0 failed, a number between for a graded rule,
     None skipped. `noise` holds further runs of the base on the same rows, `contradicted` the rows on which a judge
-    contradicted itself. `slices` names the rows of each
-    slice, where the rule is sliced. `errors` are runtime errors, which decide nothing, or say why the rule was not
+    contradicted itself, and `labels` what people said of the same answers, by arm and row. `slices` names the rows of
+    each slice, where the rule is sliced. `errors` are runtime errors, which decide nothing, or say why the rule was not
     executed; an assertion or exception inside the rule is a failed row and not an error.
     """
 
@@ -71,6 +71,7 @@ class Scores:
     noise: tuple[tuple[float | None, ...], ...] = ()
     slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     contradicted: frozenset[str] = frozenset()
+    labels: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     self_test: SelfTest | None = None
 
     @property

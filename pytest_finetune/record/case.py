@@ -43,7 +43,7 @@ def scores_of(tree: Json, name: str) -> Scores:
     noise = tuple(
         tuple(None if value is None else float(value) for value in run) for run in facts.get("noise") or ()
     )
-    contradicted = frozenset((facts.get("verdicts") or {}).get("contradicted", ()))
+    judged = facts.get("verdicts") or {}
     return Scores(
         name,
         rows,
@@ -51,7 +51,8 @@ def scores_of(tree: Json, name: str) -> Scores:
         arms,
         noise=noise,
         slices=slices,
-        contradicted=contradicted,
+        contradicted=frozenset(judged.get("contradicted", ())),
+        labels=judged.get("labels", {}),
         self_test=SelfTest.of_json(facts.get("self_test")),
     )
 

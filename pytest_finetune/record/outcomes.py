@@ -45,6 +45,24 @@ class ArmFacts(Facts):
     rules: Named[Score]
 
 
+class PeoplesLabels(Facts):
+    """How far a judge agrees with people's labels of one arm's answers, and how much more it gives."""
+
+    labels: int | None
+    agreement: float | None
+    interval: Span | None
+    bias: float | None
+    bias_interval: Span | None
+
+
+class Verdicts(Facts):
+    """Who judged under a rule, on which rows it contradicts itself, and how far people agree with it."""
+
+    judge: str
+    contradicted: tuple[str, ...]
+    agreement: Named[PeoplesLabels]
+
+
 class RuleFacts(Facts):
     """A rule: what it asks for, what it found on every row, and its outcome; `raw` has every argument."""
 
@@ -71,6 +89,7 @@ class RuleFacts(Facts):
     messages: Mapping[str, Mapping[str, str]]
     slice_rows: Mapping[str, tuple[str, ...]]
     confusion: Mapping[str, Mapping[str, Mapping[str, int]]]
+    verdicts: Verdicts
     raw: Json
 
     @property

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pytest_finetune.record.inputs import Finding, TrainingFacts
 from pytest_finetune.record.model import RecordedExperiment
-from pytest_finetune.record.outcomes import DriftFacts
+from pytest_finetune.record.outcomes import DriftFacts, PeoplesLabels
 from pytest_finetune.record.tables import passed_of
-from pytest_finetune.wording import counted, figure, one_line
+from pytest_finetune.wording import arm_word, counted, figure, listed, one_line, percent, points
 
 
 def reused(training: TrainingFacts) -> str:
@@ -40,6 +40,26 @@ def noise(experiment: RecordedExperiment) -> str:
     rows = {row for rule in experiment.rules.values() for row in rule.noisy_rows}
     scored = f"{counted(len(rows), 'row')} scored otherwise" if rows else "every score stayed the same"
     return f"asked {counted(len(experiment.noise) + 1, 'time')}, {scored}"
+
+
+def judges(experiment: RecordedExperiment) -> str:
+    """Say how far each judge can be believed; empty where no rule asks one."""
+    return "; ".join(
+        f"{rule.name} contradicts itself on {counted(len(rule.verdicts.contradicted), 'row')}, "
+        + (
+            listed([_checked(arm, found) for arm, found in rule.verdicts.agreement.items()])
+            or "nobody checked it"
+        )
+        for rule in experiment.rules.values()
+        if rule.verdicts
+    )
+
+
+def _checked(arm: str, found: PeoplesLabels) -> str:
+    if not found.labels:
+        return f"nobody checked it on {arm_word(arm)}"
+    agreed, bias = percent(found.agreement), points(found.bias)
+    return f"agrees with people on {agreed} of {found.labels} answers of {arm_word(arm)} (bias {bias})"
 
 
 def best_prompt(experiment: RecordedExperiment) -> str:

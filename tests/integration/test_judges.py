@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
-from .conftest import RULES, Project, row_id
+from .conftest import RULES, Project, expected, row_id
 
 # It says the opposite to every seventh row when it is asked about the same answer a second time.
 WAVERING = """
@@ -122,3 +123,47 @@ def test_a_judge_that_stops_answering_is_an_error_and_is_asked_only_what_is_miss
     assert judged.run("--finetune").ret == 0
     assert judged.experiment()["rules"]["kind"]["verdicts"]["stored"] == 51
     assert judged.experiment()["decision"]["looks"] == 1
+
+
+PRIMARY = RULES.replace("primary=True", "primary=True, judge=True")
+
+
+def label(project: Project, rule: str, passes: Callable[[dict[str, str]], bool]) -> None:
+    """Fill in the file that the run wrote, as people would."""
+    template = project.path / "finetune-record" / "judge_labels" / f"{rule}.jsonl"
+    lines = [json.loads(line) for line in template.read_text().splitlines()]
+    filled = [{**line, "pass": passes(line)} for line in lines]
+    project.write({"eval/judge_labels.jsonl": "".join(json.dumps(line) + "\n" for line in filled)})
+
+
+def test_a_judge_decides_nothing_before_people_have_checked_it_and_then_it_may(project: Project) -> None:
+    project.write({"test_rules.py": PRIMARY})
+    assert project.run("--finetune").ret == 1
+    decision = project.experiment()["decision"]
+    assert decision["undecided"]
+    assert "rule 'label' is a judge: nobody has checked it" in decision["reasons"][0]
+    label(project, "label", lambda line: line["answer"] == expected(int(line["id"][1:])))
+    assert project.run("--finetune").ret == 0
+    record = project.experiment()
+    assert record["decision"]["keep"]
+    assert record["decision"]["looks"] == 1
+    told = record["rules"]["label"]["verdicts"]["agreement"]
+    assert [told[arm]["labels"] for arm in ("baseline", "tuned")] == [30, 30]
+    assert told["tuned"]["agreement"] == 1.0
+    assert any(
+        "label is a judge: it agrees with people on 100.0%" in why for why in record["decision"]["reasons"]
+    )
+    page = (project.path / "finetune-record" / "report.html").read_text(encoding="utf-8")
+    assert "Judges beside people" in page
+
+
+def test_labels_of_other_answers_are_passed_over_and_a_broken_label_is_an_error(project: Project) -> None:
+    project.write({"test_rules.py": PRIMARY})
+    old = {"id": row_id(1), "arm": "tuned", "answer": "an answer of another adapter", "pass": True}
+    project.write({"eval/judge_labels.jsonl": json.dumps(old) + "\n"})
+    project.run("--finetune")
+    assert project.experiment()["rules"]["label"]["verdicts"]["labels"] == {"baseline": {}, "tuned": {}}
+    project.write({"eval/judge_labels.jsonl": '{"id": "e001", "arm": "tuned", "pass": "yes"}\n'})
+    project.run("--finetune").stdout.fnmatch_lines(
+        ["*judge_labels.jsonl:1 is no label: write a row such as*"]
+    )

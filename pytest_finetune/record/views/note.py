@@ -97,6 +97,7 @@ def _remarks(experiment: RecordedExperiment) -> list[str]:
         "chance": remarks.chance(experiment),
         "best prompt": remarks.best_prompt(experiment),
         "the base": remarks.noise(experiment),
+        "judges": remarks.judges(experiment),
         "drift from the base": remarks.drift(experiment.drift),
     }
     lines = [f"- {about}: {plain(said)}" for about, said in told.items() if said]

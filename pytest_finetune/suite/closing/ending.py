@@ -19,6 +19,7 @@ from pytest_finetune.suite.closing.page import NO_PYTEST_HTML, Page
 from pytest_finetune.suite.closing.promotion import promote
 from pytest_finetune.suite.closing.recording import build_record, keep
 from pytest_finetune.suite.rules.invariance import write_candidates
+from pytest_finetune.suite.rules.judge_labels import write_templates
 from pytest_finetune.wording import visible
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class Closing:
             write_record(folder, record, self.answers)
             for experiment in record["experiments"]:
                 write_candidates(folder, experiment["rules"])
+                write_templates(folder, experiment, self.answers.get(experiment["name"], {}))
         except OSError as error:
             self._blame_folder(error)
         else:

@@ -11,7 +11,9 @@ import pytest
 from pytest_finetune.answering.arm_plans import BASELINE, TUNED, asking_order
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.data.rows import members
+from pytest_finetune.judging.agreement import Agreement
 from pytest_finetune.judging.rule import Rule, RuleBroken
+from pytest_finetune.judging.scores import Scores
 from pytest_finetune.record.case import judged_rule, score_of, slices_of
 from pytest_finetune.suite.arm_view import as_response
 from pytest_finetune.suite.rules import invariance
@@ -28,6 +30,7 @@ from pytest_finetune.suite.rules.calling import (
     outcome,
     refuse_broken,
 )
+from pytest_finetune.suite.rules.judge_labels import labels_of
 from pytest_finetune.suite.rules.judges import TWICE, Judging, Pass, judging_of
 from pytest_finetune.suite.rules.rule_marks import rule_of, rules_of
 
@@ -77,6 +80,8 @@ def run_rule_item(run: JudgedRun, item: pytest.Function) -> None:
         outcomes = scored(run, item, rule, rows, judging)
         refuse_chance(run, item, rule, rows, outcomes)
         facts |= outcomes.as_json()
+        if rule.judge:
+            _check_judge(run, rule, outcomes, facts)
         if rule.suite is None and rule.paired and run.context.experiment.decision.noise_runs:
             facts["noise"] = [scores_on(item, rows, answers, judging) for answers in run.noise]
         run.context.record(("rules", rule.name), facts)
@@ -92,6 +97,19 @@ def run_rule_item(run: JudgedRun, item: pytest.Function) -> None:
         text = f"{type(error).__name__}: {error}"
         run.context.record(("rules", rule.name), {**facts, "outcome": "error", "reasons": [text]})
         raise
+
+
+def _check_judge(run: JudgedRun, rule: Rule, outcomes: Outcomes, facts: dict[str, object]) -> None:
+    """Set what people said of the answers beside the verdicts of a judge."""
+    experiment = run.context.experiment
+    labels = labels_of(experiment.root, rule, {arm: run.answers(arm, rule.suite) for arm in TWICE})
+    arms = {arm: tuple(outcomes.arms[arm].scores) for arm in TWICE}
+    scores = Scores(rule.name, tuple(outcomes.rows), tuple(outcomes.groups or ()), arms, labels=labels)
+    alpha = rule.levels(experiment.decision, 1).brake
+    clustered = rule.cluster is not None
+    agreement = {arm: Agreement.of(scores, arm, clustered=clustered).as_json(alpha) for arm in TWICE}
+    told = cast("Mapping[str, object]", outcomes.more["verdicts"])
+    facts["verdicts"] = {**told, "labels": labels, "agreement": agreement}
 
 
 def scored(

@@ -130,6 +130,7 @@ def _evaluated(experiment: RecordedExperiment, anchor: str) -> list[Html]:
     opponents = [
         ("prompts", "Hand-written prompts", evidence.prompts(experiment)),
         ("noise", "Noise of the base", breakdown.noise(experiment, anchor)),
+        ("judges", "Judges", breakdown.judges(experiment, anchor)),
     ]
     return [*_sections(anchor, parts), _pair(*_sections(anchor, opponents))]
 

@@ -8,7 +8,7 @@ from typing import Final
 from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.outcomes import Agreement
 from pytest_finetune.record.views.page.html import Child, Html, element, folded, join, paragraph, table
-from pytest_finetune.wording import arm_word, counted
+from pytest_finetune.wording import arm_word, counted, gain_words, percent, rate_span
 
 MOST_LINKS: Final = 200
 NOTE: Final = (
@@ -106,3 +106,33 @@ def noise(experiment: RecordedExperiment, anchor: str) -> Html | None:
     caption = f"The base, asked {asked}: rows that differ between its runs"
     grid = table(["what", "rows that differ", "which"], rows, caption, "ft-links ft-compact")
     return join([grid, paragraph("muted", NOTE)])
+
+
+def judges(experiment: RecordedExperiment, anchor: str) -> Html | None:
+    """Each judge: the rows on which it contradicts itself, and how far people agree with it; None without a judge."""
+    judged = [rule for rule in experiment.rules.values() if rule.verdicts]
+    if not judged:
+        return None
+    places = row_places(experiment, anchor)
+    wavering: list[list[Child]] = [
+        [rule.name, rule.verdicts.judge, row_links(rule.verdicts.contradicted, places)] for rule in judged
+    ]
+    checked: list[list[Child]] = [
+        [
+            f"{rule.name}, {arm_word(arm)}",
+            str(found.labels or 0),
+            f"{percent(found.agreement)} {rate_span(found.interval)}" if found.labels else "not checked",
+            gain_words(found.bias, found.bias_interval) if found.labels else "unknown",
+        ]
+        for rule in judged
+        for arm, found in rule.verdicts.agreement.items()
+    ]
+    rows = table(
+        ["rule", "judge", "contradicts itself on"], wavering, "Judges, asked twice", "ft-links ft-compact"
+    )
+    people = table(
+        ["rule and arm", "labels", "agrees with people", "gives too much"],
+        checked,
+        "Judges beside people's labels",
+    )
+    return join([rows, people])
