@@ -1,4 +1,4 @@
-"""The special words are explained on one page, and linked where a page first uses it: to that page, or to more about it."""
+"""The special words are explained on one page, and linked by every page that uses them: to that page, or to more about it."""
 
 from __future__ import annotations
 
@@ -50,11 +50,14 @@ def test_the_page_of_the_docs_says_what_the_page_of_a_record_says() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_the_first_use_of_each_word_is_a_link(page: Path) -> None:
+def test_a_page_links_each_word_that_it_uses(page: Path) -> None:
     text = prose(page.read_text(encoding="utf-8"))
     links = [range(one.start(), one.end()) for one in re.finditer(r"\[[^\]]*\]\(", text)]
-    first = {word: found.start() for word in WORDS if (found := re.search(pattern(word), text))}
-    assert [word for word, place in first.items() if not any(place in link for link in links)] == []
+    uses = {word: [found.start() for found in re.finditer(pattern(word), text)] for word in WORDS}
+    linked = {
+        word for word, places in uses.items() if any(place in link for place in places for link in links)
+    }
+    assert [word for word, places in uses.items() if places and word not in linked] == []
 
 
 def test_every_link_to_the_glossary_leads_to_a_word() -> None:
