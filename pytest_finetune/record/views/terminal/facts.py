@@ -36,7 +36,8 @@ def _power(experiment: RecordedExperiment, columns: int) -> list[Line]:
     power = experiment.power
     if not power or experiment.decision:
         return []
-    lines = wrapped(f"  power     {one_line(power.warning or power.line)}", columns, 4)
+    first, *further = wrapped(one_line(power.warning or power.line), columns - 12, 4)
+    lines = [f"  power     {first}", *(" " * 10 + line for line in further)]
     return [Line(line, "yellow" if power.warning else "") for line in lines]
 
 
