@@ -147,9 +147,9 @@ def test_tests_take_every_arm_by_its_name(project: Project) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     more = """
 def test_names(arms):
-    assert list(arms) == ["baseline", "tuned", "champion"]
-    assert "champion" in arms and "loser" not in arms and len(arms) == 3
-    assert repr(arms) == "<arms baseline, tuned, champion>"
+    assert list(arms) == ["baseline", "majority", "tuned", "champion"]
+    assert "champion" in arms and "loser" not in arms and len(arms) == 4
+    assert repr(arms) == "<arms baseline, majority, tuned, champion>"
     assert arms["champion"]["label"].passed == 60
     assert arms["champion"].responses["e000"].json() == {"label": "critical"}
 
@@ -161,7 +161,7 @@ def test_unknown(arms):
     project.write({"test_arms.py": code.replace("priority", "label") + more})
     result = project.run("--finetune", "test_arms.py")
     result.assert_outcomes(passed=5, failed=1)  # with the two rules that they need
-    known = "there is no arm 'loser'; known: baseline, tuned, champion: name another one under arms in the experiment"
+    known = "there is no arm 'loser'; known: baseline, majority, tuned, champion: name another one under arms in the experiment"
     result.stdout.fnmatch_lines([f"*{known}*"])
     stages = {test["nodeid"]: test["stage"] for test in project.record()["tests"]}
     assert stages["test_arms.py::test_names"] == "comparison"
