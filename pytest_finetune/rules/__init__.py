@@ -16,6 +16,7 @@ the variable, without `test_`. Another parameter is another rule text, so changi
 from __future__ import annotations
 
 from pytest_finetune.rules.copying import no_training_text
+from pytest_finetune.rules.judge import judge
 from pytest_finetune.rules.labels import allowed_label, exact_match, field_equals, label_agreement
 from pytest_finetune.rules.running import latency, length, stops_by_itself
 from pytest_finetune.rules.shape import matches_pattern, no_prose_around_json, output_schema, strict_json
@@ -26,6 +27,7 @@ __all__ = [
     "calibration",
     "exact_match",
     "field_equals",
+    "judge",
     "label_agreement",
     "latency",
     "length",
