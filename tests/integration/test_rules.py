@@ -17,11 +17,9 @@ def with_rule(project: Project, code: str) -> None:
     project.write({"test_more.py": HEAD + code})
 
 
-def with_rule_on_wrong_answers(project: Project, body: str, *, mark: str, extra: str = "") -> None:
-    """Add a rule that lets the expected answers pass, as any must, and let no arm give one."""
-    project.says("tuned", 0, other='{"label": "none"}')
-    code = f"{mark}\ndef test_extra(response, example{extra}):\n    if response.text != example.expected:\n        {body}\n"
-    with_rule(project, code)
+def with_rule_tested_by_nobody(project: Project, body: str, *, mark: str, extra: str = "") -> None:
+    """Add a rule that is run on no expected answer first, since it reads how many tokens an answer has."""
+    with_rule(project, f"{mark}\ndef test_extra(response{extra}):\n    response.tokens\n    {body}\n")
 
 
 def outcome_of(project: Project, rule: str) -> str:
@@ -40,7 +38,7 @@ def outcome_of(project: Project, rule: str) -> str:
     ],
 )
 def test_what_says_something_about_the_answer_fails_the_row(project: Project, body: str) -> None:
-    with_rule_on_wrong_answers(project, body, mark="@pytest.mark.eval_rule(min_rate=0.5)")
+    with_rule_tested_by_nobody(project, body, mark="@pytest.mark.eval_rule(min_rate=0.5)")
     result = project.run("--finetune")
     assert outcome_of(project, "extra") == "failed"
     result.stdout.fnmatch_lines(["*rule 'extra' does not hold*", "*min_rate: 0 of 80 rows pass*"])
@@ -51,8 +49,8 @@ def test_what_says_something_about_the_answer_fails_the_row(project: Project, bo
     [
         ("respone.text", "NameError"),
         ("raise OSError('disk')", "OSError"),
-        ("response.text.foo", "on all 160 answers of every arm"),
-        ("int('x')", "on all 160 answers of every arm"),
+        ("response.text.foo", "on all 240 answers of every arm"),
+        ("int('x')", "on all 240 answers of every arm"),
         ("return response.text == 'yes'", "it returned False"),
         ("score(2)", "write a number between 0 and 1"),
     ],
@@ -61,7 +59,7 @@ def test_what_says_something_about_the_rule_is_an_error_of_the_item(
     project: Project, body: str, said: str
 ) -> None:
     extra = ", score" if "score" in body else ""
-    with_rule_on_wrong_answers(project, body, mark="@pytest.mark.eval_rule", extra=extra)
+    with_rule_tested_by_nobody(project, body, mark="@pytest.mark.eval_rule", extra=extra)
     result = project.run("--finetune")
     assert result.ret == 1
     assert outcome_of(project, "extra") == "error"
@@ -72,7 +70,7 @@ def test_what_says_something_about_the_rule_is_an_error_of_the_item(
 
 
 def test_a_guard_that_no_row_passes_is_undecided_never_green(project: Project) -> None:
-    with_rule_on_wrong_answers(project, "assert response.text == 'never'", mark="@pytest.mark.eval_rule")
+    with_rule_tested_by_nobody(project, "assert response.text == 'never'", mark="@pytest.mark.eval_rule")
     result = project.run("--finetune")
     assert result.ret == 1
     assert outcome_of(project, "extra") == "undecided"
