@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pytest_finetune import wording
 from pytest_finetune.judging.comparison import BASE, TUNED, Contest, Contests
-from pytest_finetune.judging.evidence import NextChange
+from pytest_finetune.judging.evidence import TRIVIAL, NextChange
 from pytest_finetune.judging.slices import lost_guards
 from pytest_finetune.judging.statistics.power import (
     MOST_ROWS,
@@ -20,8 +20,7 @@ from pytest_finetune.judging.thresholds import RuleVerdict
 
 _ROWS_SHOWN = 10
 _PROMPTS = ("prompted", "best_prompt")
-_TRIVIAL = ("majority", "copy")
-_OWN = (BASE, *_PROMPTS, "constrained", *_TRIVIAL, TUNED)
+_OWN = (BASE, *_PROMPTS, "constrained", *TRIVIAL, TUNED)
 
 
 class Needed(NamedTuple):
@@ -79,11 +78,16 @@ def _rate_of(contest: Contest) -> float:
 
 def after_discard(primary: Contests, contests: Mapping[str, Contests]) -> NextChange:
     """Say what to serve instead, and what to look at."""
-    base = primary[BASE]
+    base, chance = primary[BASE], _chance(primary)
     better = [one for name, one in primary.items() if name != BASE and one.many and one.excluded]
     instead = served_instead(primary)
     if instead is not None:
         return _serve(instead)
+    useless = [
+        one for one in (base, *better) if one.many and one.excluded and not _knows(primary, one.against)
+    ]
+    if chance is not None and useless:
+        return _knows_nothing(chance)
     if base.many and base.worse:
         change = "serve the base model, and look at what the training rows taught before training again"
         return NextChange(change, base.comparison.sentence, base.comparison.broken[:_ROWS_SHOWN])
@@ -105,6 +109,29 @@ def after_bias(sentence: str) -> NextChange:
         "let people label more answers, or correct what the judge is asked; its bias may be the whole gain"
     )
     return NextChange(change, sentence)
+
+
+def _chance(primary: Contests) -> Contest | None:
+    """Return the contest with what reads no question, where the adapter neither beats it nor leads by what is asked."""
+    met = (primary[name] for name in TRIVIAL if name in primary)
+    return next((one for one in met if not one.beats and one.gain.gain < primary[BASE].margin), None)
+
+
+def _knows(primary: Contests, arm: str) -> bool:
+    """Tell whether an arm demonstrably knows more than what reads no question."""
+    return arm not in TRIVIAL and all(
+        Contest(one.table, one.against, 0.0, one.levels, ours=arm).demonstrated
+        for name, one in primary.items()
+        if name in TRIVIAL
+    )
+
+
+def _knows_nothing(chance: Contest) -> NextChange:
+    change = (
+        "the adapter knows nothing of the question: add training rows whose answers follow from their questions, "
+        "or sharpen the rubric"
+    )
+    return NextChange(change, chance.comparison.sentence, chance.table.failing(TUNED)[:_ROWS_SHOWN])
 
 
 def _serve(contest: Contest) -> NextChange:
@@ -132,6 +159,9 @@ def after_iterate(
     if not changed:
         change = "check that the adapter is trained, saved and loaded"
         return NextChange(change, "the tuned model is the base model: no answer or no weight differs")
+    chance = _chance(primary)
+    if chance is not None:
+        return _knows_nothing(chance)
     if needed.rows is not None:
         change = f"judge on a fresh held-out file of about {needed.rows:,} rows"
         return NextChange(change, needed.sentences[0], primary[BASE].comparison.broken)

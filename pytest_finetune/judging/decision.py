@@ -158,9 +158,10 @@ def decide(case: Case) -> Decision:
     }
     contests = {name: _contests(case, table) for name, table in tables.items()}
     verdicts = tuple(_rule_verdict(case, rule, lacking[rule.name], tables, contests) for rule in case.rules)
+    problems = (*_problems(case, lacking), *_unjudged(case, lacking))
     undecided = Decision(
         verdict="iterate",
-        reasons=(*_problems(case), *(problem for problems in lacking.values() for problem in problems)),
+        reasons=tuple(problem.because for problem in problems),
         undecided=True,
         looks=case.looks,
         alpha=case.primaries[0].levels(case.defaults, case.looks).claim if case.primaries else None,
@@ -171,7 +172,7 @@ def decide(case: Case) -> Decision:
         rules_sha256=rules_sha256(case.rules),
     )
     if undecided.reasons:
-        return undecided.advised(NextChange("complete the run, then decide", undecided.reasons[0]))
+        return undecided.advised(problems[0])
     return _decided(case, contests, verdicts, undecided)
 
 
@@ -303,22 +304,55 @@ def _keep_reasons(
     yield f"every rule holds: {wording.listed([verdict.name for verdict in verdicts], 12)}"
 
 
-def _problems(case: Case) -> Iterator[str]:
-    """Yield what forbids any decision, besides what is missing from a rule."""
-    yield from case.problems
+def _problems(case: Case, lacking: Mapping[str, Sequence[str]]) -> Iterator[NextChange]:
+    """Yield what forbids any decision, besides what is missing from a rule, and what to do about it."""
+    for problem in case.problems:
+        named = [name for name in lacking if _broke(case.scores.get(name)) and f"rule {name!r}" in problem]
+        place = problem.partition(": ")[0]
+        yield NextChange(f"mend rule {named[0]!r}" if named else f"mend what failed: {place}", problem)
     primaries = [repr(rule.name) for rule in case.primaries]
     if not primaries:
-        yield "no rule is primary: mark the one that the decision is about with eval_rule(primary=True)"
+        said = "no rule is primary: mark the one that the decision is about with eval_rule(primary=True)"
+        yield NextChange("mark one rule with eval_rule(primary=True)", said)
     elif len(primaries) > 1:
-        yield f"{len(primaries)} rules are primary ({wording.listed(primaries)}): keep one of the marks"
+        said = f"{len(primaries)} rules are primary ({wording.listed(primaries)}): keep one of the marks"
+        yield NextChange(f"let one of the {len(primaries)} primary rules be primary", said)
     twice = sorted({repr(rule.name) for rule in case.rules if _count(case, rule.name) > 1})
     if twice:
-        yield f"several rules have one name ({wording.listed(twice)}): give each its own with name="
+        said = f"several rules have one name ({wording.listed(twice)}): give each its own with name="
+        yield NextChange(f"rename a rule: several are called {twice[0]}", said)
+    answered = any(scores.arms for scores in case.scores.values())
+    run = "look at what failed before it" if answered else "run with --finetune"
     absent = [wording.arm(arm) for arm in (BASE, TUNED) if arm not in case.arms]
     if absent:
-        yield f"{wording.listed(absent)} was not asked: run again with --finetune"
+        yield NextChange(run, f"{wording.listed(absent)} was not asked: {run}")
     if case.answers_differ is None and not absent:
-        yield "it is not known whether the tuned answers differ from the base model's: run with --finetune"
+        said = "it is not known whether the tuned answers differ from the base model's"
+        yield NextChange(run, f"{said}: {run}")
+
+
+def _unjudged(case: Case, lacking: Mapping[str, Sequence[str]]) -> Iterator[NextChange]:
+    """Yield what is missing from each rule, and what to do about it."""
+    left_out = [name for name in lacking if lacking[name] and _left_out(case.scores.get(name))]
+    for rule in case.rules:
+        change = f"mend rule {rule.name!r}"
+        scores = case.scores.get(rule.name)
+        if rule.name in left_out:
+            change = f"run the whole suite: {wording.counted(len(left_out), 'rule')} left out"
+        elif scores is not None and scores.executed and not scores.errors:
+            absent = [wording.arm(arm) for arm in _asked(case, rule) if arm not in scores.arms]
+            change = f"get the answers of {wording.listed(absent)}" if absent else change
+            if not any(missing(rule, scores, _asked(case, rule))):
+                change = "let people label answers of both models, to check the judge"
+        yield from (NextChange(change, problem) for problem in lacking[rule.name])
+
+
+def _broke(scores: Scores | None) -> bool:
+    return scores is not None and bool(scores.errors)
+
+
+def _left_out(scores: Scores | None) -> bool:
+    return scores is None or not (scores.executed or _broke(scores))
 
 
 def _count(case: Case, name: str) -> int:
@@ -326,12 +360,15 @@ def _count(case: Case, name: str) -> int:
 
 
 def _missing(case: Case, rule: Rule) -> Iterator[str]:
-    arms = (BASE, TUNED, *case.opponents, *case.shown) if rule.primary else (BASE, TUNED)
     scores = case.scores.get(rule.name)
-    found = tuple(missing(rule, scores, arms))
+    found = tuple(missing(rule, scores, _asked(case, rule)))
     yield from found
     if rule.primary and rule.judge and scores is not None and not found:
         yield from unchecked(rule.name, scores, rule.labels)
+
+
+def _asked(case: Case, rule: Rule) -> tuple[str, ...]:
+    return (BASE, TUNED, *case.opponents, *case.shown) if rule.primary else (BASE, TUNED)
 
 
 def _contests(case: Case, table: Table) -> Contests:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import ceil, isfinite
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from pytest_finetune import wording
-from pytest_finetune.judging.evidence import Agreement, DiagnosisEvidence, NextChange
+from pytest_finetune.judging.evidence import TRIVIAL, Agreement, DiagnosisEvidence, NextChange
+from pytest_finetune.judging.scores import BLIND
+from pytest_finetune.judging.symptoms import (
+    ROWS_SHOWN,
+    chance_level,
+    collapsed_label,
+    forgetting,
+    format_only,
+    labels_wrong,
+    memorised,
+    one_label,
+    squeezed,
+    training_text_repeated,
+)
 
 __all__ = [
     "DIAGNOSES",
@@ -20,8 +32,8 @@ __all__ = [
     "diagnose",
 ]
 
-_ROWS_SHOWN = 10
-_FEW_ANSWERS = 8
+_FEW_FAILED = 3
+_UNTRAINED = ("baseline", "prompted", "best_prompt")
 
 Diagnosis: TypeAlias = Callable[[DiagnosisEvidence], NextChange | None]
 
@@ -65,7 +77,7 @@ def rows_truncated(evidence: DiagnosisEvidence) -> NextChange | None:
     because = (
         f"{cut} of {wording.counted(total, 'row')} for training are cut: their stop tokens are not learned"
     )
-    return NextChange(change, because, evidence.truncated[:_ROWS_SHOWN])
+    return NextChange(change, because, evidence.truncated[:ROWS_SHOWN])
 
 
 def runtimes_disagree(evidence: DiagnosisEvidence) -> NextChange | None:
@@ -75,11 +87,70 @@ def runtimes_disagree(evidence: DiagnosisEvidence) -> NextChange | None:
         return None
     worst = min(apart, key=lambda match: match.same / match.total)
     because = f"{worst.first} and {worst.second} agree on {worst.same} of {wording.counted(worst.total, 'row')} only"
-    return NextChange(f"make {worst.second} answer like {worst.first}", because, worst.rows[:_ROWS_SHOWN])
+    return NextChange(f"make {worst.second} answer like {worst.first}", because, worst.rows[:ROWS_SHOWN])
+
+
+def template_differs(evidence: DiagnosisEvidence) -> NextChange | None:
+    """The chat template writes the prompt otherwise in training than it is asked, and the answers cannot be read."""
+    readable, texts = evidence.readable("tuned"), evidence.texts.get("tuned", ())
+    if readable is None and texts:
+        readable = sum(bool(text.strip()) for text in texts) / len(texts)
+    if evidence.prompt_changed is None or readable is None or readable >= 0.5:
+        return None
+    because = f"{wording.percent(readable)} of the answers can be read, and {evidence.prompt_changed}"
+    change = "look at the base model's chat template first: it must begin a trained row with the prompt that is asked"
+    return NextChange(change, because, evidence.failing("tuned", ROWS_SHOWN))
+
+
+def rule_broken(evidence: DiagnosisEvidence) -> NextChange | None:
+    """The primary rule fails answers that are, word for word, what their rows expect, or passes wrong ones as often."""
+    scores, change = evidence.scores.get(evidence.primary), f"mend rule {evidence.primary!r}"
+    if scores is None:
+        return None
+    if scores.blind:
+        return NextChange(change, f"it {BLIND}")
+    said = dict(zip(evidence.rows, map(squeezed, evidence.texts.get("tuned", ())), strict=False))
+    wanted = zip(evidence.rows, map(squeezed, evidence.expected), strict=False)
+    alike = {row for row, answer in wanted if answer and said.get(row) == answer}
+    given = zip(scores.rows, scores.arms.get("tuned", ()), strict=False)
+    failed = tuple(row for row, score in given if row in alike and score == 0)
+    if len(failed) < _FEW_FAILED or len(failed) < 0.5 * len(alike):
+        return None
+    because = f"it fails {len(failed)} of {len(alike)} answers that are exactly what their rows expect"
+    return NextChange(change, because, failed[:ROWS_SHOWN])
+
+
+def judge_noisy(evidence: DiagnosisEvidence) -> NextChange | None:
+    """Many rows score otherwise when the same base is asked, or its answers are judged, once more."""
+    scores = evidence.scores.get(evidence.primary)
+    if scores is None or evidence.verdict != "iterate":
+        return None
+    runs = (scores.arms.get("baseline", ()), *scores.noise)
+    noisy = [row for row, *given in zip(scores.rows, *runs, strict=False) if len(set(given)) > 1]
+    noisy += [row for row in scores.rows if row in scores.contradicted and row not in noisy]
+    if len(noisy) < 0.1 * len(scores.rows) or not noisy:
+        return None
+    change = "ask the base until its answers repeat: the scores of one adapter must not hang on the day"
+    if scores.contradicted:
+        change = f"sharpen what rule {evidence.primary!r} asks its judge, until it says the same twice"
+    elif evidence.temperature:
+        change = f"lower generation.temperature from {evidence.temperature:g} to 0"
+    because = (
+        f"{len(noisy)} of {wording.counted(len(scores.rows), 'row')} score otherwise when they are judged again, "
+        "and none of them counts as a gain"
+    )
+    return NextChange(change, because, tuple(noisy[:ROWS_SHOWN]))
 
 
 def prompting_is_enough(evidence: DiagnosisEvidence) -> NextChange | None:
-    """An arm without training leaves no room for the gain that is asked for."""
+    """An arm without training leaves no room for the gain; where chance does, the rows are at fault."""
+    for trivial in TRIVIAL:
+        chance = evidence.mean(trivial)
+        if chance is not None and chance > 1 - evidence.min_gain:
+            because = f"{evidence.always(trivial)} is right on {wording.percent(chance)} of the held-out rows"
+            return NextChange(
+                "write held-out rows with other answers: on these nothing can be shown", because
+            )
     for arm, serve in (
         ("baseline", "the base model as it is"),
         ("prompted", "the base model with the prompt"),
@@ -92,7 +163,7 @@ def prompting_is_enough(evidence: DiagnosisEvidence) -> NextChange | None:
                 f"{wording.margin(evidence.min_gain)} are asked for"
             )
             change = f"serve {serve} and train nothing: prompting is enough"
-            return NextChange(change, because, evidence.failing(arm, _ROWS_SHOWN))
+            return NextChange(change, because, evidence.failing(arm, ROWS_SHOWN))
     return None
 
 
@@ -131,148 +202,59 @@ def never_stops(evidence: DiagnosisEvidence) -> NextChange | None:
     limit, longest = evidence.max_new_tokens, evidence.longest_expected_tokens
     because = f"{len(endless)} of {len(evidence.stopped)} answers run to the limit"
     because += "" if limit is None else f" of {limit} tokens"
-    rows = tuple(endless[:_ROWS_SHOWN])
+    rows = tuple(endless[:ROWS_SHOWN])
     if limit is not None and longest is not None and longest >= limit:
         change = f"raise generation.max_new_tokens from {limit} to {32 * ceil((longest + 1) / 32)}"
         return NextChange(change, f"{because}, and the longest expected answer has {longest}", rows)
+    if evidence.stops_taught is None:
+        change = "teach the stop token: let every training output end with it, uncut"
+    elif not evidence.stops_taught:
+        change = "let the base model's chat template end an answer with its stop token"
+        because += ", and no training row shows a stop token after the answer"
+        return NextChange(change, because, rows)
+    else:  # it was written after every answer
+        epochs = None if evidence.training is None else evidence.training.num_train_epochs
+        change = "train longer" + (
+            "" if epochs is None else f": raise training.num_train_epochs from {epochs:g} to {2 * epochs:g}"
+        )
+        because += ", though every training row ends in a stop token"
+        because += "" if longest is None else f" and the longest expected answer has {longest}"
+        return NextChange(change, because, rows)
+    return NextChange(change, f"{because} without a stop token", rows)
+
+
+def opponent_weak(evidence: DiagnosisEvidence) -> NextChange | None:
+    """The adapter leads, but over a base and prompts that do not speak the format."""
+    ours, rates = evidence.mean("tuned"), {arm: evidence.readable(arm) for arm in _UNTRAINED}
+    known = {arm: rate for arm, rate in rates.items() if rate is not None}
+    theirs = [rate for arm in evidence.met if (rate := evidence.mean(arm)) is not None]
+    leads = ours is not None and theirs and ours - max(theirs) >= evidence.min_gain
+    if not known or max(known.values()) >= 0.5 or not leads or "constrained" in evidence.met:
+        return None
+    best = max(known, key=lambda arm: known[arm])
+    change = "ask the base under constrained decoding too: pip install 'pytest-finetune[constrain]'"
     return NextChange(
-        "teach the stop token: let every training output end with it, uncut",
-        f"{because} without a stop token",
-        rows,
+        change, f"{wording.arm(best)} speaks the format on {wording.percent(known[best])} of the rows"
     )
-
-
-def one_label(evidence: DiagnosisEvidence) -> NextChange | None:
-    """Nearly every answer carries one label: the data lack contrast."""
-    collapse = collapsed_label(evidence)
-    if collapse is None:
-        return None
-    wrong = [
-        row
-        for row, given, wanted in _labelled(evidence, "tuned")
-        if given == collapse.label and wanted != collapse.label
-    ]
-    change = f"add contrast rows: inputs close to those of {collapse.label!r} with another right label"
-    return NextChange(change, collapse.sentence, tuple(wrong[:_ROWS_SHOWN]))
-
-
-def training_text_repeated(evidence: DiagnosisEvidence) -> NextChange | None:
-    """Wrong answers that are training outputs word for word: overfitted."""
-    known = {_squeezed(text) for text in evidence.training_outputs if len(text.split()) >= 4}
-    scores = evidence.scores.get(evidence.primary)
-    texts = evidence.texts.get("tuned", ())
-    if scores is None or "tuned" not in scores.arms or not known:
-        return None
-    of = dict(zip(evidence.rows, texts, strict=False))
-    wrong = [
-        row
-        for row, score in zip(scores.rows, scores.arms["tuned"], strict=True)
-        if score is not None and score < 1
-    ]
-    copied = [row for row in wrong if _squeezed(of.get(row, "")) in known]
-    if len(copied) < 5 or len(copied) < 0.5 * len(wrong):
-        return None
-    training = evidence.training
-    epochs = (
-        ""
-        if training is None
-        else f" from {training.num_train_epochs:g} to {training.num_train_epochs / 2:g}"
-    )
-    because = f"{len(copied)} of {len(wrong)} wrong answers repeat a training output word for word"
-    return NextChange(
-        f"train less: lower training.num_train_epochs{epochs}", because, tuple(copied[:_ROWS_SHOWN])
-    )
-
-
-def memorised(evidence: DiagnosisEvidence) -> NextChange | None:
-    """The training loss fell and the held-out rows gained nothing, in what is said as in how it is said."""
-    losses, base, tuned = evidence.losses, evidence.mean("baseline"), evidence.mean("tuned")
-    if len(losses) < 2 or base is None or tuned is None or losses[-1] > 0.3 * losses[0]:
-        return None
-    before, after = evidence.readable("baseline"), evidence.readable("tuned")
-    learned_format = before is not None and after is not None and after - before > 0.1
-    if learned_format or tuned - base >= evidence.min_gain:
-        return None
-    because = (
-        f"the training loss fell from {losses[0]:.2f} to {losses[-1]:.2f} while {evidence.primary} went from "
-        f"{wording.percent(base)} to {wording.percent(tuned)} on held-out rows"
-    )
-    change = "broaden the training data: more different inputs, not more epochs"
-    return NextChange(change, because, evidence.failing("tuned", _ROWS_SHOWN))
-
-
-def labels_wrong(evidence: DiagnosisEvidence) -> NextChange | None:
-    """The format is right and the labels are wrong: the rubric is unclear, or beyond the base model."""
-    answers = list(_labelled(evidence, "tuned"))
-    wrong = [(row, given, wanted) for row, given, wanted in answers if given is not None and given != wanted]
-    readable = evidence.readable("tuned")
-    if readable is None or readable < 0.9 or len(answers) < _FEW_ANSWERS or len(wrong) < 0.2 * len(answers):
-        return None
-    (given, wanted), times = Counter((given, wanted) for _, given, wanted in wrong).most_common(1)[0]
-    before = list(_labelled(evidence, "baseline"))
-    because = (
-        f"{_count(answers)} of {len(answers)} answers carry a label ({_count(before)} with the base model), "
-        f"but {len(wrong)} the wrong one ({_wrong(before)} with the base model), "
-        f"{times} times {given!r} for {wanted!r}"
-    )
-    rows = tuple(row for row, one, other in wrong if (one, other) == (given, wanted))
-    change = f"sharpen the rubric between {wanted!r} and {given!r} and relabel by it, or try a larger base"
-    return NextChange(change, because, rows[:_ROWS_SHOWN])
 
 
 DIAGNOSES: tuple[Diagnosis, ...] = (
     loss_not_finite,
     rows_truncated,
+    template_differs,
+    rule_broken,
     runtimes_disagree,
     prompting_is_enough,
+    judge_noisy,
     hardly_started,
     never_stops,
     one_label,
+    format_only,
+    chance_level,
     training_text_repeated,
     memorised,
+    forgetting,
     labels_wrong,
+    opponent_weak,
 )
 """From the first cause to the last symptom: what comes earlier would also bring about what comes later."""
-
-
-class Collapse(NamedTuple):
-    """The label that nearly every answer carries, and the sentence that counts it."""
-
-    label: str
-    sentence: str
-
-
-def collapsed_label(evidence: DiagnosisEvidence) -> Collapse | None:
-    """Tell whether nearly all tuned answers carry one label although the expected ones differ.
-
-    A decision to keep carries this as a risk.
-    """
-    answers = [(given, wanted) for _, given, wanted in _labelled(evidence, "tuned") if given is not None]
-    if len(answers) < _FEW_ANSWERS:
-        return None
-    label, times = Counter(given for given, _ in answers).most_common(1)[0]
-    expected = sum(wanted == label for _, wanted in answers)
-    if times < 0.9 * len(answers) or expected > times - 0.2 * len(answers):
-        return None
-    sentence = f"{times} of {len(answers)} answers say {label!r}, which is right for {expected} of them"
-    return Collapse(label, sentence)
-
-
-def _labelled(evidence: DiagnosisEvidence, arm: str) -> Iterator[tuple[str, str | None, str]]:
-    """Yield row, label given and label expected, where a label is expected."""
-    columns = (evidence.rows, evidence.labels.get(arm, ()), evidence.expected_labels)
-    for row, given, wanted in zip(*columns, strict=False):
-        if wanted is not None:
-            yield row, given, wanted
-
-
-def _count(answers: Sequence[tuple[str, str | None, str]]) -> int:
-    return sum(given is not None for _, given, _ in answers)
-
-
-def _wrong(answers: Sequence[tuple[str, str | None, str]]) -> int:
-    return sum(given is not None and given != wanted for _, given, wanted in answers)
-
-
-def _squeezed(text: str) -> str:
-    return " ".join(text.split())

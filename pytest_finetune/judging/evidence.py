@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pytest_finetune import wording
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Training
     from pytest_finetune.judging.scores import Scores
+
+TRIVIAL: Final = ("majority", "copy")
+"""The arms that read no question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,11 @@ class DiagnosisEvidence:
     """What the diagnoses read; every part may be empty, and a diagnosis without its evidence says nothing.
 
     Columns follow `rows` (held-out row ids). `labels` holds, per arm, the label that each answer
-    carries, None where none can be read; `expected_labels` is what it should be. `truncated` holds the
+    carries, None where none can be read; `expected_labels` is what it should be, `expected` the whole answers.
+    `formats` holds, per arm, the share of answers in the task's format, where that was counted. `met` says how the
+    tuned arm did against each opponent under the primary rule. `stops_taught` tells whether every training row ended in
+    a stop token, `prompt_changed` how the chat template wrote another prompt in training than is asked, `forgets` what
+    neutral prompts show, each None where it is not known. `truncated` holds the
     places of training rows cut at the sequence length, `longest_tokens` what the longest of them needs.
     """
 
@@ -55,8 +64,15 @@ class DiagnosisEvidence:
     scores: Mapping[str, Scores] = field(default_factory=dict)
     labels: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
     expected_labels: tuple[str | None, ...] = ()
+    expected: tuple[str, ...] = ()
+    formats: Mapping[str, float] = field(default_factory=dict)
+    met: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     stopped: tuple[bool, ...] = ()
+    stops_taught: bool | None = None
+    prompt_changed: str | None = None
+    forgets: str | None = None
+    temperature: float = 0.0
     max_new_tokens: int | None = None
     longest_expected_tokens: int | None = None
     log: tuple[Mapping[str, float], ...] = ()
@@ -91,6 +107,37 @@ class DiagnosisEvidence:
         return tuple(row for row, score in pairs if score is not None and score < 1)[:most]
 
     def readable(self, arm: str) -> float | None:
-        """Return the share of an arm's answers that carry a label at all."""
+        """Return the share of an arm's answers in the task's format, or with a label; None where none is expected."""
+        if arm in self.formats:
+            return self.formats[arm]
         labels = self.labels.get(arm, ())
-        return sum(label is not None for label in labels) / len(labels) if labels else None
+        if not labels or all(label is None for label in self.expected_labels):
+            return None
+        return sum(label is not None for label in labels) / len(labels)
+
+    @property
+    def chance(self) -> str | None:
+        """The arm that reads no question and does as well: not beaten, and the lead is less than what is asked for.
+
+        None where the base knows more: then it is the training that took it away.
+        """
+        base, tuned = self.mean("baseline"), self.mean("tuned")
+        for arm in TRIVIAL:
+            rate = self.mean(arm)
+            if rate is None or tuned is None or self.met.get(arm) == "beats":
+                continue
+            known = max(tuned, base or 0.0) - rate
+            return arm if known < self.min_gain else None
+        return None
+
+    def always(self, arm: str) -> str:
+        """Name what an arm does that reads no question: always answering one label, or giving the question back."""
+        if arm == "copy":
+            return "giving the question back"
+        said = [*self.labels.get(arm, ())[:1], *self.texts.get(arm, ())[:1]]
+        shown = next((one for one in said if one is not None), None)
+        return (
+            "always giving the commonest answer"
+            if shown is None
+            else f"always answering {wording.one_line(shown, 40)!r}"
+        )

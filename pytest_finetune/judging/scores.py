@@ -160,7 +160,8 @@ def missing(rule: Rule, scores: Scores | None, arms: Sequence[str]) -> Iterator[
         return
     absent = [wording.arm(arm) for arm in arms if arm not in scores.arms]
     if absent:
-        yield f"rule {name} has no answers of {wording.listed(absent)}: run again with --finetune"
+        run = "look at what failed while they were asked" if scores.arms else "run with --finetune"
+        yield f"rule {name} has no answers of {wording.listed(absent)}: {run}"
         return
     yield from _unusable_rows(rule, scores)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 IGNORED: Final = -100
 SHOWN: Final = 20
+PROMPT_CHANGED: Final = "the chat template writes the end of the prompt otherwise"
 
 
 class TokenRow(NamedTuple):
@@ -110,7 +111,7 @@ def notes(rows: Sequence[TokenRow]) -> tuple[str, ...]:
     if not changed:
         return ()
     return (
-        f"the chat template writes the end of the prompt otherwise once an answer follows ({len(changed)} of "
+        f"{PROMPT_CHANGED} once an answer follows ({len(changed)} of "
         f"{len(rows)} training rows, first {changed[0]}): the adapter is trained on a slightly other prompt "
         "than it is asked with",
     )

@@ -60,7 +60,7 @@ def test_a_rule_that_judged_nothing_leaves_the_decision_open(
     decision = project.experiment()["decision"]
     assert (decision["verdict"], decision["undecided"]) == ("iterate", True)
     assert any(said.startswith(reason) for said in decision["reasons"])
-    assert decision["next_change"]["change"] == "complete the run, then decide"
+    assert decision["next_change"]["change"].startswith("mend rule '")
     known = decision["reasons"][0].startswith("the data stage failed in the rules of the experiment: rule ")
     assert known is ("train" not in project.calls())
     assert known is (request.node.callspec.id in {"marker", "name", "async", "unmarked"})

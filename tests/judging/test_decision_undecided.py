@@ -9,6 +9,7 @@ import pytest
 
 from pytest_finetune.experiment import DecisionDefaults
 from pytest_finetune.judging.decision import Case, Decision, decide, judge
+from pytest_finetune.judging.evidence import NextChange
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.scores import Scores
 
@@ -39,13 +40,13 @@ def with_scores(name: str, given: Scores | None) -> Case:
     return case(scores=scores)
 
 
-def assert_undecided(decision: Decision, reason: str) -> None:
+def assert_undecided(decision: Decision, reason: str, change: str) -> None:
     assert decision.reasons[0] == reason
     assert decision.undecided
     assert not decision.keep
     assert decision.verdict == "iterate"
     assert decision.next_change is not None
-    assert decision.next_change.change == "complete the run, then decide"
+    assert decision.next_change == NextChange(change, reason)
     assert repr(decision).startswith("iterate (undecided): ")
 
 
@@ -54,15 +55,24 @@ def test_the_whole_case_is_kept() -> None:
 
 
 def test_a_problem_of_the_run_decides_nothing() -> None:
+    said = "the baseline stage failed in test_drift: the server died after 12 of 40 rows"
     assert_undecided(
-        decide(case(problems=("the server died after 12 of 40 rows",))), "the server died after 12 of 40 rows"
+        decide(case(problems=(said,))), said, "mend what failed: the baseline stage failed in test_drift"
     )
+
+
+def test_a_gate_that_a_rule_closed_names_the_rule() -> None:
+    said = "the data stage failed in the rules of the experiment: rule 'polite' fails its own gold answer"
+    broken = Scores("polite", (), errors=("fails its own gold answer",))
+    decision = decide(replace(with_scores("polite", broken), problems=(said,)))
+    assert_undecided(decision, said, "mend rule 'polite'")
 
 
 def test_no_primary_rule() -> None:
     assert_undecided(
         decide(case(rules=(GUARD,))),
         "no rule is primary: mark the one that the decision is about with eval_rule(primary=True)",
+        "mark one rule with eval_rule(primary=True)",
     )
 
 
@@ -70,6 +80,7 @@ def test_two_primary_rules() -> None:
     assert_undecided(
         decide(case(rules=(PRIMARY, Rule("polite", primary=True)))),
         "2 rules are primary ('priority', 'polite'): keep one of the marks",
+        "let one of the 2 primary rules be primary",
     )
 
 
@@ -77,19 +88,32 @@ def test_two_rules_of_one_name() -> None:
     assert_undecided(
         decide(case(rules=(PRIMARY, GUARD, GUARD))),
         "several rules have one name ('polite'): give each its own with name=",
+        "rename a rule: several are called 'polite'",
     )
 
 
 def test_an_arm_that_was_not_asked() -> None:
     assert_undecided(
-        decide(case(arms=("baseline",))), "the tuned model was not asked: run again with --finetune"
+        decide(case(arms=("baseline",))),
+        "the tuned model was not asked: look at what failed before it",
+        "look at what failed before it",
     )
 
 
 def test_answers_that_were_not_compared() -> None:
     assert_undecided(
         decide(case(answers_differ=None)),
+        "it is not known whether the tuned answers differ from the base model's: look at what failed before it",
+        "look at what failed before it",
+    )
+
+
+def test_a_run_that_asked_no_model_is_told_to_ask_one() -> None:
+    unasked = {name: Scores(name, (), executed=False) for name in ("priority", "polite")}
+    assert_undecided(
+        decide(case(answers_differ=None, scores=unasked)),
         "it is not known whether the tuned answers differ from the base model's: run with --finetune",
+        "run with --finetune",
     )
 
 
@@ -97,7 +121,9 @@ def test_answers_that_were_not_compared() -> None:
 def test_a_rule_that_was_not_run(given: Scores | None) -> None:
     decision = decide(with_scores("polite", given))
     assert_undecided(
-        decision, "rule 'polite' was not run: run the whole suite, without -k and without deselecting it"
+        decision,
+        "rule 'polite' was not run: run the whole suite, without -k and without deselecting it",
+        "run the whole suite: 1 rule left out",
     )
     assert [verdict.outcome for verdict in decision.rules] == ["passed", "not run"]
 
@@ -108,6 +134,7 @@ def test_a_rule_that_broke() -> None:
     assert_undecided(
         decision,
         "rule 'polite' could not judge (NameError: name 'jsn' is not defined): mend it, run again",
+        "mend rule 'polite'",
     )
     assert [verdict.outcome for verdict in decision.rules] == ["passed", "error"]
 
@@ -115,14 +142,19 @@ def test_a_rule_that_broke() -> None:
 def test_missing_answers() -> None:
     one_arm = Scores("priority", ROWS, arms={"baseline": (0.0,) * 40})
     decision = decide(with_scores("priority", one_arm))
-    assert_undecided(decision, "rule 'priority' has no answers of the tuned model: run again with --finetune")
+    assert_undecided(
+        decision,
+        "rule 'priority' has no answers of the tuned model: look at what failed while they were asked",
+        "get the answers of the tuned model",
+    )
     assert [verdict.outcome for verdict in decision.rules] == ["undecided", "passed"]
 
 
 def test_a_prompt_arm_without_scores_under_the_primary_rule() -> None:
     assert_undecided(
         decide(case(arms=("baseline", "tuned", "prompted"))),
-        "rule 'priority' has no answers of the prompt alone: run again with --finetune",
+        "rule 'priority' has no answers of the prompt alone: look at what failed while they were asked",
+        "get the answers of the prompt alone",
     )
 
 
@@ -131,6 +163,7 @@ def test_columns_of_different_length() -> None:
     assert_undecided(
         decide(with_scores("polite", short)),
         "rule 'polite' has not one score for each of its 40 rows in every arm",
+        "mend rule 'polite'",
     )
 
 
@@ -139,6 +172,7 @@ def test_duplicate_row_ids() -> None:
     assert_undecided(
         decide(with_scores("polite", twice)),
         "rule 'polite' has rows with the same id (r1): give each its own",
+        "mend rule 'polite'",
     )
 
 
@@ -147,17 +181,26 @@ def test_rows_skipped_in_one_arm_only() -> None:
     assert_undecided(
         decide(with_scores("polite", mixed)),
         "rule 'polite' skips 1 row in some arms only (r0): skip by the row, not by the answer",
+        "mend rule 'polite'",
     )
 
 
 def test_every_row_skipped() -> None:
     skipped = Scores("polite", ROWS, arms={"baseline": (None,) * 40, "tuned": (None,) * 40})
-    assert_undecided(decide(with_scores("polite", skipped)), "rule 'polite' judged no row: all were skipped")
+    assert_undecided(
+        decide(with_scores("polite", skipped)),
+        "rule 'polite' judged no row: all were skipped",
+        "mend rule 'polite'",
+    )
 
 
 def test_no_rows() -> None:
     empty = Scores("polite", (), arms={"baseline": (), "tuned": ()})
-    assert_undecided(decide(with_scores("polite", empty)), "rule 'polite' judged no row: there are none")
+    assert_undecided(
+        decide(with_scores("polite", empty)),
+        "rule 'polite' judged no row: there are none",
+        "mend rule 'polite'",
+    )
 
 
 def test_a_guard_that_no_row_passes_in_any_arm() -> None:
@@ -165,6 +208,7 @@ def test_a_guard_that_no_row_passes_in_any_arm() -> None:
     assert_undecided(
         decide(with_scores("polite", nothing)),
         "guard 'polite' passes on no row in any arm, so it cannot guard anything: it may be broken",
+        "mend rule 'polite'",
     )
 
 
@@ -172,7 +216,9 @@ def test_a_guard_that_no_row_passes_in_any_arm() -> None:
 def test_a_score_outside_its_range(wrong: float) -> None:
     outside = Scores("polite", ROWS, arms={"baseline": (wrong,) + (0.0,) * 39, "tuned": (1.0,) * 40})
     assert_undecided(
-        decide(with_scores("polite", outside)), f"rule 'polite' gave a score outside 0 to 1: {wrong!r}"
+        decide(with_scores("polite", outside)),
+        f"rule 'polite' gave a score outside 0 to 1: {wrong!r}",
+        "mend rule 'polite'",
     )
 
 
