@@ -299,6 +299,36 @@ def test_the_noise_of_the_base_names_texts_and_scores_that_differ(make: Callable
     assert "The base was asked 3 times: every text and every score stayed the same." in words(sample)
 
 
+def test_a_judge_stands_with_the_rows_on_which_it_wavers_and_what_people_say_of_it(
+    make: Callable[[str], Any],
+) -> None:
+    sample = make("keep")
+    run = sample.record["experiments"][0]
+    assert "Judges" not in words(sample)
+    checked = {
+        "labels": 40,
+        "agreement": 0.925,
+        "interval": [0.796, 0.984],
+        "bias": 0.1,
+        "bias_interval": [-0.05, 0.3],
+    }
+    run["rules"]["priority"]["verdicts"] = {
+        "judge": "<a judge>",
+        "passes": 2,
+        "contradicted": run["rules"]["priority"]["rows"][:2],
+        "sha256": "5f" * 32,
+        "agreement": {"baseline": {"labels": 0}, "tuned": checked},
+    }
+    said = words(sample)
+    assert "Judges, asked twice rule judge contradicts itself on priority <a judge>" in said
+    assert "priority, base 0 not checked unknown" in said
+    assert "priority, tuned 40 92.5% [79.6, 98.4] +10.0 points [-5.0, +30.0]" in said
+    assert (
+        "judges: priority contradicts itself on 2 rows, nobody checked it on base, agrees with people on 92.5% of 40 "
+        "answers of tuned (bias +10.0 points)"
+    ) in decision_note(sample.record).replace("\\", "")
+
+
 def test_the_hand_written_prompts_stand_with_their_scores_and_the_one_that_competed(
     make: Callable[[str], Any],
 ) -> None:
