@@ -66,24 +66,26 @@ class ArmPlan:
         return dataclasses.replace(self, name=f"{self.name}@{runtime}", runtime=runtime, opponent=False)
 
 
-def planned(experiment: Experiment, trivial: Trivial | None = None) -> dict[str, ArmPlan]:
-    """Return the arms of an experiment by name: those that it asks for, and the opponent that needs no model."""
+def planned(
+    experiment: Experiment, trivial: Trivial | None = None, *, constrained: bool = False
+) -> dict[str, ArmPlan]:
+    """Return the arms of an experiment by name.
+
+    Those that it asks for, the opponent that needs no model, and the base under a grammar where `constrained` says so.
+    """
 
     free, prompt_gain = unconstrained(experiment), experiment.decision.prompt_gain
 
     def plan(name: str, model: ModelKind, prompts: PromptKind, **more: Any) -> ArmPlan:
-        return ArmPlan(name, model, prompts, experiment.runtimes[0], more.pop("generation", free), **more)
+        return ArmPlan(name, model, prompts, experiment.runtimes[0], free, **more)
 
     plans = [plan(BASELINE, "base", "zero-shot", opponent=True)]
     if experiment.prompt.few_shot:
         plans.append(plan(PROMPTED, "base", "few-shot", opponent=True, min_gain=prompt_gain))
     if experiment.prompt.candidates:
         plans.append(plan(BEST_PROMPT, "base", "candidate", opponent=True, min_gain=prompt_gain))
-    if experiment.generation.constrain:
-        own = experiment.generation
-        plans.append(
-            plan(CONSTRAINED, "base", "zero-shot", generation=own, opponent=True, min_gain=prompt_gain)
-        )
+    if constrained or experiment.generation.constrain:
+        plans.append(under_grammar(experiment))
     if trivial is not None:
         plans.append(without_model(experiment, trivial.name))
     tuned = plan(TUNED, "tuned", "zero-shot")
@@ -95,6 +97,15 @@ def planned(experiment: Experiment, trivial: Trivial | None = None) -> dict[str,
 def without_model(experiment: Experiment, name: TrivialName) -> ArmPlan:
     """Return the arm of an opponent that needs no model: any demonstrated gain over it will do, but one must be."""
     return ArmPlan(name, name, None, NO_RUNTIME, unconstrained(experiment), opponent=True, min_gain=0.0)
+
+
+def under_grammar(experiment: Experiment) -> ArmPlan:
+    """Return the arm of the base whose answers are held to the contract."""
+    held = dataclasses.replace(experiment.generation, constrain="contract")
+    gain = experiment.decision.prompt_gain
+    return ArmPlan(
+        CONSTRAINED, "base", "zero-shot", experiment.runtimes[0], held, opponent=True, min_gain=gain
+    )
 
 
 def unconstrained(experiment: Experiment) -> Generation:

@@ -39,7 +39,7 @@ def _prompt_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
             text = f"found {candidate!r}, which shows no {{input}}: the model would answer every row alike"
             yield problem(("prompt", "candidates", number), text)
     if experiment.generation.constrain and experiment.paths.contract_file is None:
-        text = "'contract' needs paths.contract_file, whose output.schema every answer then follows"
+        text = "'contract' needs paths.contract_file, whose output.schema or labels every answer then follows"
         yield problem(("generation", "constrain"), text)
 
 

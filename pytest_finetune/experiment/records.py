@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.experiment.runtimes import RuntimeSettings
@@ -95,8 +95,8 @@ class Prompt:
 class Generation:
     """How answers are decoded: greedy unless `do_sample`.
 
-    In an experiment ``constrain: contract`` asks for one more arm. In what a runtime is given, `constrain` is None or
-    the JSON Schema, as text, that every answer has to follow.
+    In an experiment ``constrain: contract`` asks for one more arm, and False forbids it. In what a runtime is given,
+    `constrain` is None, or as JSON text what every answer has to follow: a JSON Schema, or the list of all answers.
     """
 
     max_new_tokens: int = 80
@@ -105,7 +105,7 @@ class Generation:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
-    constrain: str | None = None
+    constrain: str | Literal[False] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_finetune import wording
@@ -73,6 +74,29 @@ class Score:
         """The interval of the true rate (Clopper-Pearson for passes and failures)."""
         sample = self._sample
         return Interval(sample.lower(self.levels.brake, 0.0), sample.upper(self.levels.brake, 1.0))
+
+    def facts(self) -> dict[str, object]:
+        """Return the record's form: counts, rate and interval."""
+        counted: dict[str, object] = {"passed": self.passed, "total": self.total, "rate": self.rate}
+        return {**counted, "interval": list(self.interval)}
+
+    def apart(self, readable: Sequence[bool]) -> dict[str, object]:
+        """Return, in the record's form, how many answers can be read (one flag a row), and the rate among those."""
+        read = replace(self, values=tuple(map(float, readable)), noisy=None)
+        kept = [place for place, fits in enumerate(readable) if fits]
+        among = replace(
+            self,
+            rows=tuple(self.rows[place] for place in kept),
+            values=tuple(self.values[place] for place in kept),
+            groups=self.groups and tuple(self.groups[place] for place in kept),
+            noisy=None,
+        )
+        counts: dict[str, object] = {
+            "readable": len(kept),
+            "total": self.total,
+            "interval": list(read.interval),
+        }
+        return {**counts, "primary": among.facts() if kept else None}
 
     def beats(self, other: Score, by: float = 0.0) -> Claim:
         """Tell whether a gain above zero over `other` is demonstrated and at least `by` is observed."""

@@ -29,6 +29,21 @@ class Score(Facts):
     verdict: str
 
 
+class FormatFacts(Facts):
+    """How many answers of an arm have the task's format, and how the primary rule fared among those."""
+
+    readable: int | None
+    total: int | None
+    interval: Span | None
+    told_by: str
+    primary: Score
+
+    @property
+    def whole(self) -> bool:
+        """Whether every answer can be read, or nothing is known of it."""
+        return self.readable is None or self.readable == self.total
+
+
 class ArmFacts(Facts):
     """Who answered, and how it fared under each rule."""
 
@@ -43,6 +58,7 @@ class ArmFacts(Facts):
     seconds: float | None
     tokens: int | None
     rules: Named[Score]
+    format: FormatFacts
 
 
 class PeoplesLabels(Facts):

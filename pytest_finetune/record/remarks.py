@@ -76,6 +76,19 @@ def chance(experiment: RecordedExperiment) -> str:
     return next((one_line(arm.described) for arm in experiment.arms.values() if arm.described), "")
 
 
+def formats(experiment: RecordedExperiment) -> list[str]:
+    """Say of each opponent that does not always speak the task's format how often it does, and is right then."""
+    said = []
+    for name, arm in experiment.arms.items():
+        found, right = arm.format, arm.format.primary
+        if found.whole or not experiment.is_opponent(name):
+            continue
+        among = f"; right on {figure(right.passed, 6)} of those ({percent(right.rate, 0)})" if right else ""
+        speaks = f"{arm_word(name)} speaks the format on {found.readable} of {counted(found.total, 'row')}"
+        said.append(one_line(f"{speaks}{among}"))
+    return said
+
+
 def drift(found: DriftFacts, *, brief: bool = False) -> str:
     """Say what was measured, or why nothing was; empty where drift was switched off or not reached.
 

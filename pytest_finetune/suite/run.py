@@ -138,11 +138,11 @@ class ExperimentRun:
 
     @cached_property
     def arms(self) -> Mapping[str, ArmPlan]:
-        """The arms by name; which of them needs no model, the training rows say."""
-        trivial = self.trivial_opponent
-        plans = planned(self.experiment, trivial)
-        if trivial is not None:
-            self.context.record(("planned_arms", trivial.name), plan_facts(plans)[trivial.name])
+        """The arms by name; what the contract and the training rows add to those of the experiment is recorded."""
+        constrained = answering.constrained_unasked(self.experiment, self.contract, self.engine)
+        plans = planned(self.experiment, self.trivial_opponent, constrained=constrained)
+        for name in plans.keys() - planned(self.experiment).keys():
+            self.context.record(("planned_arms", name), plan_facts(plans)[name])
         return plans
 
     def rows_of(self, suite: str | None) -> Rows:
@@ -381,6 +381,10 @@ class ExperimentRun:
                 answers = {arm: self.answers(arm, rule.suite) for arm in asking_order(arms)}
                 found[name] = judging.spoken(self.rows_of(rule.suite), answers)
         return found
+
+    def record_formats(self, rule: str) -> None:
+        """Record, beside the primary rule's rates, how many answers of each arm have the task's format at all."""
+        deciding.record_formats(self.context, Data(self.contract, self.train_rows, self.eval_rows), rule)
 
     def decision(self, tree: Mapping[str, Any] | None = None) -> Decision:
         """Return the decision over everything that is known by now, or over the facts of a whole run."""

@@ -62,3 +62,12 @@ def test_a_schema_that_cannot_be_decoded_under_is_named(
     odd = Generation(constrain='{"type": "string", "pattern": "(?=a)b"}')
     with pytest.raises(AnsweringError, match="the contract's schema cannot be decoded under"):
         runtime.answer(asked[:1], odd)
+
+
+def test_every_answer_under_text_labels_is_one_of_them(
+    runtime: TransformersRuntime, asked: tuple[Prompted, ...]
+) -> None:
+    labels = ["very high", "high", "kein Grund: ü", 'say "no"']
+    answers = runtime.answer(asked, Generation(batch_size=4, constrain=json.dumps(labels)))
+    assert {answer.response for answer in answers} <= set(labels)
+    assert all(answer.stopped for answer in answers)

@@ -128,7 +128,7 @@ def test_a_runtime_that_disagrees_is_a_risk_of_a_keep(project: Project) -> None:
     project.run("--finetune")
     decision = project.experiment()["decision"]
     assert decision["verdict"] == "keep"
-    assert decision["risks"][-2] == (
+    assert decision["risks"][-3] == (
         "transformers and prod agree on 60 of 80 rows only under label: what was judged is not what prod serves"
     )
 

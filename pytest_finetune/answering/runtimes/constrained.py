@@ -1,7 +1,8 @@
-"""Decode under a JSON Schema: llguidance says which tokens may come next, all others are ruled out."""
+"""Decode under a grammar: llguidance says which tokens may come next, all others are ruled out."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,25 +30,50 @@ class Constrained:
                 f"  {install('llguidance')}, or leave generation.constrain out"
             ) from None
         self._stops = stops
-        self._tokenizer = from_tokenizer(tokenizer, eos_token=sorted(stops))
+        try:
+            self._tokenizer = from_tokenizer(tokenizer, eos_token=sorted(stops))
+        except ValueError as error:
+            raise AnsweringError(
+                f"generation.constrain: llguidance cannot read this tokenizer: {error}\n"
+                "  generation: {constrain: false} leaves the arm out"
+            ) from None
 
-    def processor(self, schema: str, batch_size: int) -> SchemaProcessor:
-        """Return a fresh processor for one batch; AnsweringError when the schema cannot be decoded under."""
+    def processor(self, constrain: str, batch_size: int) -> GrammarProcessor:
+        """Return a fresh processor for one batch; AnsweringError when the format cannot be decoded under."""
         from llguidance import LLMatcher
 
-        grammar = LLMatcher.grammar_from_json_schema(schema, overrides=_FORM)
+        grammar = _grammar(constrain)
         trouble = LLMatcher.validate_grammar(grammar, self._tokenizer)
         if trouble:
             raise AnsweringError(
                 f"generation.constrain: the contract's schema cannot be decoded under: {trouble}"
             )
-        return SchemaProcessor(
+        return GrammarProcessor(
             [LLMatcher(self._tokenizer, grammar) for _ in range(batch_size)], sorted(self._stops)
         )
 
 
-class SchemaProcessor:
-    """Called by `generate` at every step: takes in the token that was chosen, rules out what breaks the schema."""
+def trouble_with(constrain: str) -> str:
+    """Say what llguidance does not know of a format; empty when answers can be held to it. Imports llguidance."""
+    from llguidance import LLMatcher
+
+    return str(LLMatcher.validate_grammar(_grammar(constrain), None))
+
+
+def _grammar(constrain: str) -> str:
+    """Return llguidance's grammar of a JSON Schema, or of a list of all answers."""
+    from llguidance import LLMatcher
+
+    asked = json.loads(constrain)
+    if isinstance(asked, list):
+        return LLMatcher.grammar_from_lark(
+            "start: " + " | ".join(json.dumps(one, ensure_ascii=False) for one in asked)
+        )
+    return LLMatcher.grammar_from_json_schema(constrain, overrides=_FORM)
+
+
+class GrammarProcessor:
+    """Called by `generate` at every step: takes in the token that was chosen, rules out what breaks the grammar."""
 
     def __init__(self, matchers: list[LLMatcher], stops: list[int]) -> None:
         self._matchers = matchers

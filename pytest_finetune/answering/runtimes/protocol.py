@@ -28,8 +28,9 @@ class Runtime(Protocol):
     ) -> list[Answer]:
         """Return one answer a prompt, in the prompts' order; `adapter` is a folder, None asks the base alone.
 
-        The same arguments give the same text. Raises AnsweringError. A runtime that can hold answers to the JSON
-        Schema in `generation.constrain` says so by an attribute ``constrains = True``; others are never given one.
+        The same arguments give the same text. Raises AnsweringError. A runtime that can hold answers to what
+        `generation.constrain` says (as JSON text a JSON Schema, or the list of all answers) has an attribute
+        ``constrains = True``; others are never given one.
         """
         ...
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pytest_finetune.answering.answers import Answer
 from pytest_finetune.answering.prompts import Prompted, Rendered
 from pytest_finetune.answering.runtimes.attach import attach, check_whole_model, detach
-from pytest_finetune.answering.runtimes.constrained import Constrained, SchemaProcessor
+from pytest_finetune.answering.runtimes.constrained import Constrained, GrammarProcessor
 from pytest_finetune.answering.runtimes.divergence import Forward, Spoken, token_kl
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.experiment import Generation
@@ -281,8 +281,8 @@ class TransformersRuntime:
         for item, ids in zip(batch, fresh, strict=True):
             yield item.at, self._answer_of(item, ids, seconds)
 
-    def _processors(self, generation: Generation, batch_size: int) -> list[SchemaProcessor]:
-        if generation.constrain is None:
+    def _processors(self, generation: Generation, batch_size: int) -> list[GrammarProcessor]:
+        if not generation.constrain:
             return []
         if self._grammar is None:
             self._grammar = Constrained(self.tokenizer, self._stops)

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_finetune.answering.answers import Answer
-from pytest_finetune.answering.arm_plans import TRIVIAL, planned, without_model
+from pytest_finetune.answering.arm_plans import CONSTRAINED, TRIVIAL, planned, under_grammar, without_model
 from pytest_finetune.data.charter import Charter
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.rows import Row, Rows, read_rows
@@ -41,8 +41,11 @@ class BundledRun:
         self._answers: dict[str, Mapping[str, Answer]] = {}
         self.experiment = bundle.resolved()
         self.arms = planned(self.experiment)
-        for name in TRIVIAL & set(self._recorded.get("planned_arms") or ()):
+        recorded = set(self._recorded.get("planned_arms") or ())
+        for name in TRIVIAL & recorded:
             self.arms[name] = without_model(self.experiment, name)
+        if CONSTRAINED in recorded:
+            self.arms[CONSTRAINED] = under_grammar(self.experiment)
 
     def __getattr__(self, name: str) -> NoReturn:
         raise NotInBundle("it asks for a model, and stored answers are judged here")

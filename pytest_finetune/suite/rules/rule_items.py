@@ -62,6 +62,10 @@ class JudgedRun(AnsweredRun, Protocol):
         """Run a rule on the expected answers before it judges; RuleBroken where it fails one."""
         ...
 
+    def record_formats(self, rule: str) -> None:
+        """Record how many answers of each arm have the task's format, and the rate of a rule among those."""
+        ...
+
     @property
     def looks(self) -> int:
         """Which look at these held-out rows this is; settled once all arms have answered."""
@@ -229,6 +233,8 @@ def _judge(run: JudgedRun, rule: Rule, rows: Rows, outcomes: Outcomes, facts: di
         for arm, rate in _rates(tree, rule, outcomes):
             part = ("arms", arm if rule.suite is None else f"{arm}@{rule.suite}", "rules", rule.name)
             run.context.record(part, rate)
+        if rule.primary and rule.suite is None:
+            run.record_formats(rule.name)
     facts["outcome"] = verdict.outcome
     run.context.record(("rules", rule.name), {**facts, "reasons": list(verdict.reasons)})
     if verdict.outcome != "passed":
@@ -247,9 +253,8 @@ def _rates(
             yield arm, {"passed": value, "total": 1, "rate": value, "interval": None}
             continue
         score = score_of(tree, rule.name, arm)
-        counted = {"passed": score.passed, "total": score.total, "rate": score.rate}
         more = {"slices": slices[arm]} if slices else {}
-        yield arm, {**counted, "interval": list(score.interval), **more}
+        yield arm, {**score.facts(), **more}
 
 
 def _shown_rows(rows: Rows, outcomes: Outcomes) -> list[str]:

@@ -6,12 +6,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_finetune.answering.answers import ANSWERS_FILE, Answer, read_answers, write_answers
 from pytest_finetune.answering.prompts import arm_prompts, choose_shots
+from pytest_finetune.answering.runtimes.constrained import trouble_with
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.data.checks.labels import known_labels
+from pytest_finetune.experiment.runtimes import TRANSFORMERS
 from pytest_finetune.fingerprint import canonical_json, digest, model_digest, outputs_key, package_versions
 
 if TYPE_CHECKING:
@@ -73,7 +77,7 @@ def resolve(
     experiment = (outside and outside.experiment) or own
     generation, decoder = plan.generation, {}
     if generation.constrain is not None:
-        generation = dataclasses.replace(generation, constrain=_schema(own, contract))
+        generation = dataclasses.replace(generation, constrain=_grammar(own, contract))
         decoder = package_versions(("llguidance",))  # another version may decode otherwise
     about = engine.about(plan.runtime, adapter)
     described = {"runtime_sha256": digest(about)} if about else {}
@@ -89,14 +93,38 @@ def resolve(
     )
 
 
-def _schema(experiment: Experiment, contract: Contract) -> str:
-    """Return the contract's schema as the text under which an arm decodes."""
-    if not isinstance(contract.schema, Mapping):
+def grammar_of(contract: Contract) -> str | None:
+    """Return, as JSON text, what a contract holds answers to: its schema, or all its text labels; None for neither."""
+    if isinstance(contract.schema, Mapping):
+        return canonical_json(contract.schema).decode()
+    labels = contract.labels
+    if labels is None or not labels.values or labels.field is not None:
+        return None
+    return canonical_json(list(known_labels(labels))).decode()
+
+
+def _grammar(experiment: Experiment, contract: Contract) -> str:
+    grammar = grammar_of(contract)
+    if grammar is None:
         raise AnsweringError(
             f"generation.constrain: contract: {experiment.paths.contract_file} has no output.schema to decode "
-            "under\n  write one, or leave generation.constrain out"
+            "under, and no text labels\n  write one, or leave generation.constrain out"
         )
-    return canonical_json(contract.schema).decode()
+    return grammar
+
+
+def constrained_unasked(experiment: Experiment, contract: Contract, engine: Engine) -> bool:
+    """Tell whether the base answers under a grammar too, though the experiment does not speak of it.
+
+    It costs one more arm and no work of the user's, so it is asked wherever it can be: llguidance is installed and
+    knows all that the contract's format asks, and the runtime of the decision is transformers.
+    """
+    first, grammar = experiment.runtimes[0], grammar_of(contract)
+    if experiment.generation.constrain is not None or first != TRANSFORMERS or grammar is None:
+        return False
+    if find_spec("llguidance") is None or not getattr(engine.runtime(first), "constrains", False):
+        return False
+    return not trouble_with(grammar)
 
 
 class Stored(NamedTuple):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.answering.answers import ANSWERS_FILE, read_answers
+from pytest_finetune.answering.arm_plans import BASELINE, BEST_PROMPT, CONSTRAINED, PROMPTED, TRIVIAL
+from pytest_finetune.data.task_format import task_format
 from pytest_finetune.fingerprint import digest
 from pytest_finetune.judging.decision import decide
 from pytest_finetune.judging.diagnosis import DiagnosisEvidence, collapsed_label, diagnose
@@ -13,16 +16,19 @@ from pytest_finetune.judging.evidence import NextChange
 from pytest_finetune.judging.risks import HIGH, LOW
 from pytest_finetune.judging.rule import rules_sha256
 from pytest_finetune.judging.runtime_match import warnings_of
-from pytest_finetune.record.case import case_of, judged_arms, looked_arms, rules_in
+from pytest_finetune.record.case import case_of, judged_arms, looked_arms, rules_in, score_of
 from pytest_finetune.record.runtime_match import runtime_matches
 from pytest_finetune.store import Look
+from pytest_finetune.suite.steps.answering import grammar_of
 from pytest_finetune.suite.steps.training_step import trainers
 from pytest_finetune.training.tokenised import PROMPT_CHANGED
+from pytest_finetune.wording import arm as arm_in_words
 
 if TYPE_CHECKING:
     from pluggy import HookRelay
 
     from pytest_finetune.answering.answers import Answer
+    from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Row, Rows
     from pytest_finetune.experiment import Experiment
     from pytest_finetune.judging.decision import Case, Decision
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
     from pytest_finetune.suite.steps.data_step import Data
 
 _CUT: Final = 0.1  # the share of cut answers from which an arm is no fair opponent
+_READABLE: Final = 0.5  # the share of answers in the format below which one is weak
+_FREE: Final = (BASELINE, PROMPTED, BEST_PROMPT)
 
 
 def decided(context: Context, tree: Mapping[str, Any], data: Callable[[], Data]) -> Decision:
@@ -45,25 +53,62 @@ def decided(context: Context, tree: Mapping[str, Any], data: Callable[[], Data])
     collapse = collapsed_label(evidence)
     if collapse is not None:
         decision = decision.warned([collapse.sentence], HIGH)
+    contract = data().contract
+    if decision.keep:
+        weak = _unreadable_opponents(tree, contract, case.primaries[0].name)
+        decision = decision.warned(weak)
     apart, untried = warnings_of(found, case.primaries[0].name)
     decision = decision.warned(apart, HIGH).warned(untried, LOW)
-    decision = decision.warned(_cut_opponents(context.experiment, tree), HIGH)
+    decision = decision.warned(_cut_opponents(context.experiment, tree, contract), HIGH)
     broken: list[str] = []
     change = diagnose(evidence, [_plugin_diagnosis(context.hooks, broken)])
     return decision.warned(broken).advised(change)
 
 
-def _cut_opponents(experiment: Experiment, tree: Mapping[str, Any]) -> Iterator[str]:
+def _cut_opponents(experiment: Experiment, tree: Mapping[str, Any], contract: Contract) -> Iterator[str]:
     """Yield that constrained answers were cut: under a schema only the limit breaks a JSON, so nothing was beaten."""
+    what, remedy = "JSON", "bound its texts by maxLength in output.schema of the contract"
+    if contract.schema is None:
+        what, remedy = "label", "raise generation.max_new_tokens"
     for facts in tree.get("arms", {}).values():
-        cut = facts["answers"] - facts["stopped"]
-        if facts.get("constrain") and cut >= _CUT * facts["answers"]:
-            limit = experiment.generation.max_new_tokens
+        if facts.get("constrain") and _were_cut(facts):
+            cut, limit = facts["answers"] - facts["stopped"], experiment.generation.max_new_tokens
             yield (
                 f"constrained decoding of the base model is no fair opponent: {cut:,} of {facts['answers']:,} answers "
-                f"ended at the limit of {limit} tokens, before their JSON was whole: bound its texts by maxLength in "
-                "output.schema of the contract"
+                f"ended at the limit of {limit} tokens, before their {what} was whole: {remedy}"
             )
+
+
+def _were_cut(arm: Mapping[str, Any]) -> bool:
+    return bool(arm["answers"] - arm["stopped"] >= _CUT * arm["answers"])
+
+
+def _unreadable_opponents(tree: Mapping[str, Any], contract: Contract, primary: str) -> Iterator[str]:
+    """Yield that what was beaten hardly speaks the format, unless the base under a grammar, which does, was beaten."""
+    arms = tree["arms"]
+    told = {name: arms[name]["format"] for name in _FREE if "format" in arms.get(name, {})}
+    weak = [
+        f"{arm_in_words(name)} speaks the format on {found['readable']:,} of {found['total']:,} rows"
+        for name, found in told.items()
+        if found["readable"] < _READABLE * found["total"]
+    ]
+    constrained = arms.get(CONSTRAINED)
+    if not weak or (constrained and not _were_cut(constrained)):
+        return
+    chance = next((arms[name]["rules"][primary]["rate"] for name in sorted(TRIVIAL) if name in arms), None)
+    stands = "" if chance is None else f"; chance stands at {chance:.0%}"
+    advice = "" if constrained else f": ask it under constrained decoding ({_constraining(contract)})"
+    whom = "it" if len(weak) == 1 else "them"
+    yield f"{' and '.join(weak)}, so beating {whom} shows a format and not a judgement{stands}{advice}"
+
+
+def _constraining(contract: Contract) -> str:
+    """Say what the base needs before it can answer under a grammar."""
+    if grammar_of(contract) is None:
+        return "write output.schema or labels into the contract"
+    if find_spec("llguidance") is None:
+        return "pip install 'pytest-finetune[constrain]'"
+    return "generation: {constrain: contract}"
 
 
 def _plugin_diagnosis(
@@ -186,6 +231,21 @@ def stored_answers(store: Store, tree: Mapping[str, Any], arm: str) -> dict[str,
     facts = tree.get("arms", {}).get(arm, {})
     entry = store.read("outputs", facts["outputs_key"]) if "outputs_key" in facts else None
     return {} if entry is None else {answer.id: answer for answer in read_answers(entry.path / ANSWERS_FILE)}
+
+
+def record_formats(context: Context, data: Data, rule: str) -> None:
+    """Record how many answers of each arm have the task's format, and the rate of a rule among those.
+
+    A format that the right answers themselves do not have is none, such as that of free text.
+    """
+    shape = task_format(data.contract, (row.output for row in data.train))
+    if not all(shape.fits(row.output) for row in data.held_out):
+        return
+    tree = context.facts.tree()
+    for arm in judged_arms(tree):
+        answers, score = stored_answers(context.store, tree, arm), score_of(tree, rule, arm)
+        found = score.apart([shape.fits(answers[row].response) for row in score.rows])
+        context.record(("arms", arm, "format"), {**found, "told_by": shape.told_by})
 
 
 def look_of(

@@ -118,6 +118,7 @@ def _evaluated(experiment: RecordedExperiment, anchor: str) -> list[Html]:
     """What there is to see of the arms; a part that a run does not have is left out."""
     parts: list[tuple[str, str, Html | None]] = [
         ("rates", "Arms side by side", evidence.rates(experiment)),
+        ("format", "Format apart from judgement", evidence.formats(experiment)),
         ("gains", "What the tuning gained", gains.gains(experiment)),
         ("power", "Power, looks and risks", evidence.power(experiment)),
         ("changed", "Fixed and broken rows", breakdown.changed_rows(experiment, anchor)),

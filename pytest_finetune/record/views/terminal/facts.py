@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from pytest_finetune.record import remarks
 from pytest_finetune.record.inputs import Finding
@@ -10,6 +11,8 @@ from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.tables import peaks, training_row
 from pytest_finetune.record.views.terminal.layout import Line, fit, wrapped
 from pytest_finetune.wording import counted, figure, one_line, size
+
+MOST_FORMATS: Final = 3
 
 
 def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
@@ -19,6 +22,7 @@ def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
         ("reused", remarks.reused(experiment.training), "yellow"),
         ("retrained", remarks.retrained(experiment.training), ""),
         *(("runtimes", text, "") for text in _runtimes(experiment)),
+        *(("format", text, "") for text in remarks.formats(experiment)[:MOST_FORMATS]),
         ("drift", drift, ""),
     ]
     told = [

@@ -153,6 +153,28 @@ def _level(experiment: RecordedExperiment) -> str:
     return f"A dashed line is the rate that the tuned model must reach.{level}"
 
 
+def formats(experiment: RecordedExperiment) -> Html | None:
+    """Show how many answers can be read and the rate among those; None where nothing was told, or all can be."""
+    found = {name: arm.format for name, arm in experiment.arms.items() if arm.format}
+    if all(one.whole for one in found.values()):
+        return None
+    rows: list[list[Child]] = [
+        [
+            arm_word(name),
+            with_span(passed_of(one.readable, one.total), rate_span(one.interval)),
+            with_span(percent(one.primary.rate), rate_span(one.primary.interval)) if one.primary else "–",
+            passed_of(one.primary.passed, one.primary.total) if one.primary else "–",
+        ]
+        for name, one in found.items()
+    ]
+    told = ", ".join(sorted({one.told_by for one in found.values() if one.told_by}))
+    note = (
+        f"The format is told by the {told or 'record'}. Who does not speak it is beaten by the format alone."
+    )
+    head = ["arm", "answers in the format", "primary rule among those", "passed"]
+    return join([table(head, rows, "Answers in the task's format"), paragraph("muted", note)])
+
+
 def power(experiment: RecordedExperiment) -> Html:
     """How much these rows can show, how often they were looked at, and what remains at risk."""
     decision = experiment.decision
