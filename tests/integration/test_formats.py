@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import llguidance  # noqa: F401 (an extension module that refuses to be loaded twice)
 import pytest
 
+from .bundles import FIT
 from .conftest import Project, expected, row_id
 from .test_noise_and_prompts import CONSTRAINED, SCHEMA
 
@@ -102,3 +104,17 @@ def test_no_constrained_arm_where_it_is_turned_off_or_the_runtime_cannot(
     assert "constrained" not in project.experiment()["planned_arms"]
     (risk,) = weak(project)
     assert risk.endswith("under constrained decoding (generation: {constrain: contract})")
+
+
+def test_a_bundle_with_the_arm_that_nobody_asked_for_verifies_and_is_judged_again(
+    project: Project, verify: Callable[..., tuple[int, str]]
+) -> None:
+    project.says("constrained", 20, other='{"label": "low!"}')
+    project.answers["cut"] = 0
+    project.save()
+    with_contract(project)
+    project.write({"conftest.py": CONSTRAINED, "test_fit.py": FIT})
+    assert project.run("--finetune", "--finetune-promote").ret == 0
+    code, said = verify(project.path / "artifacts" / "adapter", "--rules", project.path)
+    assert code == 0, said
+    assert "outcomes as recorded" in said
