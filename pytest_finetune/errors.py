@@ -8,9 +8,8 @@ from typing import Final
 # Every package that the install without extras leaves out, as it is imported, and the extra that brings it.
 _EXTRAS: Final = {
     **dict.fromkeys(("accelerate", "bitsandbytes", "datasets", "peft", "safetensors"), "train"),
-    **dict.fromkeys(("tokenizers", "torch", "transformers", "trl"), "train"),
+    **dict.fromkeys(("huggingface_hub", "tokenizers", "torch", "transformers", "trl"), "train"),
     **dict.fromkeys(("fsspec", "s3fs"), "remote"),
-    "huggingface_hub": "hub",
     "llguidance": "constrain",
     "mlflow": "mlflow",
     "model_signing": "sign",
@@ -23,15 +22,15 @@ class FinetuneError(Exception):
     """The message is complete and for the user: a failed test or a command shows it without a traceback."""
 
 
-def install(package: str) -> str:
-    """Return the command that brings a package: ``pip install 'pytest-finetune[train]'``."""
-    return f"pip install 'pytest-finetune[{_EXTRAS[package]}]'"
+def install(extra: str) -> str:
+    """Return the command that brings what an extra names: ``pip install 'pytest-finetune[train]'``."""
+    return f"pip install 'pytest-finetune[{extra}]'"
 
 
 def lacking(*packages: str) -> str | None:
     """Return which of the packages is not installed, and the command that brings it; None when all are there."""
     absent = next((package for package in packages if find_spec(package) is None), None)
-    return absent and f"{absent}, which is not installed: {install(absent)}"
+    return absent and f"{absent}, which is not installed: {install(_EXTRAS[absent])}"
 
 
 def for_user(error: Exception) -> FinetuneError | None:
@@ -41,4 +40,4 @@ def for_user(error: Exception) -> FinetuneError | None:
     package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if package not in _EXTRAS:
         return None
-    return FinetuneError(f"this needs {package}, which is not installed: {install(package)}")
+    return FinetuneError(f"this needs {package}, which is not installed: {install(_EXTRAS[package])}")

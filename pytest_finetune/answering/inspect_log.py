@@ -53,7 +53,7 @@ def _content(archive: zipfile.ZipFile, raw: IO[bytes], member: zipfile.ZipInfo, 
         import zstandard
     except ImportError:
         raise AnswersError(
-            f"{where}: is compressed with Zstandard: {install('zstandard')}, or write the log as JSON: "
+            f"{where}: is compressed with Zstandard: {install('data')}, or write the log as JSON: "
             "inspect log convert --to json"
         ) from None
     # zipfile knows Zstandard from Python 3.14 on; the local header says where the bytes begin.

@@ -156,7 +156,7 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(f"model_signing.{name}")
     except ImportError as error:
-        raise BundleError(f"signatures need model-signing ({error}): {install('model_signing')}") from None
+        raise BundleError(f"signatures need model-signing ({error}): {install('sign')}") from None
 
 
 def _reason(error: BaseException) -> str:

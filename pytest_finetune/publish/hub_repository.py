@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pytest_finetune import __version__
+from pytest_finetune.errors import install
 from pytest_finetune.publish.parcel import PushError
 from pytest_finetune.wording import one_line
 
@@ -47,9 +48,11 @@ class Repository:
     @classmethod
     def opened(cls, name: str) -> Repository:
         """Take the token where `huggingface_hub` looks for it, and the endpoint from HF_ENDPOINT."""
-        from huggingface_hub import HfApi, get_token
-        from huggingface_hub.utils import disable_progress_bars
-
+        try:
+            from huggingface_hub import HfApi, get_token
+            from huggingface_hub.utils import disable_progress_bars
+        except ImportError as error:
+            raise PushError(f"the Hub needs huggingface_hub ({error}): {install('hub')}") from None
         if not sys.stderr.isatty():
             disable_progress_bars()
         try:

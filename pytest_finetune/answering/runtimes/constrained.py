@@ -27,7 +27,7 @@ class Constrained:
         except ImportError:
             raise AnsweringError(
                 "generation.constrain: contract needs llguidance, which is not installed\n"
-                f"  {install('llguidance')}, or leave generation.constrain out"
+                f"  {install('constrain')}, or leave generation.constrain out"
             ) from None
         self._stops = stops
         try:

@@ -15,7 +15,7 @@ from pytest_finetune.store.shared.upstream import UpstreamError
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-INSTALL: Final = install("fsspec")
+INSTALL: Final = install("remote")
 # Here a name is just a name. Elsewhere its folder has to be made; asking one of these to do so could make a bucket.
 _FLAT: Final = frozenset(
     {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "r2", "memory"}
