@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from pytest_finetune.answering.runtimes import Runtime
-    from pytest_finetune.answering.runtimes.merged import ModelFolders
-    from pytest_finetune.experiment import Experiment
-    from pytest_finetune.store import Store
-    from pytest_finetune.training.request import TrainingRequest, TrainingResult
+from pytest_finetune.answering.runtimes import Runtime
+from pytest_finetune.answering.runtimes.merged import MergedRuntime, ModelFolders
+from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
+from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
+from pytest_finetune.experiment import Experiment
+from pytest_finetune.experiment.runtimes import TRANSFORMERS, MergedSettings, ServerSettings
+from pytest_finetune.fingerprint import base_folder
+from pytest_finetune.memory.plan.workload import TRL_STEP
+from pytest_finetune.store import Store
+from pytest_finetune.training.base import source_of
+from pytest_finetune.training.request import TrainingRequest, TrainingResult
+from pytest_finetune.training.sft import train
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_finetune_train(request: TrainingRequest) -> TrainingResult:
     """Train with TRL's SFTTrainer on a PEFT-wrapped base."""
-    from pytest_finetune.training.sft import train
-
     return train(request)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_finetune_memory_step(experiment: Experiment) -> str:
     """Name TRL's step, which the trainer above runs."""
-    from pytest_finetune.memory.plan.workload import TRL_STEP
-
     return TRL_STEP
 
 
@@ -36,23 +37,15 @@ def pytest_finetune_runtime(
     name: str, experiment: Experiment, base: str, device: str, store: Store
 ) -> Runtime | None:
     """Answer with the adapter on the frozen base, with the merged model, or with a server."""
-    from pytest_finetune.experiment.runtimes import TRANSFORMERS, MergedSettings, ServerSettings
-
     settings = experiment.runtime_settings.get(name)
     if isinstance(settings, MergedSettings):
-        from pytest_finetune.answering.runtimes.merged import MergedRuntime
-
         folders = _folders(experiment, base, device, store, settings.dtype)
         return MergedRuntime(folders, device, trust_remote_code=experiment.trust_remote_code)
     if isinstance(settings, ServerSettings):
-        from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
-
         log = store.log(re.sub(r"[^0-9A-Za-z._-]", "-", f"{experiment.name}-{name}")[:120].lstrip("._-"))
         return OpenAIRuntime(name, settings, _folders(experiment, base, device, store).folder, log)
     if name != TRANSFORMERS:
         return None
-    from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
-
     return TransformersRuntime(
         base=base,
         revision=experiment.revision,
@@ -65,8 +58,4 @@ def pytest_finetune_runtime(
 def _folders(
     experiment: Experiment, base: str, device: str, store: Store, dtype: str = "auto"
 ) -> ModelFolders:
-    from pytest_finetune.answering.runtimes.merged import ModelFolders
-    from pytest_finetune.fingerprint import base_folder
-    from pytest_finetune.training.base import source_of
-
     return ModelFolders(store, source_of(experiment, base), base_folder(experiment), device, dtype)

@@ -10,6 +10,7 @@ from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.compared_lines import causes, effects, rows_changed
 from pytest_finetune.cli.project import existing_store_of
+from pytest_finetune.cli.which_run import find
 from pytest_finetune.record.compare.runs import compared
 from pytest_finetune.wording import one_line
 from pytest_finetune.yamlfile import JsonTree
@@ -35,8 +36,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     """Compare."""
-    from pytest_finetune.cli.which_run import find
-
     store = existing_store_of(args)
     found = compared(find(args.a, store), find(args.b, store))
     return Answer(list(_lines(found)), found, warnings=[] if store is None else list(store.warnings))

@@ -24,7 +24,8 @@ from pytest_finetune.cli.verified import (
     tree,
     with_parts,
 )
-from pytest_finetune.cli.verify_run import ROWS, row_count
+from pytest_finetune.cli.verify_rules import rules_again
+from pytest_finetune.cli.verify_run import ROWS, row_count, run_again
 from pytest_finetune.wording import counted
 
 if TYPE_CHECKING:
@@ -96,12 +97,8 @@ def run(args: argparse.Namespace) -> Answer:
 def _parts(bundle: Bundle, args: argparse.Namespace) -> Iterator[Part]:
     """Yield what was asked for beyond the bundle itself."""
     if args.rules is not None:
-        from pytest_finetune.cli.verify_rules import rules_again
-
         yield rules_again(bundle, args.rules)
     if args.rows is not None:
-        from pytest_finetune.cli.verify_run import run_again
-
         yield run_again(bundle, args.rows, args.base)
 
 
