@@ -194,7 +194,12 @@ def _evidence(
 def _formats(tree: Mapping[str, Any]) -> dict[str, float]:
     """Return the share of each arm's answers in the task's format, where it was counted."""
     counted = {arm: facts.get("format") for arm, facts in tree.get("arms", {}).items()}
-    return {arm: one["readable"] / one["total"] for arm, one in counted.items() if one and one["total"]}
+    # In an arm of another tool's answers, `format` is the name of the tool's file.
+    return {
+        arm: one["readable"] / one["total"]
+        for arm, one in counted.items()
+        if isinstance(one, Mapping) and one["total"]
+    }
 
 
 def _stops_taught(context: Context, data: Data) -> bool | None:
