@@ -64,8 +64,13 @@ class ServedJudge:
                 self._said[answer.text, row.digest] = error
 
         with ThreadPoolExecutor(self._workers) as pool:
-            for answer, row in asked:
-                pool.submit(ask, answer, row)
+            waited = [pool.submit(ask, answer, row) for answer, row in asked]
+            try:
+                for one in waited:
+                    one.result()
+            except BaseException:  # an interrupted session does not wait for what is not asked yet
+                stop.set()
+                raise
 
     def verdict(self, answer: Response, row: Row) -> Verdict:
         """Return the verdict on an answer, asked now unless it was prepared."""

@@ -93,6 +93,17 @@ def test_asking_the_judge_anew_is_a_look_and_its_newest_verdicts_are_repeated(ju
     assert again["rules"]["kind"]["scores"] == rolled["rules"]["kind"]["scores"]
 
 
+def test_another_threshold_asks_the_judge_nothing_and_another_question_does(judged: Project) -> None:
+    judged.run("--finetune")
+    questions(judged)
+    judged.write({"test_rules.py": RULES + WAVERING.replace("min_rate=0.1", "min_rate=0.2")})
+    judged.run("--finetune")
+    assert questions(judged) == 0
+    judged.write({"test_rules.py": RULES + WAVERING.replace("% 7", "% 9")})
+    judged.run("--finetune")
+    assert questions(judged) > 2 * 80
+
+
 def test_verdicts_that_were_lost_are_asked_anew_which_is_a_look(judged: Project) -> None:
     judged.run("--finetune")
     (book,) = (judged.path / ".finetune" / "verdicts").iterdir()

@@ -47,7 +47,7 @@ class Judging:
     def __init__(self, context: Context, item: pytest.Function, rule: Rule) -> None:
         self._many: ManyAtOnce | None = getattr(inspect.unwrap(item.function), "judge", None)
         self._name = self._many.name if self._many else rule.name
-        self._text = rule_digest(item)
+        self._text = rule_digest(item, asked=False)
         self._book = context.store.verdicts
         self._known = {} if context.settings.rejudge else self._book.read()
         self._given: dict[Asked, Verdict] = {}

@@ -150,10 +150,11 @@ def rule_facts(rule: Rule, item: pytest.Item) -> dict[str, object]:
     return {"nodeid": item.nodeid, **told, "outcome": "not run", "reasons": []}
 
 
-def rule_digest(item: pytest.Item) -> str:
+def rule_digest(item: pytest.Item, *, asked: bool = True) -> str:
     """Digest what the rule says: its arguments, its parameters, its code and that of the helpers it calls.
 
-    Comments, formatting and docstrings do not count: only what can change a judgement.
+    Comments, formatting and docstrings do not count, nor where people's labels lie: only what can change a judgement.
+    What is `asked` of the rule's rates changes no single verdict, so that those can be known without it.
     """
     mark = item.get_closest_marker("eval_rule")
     function = inspect.unwrap(cast("pytest.Function", item).function)
@@ -163,7 +164,11 @@ def rule_digest(item: pytest.Item) -> str:
         if key != PARAM
     }
     said = {
-        "arguments": {key: repr(value) for key, value in (mark.kwargs if mark else {}).items()},
+        "arguments": {
+            key: repr(value)
+            for key, value in (mark.kwargs if mark and asked else {}).items()
+            if key != "labels"
+        },
         "parameters": parameters,
         "code": sorted(_codes(function, _DEPTH)),
     }
