@@ -14,7 +14,15 @@ from pytest_finetune.suite.parts import Parts
 
 ROOT = Path(pytest_finetune.__file__).parent
 # Caught by the one caller that knows what they mean; none reaches a user.
-SIGNALS = {"DefectError", "DoesNotFitError", "NotRepeatedError", "RuleBroken", "TensorFileError", "WireError"}
+SIGNALS = {
+    "DefectError",
+    "DoesNotFitError",
+    "NotRepeatedError",
+    "NotTestable",
+    "RuleBroken",
+    "TensorFileError",
+    "WireError",
+}
 
 
 def exceptions() -> dict[str, list[str]]:
