@@ -39,7 +39,7 @@ def test_rows_that_the_base_answers_otherwise_when_asked_again_are_never_fixed(n
     assert noisy.run("--finetune").ret == 1
     assert noisy.calls().count("answer baseline") == 3
     record = noisy.experiment()
-    (pair,) = [one for one in record["comparisons"] if one["rule"] == "label"]
+    (pair,) = [one for one in record["comparisons"] if (one["rule"], one["against"]) == ("label", "baseline")]
     assert pair["fixed"] == []
     assert pair["noisy"] == [row_id(i) for i in range(40, 72)]
     assert record["decision"]["verdict"] != "keep"
@@ -208,7 +208,7 @@ def test_a_noisy_row_of_a_slice_is_never_fixed(noisy: Project) -> None:
     noisy.says("tuned", 80)
     assert noisy.run("--finetune").ret == 0
     record = noisy.experiment()
-    (pair,) = [one for one in record["comparisons"] if one["rule"] == "label"]
+    (pair,) = [one for one in record["comparisons"] if (one["rule"], one["against"]) == ("label", "baseline")]
     assert pair["noisy"] == [row_id(i) for i in range(40, 72)]
     assert pair["fixed"] == [row_id(i) for i in range(72, 80)]
     slices = record["arms"]["tuned"]["rules"]["label"]["slices"]

@@ -15,10 +15,14 @@ from .conftest import World, rows
 
 
 def judge(run: ExperimentRun, *, right: int = 8) -> None:
-    """Record a primary rule as if it had run: the base is never right, the tuned model on the first rows."""
+    """Record a primary rule as if it had run: the base is never right, chance on a quarter, tuned on the first rows."""
     run.begin()
     ids = [row.id for row in run.eval_rows]
-    scores = {BASELINE: [0] * len(ids), TUNED: [int(i < right) for i in range(len(ids))]}
+    scores = {
+        BASELINE: [0] * len(ids),
+        "majority": [int(i % 4 == 0) for i in range(len(ids))],
+        TUNED: [int(i < right) for i in range(len(ids))],
+    }
     facts: dict[str, Any] = {
         "nodeid": "test_rules.py::test_label",
         "primary": True,
@@ -80,7 +84,7 @@ def test_a_diagnosis_of_a_plugin_that_fails_does_not_cost_the_decision(world: Wo
 
     world.plugins.append(Broken())
     run = world.run()
-    judge(run, right=2)
+    judge(run, right=7)  # nothing of ours has a reason to speak
     (warning,) = [text for text in run.decision().risks if "pytest_finetune_diagnose" in text]
     assert warning.endswith("RuntimeError: a fault of the plugin; correct the plugin")
 
@@ -126,7 +130,9 @@ def test_an_unknown_suite_or_arm_names_those_that_are_known(world: World) -> Non
         pytest.fail.Exception, match=r"eval_rule\(suite='hard'\): no such suite .* known: none"
     ):
         run.rows_of("hard")
-    with pytest.raises(pytest.fail.Exception, match="there is no arm 'champion'; known: baseline, tuned"):
+    with pytest.raises(
+        pytest.fail.Exception, match="there is no arm 'champion'; known: baseline, majority, tuned"
+    ):
         run.arm("champion")
 
 
