@@ -125,7 +125,7 @@ def test_a_keep_that_forgets_other_instructions_says_so_everywhere(project: Proj
     result.stdout.fnmatch_lines(
         ["  drift     38 of 40 neutral answers changed, KL *, 38 like the task (base 0)"]
     )
-    result.stdout.fnmatch_lines(["risk: forgetting: 38 of 40 neutral prompts*"])
+    result.stdout.fnmatch_lines(["risk, high: forgetting: 38 of 40 neutral prompts*"])
     note = (project.path / "finetune-record" / "decision.md").read_text()
     assert "drift from the base: 38 of 40 neutral answers changed" in note
     assert "forgetting: 38 of 40 neutral prompts" in note

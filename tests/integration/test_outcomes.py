@@ -101,6 +101,7 @@ def test_junit_has_rates_verdict_and_digest(project: Project) -> None:
         "finetune_rule": "label",
         "finetune_outcome": "passed",
         "finetune_rate_baseline": "0.0",
+        "finetune_rate_majority": "0.25",
         "finetune_rate_tuned": "0.9",
     }
     decided = properties(project, "test_keep")
