@@ -10,7 +10,7 @@ def test_strict_json(response):
     assert set(json.loads(response.text)) == {"priority", "reason"}
 
 
-@pytest.mark.eval_rule(primary=True, min_gain=0.10)
+@pytest.mark.eval_rule(primary=True, min_gain=0.10, min_rate=0.5)
 def test_priority(response, example):
     assert response.json()["priority"] == example.expected_json()["priority"]
 

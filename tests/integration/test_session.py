@@ -143,7 +143,7 @@ def test_an_edited_rule_judges_the_stored_answers_without_torch_and_every_view_s
     assert said in experiment["decision"]["risks"]
     folder = project.path / "finetune-record"
     result.stdout.re_match_lines(
-        [r"  strict_json \(changed\) +100\.0%", r"  \* primary rule, .*; changed: after a look"]
+        [r"  strict_json \(changed\) +0\.0%", r"  \* primary rule, .*; changed: after a look"]
     )
     assert said in (folder / "decision.md").read_text(encoding="utf-8").replace("\\_", "_")
     assert said in (folder / "report.html").read_text(encoding="utf-8")

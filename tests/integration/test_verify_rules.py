@@ -60,7 +60,7 @@ def test_outcomes_that_follow_are_said_to_follow_and_nothing_is_written(
     assert code == 0, said
     lines = said.splitlines()
     # 80 rows x 3 arms under 3 rules, 80 x 2 perturbed, 20 x 2 of the suite, 1 x 3 for all rows together
-    assert f"  rules      6 rules of {project} run again, 923 outcomes as recorded" in lines
+    assert f"  rules      6 rules of {project} run again, 1,164 outcomes as recorded" in lines
     assert lines[-1] == (
         "this proves that these are the promoted files, and KEEP follows from the outcomes in their record, the outcomes "
         f"follow from the answers by the rules in {project}; it does not prove the outcomes of the noise runs of the base "
@@ -229,7 +229,7 @@ def pytest_unconfigure():
     monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only")
     code, said = verify(made[0], "--rules", rules)
     assert code == 0, said
-    assert "923 outcomes as recorded" in said
+    assert "1,164 outcomes as recorded" in said
     assert seen.read_text() == "False"
 
 
@@ -250,5 +250,5 @@ def test_the_answer_for_programs_holds_what_the_rules_gave(
 ) -> None:
     tree = json.loads(verify(made[0], "--rules", rules, "--json")[1])
     assert tree["verified"] is True
-    assert tree["checked"]["rules"] == f"6 rules of {rules} run again, 923 outcomes as recorded"
+    assert tree["checked"]["rules"] == f"6 rules of {rules} run again, 1,164 outcomes as recorded"
     assert "that the outcomes follow from the answers" not in tree["does_not_prove"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.answering.answers import ANSWERS_FILE, read_answers
+from pytest_finetune.answering.arm_plans import TRIVIAL
 from pytest_finetune.fingerprint import adapter_digest, model_digest
 from pytest_finetune.training.difference import largest_difference
 
@@ -84,7 +85,8 @@ def answered_elsewhere(store: Store, experiment: Mapping[str, Any], here: Mappin
     """Yield why an adapter from another environment cannot be promoted: answers that were not produced in `here`."""
     if (experiment["training"] or {}).get("reuse") != "semantic":
         return
-    for arm, said in experiment["arms"].items():
+    asked = {arm: said for arm, said in experiment["arms"].items() if said["model"] not in TRIVIAL}
+    for arm, said in asked.items():
         entry = store.read("outputs", said["outputs_key"])
         if entry is None or entry.fields.get("environment") != here:
             yield (
