@@ -60,6 +60,11 @@ def typo(project: Project) -> None:
     change(project, "lora: {r: 4}", "lora: {r: 4, target_modules: [q_proj, v_prj, gate]}")
 
 
+def tied(project: Project) -> None:
+    change(project, "lora: {r: 4}", "lora: {r: 4, target_modules: [q_proj, embed_tokens]}")
+    project.write({"base/config.json": '{"model_type": "llama", "tie_word_embeddings": true}'})
+
+
 def argument(project: Project) -> None:
     change(project, "{num_train_epochs: 1}", "{num_train_epochs: 1, sft: {weight_decy: 0.1}}")
 
@@ -89,6 +94,10 @@ def no_weights(project: Project) -> None:
             typo,
             "finetune.yaml:4: lora.target_modules: found 'v_prj' (did you mean 'v_proj'?), 'gate', but 'base' has no "
             "such module; it has down_proj, q_proj, v_proj (or all-linear)",
+        ),
+        (
+            tied,
+            "finetune.yaml:4: lora.target_modules: found 'embed_tokens', which this base also uses as its output layer",
         ),
         (
             argument,

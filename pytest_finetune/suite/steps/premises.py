@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_finetune.yamlfile import KeyPath
 
 _BUILT_IN: Final = "finetune-huggingface"
+_EMBEDDINGS: Final = ("embed_tokens", "wte", "word_embeddings", "embed_in")
 _NO_LINEAR: Final = ("norm", "ln_", "embed", "wte", "wpe", "lm_head", "rotary")
 
 
@@ -91,6 +92,14 @@ def _targets(experiment: Experiment, folder: Path) -> Iterator[tuple[KeyPath, st
             ("lora", "target_modules"),
             f"found {words}, but {experiment.base_model!r} has no such module; it has {', '.join(linear)} "
             "(or all-linear)",
+        )
+    tied = [word for word in wanted if word.rpartition(".")[2] in _EMBEDDINGS and _matched(word, modules)]
+    if tied and _json(folder / "config.json").get("tie_word_embeddings") is True:
+        yield (
+            ("lora", "target_modules"),
+            f"found {tied[0]!r}, which this base also uses as its output layer (tie_word_embeddings): the adapter "
+            "changes one of the two alone, so a merged or served model answers otherwise than the one that is judged: "
+            "leave it out, as all-linear does",
         )
 
 
