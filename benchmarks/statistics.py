@@ -24,7 +24,8 @@ from scipy.special import betaincinv, ndtr, ndtri
 
 from pytest_finetune.experiment import DecisionDefaults
 from pytest_finetune.judging.advice import Needed
-from pytest_finetune.judging.decision import Case, decide
+from pytest_finetune.judging.case import Case
+from pytest_finetune.judging.decision import decide
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.scores import Scores
 from pytest_finetune.judging.statistics.exact import mcnemar_p

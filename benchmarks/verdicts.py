@@ -25,8 +25,8 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 from pytest_finetune.experiment import DecisionDefaults
+from pytest_finetune.judging.case import Case
 from pytest_finetune.judging.comparison import BASE, TUNED, Contest
-from pytest_finetune.judging.decision import Case
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.scores import Scores, Table
 

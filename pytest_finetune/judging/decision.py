@@ -16,55 +16,22 @@ from pytest_finetune.judging.advice import (
     rows_needed,
     served_instead,
 )
-from pytest_finetune.judging.agreement import Checked, unchecked
+from pytest_finetune.judging.agreement import Checked
+from pytest_finetune.judging.case import Case, lacking_of, problems_of, unjudged
 from pytest_finetune.judging.comparison import BASE, TUNED, Comparison, Contest, Contests
 from pytest_finetune.judging.evidence import NextChange
 from pytest_finetune.judging.risks import HIGH, MEDIUM, Risk, Weight, by_weight, risks
 from pytest_finetune.judging.rule import Rule, rules_sha256
-from pytest_finetune.judging.scores import BLIND, Scores, Table, missing, tabulate
+from pytest_finetune.judging.scores import BLIND, Table, missing, tabulate
 from pytest_finetune.judging.slices import lost_guards
 from pytest_finetune.judging.statistics.plan import Plan
 from pytest_finetune.judging.statistics.power import discordance_after
 from pytest_finetune.judging.thresholds import RuleVerdict, judge_rule
 
 if TYPE_CHECKING:
-    from pytest_finetune.experiment import DecisionDefaults
-    from pytest_finetune.judging.drift import Drift
+    pass
 
 _REPR_LENGTH = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """Everything that a decision rests on.
-
-    `looks` counts this look: 1 at the first. `arms` names every arm that was asked; those besides the
-    base and the tuned one are opponents that must be beaten as well, by their own of `margins` where they
-    have one, except those in `shown`, which are only compared. `problems` are reasons why nothing can be
-    decided. `drift` changes no verdict; what it shows is a risk.
-    """
-
-    rules: tuple[Rule, ...]
-    scores: Mapping[str, Scores]
-    defaults: DecisionDefaults
-    looks: int = 1
-    arms: tuple[str, ...] = (BASE, TUNED)
-    shown: tuple[str, ...] = ()
-    margins: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    answers_differ: bool | None = None
-    delta_nonzero: bool | None = None
-    problems: tuple[str, ...] = ()
-    drift: Drift | None = None
-
-    @property
-    def opponents(self) -> tuple[str, ...]:
-        """The arms besides the base that the tuned arm must beat."""
-        return tuple(arm for arm in self.arms if arm not in {BASE, TUNED, *self.shown})
-
-    @property
-    def primaries(self) -> tuple[Rule, ...]:
-        """The rules marked as primary; a decision needs exactly one."""
-        return tuple(rule for rule in self.rules if rule.primary)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -152,13 +119,13 @@ class Decision:
 
 def decide(case: Case) -> Decision:
     """Judge the tuned arm; whatever is missing makes the result undecided, which is never keep."""
-    lacking = {rule.name: tuple(_missing(case, rule)) for rule in case.rules}
+    lacking = {rule.name: tuple(lacking_of(case, rule)) for rule in case.rules}
     tables = {
         rule.name: tabulate(rule, case.scores[rule.name]) for rule in case.rules if not lacking[rule.name]
     }
     contests = {name: _contests(case, table) for name, table in tables.items()}
     verdicts = tuple(_rule_verdict(case, rule, lacking[rule.name], tables, contests) for rule in case.rules)
-    problems = (*_problems(case, lacking), *_unjudged(case, lacking))
+    problems = (*problems_of(case, lacking), *unjudged(case, lacking))
     undecided = Decision(
         verdict="iterate",
         reasons=tuple(problem.because for problem in problems),
@@ -179,7 +146,7 @@ def decide(case: Case) -> Decision:
 def judge(case: Case, name: str) -> RuleVerdict:
     """Hold one rule of the case against its own thresholds, without deciding about the adapter."""
     rule = next(rule for rule in case.rules if rule.name == name)
-    lacking = tuple(_missing(case, rule))
+    lacking = tuple(lacking_of(case, rule))
     tables = {} if lacking else {name: tabulate(rule, case.scores[name])}
     contests = {name: _contests(case, table) for name, table in tables.items()}
     return _rule_verdict(case, rule, lacking, tables, contests)
@@ -302,73 +269,6 @@ def _keep_reasons(
     if checked is not None:
         yield checked.sentence
     yield f"every rule holds: {wording.listed([verdict.name for verdict in verdicts], 12)}"
-
-
-def _problems(case: Case, lacking: Mapping[str, Sequence[str]]) -> Iterator[NextChange]:
-    """Yield what forbids any decision, besides what is missing from a rule, and what to do about it."""
-    for problem in case.problems:
-        named = [name for name in lacking if _broke(case.scores.get(name)) and f"rule {name!r}" in problem]
-        place = problem.partition(": ")[0]
-        yield NextChange(f"mend rule {named[0]!r}" if named else f"mend what failed: {place}", problem)
-    primaries = [repr(rule.name) for rule in case.primaries]
-    if not primaries:
-        said = "no rule is primary: mark the one that the decision is about with eval_rule(primary=True)"
-        yield NextChange("mark one rule with eval_rule(primary=True)", said)
-    elif len(primaries) > 1:
-        said = f"{len(primaries)} rules are primary ({wording.listed(primaries)}): keep one of the marks"
-        yield NextChange(f"let one of the {len(primaries)} primary rules be primary", said)
-    twice = sorted({repr(rule.name) for rule in case.rules if _count(case, rule.name) > 1})
-    if twice:
-        said = f"several rules have one name ({wording.listed(twice)}): give each its own with name="
-        yield NextChange(f"rename a rule: several are called {twice[0]}", said)
-    answered = any(scores.arms for scores in case.scores.values())
-    run = "look at what failed before it" if answered else "run with --finetune"
-    absent = [wording.arm(arm) for arm in (BASE, TUNED) if arm not in case.arms]
-    if absent:
-        yield NextChange(run, f"{wording.listed(absent)} was not asked: {run}")
-    if case.answers_differ is None and not absent:
-        said = "it is not known whether the tuned answers differ from the base model's"
-        yield NextChange(run, f"{said}: {run}")
-
-
-def _unjudged(case: Case, lacking: Mapping[str, Sequence[str]]) -> Iterator[NextChange]:
-    """Yield what is missing from each rule, and what to do about it."""
-    left_out = [name for name in lacking if lacking[name] and _left_out(case.scores.get(name))]
-    for rule in case.rules:
-        change = f"mend rule {rule.name!r}"
-        scores = case.scores.get(rule.name)
-        if rule.name in left_out:
-            change = f"run the whole suite: {wording.counted(len(left_out), 'rule')} left out"
-        elif scores is not None and scores.executed and not scores.errors:
-            absent = [wording.arm(arm) for arm in _asked(case, rule) if arm not in scores.arms]
-            change = f"get the answers of {wording.listed(absent)}" if absent else change
-            if not any(missing(rule, scores, _asked(case, rule))):
-                change = "let people label answers of both models, to check the judge"
-        yield from (NextChange(change, problem) for problem in lacking[rule.name])
-
-
-def _broke(scores: Scores | None) -> bool:
-    return scores is not None and bool(scores.errors)
-
-
-def _left_out(scores: Scores | None) -> bool:
-    return scores is None or not (scores.executed or _broke(scores))
-
-
-def _count(case: Case, name: str) -> int:
-    return sum(rule.name == name for rule in case.rules)
-
-
-def _missing(case: Case, rule: Rule) -> Iterator[str]:
-    scores = case.scores.get(rule.name)
-    found = tuple(missing(rule, scores, _asked(case, rule)))
-    yield from found
-    if rule.primary and rule.judge and scores is not None and not found:
-        yield from unchecked(rule.name, scores, rule.labels)
-
-
-def _asked(case: Case, rule: Rule) -> tuple[str, ...]:
-    return (BASE, TUNED, *case.opponents, *case.shown) if rule.primary else (BASE, TUNED)
 
 
 def _contests(case: Case, table: Table) -> Contests:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from pytest_finetune.answering.arm_plans import TRIVIAL
 from pytest_finetune.experiment import DecisionDefaults
 from pytest_finetune.judging import score
-from pytest_finetune.judging.decision import Case, judge
+from pytest_finetune.judging.case import Case
+from pytest_finetune.judging.decision import judge
 from pytest_finetune.judging.drift import Drift
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.scores import Scores, SelfTest, tabulate

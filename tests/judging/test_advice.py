@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_finetune.experiment import DecisionDefaults, Training
-from pytest_finetune.judging.decision import Case, Decision, decide
+from pytest_finetune.judging.case import Case
+from pytest_finetune.judging.decision import Decision, decide
 from pytest_finetune.judging.diagnosis import DIAGNOSES, diagnose
 from pytest_finetune.judging.evidence import DiagnosisEvidence
 from pytest_finetune.judging.rule import Rule

@@ -10,7 +10,8 @@ import pytest
 
 from pytest_finetune.experiment import DecisionDefaults
 from pytest_finetune.judging.agreement import Agreement
-from pytest_finetune.judging.decision import Case, Decision, decide
+from pytest_finetune.judging.case import Case
+from pytest_finetune.judging.decision import Decision, decide
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.scores import Scores
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_finetune.experiment import DecisionDefaults
-from pytest_finetune.judging.decision import Case, Decision, decide
+from pytest_finetune.judging.case import Case
+from pytest_finetune.judging.decision import Decision, decide
 from pytest_finetune.judging.rule import Rule, rules_sha256
 from pytest_finetune.judging.scores import Scores
 from pytest_finetune.judging.statistics.power import chance_to_beat, chance_to_exclude

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pytest_finetune import wording
 from pytest_finetune.experiment import DecisionDefaults
-from pytest_finetune.judging.decision import Case, Decision, decide
+from pytest_finetune.judging.case import Case
+from pytest_finetune.judging.decision import Decision, decide
 from pytest_finetune.judging.evidence import NextChange
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.score import Score, score_of

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_finetune.experiment import DecisionDefaults
-from pytest_finetune.judging.decision import Case, Decision, decide, judge
+from pytest_finetune.judging.case import Case
+from pytest_finetune.judging.decision import Decision, decide, judge
 from pytest_finetune.judging.evidence import NextChange
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.scores import Scores

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pytest_finetune.experiment import DecisionDefaults
-from pytest_finetune.judging.decision import Case, pairs_of
+from pytest_finetune.judging.case import Case
+from pytest_finetune.judging.decision import pairs_of
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.scores import Scores
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_finetune.experiment import DecisionDefaults
-from pytest_finetune.judging.decision import Case, Decision, decide
+from pytest_finetune.judging.case import Case
+from pytest_finetune.judging.decision import Decision, decide
 from pytest_finetune.judging.drift import Drift, DriftRow
 from pytest_finetune.judging.risks import HIGH, LOW, MEDIUM, Risk, by_weight
 from pytest_finetune.judging.rule import Rule

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Row, Rows
     from pytest_finetune.experiment import Experiment
-    from pytest_finetune.judging.decision import Case, Decision
+    from pytest_finetune.judging.case import Case
+    from pytest_finetune.judging.decision import Decision
     from pytest_finetune.judging.runtime_match import RuntimeMatch
     from pytest_finetune.store import Store
     from pytest_finetune.suite.context import Context
