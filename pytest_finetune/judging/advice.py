@@ -24,7 +24,7 @@ _OWN = (BASE, *_PROMPTS, "constrained", *TRIVIAL, TUNED)
 
 
 class Needed(NamedTuple):
-    """The size of a fresh held-out file that would settle the primary rule; a sentence per opponent."""
+    """The size of a fresh held-out file that would settle the primary rule; a sentence per opponent, largest first."""
 
     rows: int | None
     sentences: tuple[str, ...]
@@ -32,13 +32,10 @@ class Needed(NamedTuple):
 
 def rows_needed(primary: Contests, power: float) -> Needed:
     """Plan a fresh file from the observed gains; the largest need counts, None means that no size helps."""
-    open_questions = [contest for contest in primary.values() if not contest.beats]
-    sizes = [_settling_rows(contest, power) for contest in open_questions]
-    sentences = tuple(
-        _size_sentence(contest, size, power) for contest, size in zip(open_questions, sizes, strict=True)
-    )
-    known = [size for size in sizes if size is not None]
-    return Needed(max(known) if known and len(known) == len(sizes) else None, sentences)
+    sizes = [(_settling_rows(one, power), one) for one in primary.values() if not one.beats]
+    sizes.sort(key=lambda need: -(MOST_ROWS + 1 if need[0] is None else need[0]))
+    sentences = tuple(_size_sentence(contest, rows, power) for rows, contest in sizes)
+    return Needed(sizes[0][0] if sizes else None, sentences)
 
 
 def _settling_rows(contest: Contest, power: float) -> int | None:
