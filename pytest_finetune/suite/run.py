@@ -26,10 +26,10 @@ from pytest_finetune.data.trivial import Trivial, trivial_opponent
 from pytest_finetune.suite.arm_view import Arm, view_of
 from pytest_finetune.suite.markers import ExperimentRef, Stage
 from pytest_finetune.suite.parts import Parts, part
+from pytest_finetune.suite.rules.gold_answers import GoldTests
 from pytest_finetune.suite.rules.judges import judging_of
 from pytest_finetune.suite.rules.rule_items import primary_of, scores_on
 from pytest_finetune.suite.rules.rule_marks import facts_of, rule_of, rules_of
-from pytest_finetune.suite.rules.self_test import GoldTests
 from pytest_finetune.suite.steps import (
     answering,
     candidates,

@@ -15,7 +15,7 @@ from pytest_finetune.data.contract_rules import LabelRules
 from pytest_finetune.data.rows import Row
 from pytest_finetune.judging.rule import Rule, RuleBroken
 from pytest_finetune.judging.scores import SelfTest
-from pytest_finetune.suite.rules import self_test
+from pytest_finetune.suite.rules import gold_answers
 
 CONTRACT = Contract(None, None, labels=LabelRules("label", ("high", "low")))
 
@@ -40,7 +40,7 @@ def result_of(function: Callable[..., None], given: list[Row], **asked: Any) -> 
     item: Any = SimpleNamespace(
         obj=function, name="test_x", funcargs={}, _fixtureinfo=SimpleNamespace(argnames=names)
     )
-    return self_test.tested(item, Rule("x", **asked), given, {"contract": CONTRACT})
+    return gold_answers.tested(item, Rule("x", **asked), given, {"contract": CONTRACT})
 
 
 def told(function: Callable[..., None], given: list[Row], **asked: Any) -> str:
@@ -59,10 +59,10 @@ def test_a_rule_that_knows_right_from_wrong_passes_gold_and_fails_the_answers_of
 
 def test_every_row_gets_an_answer_that_differs_from_its_own_where_there_is_one() -> None:
     expected = ["a"] * 90 + ["b"] * 9 + ["c"]
-    others = list(self_test._other_answers(expected))
+    others = list(gold_answers._other_answers(expected))
     assert all(other in {"a", "b", "c"} - {own} for own, other in zip(expected, others, strict=True))
     assert {other for own, other in zip(expected, others, strict=True) if own == "a"} == {"b", "c"}
-    assert list(self_test._other_answers(["a"] * 3)) == [None] * 3
+    assert list(gold_answers._other_answers(["a"] * 3)) == [None] * 3
 
 
 def test_a_format_passes_the_answers_of_others_as_often() -> None:
@@ -159,7 +159,7 @@ def test_rules_about_perturbed_rows_and_judges_are_not_tested() -> None:
 
 
 def test_a_slow_rule_is_tested_on_as_many_rows_as_there_is_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(self_test, "SECONDS", 0.0)
+    monkeypatch.setattr(gold_answers, "SECONDS", 0.0)
     found = result_of(rules.exact_match(), rows("a", "b", "c"))
     assert found is not None
     assert (found.gold.total, found.shuffled.total) == (1, 1)
