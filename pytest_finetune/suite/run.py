@@ -384,7 +384,8 @@ class ExperimentRun:
 
     def record_formats(self, rule: str) -> None:
         """Record, beside the primary rule's rates, how many answers of each arm have the task's format at all."""
-        deciding.record_formats(self.context, Data(self.contract, self.train_rows, self.eval_rows), rule)
+        data = Data(self.contract, self.train_rows, self.eval_rows)
+        deciding.record_formats(self.context, data, rule, self.answers)
 
     def decision(self, tree: Mapping[str, Any] | None = None) -> Decision:
         """Return the decision over everything that is known by now, or over the facts of a whole run."""

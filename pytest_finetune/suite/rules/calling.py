@@ -178,17 +178,19 @@ def caller(
 ) -> Callable[[Response, Row], float]:
     """Return a function that runs the rule on one answer and gives its score; row failures pass through."""
     values = set_up_with(item, early)
+    # What the rule asks for alone: this is made anew for every answer.
+    asked = {name: values[name] for name in item._fixtureinfo.argnames}
 
     def call(response: Response, row: Row) -> float:
-        return called(item, {**values, "response": response, "example": row, "confusion": confusion}, Score())
+        return called(item, {**asked, "response": response, "example": row, "confusion": confusion}, Score())
 
     return call
 
 
 def called(item: pytest.Function, values: Mapping[str, object], score: Score) -> float:
     """Run the rule once with what it asks for of `values`, and return its score."""
-    given = {**values, "score": score}
-    returned = item.obj(**{name: given[name] for name in item._fixtureinfo.argnames})
+    names = item._fixtureinfo.argnames
+    returned = item.obj(**{name: score if name == "score" else values[name] for name in names})
     if returned is not None:
         raise RuleBroken(f"it returned {returned!r}: a rule asserts, or calls score(x); it returns nothing")
     return 1.0 if score.value is None else score.value

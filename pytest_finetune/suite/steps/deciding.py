@@ -239,7 +239,9 @@ def stored_answers(store: Store, tree: Mapping[str, Any], arm: str) -> dict[str,
     return {} if entry is None else {answer.id: answer for answer in read_answers(entry.path / ANSWERS_FILE)}
 
 
-def record_formats(context: Context, data: Data, rule: str) -> None:
+def record_formats(
+    context: Context, data: Data, rule: str, answers_of: Callable[[str], Mapping[str, Answer]]
+) -> None:
     """Record how many answers of each arm have the task's format, and the rate of a rule among those.
 
     A format that the right answers themselves do not have is none, such as that of free text.
@@ -249,7 +251,7 @@ def record_formats(context: Context, data: Data, rule: str) -> None:
         return
     tree = context.facts.tree()
     for arm in judged_arms(tree):
-        answers, score = stored_answers(context.store, tree, arm), score_of(tree, rule, arm)
+        answers, score = answers_of(arm), score_of(tree, rule, arm)
         found = score.apart([shape.fits(answers[row].response) for row in score.rows])
         context.record(("arms", arm, "format"), {**found, "told_by": shape.told_by})
 
