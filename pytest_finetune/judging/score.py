@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_finetune import wording
 from pytest_finetune.judging.rule import Rule
-from pytest_finetune.judging.scores import Scores, missing, tabulate
+from pytest_finetune.judging.scores import Scores, Table, missing, tabulate
 from pytest_finetune.judging.statistics.levels import Levels
 from pytest_finetune.judging.statistics.paired import PairedGain
 from pytest_finetune.judging.statistics.sample import Interval, Sample
@@ -173,6 +173,9 @@ def score_of(spec: Rule, scores: Scores, arm: str, defaults: DecisionDefaults, l
     """Return an arm's score under a rule; ValueError says what is missing when there is none."""
     for problem in missing(spec, scores, [arm]):
         raise ValueError(problem)
-    table = tabulate(spec, scores)
-    levels = spec.levels(defaults, look)
-    return Score(spec.name, arm, levels, table.rows, table.arms[arm], table.groups, table.noisy)
+    return read(tabulate(spec, scores), arm, spec.levels(defaults, look))
+
+
+def read(table: Table, arm: str, levels: Levels) -> Score:
+    """Return an arm's score in a table of the rows that count."""
+    return Score(table.rule.name, arm, levels, table.rows, table.arms[arm], table.groups, table.noisy)

@@ -11,7 +11,7 @@ from pytest_finetune.judging.case import Case
 from pytest_finetune.judging.decision import judge
 from pytest_finetune.judging.drift import Drift
 from pytest_finetune.judging.rule import Rule
-from pytest_finetune.judging.scores import Scores, SelfTest, tabulate
+from pytest_finetune.judging.scores import Scores, SelfTest, missing, tabulate
 from pytest_finetune.judging.slices import sliced
 from pytest_finetune.yamlfile import Json, JsonTree
 
@@ -128,19 +128,33 @@ def problems_of(tree: Json) -> tuple[str, ...]:
 
 def score_of(tree: Json, rule: str, arm: str) -> Score:
     """Return an arm's score under a rule that ran; ValueError says what is missing when it has none."""
-    spec = next(spec for spec in rules_in(tree) if spec.name == rule)
-    look = tree.get("looks", {}).get("k", 1)
+    spec, look = _spec_of(tree, rule), tree.get("looks", {}).get("k", 1)
     return score.score_of(spec, scores_of(tree, rule), arm, defaults_of(tree), look)
 
 
-def slices_of(tree: Json, rule: str) -> dict[str, JsonTree]:
-    """Return, for each arm, a rule's slices in the record's form; empty where the rule is not sliced."""
-    spec = next(spec for spec in rules_in(tree) if spec.name == rule)
-    if spec.slice is None:
-        return {}
-    table = tabulate(spec, scores_of(tree, rule))
-    parts = sliced(table, spec.levels(defaults_of(tree), tree.get("looks", {}).get("k", 1)))
-    return {arm: {part.name: part.facts(arm) for part in parts} for arm in table.arms}
+def rates_of(tree: Json, rule: str) -> dict[str, JsonTree]:
+    """Return what a rule that ran gave, by arm, in the record's form; a corpus rule counts no rows."""
+    spec, look = _spec_of(tree, rule), tree.get("looks", {}).get("k", 1)
+    scores = scores_of(tree, rule)
+    if spec.corpus:
+        whole = {arm: value for arm, (value,) in scores.arms.items()}
+        return {
+            arm: {"passed": value, "total": 1, "rate": value, "interval": None}
+            for arm, value in whole.items()
+        }
+    for problem in missing(spec, scores, list(scores.arms)):
+        raise ValueError(problem)
+    table, levels = tabulate(spec, scores), spec.levels(defaults_of(tree), look)
+    found: dict[str, JsonTree] = {arm: score.read(table, arm, levels).facts() for arm in table.arms}
+    if spec.slice is not None:
+        parts = sliced(table, levels)
+        for arm, facts in found.items():
+            facts["slices"] = {part.name: part.facts(arm) for part in parts}
+    return found
+
+
+def _spec_of(tree: Json, rule: str) -> Rule:
+    return next(spec for spec in rules_in(tree) if spec.name == rule)
 
 
 def judged_rule(tree: Json, name: str) -> RuleVerdict:

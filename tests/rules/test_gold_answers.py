@@ -65,6 +65,16 @@ def test_every_row_gets_an_answer_that_differs_from_its_own_where_there_is_one()
     assert list(gold_answers._other_answers(["a"] * 3)) == [None] * 3
 
 
+def test_many_rows_are_all_tried_on_their_own_answer_and_a_draw_of_them_on_another() -> None:
+    many = labelled(*["high", "low"] * 200)
+    found = result_of(rules.label_agreement(), many)
+    assert found is not None
+    assert found.as_json() == {"gold": {"passed": 400, "total": 400}, "shuffled": {"passed": 0, "total": 200}}
+    tried = gold_answers._tried_on_another(many)
+    assert tried == gold_answers._tried_on_another(many[::-1])
+    assert tried != {row.id for row in many[:200]}
+
+
 def test_a_format_passes_the_answers_of_others_as_often() -> None:
     found = result_of(rules.strict_json(), labelled("high", "low", "high"))
     assert found is not None

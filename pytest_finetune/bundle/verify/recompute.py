@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.judging.decision import decide, pairs_of
-from pytest_finetune.record.case import case_of, drift_of, score_of, slices_of
+from pytest_finetune.record.case import case_of, drift_of, rates_of
 from pytest_finetune.wording import one_line
 from pytest_finetune.yamlfile import Json
 
@@ -94,10 +94,12 @@ def _rules(recorded: Mapping[str, Json], decision: Decision, *, texts: bool) -> 
 
 def _rates(experiment: Json) -> Iterator[Contradiction]:
     tree = _tree(experiment)
+    rated = {rule for facts in experiment["arms"].values() for rule in facts["rules"]}
+    computed = {rule: rates_of(tree, rule) for rule in rated}
     for arm, facts in experiment["arms"].items():
         for rule, rate in facts["rules"].items():
-            judged = arm if arm in tree["rules"][rule]["scores"] else arm.rpartition("@")[0]
-            for name, value in _rate(tree, rule, judged).items():
+            judged = arm if arm in computed[rule] else arm.rpartition("@")[0]
+            for name, value in computed[rule][judged].items():
                 if not same(rate.get(name), value):
                     yield Contradiction(f"arms.{arm}.rules.{rule}.{name}", rate.get(name), value)
 
@@ -108,22 +110,6 @@ def _drift(experiment: Json) -> Iterator[Contradiction]:
     for name, value in computed.items():
         if not same(recorded.get(name), value):
             yield Contradiction(f"drift.{name}", recorded.get(name), value)
-
-
-def _rate(tree: Json, rule: str, arm: str) -> dict[str, object]:
-    """Return an arm's score under a rule in the record's form; a corpus rule counts no rows."""
-    if tree["rules"][rule].get("corpus"):
-        (value,) = tree["rules"][rule]["scores"][arm]
-        return {"passed": value, "total": 1, "rate": value, "interval": None}
-    score = score_of(tree, rule, arm)
-    computed: dict[str, object] = {
-        "passed": score.passed,
-        "total": score.total,
-        "rate": score.rate,
-        "interval": list(score.interval),
-    }
-    slices = slices_of(tree, rule)
-    return {**computed, "slices": slices[arm]} if slices else computed
 
 
 def _pairs(experiment: Json) -> Iterator[Contradiction]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, cast
 
 import pytest
 
@@ -14,7 +14,7 @@ from pytest_finetune.data.rows import members
 from pytest_finetune.judging.agreement import Agreement
 from pytest_finetune.judging.rule import Rule, RuleBroken
 from pytest_finetune.judging.scores import Scores
-from pytest_finetune.record.case import judged_rule, score_of, slices_of
+from pytest_finetune.record.case import judged_rule, rates_of
 from pytest_finetune.suite.arm_view import as_response
 from pytest_finetune.suite.rules import invariance
 from pytest_finetune.suite.rules.calling import (
@@ -230,7 +230,7 @@ def _judge(run: JudgedRun, rule: Rule, rows: Rows, outcomes: Outcomes, facts: di
     tree = run.context.facts.tree()
     verdict = judged_rule(tree, rule.name)
     if verdict.outcome in {"passed", "failed"}:
-        for arm, rate in _rates(tree, rule, outcomes):
+        for arm, rate in rates_of(tree, rule.name).items():
             part = ("arms", arm if rule.suite is None else f"{arm}@{rule.suite}", "rules", rule.name)
             run.context.record(part, rate)
         if rule.primary and rule.suite is None:
@@ -240,21 +240,6 @@ def _judge(run: JudgedRun, rule: Rule, rows: Rows, outcomes: Outcomes, facts: di
     if verdict.outcome != "passed":
         word = "does not hold" if verdict.outcome == "failed" else "cannot be judged"
         _fail(f"rule {rule.name!r} {word}", verdict.reasons, _shown_rows(rows, outcomes))
-
-
-def _rates(
-    tree: Mapping[str, Any], rule: Rule, outcomes: Outcomes
-) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield the record's form of each arm's score; a corpus rule has no interval, since no rows are counted."""
-    slices = slices_of(tree, rule.name)
-    for arm, given in outcomes.arms.items():
-        if rule.corpus:
-            value = given.scores[0]
-            yield arm, {"passed": value, "total": 1, "rate": value, "interval": None}
-            continue
-        score = score_of(tree, rule.name, arm)
-        more = {"slices": slices[arm]} if slices else {}
-        yield arm, {**score.facts(), **more}
 
 
 def _shown_rows(rows: Rows, outcomes: Outcomes) -> list[str]:

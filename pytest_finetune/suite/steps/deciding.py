@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -247,12 +248,13 @@ def record_formats(
     A format that the right answers themselves do not have is none, such as that of free text.
     """
     shape = task_format(data.contract, (row.output for row in data.train))
-    if not all(shape.fits(row.output) for row in data.held_out):
+    fits = cache(shape.fits)  # where answers are labels, most of them were seen before
+    if not all(fits(row.output) for row in data.held_out):
         return
     tree = context.facts.tree()
     for arm in judged_arms(tree):
         answers, score = answers_of(arm), score_of(tree, rule, arm)
-        found = score.apart([shape.fits(answers[row].response) for row in score.rows])
+        found = score.apart([fits(answers[row].response) for row in score.rows])
         context.record(("arms", arm, "format"), {**found, "told_by": shape.told_by})
 
 
