@@ -32,8 +32,8 @@ print("serving", model, flush=True)
 if mode == "no start":
     sys.exit("CUDA error: \x1b[31mno device\x1b[0m")
 if mode == "never ready":
-    time.sleep(60)
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    time.sleep(600)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print("child", child.pid, "server", os.getpid(), flush=True)
 started = time.monotonic()
 
@@ -111,7 +111,7 @@ def alive(pid: int) -> bool:
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def all_end(pids: list[int], within_s: float = 10) -> bool:
+def all_end(pids: list[int], within_s: float = 60) -> bool:
     deadline = time.monotonic() + within_s
     while any(map(alive, pids)):
         if time.monotonic() > deadline:
@@ -205,7 +205,7 @@ def test_the_server_ends_with_a_process_that_is_killed(world: World) -> None:
         "server.await_ready(lambda: 'child' in log.read_text(), 30)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", code], timeout=240, check=False)
     assert ended.returncode == -9
     assert all_end(world.pids())
 

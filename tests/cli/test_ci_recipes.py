@@ -28,7 +28,7 @@ def test_a_recipe_keeps_the_published_schema(path: Path, schema: str) -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)]
     if schema == "vendor.gitlab-ci":
         command += ["--data-transform", "gitlab-ci"]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 

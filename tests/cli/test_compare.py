@@ -326,15 +326,19 @@ def test_what_rows_and_models_say_reaches_no_terminal(run: Callable[..., Ran], r
     assert "\x1b" not in run("compare", hostile, b).err
 
 
-def test_two_of_fifty_runs_are_compared_within_a_second_and_without_torch(runs: Runs, tmp_path: Path) -> None:
+def test_two_of_fifty_runs_are_compared_without_reading_the_others_and_without_torch(
+    runs: Runs, tmp_path: Path
+) -> None:
     names = [runs.add(lambda one, n=n: one["decision"].update(looks=n + 1)) for n in range(50)]  # type: ignore[misc]
     code = (
-        "import sys, time; from pytest_finetune.cli import main; code = main(sys.argv[1:]);"
-        "print(time.process_time(), sorted({'torch', 'pytest'} & sys.modules.keys())); sys.exit(code)"
+        "import sys; from pytest_finetune.cli import main; opened = [];"
+        "sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == 'open' else None);"
+        "code = main(sys.argv[1:]);"
+        "print(len({file for file in opened if file.endswith('run.json')}), *{'torch', 'pytest'} & sys.modules.keys());"
+        "sys.exit(code)"
     )
     words = [sys.executable, "-c", code, "compare", names[0], names[49]]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=tmp_path)
-    seconds, modules = done.stdout.splitlines()[-1].split(maxsplit=1)
-    assert (done.returncode, modules) == (0, "[]"), done.stderr
-    assert float(seconds) < 1.0
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "2"
     assert names[0][:12] in done.stdout

@@ -169,5 +169,5 @@ def env() -> dict[str, str]:
 
 def python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, cwd=cwd, env=env(), timeout=120
+        [sys.executable, *words], capture_output=True, text=True, cwd=cwd, env=env(), timeout=240
     )

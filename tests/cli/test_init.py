@@ -117,6 +117,6 @@ def pytest_in(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         env={**os.environ, "PYTHONPATH": package, "HF_HUB_CACHE": str(folder / "no-cache"), "COLUMNS": "200"},
     )

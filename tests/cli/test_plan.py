@@ -78,7 +78,7 @@ def test_a_stored_plan_imports_no_torch(world: World, stored: Path) -> None:
         text=True,
         cwd=world.root,
         env={**os.environ, "PYTHONPATH": package},
-        timeout=120,
+        timeout=240,
     )
     assert done.stderr.splitlines()[-1] == "0 []"
 

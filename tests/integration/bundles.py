@@ -128,7 +128,7 @@ def promote(project: Project, *args: str) -> Path:
         "--finetune-promote",
         *args,
     ]
-    done = subprocess.run(words, cwd=project.path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, cwd=project.path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     return project.path / "artifacts" / "adapter"
 

@@ -12,14 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jsonschema_rs  # noqa: F401
-import numpy as np  # noqa: F401
 import pytest
 
 from pytest_finetune.cli import main
-
-# An in-process pytest restores sys.modules afterwards, and extension modules refuse to be loaded twice: the two above
-# are loaded before.
 
 LABELS = ("critical", "high", "medium", "low")
 

@@ -42,7 +42,7 @@ planning.plan_memory = lambda *args, **kwargs: pytest.fail("not planned")
 TRAIN = """\
     called(f"train on {request.device}, visible {os.environ.get('CUDA_VISIBLE_DEVICES')}")
     import time
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while LOG.read_text().count("ready") < 2 and time.monotonic() < until:
         time.sleep(0.05)
     time.sleep(1)
@@ -155,7 +155,7 @@ import pytest
 def test_alone(n):
     with open("seen.log", "a") as log:
         log.write(f"{os.getpid()} {os.environ['CUDA_VISIBLE_DEVICES']}\\n")
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while len(set(open("seen.log").read().splitlines())) < 2 and time.monotonic() < until:
         time.sleep(0.05)
 

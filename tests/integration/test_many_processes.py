@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WAIT = """\
     called("train")
     import time
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while LOG.read_text().count("ready") < 8 and time.monotonic() < until:
         time.sleep(0.05)
     time.sleep(2)
@@ -57,7 +57,7 @@ def test_eight_sessions_on_one_key_train_once_and_the_others_say_whom_they_wait_
     with (project.path / "conftest.py").open("a") as conftest:
         conftest.write(READY)
     sessions = [start(project, f"record{n}") for n in range(8)]
-    said = [session.communicate(timeout=200)[0] for session in sessions]
+    said = [session.communicate(timeout=280)[0] for session in sessions]
     assert [session.returncode for session in sessions] == [0] * 8, "\n".join(said)
     assert project.calls().count("train") == 1
     records = [json.loads((project.path / f"record{n}" / "record.json").read_text()) for n in range(8)]

@@ -279,7 +279,7 @@ def test_a_process_of_its_own_takes_everything_from_its_environment_and_loads_no
     )
     words = [sys.executable, "-c", code, "push", str(promoted), "--to", f"hf://{NAME}"]
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, env=environment)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stdout + done.stderr
     assert repository.files(branch_of(promoted)).keys() == {".gitattributes", *content(promoted)}
     assert TOKEN not in done.stdout + done.stderr

@@ -159,7 +159,7 @@ def test_the_key_comes_from_the_variable_and_is_never_shown(
 
 
 def test_many_answers_are_asked_at_once_and_each_verdict_is_handed_out_once(fake: Fake) -> None:
-    meeting = threading.Barrier(4, timeout=20)
+    meeting = threading.Barrier(4, timeout=120)
 
     def together(shown: str) -> Reply:
         meeting.wait()

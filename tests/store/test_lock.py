@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -83,9 +82,9 @@ def test_who_waits_hears_who_holds_it_and_since_when_and_goes_on_without_it(stor
 
 
 def test_a_reminder_comes_while_the_waiting_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "_REMINDER_S", 0.1)
+    monkeypatch.setattr(lock, "_REMINDER_S", 0.05)
     heard: list[str] = []
-    with holder(store), store.lock("adapters", "key", heard.append, timeout_s=0.6):
+    with holder(store), store.lock("adapters", "key", heard.append, timeout_s=1):
         pass
     assert len(heard) >= 2
 
@@ -95,9 +94,8 @@ def test_a_killed_holder_is_no_obstacle(store: Store) -> None:
         process.kill()
         process.wait()
         assert (store.root / "locks" / "adapters-key.lock").exists()
-        with store.lock("adapters", "key", print, timeout_s=5) as next_one:
+        with store.lock("adapters", "key", pytest.fail, timeout_s=20) as next_one:
             assert next_one.held
-            assert next_one.waited_s < 1
 
 
 def test_a_killed_holder_whose_child_lives_on_is_no_obstacle(store: Store) -> None:
@@ -107,7 +105,7 @@ def test_a_killed_holder_whose_child_lives_on_is_no_obstacle(store: Store) -> No
         process.wait()
         with store.lock("adapters", "key", print, timeout_s=20) as next_one:
             assert next_one.held
-            assert 0.9 < next_one.waited_s < 10
+            assert next_one.waited_s > 0.9
 
 
 @pytest.mark.parametrize(
@@ -168,14 +166,20 @@ def test_where_there_are_no_locks_the_work_goes_on(store: Store, monkeypatch: py
     assert "no lock for adapters/key (Operation not supported)" in store.warnings[0]
 
 
-def test_waiting_ends_soon_after_the_lock_is_free(store: Store) -> None:
-    with holder(store) as process:
-        started = time.monotonic()
+def test_a_long_wait_still_looks_often(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    now_s = [1000.0]
 
-        def told(_: str) -> None:
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        now_s[0] += seconds
+        if now_s[0] > 1100:
             process.kill()
             process.wait()
 
-        with store.lock("adapters", "key", told, timeout_s=20) as held:
-            assert held.held
-        assert time.monotonic() - started < 2
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("time.monotonic", lambda: now_s[0])
+    with holder(store) as process, store.lock("adapters", "key", lambda _: None, timeout_s=3600) as held:
+        assert held.held
+        assert 100 < held.waited_s < 102
+    assert max(pauses) <= 0.5

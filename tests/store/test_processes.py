@@ -46,7 +46,7 @@ def start(store: Store, key: str, work_s: float = 0.3, how: str = "lock") -> sub
 
 
 def results(workers: list[subprocess.Popen[str]]) -> list[list[str]]:
-    return [worker.communicate(timeout=60)[0].split(maxsplit=2) for worker in workers]
+    return [worker.communicate(timeout=240)[0].split(maxsplit=2) for worker in workers]
 
 
 def trainings(store: Store) -> list[str]:

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -231,13 +230,11 @@ def test_the_second_ctrl_c_ends_them_at_once(
 def test_a_process_ends_when_the_session_is_gone() -> None:
     import subprocess
 
-    program = "import time; from pytest_finetune.training.processes import worker; worker._end_with_the_session(); time.sleep(60)"
+    program = "import time; from pytest_finetune.training.processes import worker; worker._end_with_the_session(); time.sleep(600)"
     process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
     assert process.stdin is not None
-    begun = time.monotonic()
     process.stdin.close()
-    assert process.wait(timeout=30) == 1
-    assert time.monotonic() - begun < 30
+    assert process.wait(timeout=120) == 1
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def descendants() -> list[int]:
 
 def alive(pid: int) -> bool:
     """Tell whether a process still runs some seconds later."""
-    patience = time.monotonic() + 5
+    patience = time.monotonic() + 60
     while time.monotonic() < patience:
         try:
             if (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]) == "Z":

@@ -79,4 +79,4 @@ def test_being_offline_ends_with_the_block() -> None:
         "with surroundings(offline=False):\n"
         "    assert not constants.is_offline_mode() and constants.HF_HUB_DISABLE_TELEMETRY\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240, env=environment)
