@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_finetune.data.formatting import format_prompt
-from pytest_finetune.yamlfile import Json
+from pytest_finetune.data.formatting import CHAT, format_prompt
+from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row, Rows
     from pytest_finetune.experiment import Prompt
 
-Message = Json
+Message = JsonTree
 
 
 class Rendered(str):
@@ -24,16 +25,30 @@ class Rendered(str):
 
 
 class Prompted(NamedTuple):
-    """One row as it is asked: text, or chat messages that the base's own template turns into text."""
+    """One row as it is asked: text, or chat messages that the base's own template turns into text.
+
+    `tools` are those of the conversation, `arguments` the template's own, such as ``enable_thinking``.
+    """
 
     id: str
     line: int
     prompt: str | Sequence[Message]
+    tools: Sequence[Json] = ()
+    arguments: Json = MappingProxyType({})
+
+    def fields(self) -> list[Any]:
+        """Return what is part of a key: what a chat template is given besides the messages only where it is."""
+        given = {"tools": list(self.tools), "arguments": dict(self.arguments)}
+        more = {name: value for name, value in given.items() if value}
+        return [self.id, self.prompt, *([more] if more else [])]
 
 
 def arm_prompts(rows: Sequence[Row], prompt: Prompt, shots: Sequence[Row] = ()) -> tuple[Prompted, ...]:
     """Return the prompts of an arm, one a row in the rows' order; `shots` stand before each question."""
-    return tuple(Prompted(row.id, row.line, format_prompt(row, prompt, shots)) for row in rows)
+    arguments = prompt.chat_template_kwargs if prompt.template == CHAT else {}
+    return tuple(
+        Prompted(row.id, row.line, format_prompt(row, prompt, shots), arguments=arguments) for row in rows
+    )
 
 
 def choose_shots(

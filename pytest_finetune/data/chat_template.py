@@ -1,28 +1,52 @@
-"""Render a chat template as transformers does, without transformers: the same sandbox, the same functions."""
+"""Render a chat template as transformers does, without transformers: the same sandbox, the same functions.
+
+Today's date is never written: a template that asks for it gets `CLOCK`, so that two arms asked on two days, and the
+rows that are trained on, are given one text.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pytest_finetune.data.formatting import Message
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
     from jinja2.ext import Extension
     from jinja2.parser import Parser
+
+CLOCK: Final = datetime(2024, 7, 26, tzinfo=UTC)
+"""The date for templates that write one; Llama's own templates write it where they find no clock."""
+
+_REASONING: Final = ("reasoning_content", "thinking", "reasoning")
 
 
 class TemplateError(FinetuneError, ValueError):
     """The chat template is missing, refuses these messages or is broken."""
 
 
-def renderer(template: str | None, special: Mapping[str, str]) -> Callable[[list[Message], bool], str]:
-    """Return a function of messages and of whether the assistant's turn is to be opened.
+class Render(Protocol):
+    """Turns messages into text; `open_turn` opens the assistant's turn at the end."""
 
-    `special` names the tokenizer's special tokens (``bos_token`` and so on), which templates may use.
+    def __call__(self, messages: Sequence[Message], tools: Sequence[Json], open_turn: bool) -> str:
+        """Raises TemplateError, with the template's own sentence where it refuses the messages."""
+        ...
+
+
+def renderer(
+    template: str | None,
+    special: Mapping[str, str],
+    arguments: Json | None = None,
+    clock: datetime = CLOCK,
+) -> Render:
+    """Return what renders messages with a template.
+
+    `special` names the tokenizer's special tokens (``bos_token`` and so on), which templates may use; `arguments` are
+    the template's own, such as ``enable_thinking``.
     """
     if template is None:
         return _no_template
@@ -34,24 +58,38 @@ def renderer(template: str | None, special: Mapping[str, str]) -> Callable[[list
     )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
+    environment.globals["strftime_now"] = clock.strftime
     try:
         compiled = environment.from_string(template)
     except JinjaError as error:
         raise TemplateError(f"the chat template does not compile: {error}") from None
 
-    def render(messages: list[Message], open_turn: bool) -> str:
+    def render(messages: Sequence[Message], tools: Sequence[Json], open_turn: bool) -> str:
+        given = {**special, **(arguments or {})}
         try:
             return compiled.render(
-                messages=messages, tools=None, documents=None, add_generation_prompt=open_turn, **special
+                messages=[_as_transformers(message) for message in messages],
+                tools=list(tools) or None,
+                documents=None,
+                add_generation_prompt=open_turn,
+                **given,
             )
-        except JinjaError as error:
-            raise TemplateError(f"the chat template refuses these messages: {error}") from None
+        except (JinjaError, TypeError, ValueError, LookupError) as error:
+            if isinstance(error, TemplateError):
+                raise
+            raise TemplateError(f"the chat template cannot write these messages: {error}") from None
 
     return render
 
 
-def _no_template(messages: list[Message], open_turn: bool) -> str:
+def _as_transformers(message: Message) -> Message:
+    """Leave out keys without a value, and give a thought all the names that templates know it by."""
+    given = {name: value for name, value in message.items() if value is not None}
+    thought = next((given[name] for name in _REASONING if name in given), None)
+    return given if thought is None else {"thinking": thought, **given, "reasoning_content": thought}
+
+
+def _no_template(messages: Sequence[Message], tools: Sequence[Json], open_turn: bool) -> str:
     raise TemplateError("the tokenizer has no chat template: write prompt.template as text")
 
 
@@ -84,4 +122,4 @@ def _tojson(
 
 
 def _refuse(message: str) -> None:
-    raise TemplateError(message)
+    raise TemplateError(f"the chat template refuses these messages: {message}")

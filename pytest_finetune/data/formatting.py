@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row
     from pytest_finetune.experiment import Prompt
 
-Message = dict[str, str]
+Message = JsonTree
 
 CHAT: Final = "chat"
 
@@ -32,10 +34,15 @@ _FIELD: Final = re.compile(r"\{(instruction|input)\}")
 
 
 class Pair(NamedTuple):
-    """What a row teaches: after `prompt` comes `completion`; two texts, or two lists of messages."""
+    """What a row teaches: after `prompt` comes `completion`; two texts, or two lists of messages with their `tools`."""
 
     prompt: str | list[Message]
     completion: str | list[Message]
+    tools: Sequence[Json] = ()
+
+    def fields(self) -> list[Any]:
+        """Return what is part of a key: the tools only where there are some."""
+        return [self.prompt, self.completion, *([list(self.tools)] if self.tools else [])]
 
 
 def format_prompt(row: Row, prompt: Prompt, shots: Sequence[Row] = ()) -> str | list[Message]:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_finetune.data.chat_template import TemplateError, renderer
+from pytest_finetune.data.chat import folder_chat, token_text
+from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.data.formatting import Pair, format_pair
 from pytest_finetune.data.rows import Row
 from pytest_finetune.errors import FinetuneError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
+    from pytest_finetune.data.chat import Chat
     from pytest_finetune.experiment import Experiment, Prompt
 
 
@@ -34,15 +36,15 @@ class TokenCount(NamedTuple):
     """One row in tokens.
 
     `prompt` counts the first tokens that the row shares with its prompt asked alone; `kept` says that these
-    are all of the prompt's tokens, `stops` that a stop token follows in the answer, `chat` that a chat
-    template made the text; `highest` is the largest token id.
+    are all of the prompt's tokens, `stops` that a stop token follows in the answer, `moved` that the chat template
+    alone would have ended the prompt otherwise; `highest` is the largest token id.
     """
 
     length: int
     prompt: int
     kept: bool
     stops: bool
-    chat: bool = False
+    moved: bool = False
     highest: int = 0
 
     def supervised(self, max_length: int) -> int:
@@ -108,23 +110,24 @@ def tokenization(folder: Path, prompt: Prompt, max_length: int, new_tokens: int 
     tokenizer.no_truncation()
     tokenizer.no_padding()
     config = _json(folder / "tokenizer_config.json")
-    eos = _token_text(config.get("eos_token"))
+    eos = token_text(config.get("eos_token"))
     if eos is None:
         raise NoTokenizer(f"{folder / 'tokenizer_config.json'}: no eos_token")
     stops = _stop_ids(tokenizer, eos, _json(folder / "generation_config.json"))
-    render = _renderer(folder, config)
+    chat = folder_chat(folder, prompt.chat_template_kwargs)
+
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
 
     def count(pairs: Sequence[Pair]) -> list[TokenCount]:
-        chat = bool(pairs) and not isinstance(pairs[0].prompt, str)
-        try:
-            texts = [_chat_texts(pair, render) if chat else _plain_texts(pair, eos) for pair in pairs]
-        except TemplateError as error:
-            raise NoTokenizer(str(error)) from None
-        flat = [text for both in texts for text in both]
-        ids = [encoding.ids for encoding in tokenizer.encode_batch(flat, add_special_tokens=not chat)]
-        return [
-            _counted(prompt, whole, stops, chat) for prompt, whole in zip(ids[::2], ids[1::2], strict=True)
-        ]
+        if pairs and not isinstance(pairs[0].prompt, str):
+            try:
+                return [_counted_chat(chat, pair, encode, stops) for pair in pairs]
+            except TemplateError as error:
+                raise NoTokenizer(str(error)) from None
+        flat = [text for pair in pairs for text in _plain_texts(pair, eos)]
+        ids = [encoding.ids for encoding in tokenizer.encode_batch(flat)]
+        return [_counted(prompt, whole, stops) for prompt, whole in zip(ids[::2], ids[1::2], strict=True)]
 
     base = _json(folder / "config.json")
     vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
@@ -182,46 +185,31 @@ def _plain_texts(pair: Pair, eos: str) -> tuple[str, str]:
     return str(pair.prompt), f"{pair.prompt}{pair.completion}{end}"
 
 
-def _chat_texts(pair: Pair, render: Callable[[list[dict[str, str]], bool], str]) -> tuple[str, str]:
-    prompt, completion = list(pair.prompt), list(pair.completion)
-    messages: Any = [*prompt, *completion]
-    asked: Any = prompt
-    return render(asked, True), render(messages, False)
+def _counted_chat(
+    chat: Chat, pair: Pair, encode: Callable[[str], list[int]], stops: frozenset[int]
+) -> TokenCount:
+    assert isinstance(pair.prompt, list)
+    assert isinstance(pair.completion, list)
+    ids, asked, moved = chat.taught(pair.prompt, pair.completion, pair.tools).ids(encode)
+    stopped = not stops.isdisjoint(ids[asked:])
+    return TokenCount(len(ids), asked, True, stopped, moved, max(ids, default=0))
 
 
-def _counted(prompt: Sequence[int], whole: Sequence[int], stops: frozenset[int], chat: bool) -> TokenCount:
+def _counted(prompt: Sequence[int], whole: Sequence[int], stops: frozenset[int]) -> TokenCount:
     shared = 0
     for asked, taught in zip(prompt, whole, strict=False):
         if asked != taught:
             break
         shared += 1
     stopped = not stops.isdisjoint(whole[shared:])
-    return TokenCount(
-        len(whole), shared, shared == len(prompt), stopped, chat, max((*whole, *prompt), default=0)
-    )
+    highest = max((*whole, *prompt), default=0)
+    return TokenCount(len(whole), shared, shared == len(prompt), stopped, highest=highest)
 
 
 def _stop_ids(tokenizer: Tokenizer, eos: str, generation: Json) -> frozenset[int]:
     listed = generation.get("eos_token_id", [])
     ids = [listed] if isinstance(listed, int) else list(listed or [])
     return frozenset(number for number in [tokenizer.token_to_id(eos), *ids] if number is not None)
-
-
-def _token_text(token: object) -> str | None:
-    """Return a special token's text: written as a text, or as an object with `content`."""
-    if isinstance(token, Mapping):
-        token = token.get("content")
-    return token if isinstance(token, str) else None
-
-
-def _renderer(folder: Path, config: Json) -> Callable[[list[dict[str, str]], bool], str]:
-    file = folder / "chat_template.jinja"
-    template = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
-    named = {
-        key: _token_text(config.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")
-    }
-    special = {key: text for key, text in named.items() if text is not None}
-    return renderer(template if isinstance(template, str) else None, special)
 
 
 def _number(config: Mapping[str, Any], *keys: str) -> int | None:

@@ -187,12 +187,19 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
         root=root,
         overrides=overrides,
         resolved={key: _plain(value) for key, value in values.items()}
+        | {"prompt": _prompt(values["prompt"])}
         | {"drift": {"prompts": values["drift"].prompts} if values["drift"].measure else False}
         | {"runtimes": _plain([as_written(runtime) for runtime in runtimes])}
         | ({"lora": None} if method == "full" else {}),
         runtime_settings={name: settings for name, settings in runtimes if settings is not None},
         **values,
     )
+
+
+def _prompt(prompt: Prompt) -> object:
+    """Return the prompt's settings; what a chat template is given stands there only where it is given something."""
+    given = dataclasses.asdict(prompt)
+    return _plain({name: value for name, value in given.items() if name != "chat_template_kwargs" or value})
 
 
 def _drift(given: bool | Json) -> DriftSettings:

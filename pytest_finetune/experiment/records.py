@@ -83,12 +83,14 @@ class Prompt:
     """How a row becomes a prompt; `few_shot` rows stand before the question in the prompt-only arm.
 
     `candidates` are templates written by hand: the best of them on `candidate_rows` training rows is an arm.
+    `chat_template_kwargs` are handed to the tokenizer's chat template wherever it is rendered.
     """
 
     template: str = DEFAULT_TEMPLATE
     few_shot: int = 0
     candidates: tuple[str, ...] = ()
     candidate_rows: int = 40
+    chat_template_kwargs: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,18 +90,6 @@ def runtimes_disagree(evidence: DiagnosisEvidence) -> NextChange | None:
     return NextChange(f"make {worst.second} answer like {worst.first}", because, worst.rows[:ROWS_SHOWN])
 
 
-def template_differs(evidence: DiagnosisEvidence) -> NextChange | None:
-    """The chat template writes the prompt otherwise in training than it is asked, and the answers cannot be read."""
-    readable, texts = evidence.readable("tuned"), evidence.texts.get("tuned", ())
-    if readable is None and texts:
-        readable = sum(bool(text.strip()) for text in texts) / len(texts)
-    if evidence.prompt_changed is None or readable is None or readable >= 0.5:
-        return None
-    because = f"{wording.percent(readable)} of the answers can be read, and {evidence.prompt_changed}"
-    change = "look at the base model's chat template first: it must begin a trained row with the prompt that is asked"
-    return NextChange(change, because, evidence.failing("tuned", ROWS_SHOWN))
-
-
 def rule_broken(evidence: DiagnosisEvidence) -> NextChange | None:
     """The primary rule fails answers that are, word for word, what their rows expect, or passes wrong ones as often."""
     scores, change = evidence.scores.get(evidence.primary), f"mend rule {evidence.primary!r}"
@@ -241,7 +229,6 @@ def opponent_weak(evidence: DiagnosisEvidence) -> NextChange | None:
 DIAGNOSES: tuple[Diagnosis, ...] = (
     loss_not_finite,
     rows_truncated,
-    template_differs,
     rule_broken,
     runtimes_disagree,
     prompting_is_enough,

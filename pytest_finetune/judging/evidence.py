@@ -52,8 +52,7 @@ class DiagnosisEvidence:
     carries, None where none can be read; `expected_labels` is what it should be, `expected` the whole answers.
     `formats` holds, per arm, the share of answers in the task's format, where that was counted. `met` says how the
     tuned arm did against each opponent under the primary rule. `stops_taught` tells whether every training row ended in
-    a stop token, `prompt_changed` how the chat template wrote another prompt in training than is asked, `forgets` what
-    neutral prompts show, each None where it is not known. `truncated` holds the
+    a stop token, `forgets` what neutral prompts show, each None where it is not known. `truncated` holds the
     places of training rows cut at the sequence length, `longest_tokens` what the longest of them needs.
     """
 
@@ -70,7 +69,6 @@ class DiagnosisEvidence:
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     stopped: tuple[bool, ...] = ()
     stops_taught: bool | None = None
-    prompt_changed: str | None = None
     forgets: str | None = None
     temperature: float = 0.0
     max_new_tokens: int | None = None

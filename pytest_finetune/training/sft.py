@@ -24,12 +24,12 @@ from pytest_finetune.training.request import (
 )
 from pytest_finetune.training.surroundings import asked_to_stop, no_dataset_bars, surroundings
 from pytest_finetune.training.tokenised import (
+    IGNORED,
     Stops,
     TokenRow,
     check_rows,
     check_stop,
     check_trained_rows,
-    notes,
     token_figures,
     tokenise,
 )
@@ -82,7 +82,8 @@ def _train(
     max_length = request.experiment.training.max_seq_length
     config = arguments.sft_config(request.experiment, request.checkpoints, request.device)
     tokenizer = model.load_tokenizer(source)
-    rows = tokenise(tokenizer, request.pairs, request.rows)
+    arguments_of_template = request.experiment.prompt.chat_template_kwargs
+    rows = tokenise(tokenizer, request.pairs, request.rows, arguments_of_template)
     check_rows(rows, max_length, request.max_truncated)
     reset_peak(request.device)
     whole = request.experiment.peft_method == "full"
@@ -114,7 +115,7 @@ def _train(
         parameters=parameters,
         tokens=token_figures(rows, max_length),
         resumed_from=resumed,
-        notes=(*_launch_notes(request), *notes(rows)),
+        notes=tuple(_launch_notes(request)),
         measured=measured.as_json() if measured is not None else {},
         held_out_loss=tuple(
             {"step": entry["step"], "epoch": entry["epoch"], "loss": entry["held_out_loss"]}
@@ -138,12 +139,9 @@ def _trainer(
     from pytest_finetune.training.trainer import SealingTrainer, Watch
 
     training, whole = request.experiment.training, request.experiment.peft_method == "full"
-    examples = [
-        {"prompt": pair.prompt, "completion": pair.completion, "row": index}
-        for index, pair in enumerate(request.pairs)
-    ]
     asked = chosen(request.held_out)
-    unseen = tokenise(tokenizer, asked, [f"held-out row {number}" for number in range(1, len(asked) + 1)])
+    places = [f"held-out row {number}" for number in range(1, len(asked) + 1)]
+    unseen = tokenise(tokenizer, asked, places, request.experiment.prompt.chat_template_kwargs)
     watch = Watch(request.progress, stop, held_out(unseen, training.max_seq_length, share_of(training).batch))
     trainer = SealingTrainer(
         identity=_identity(request),
@@ -155,7 +153,7 @@ def _trainer(
         places={row.ids[: training.max_seq_length]: row.place for row in rows},
         model=base,
         args=config,
-        train_dataset=Dataset.from_list(examples),
+        train_dataset=Dataset.from_list(_examples(request, rows)),
         processing_class=tokenizer,
         peft_config=None if whole else adapter.lora_config(request.experiment),
         callbacks=[watch],
@@ -171,6 +169,31 @@ def _trainer(
     arguments.pace(config, len(prepared), training.sft)
     trainer.share_rows()
     return trainer
+
+
+def _examples(request: TrainingRequest, rows: Sequence[TokenRow]) -> list[JsonTree]:
+    """Return the rows for the trainer, in tokens; as messages where TRL has to find the assistant's tokens itself."""
+    sft = request.experiment.training.sft
+    if sft.get("assistant_only_loss"):
+        given = request.experiment.prompt.chat_template_kwargs
+        return [
+            {
+                "prompt": pair.prompt,
+                "completion": pair.completion,
+                "row": index,
+                "chat_template_kwargs": given,
+            }
+            for index, pair in enumerate(request.pairs)
+        ]
+    everything = sft.get("completion_only_loss") is False
+    return [
+        {
+            "input_ids": row.ids,
+            "labels": row.ids if everything else [*[IGNORED] * row.start, *row.ids[row.start :]],
+            "row": index,
+        }
+        for index, row in enumerate(rows)
+    ]
 
 
 def _launch_notes(request: TrainingRequest) -> list[str]:
@@ -219,7 +242,7 @@ def _identity(request: TrainingRequest) -> str:
             "lora": experiment.resolved["lora"],
             "method": [experiment.peft_method, experiment.quantization],
             "base": [request.base, experiment.revision],
-            "pairs": [list(pair) for pair in request.pairs],
+            "pairs": [pair.fields() for pair in request.pairs],
             "device": request.device.partition(":")[0],
             "packages": package_versions(),
         }

@@ -6,19 +6,22 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from pytest_finetune.data.chat_template import TemplateError
+from pytest_finetune.training.chat import tokenizer_chat
 from pytest_finetune.training.request import TrainingError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from pytest_finetune.data.chat import Chat
     from pytest_finetune.data.formatting import Pair
     from pytest_finetune.yamlfile import Json
 
 IGNORED: Final = -100
 SHOWN: Final = 20
-PROMPT_CHANGED: Final = "the chat template writes the end of the prompt otherwise"
 
 
 class TokenRow(NamedTuple):
@@ -31,7 +34,6 @@ class TokenRow(NamedTuple):
     ids: tuple[int, ...]
     start: int
     prompt_kept: bool
-    chat: bool = False
 
     def supervised(self, max_length: int) -> tuple[int, ...]:
         """Return the ids that carry loss once the row is cut at `max_length`."""
@@ -47,41 +49,45 @@ class Stops:
 
 
 def tokenise(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], places: Sequence[str]
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[Pair],
+    places: Sequence[str],
+    arguments: Json = MappingProxyType({}),
 ) -> list[TokenRow]:
-    """Return the rows as the trainer tokenises them.
+    """Return the rows as they are trained; `arguments` are those of the chat template.
 
     The tokenizer's stop token follows a completion that is text; a chat template writes its own.
     """
-    return [_row(tokenizer, pair, place) for pair, place in zip(pairs, places, strict=True)]
-
-
-def _row(tokenizer: PreTrainedTokenizerBase, pair: Pair, place: str) -> TokenRow:
-    if isinstance(pair.prompt, str) and isinstance(pair.completion, str):
-        chat = False
-        end = "" if pair.completion.endswith(tokenizer.eos_token) else tokenizer.eos_token
-        prompt = tokenizer(text=pair.prompt)["input_ids"]
-        ids = tokenizer(text=pair.prompt + pair.completion + end)["input_ids"]
-    else:
-        chat = True
-        prompt = _chat(tokenizer, list(pair.prompt), add_generation_prompt=True)
-        ids = _chat(tokenizer, [*pair.prompt, *pair.completion], add_generation_prompt=False)
-    start = _common_prefix(prompt, ids)
-    return TokenRow(place, tuple(ids), start, start == len(prompt), chat)
-
-
-def _chat(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[str | Json], *, add_generation_prompt: bool
-) -> list[int]:
+    if not pairs or isinstance(pairs[0].prompt, str):
+        return [_text_row(tokenizer, pair, place) for pair, place in zip(pairs, places, strict=True)]
     if not tokenizer.chat_template:
         raise TrainingError(
             "prompt.template is 'chat', but the base model's tokenizer has no chat template\n"
             "  write a template with {instruction} and {input} instead, or take an instruct model"
         )
-    encoded = tokenizer.apply_chat_template(
-        messages, tokenize=True, return_dict=True, add_generation_prompt=add_generation_prompt
-    )
-    return list(encoded["input_ids"])
+    chat = tokenizer_chat(tokenizer, arguments)
+    return [_chat_row(tokenizer, chat, pair, place) for pair, place in zip(pairs, places, strict=True)]
+
+
+def _text_row(tokenizer: PreTrainedTokenizerBase, pair: Pair, place: str) -> TokenRow:
+    assert isinstance(pair.prompt, str)
+    assert isinstance(pair.completion, str)
+    end = "" if pair.completion.endswith(tokenizer.eos_token) else tokenizer.eos_token
+    prompt = tokenizer(text=pair.prompt)["input_ids"]
+    ids = tokenizer(text=pair.prompt + pair.completion + end)["input_ids"]
+    start = _common_prefix(prompt, ids)
+    return TokenRow(place, tuple(ids), start, start == len(prompt))
+
+
+def _chat_row(tokenizer: PreTrainedTokenizerBase, chat: Chat, pair: Pair, place: str) -> TokenRow:
+    assert isinstance(pair.prompt, list)
+    assert isinstance(pair.completion, list)
+    try:
+        taught = chat.taught(pair.prompt, pair.completion, pair.tools)
+    except TemplateError as error:
+        raise TrainingError(f"{place}: {error}") from None
+    ids, start, _ = taught.ids(lambda text: list(tokenizer(text=text, add_special_tokens=False)["input_ids"]))
+    return TokenRow(place, tuple(ids), start, True)
 
 
 def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
@@ -95,7 +101,7 @@ def check_rows(rows: Sequence[TokenRow], max_length: int, max_truncated: int) ->
     """Raise TrainingError for rows that teach nothing, are cut, or teach another prompt than is asked."""
     _check_supervised(rows, max_length)
     _check_truncation(rows, max_length, max_truncated)
-    changed = [row.place for row in rows if not row.prompt_kept and not row.chat]
+    changed = [row.place for row in rows if not row.prompt_kept]
     if changed:
         raise TrainingError(
             f"in {len(changed)} of {len(rows)} training rows the prompt's last tokens change when the answer "
@@ -103,18 +109,6 @@ def check_rows(rows: Sequence[TokenRow], max_length: int, max_truncated: int) ->
             f"{listed(changed)}\n"
             "  end prompt.template (or the row's prompt) with neither a space nor half a word"
         )
-
-
-def notes(rows: Sequence[TokenRow]) -> tuple[str, ...]:
-    """Return what the reader of the record should know about the rows, though it stops nothing."""
-    changed = [row.place for row in rows if not row.prompt_kept and row.chat]
-    if not changed:
-        return ()
-    return (
-        f"{PROMPT_CHANGED} once an answer follows ({len(changed)} of "
-        f"{len(rows)} training rows, first {changed[0]}): the adapter is trained on a slightly other prompt "
-        "than it is asked with",
-    )
 
 
 def _check_supervised(rows: Sequence[TokenRow], max_length: int) -> None:

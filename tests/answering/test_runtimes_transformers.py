@@ -123,9 +123,7 @@ def test_it_is_a_runtime_and_loads_nothing_before_it_is_asked(base: Path) -> Non
 def test_answers_come_back_in_the_order_of_the_prompts(runtime: TransformersRuntime) -> None:
     prompts = ask(WORDS[0], "a", WORDS[1] + WORDS[2], "printer on")
     answers = runtime.answer(prompts, GREEDY)
-    assert [(answer.id, answer.line, answer.prompt) for answer in answers] == [
-        tuple(asked) for asked in prompts
-    ]
+    assert [(answer.id, answer.line, answer.prompt) for answer in answers] == [asked[:3] for asked in prompts]
     assert all(answer.seconds > 0 for answer in answers)
     assert runtime.answer([], GREEDY) == []
 

@@ -128,7 +128,7 @@ def test_chat_rows_are_rendered_with_the_folders_template(project: Any, make_row
     prompt_text = '"Classify the ticket.\\n\\nabc"\n'
     assert count.prompt == 1 + 1 + len(prompt_text) + 1
     assert count.length == count.prompt + len("low") + 1 + 0
-    assert (count.kept, count.stops, count.chat) == (True, True, True)
+    assert (count.kept, count.stops, count.moved) == (True, True, False)
 
 
 def test_a_chat_template_that_never_stops_is_found(project: Any, make_row: Any) -> None:
@@ -168,7 +168,6 @@ def test_a_prompt_whose_end_changes_is_found(project: Any, make_row: Any) -> Non
 
     (found,) = token_findings(contract, train, [TokenCount(20, 9, False, True)], 64)
     assert found.rule == "tokens/prompt"
-    assert list(token_findings(contract, train, [TokenCount(20, 9, False, True, chat=True)], 64)) == []
 
 
 @pytest.mark.parametrize("missing", ["tokenizer.json", "eos", "template"])
@@ -188,9 +187,9 @@ def test_what_cannot_be_counted_here_is_said(project: Any, make_row: Any, missin
 def test_a_template_cannot_leave_its_sandbox_and_its_refusals_are_told() -> None:
     render = renderer("{{ messages.__class__.__mro__ }}", {})
     with pytest.raises(TemplateError, match="unsafe"):
-        render([{"role": "user", "content": "x"}], True)
+        render([{"role": "user", "content": "x"}], (), True)
     refuse = renderer("{{ raise_exception('system comes first') }}", {})
     with pytest.raises(TemplateError, match="system comes first"):
-        refuse([], True)
+        refuse([], (), True)
     with pytest.raises(TemplateError, match="does not compile"):
         renderer("{% if %}", {})

@@ -14,7 +14,6 @@ from pytest_finetune.judging.diagnosis import DIAGNOSES, diagnose
 from pytest_finetune.judging.evidence import DiagnosisEvidence
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.scores import Scores, SelfTest, Tally
-from pytest_finetune.training.tokenised import PROMPT_CHANGED, TokenRow, notes
 
 ROWS = tuple(f"r{i}" for i in range(60))
 GOLD = tuple(("high", "low", "medium")[i % 3] for i in range(60))
@@ -58,7 +57,6 @@ def chance(**changes: object) -> DiagnosisEvidence:
 
 
 ENDLESS = {"stopped": (False,) * 45 + (True,) * 15}
-CHANGED = f"{PROMPT_CHANGED} once an answer follows (480 of 480 training rows)"
 RIGHT_BUT_FAILED = {"texts": {"tuned": GOLD}, "scores": {"label": scored(baseline=0, majority=0, tuned=0)}}
 BLIND = replace(scored(baseline=20, majority=20, tuned=30), self_test=SelfTest(Tally(60, 60), Tally(60, 60)))
 NOISY = replace(scored(baseline=20, majority=20, tuned=30), noise=(passing(30),))
@@ -79,18 +77,6 @@ JUDGED = replace(scored(baseline=20, majority=20, tuned=30), contradicted=frozen
             "rows_truncated",
             "raise training.max_seq_length from 512 to 640",
             "60 of 480 rows for training are cut",
-        ),
-        (
-            evidence(prompt_changed=CHANGED, labels={"baseline": GOLD, "tuned": UNREAD}),
-            "template_differs",
-            "look at the base model's chat template first",
-            f"0.0% of the answers can be read, and {CHANGED}",
-        ),
-        (
-            evidence(prompt_changed=CHANGED, labels={}, expected_labels=UNREAD, texts={"tuned": ("",) * 60}),
-            "template_differs",
-            "look at the base model's chat template first",
-            "0.0% of the answers can be read",
         ),
         (
             evidence(**RIGHT_BUT_FAILED),
@@ -245,8 +231,6 @@ def test_the_evidence_says_the_sentence(given: DiagnosisEvidence, by: str, chang
 @pytest.mark.parametrize(
     "given",
     [
-        evidence(prompt_changed=CHANGED),  # the answers can be read, so the template did no harm
-        evidence(prompt_changed=None, labels={"baseline": GOLD, "tuned": UNREAD}),
         evidence(scores={"label": replace(NOISY, noise=(passing(21),))}),  # one noisy row in sixty
         evidence(met=BEATEN, scores={"label": scored(baseline=20, majority=28, tuned=30)}),
         evidence(scores={"label": scored(baseline=40, majority=20, tuned=20)}),  # the training took it away
@@ -260,8 +244,6 @@ def test_the_evidence_says_the_sentence(given: DiagnosisEvidence, by: str, chang
         ),  # it may ask for more than the text
     ],
     ids=[
-        "readable",
-        "same prompt",
         "one row",
         "demonstrated",
         "base knew",
@@ -272,11 +254,6 @@ def test_the_evidence_says_the_sentence(given: DiagnosisEvidence, by: str, chang
 )
 def test_a_sentence_is_not_said_where_it_is_not_true(given: DiagnosisEvidence) -> None:
     assert diagnose(given) is None
-
-
-def test_the_note_of_the_training_is_the_one_that_is_looked_for() -> None:
-    (note,) = notes([TokenRow("train.jsonl:1", (1, 2, 3), 1, prompt_kept=False, chat=True)])
-    assert note.startswith(PROMPT_CHANGED)
 
 
 def judged(arms: Mapping[str, Sequence[float]]) -> Decision:

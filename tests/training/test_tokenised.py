@@ -11,7 +11,6 @@ from pytest_finetune.training.tokenised import (
     check_stop,
     check_trained_rows,
     listed,
-    notes,
     token_figures,
     tokenise,
 )
@@ -35,9 +34,7 @@ class WordTokenizer:
 
 
 def row(length: int, start: int, place: str = "t:1", **flags: bool) -> TokenRow:
-    return TokenRow(
-        place, (*range(100, 100 + length - 1), 9), start, flags.get("kept", True), flags.get("chat", False)
-    )
+    return TokenRow(place, (*range(100, 100 + length - 1), 9), start, flags.get("kept", True))
 
 
 def test_the_completion_and_the_stop_token_are_supervised_and_the_prompt_is_not() -> None:
@@ -63,13 +60,6 @@ def test_a_prompt_whose_tokens_change_when_the_answer_follows_is_refused() -> No
         "  data/train.jsonl:7\n"
         "  end prompt.template (or the row's prompt) with neither a space nor half a word"
     )
-
-
-def test_a_chat_template_that_changes_the_prompt_is_noted_but_stops_nothing() -> None:
-    rows = [row(10, 4, "t:3", kept=False, chat=True), row(10, 5, chat=True)]
-    check_rows(rows, 512, 0)
-    (note,) = notes(rows)
-    assert "1 of 2 training rows, first t:3" in note
 
 
 def test_a_prompt_that_fills_the_length_leaves_nothing_to_learn() -> None:
@@ -103,7 +93,7 @@ def test_truncated_rows_are_counted_against_what_is_allowed() -> None:
 
 
 def test_whole_rows_must_show_the_stop_token_and_truncated_ones_cannot() -> None:
-    endless = TokenRow("t:4", (1, 2, 3), 1, True, True)
+    endless = TokenRow("t:4", (1, 2, 3), 1, True)
     with pytest.raises(
         TrainingError, match=r"1 of 2 training rows never show the stop token '</s>' \(id 9\)"
     ):

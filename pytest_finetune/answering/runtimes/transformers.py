@@ -15,14 +15,20 @@ from pytest_finetune.answering.runtimes.attach import attach, check_whole_model,
 from pytest_finetune.answering.runtimes.constrained import Constrained, GrammarProcessor
 from pytest_finetune.answering.runtimes.divergence import Forward, Spoken, token_kl
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.experiment import Generation
+from pytest_finetune.fingerprint import canonical_json
 from pytest_finetune.training.artifact import is_whole_model
 from pytest_finetune.training.base import BaseSource
+from pytest_finetune.training.chat import tokenizer_chat
 from pytest_finetune.training.surroundings import surroundings
 
 if TYPE_CHECKING:
     import torch
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from pytest_finetune.data.chat import Chat
+    from pytest_finetune.yamlfile import Json
 
 _SHOWN = 20
 
@@ -64,6 +70,7 @@ class TransformersRuntime:
         self._stops: frozenset[int] = frozenset()
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._grammar: Constrained | None = None
+        self._chats: dict[bytes, Chat] = {}
 
     @property
     def model(self) -> PreTrainedModel:
@@ -178,9 +185,18 @@ class TransformersRuntime:
                 "template\n"
                 "  write prompt.template with {instruction} and {input}, or take an instruct model"
             )
-        text = tokenizer.apply_chat_template(list(asked.prompt), tokenize=False, add_generation_prompt=True)
+        try:
+            text = self._chat(asked.arguments).asked(asked.prompt, asked.tools)
+        except TemplateError as error:
+            raise AnsweringError(f"{asked.id} (line {asked.line}): {error}") from None
         # The template writes the special tokens itself.
         return Encoded(at, asked, text, tokenizer(text=text, add_special_tokens=False)["input_ids"])
+
+    def _chat(self, arguments: Json) -> Chat:
+        key = canonical_json(arguments)
+        if key not in self._chats:
+            self._chats[key] = tokenizer_chat(self.tokenizer, arguments)
+        return self._chats[key]
 
     def _spoken(self, asked: Prompted, said: Answer) -> Spoken:
         ids = self.tokenizer(text=said.response, add_special_tokens=False)["input_ids"]

@@ -81,6 +81,6 @@ def token_findings(
         if count.length <= max_length and not count.stops:
             read = "no stop token after the answer"
             yield finding("tokens/no-eos", read, file=row.file, line=row.line, digest=row.digest)
-        if not count.kept and not count.chat:
+        if not count.kept:
             read = "the last tokens of the prompt are others once the answer follows"
             yield finding("tokens/prompt", read, file=row.file, line=row.line, digest=row.digest)

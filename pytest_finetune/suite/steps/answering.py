@@ -53,7 +53,7 @@ class ResolvedArm:
 
     def key(self, prompts: Sequence[Prompted]) -> Key:
         """Return the key of this arm's answers to prompts."""
-        asked = [[prompted.id, prompted.prompt] for prompted in prompts]
+        asked = [prompted.fields() for prompted in prompts]
         plan = self.plan
         return outputs_key(
             self.model, asked, plan.generation, plan.runtime, dict(self.environment), run=plan.run

@@ -22,7 +22,6 @@ from pytest_finetune.record.runtime_match import runtime_matches
 from pytest_finetune.store import Look
 from pytest_finetune.suite.steps.answering import grammar_of
 from pytest_finetune.suite.steps.training_step import trainers
-from pytest_finetune.training.tokenised import PROMPT_CHANGED
 from pytest_finetune.wording import arm as arm_in_words
 
 if TYPE_CHECKING:
@@ -175,9 +174,6 @@ def _evidence(
         texts=texts,
         stopped=tuple(tuned[row.id].stopped for row in rows) if tuned else (),
         stops_taught=_stops_taught(context, data),
-        prompt_changed=next(
-            (note for note in training.get("notes", ()) if note.startswith(PROMPT_CHANGED)), None
-        ),
         forgets=forgets.sentence if forgets else None,
         temperature=experiment.generation.temperature if experiment.generation.do_sample else 0.0,
         max_new_tokens=experiment.generation.max_new_tokens,

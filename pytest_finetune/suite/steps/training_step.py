@@ -101,7 +101,7 @@ class TrainingStep:
         """Return the key of the adapter that this experiment's training would make."""
         return adapter_key(
             self._context.experiment,
-            self._pairs(self._data.train),
+            [pair.fields() for pair in self._pairs(self._data.train)],
             self._engine.the_base_model,
             package_versions(),
             self._engine.the_device,
@@ -245,4 +245,4 @@ def _changes(experiment: Experiment, folder: Path) -> bool | None:
 
 
 def _digest_of(pairs: Sequence[Pair]) -> str:
-    return digest([list(pair) for pair in pairs])
+    return digest([pair.fields() for pair in pairs])

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from pytest_finetune.data.formatting import Pair
 from pytest_finetune.experiment.reading import experiment_json, experiment_of
@@ -59,7 +59,7 @@ class Exchange:
         tree = _read(self.folder / "request.json")
         return TrainingRequest(
             experiment=experiment_of(tree["experiment"]),
-            pairs=tuple(Pair(*pair) for pair in tree["pairs"]),
+            pairs=tuple(map(_pair, tree["pairs"])),
             rows=tuple(tree["rows"]),
             base=tree["base"],
             folder=Path(tree["folder"]),
@@ -67,7 +67,7 @@ class Exchange:
             device=tree["devices"][rank],
             progress=progress,
             max_truncated=tree["max_truncated"],
-            held_out=tuple(Pair(*pair) for pair in tree["held_out"]),
+            held_out=tuple(map(_pair, tree["held_out"])),
         )
 
     def forget_request(self) -> None:
@@ -141,6 +141,11 @@ def _read(file: Path) -> JsonTree:
     if not isinstance(tree, dict) or tree.pop("schema", None) != SCHEMA:
         raise ValueError(f"{file.name} is not of version {SCHEMA}: {tree!r:.200}")
     return tree
+
+
+def _pair(read: Sequence[Any]) -> Pair:
+    prompt, completion, tools = read
+    return Pair(prompt, completion, tuple(tools))
 
 
 def _write(file: Path, tree: Json) -> None:

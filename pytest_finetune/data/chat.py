@@ -1,0 +1,187 @@
+"""How a base's chat template writes a conversation: as a question, and as a question that an answer follows.
+
+Training and asking both go through `Chat`, so what is trained begins with exactly what is asked. A template may write
+more between the two than the prompt that it opens the turn with (an empty block of thinking, a channel's name), or
+open in the prompt what a finished answer does not show; `Chat.taught` says what is trained then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pytest_finetune.data.chat_template import Render, TemplateError, renderer
+from pytest_finetune.data.thinking import Reading, find_marks
+from pytest_finetune.yamlfile import Json, JsonTree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_finetune.data.formatting import Message
+
+_SENTINEL: Final = "the0sentinel1answer2"
+_SAMPLE: Final = ({"role": "user", "content": "Hello"},)
+_ANOTHER_DAY: Final = datetime(2001, 2, 3, tzinfo=UTC)
+_SPECIAL: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class Taught(NamedTuple):
+    """One conversation as it is trained: `whole` begins with `asked`, the text of its question.
+
+    `moved` says that the template alone would have written the end of the question otherwise.
+    """
+
+    asked: str
+    whole: str
+    moved: bool = False
+
+    def ids(self, encode: Callable[[str], list[int]]) -> tuple[list[int], int, bool]:
+        """Return the tokens, how many of them are the question's, and whether the template alone gives others.
+
+        They begin with the tokens of the question asked alone, also where the tokenizer would join both.
+        """
+        asked, whole = encode(self.asked), encode(self.whole)
+        kept = whole[: len(asked)] == asked
+        ids = whole if kept else [*asked, *encode(self.whole[len(self.asked) :])]
+        return ids, len(asked), self.moved or not kept
+
+
+class Chat:
+    """A chat template with its arguments; `special` are the texts of the tokenizer's special tokens."""
+
+    def __init__(
+        self,
+        render: Render,
+        template: str,
+        special: Sequence[str] = (),
+        another_day: Callable[[], Render] | None = None,
+    ) -> None:
+        """`another_day` makes what renders with another date than `render` does."""
+        self._render = render
+        self._template = template
+        self._special = tuple(special)
+        self._another_day = another_day
+
+    @classmethod
+    def of(
+        cls, templates: Mapping[str, str], named: Mapping[str, str], special: Sequence[str], arguments: Json
+    ) -> Chat:
+        """Make it of templates by name: ``default``, and perhaps ``tool_use`` for conversations with tools."""
+        return cls(
+            _choosing(templates, named, arguments),
+            "\n".join(templates.values()),
+            special,
+            lambda: _choosing(templates, named, arguments, clock=_ANOTHER_DAY),
+        )
+
+    def asked(self, messages: Sequence[Message], tools: Sequence[Json] = ()) -> str:
+        """Return the text of a question, the assistant's turn opened. Raises TemplateError."""
+        return self._render(messages, tools, True)
+
+    def taught(
+        self, messages: Sequence[Message], answer: Sequence[Message], tools: Sequence[Json] = ()
+    ) -> Taught:
+        """Return the text of a question with its answer. Raises TemplateError."""
+        asked = self.asked(messages, tools)
+        whole = self._render([*messages, *answer], tools, False)
+        if whole.startswith(asked):
+            return Taught(asked, whole)
+        # The turn is opened otherwise than a finished one begins: what was asked stays, and the answer follows it.
+        bare = self._render([*messages, {"role": "assistant", "content": _SENTINEL}], tools, False)
+        lead, found, _ = bare.rpartition(_SENTINEL)
+        if not found:
+            raise TemplateError("the chat template leaves out the answer")
+        start = _shared(lead, whole)
+        return Taught(asked, asked + self.reading.closing(asked, lead) + whole[start:], moved=True)
+
+    @cached_property
+    def reading(self) -> Reading:
+        """How the answer is found in what a model writes after a question."""
+        marks = find_marks(self._template, self._special)
+        try:
+            closed = self._render(_SAMPLE, (), False)
+            asked = self._render(_SAMPLE, (), True)
+            whole = self._render([*_SAMPLE, {"role": "assistant", "content": _SENTINEL}], (), False)
+        except TemplateError:
+            return Reading(marks)
+        lead, found, after = whole.rpartition(_SENTINEL)
+        header = lead.removeprefix(asked) if found and lead.startswith(asked) else ""
+        ends = [at for at in map(after.find, self._special) if at >= 0]
+        return Reading(
+            marks,
+            turn=asked[len(closed) :] if asked.startswith(closed) else "",
+            header=Reading(marks).read(header, asked).answer,
+            footer=after[: min(ends, default=0)] if found else "",
+        )
+
+    @cached_property
+    def dated(self) -> bool:
+        """Whether the template writes the date of the day."""
+        if self._another_day is None:
+            return False
+        try:
+            return self._render(_SAMPLE, (), True) != self._another_day()(_SAMPLE, (), True)
+        except TemplateError:
+            return "strftime_now" in self._template
+
+
+def folder_chat(folder: Path, arguments: Json) -> Chat:
+    """Return the chat template of a model's folder, read without transformers."""
+    config = _json(folder / "tokenizer_config.json")
+    named = {name: text for name in _SPECIAL if (text := token_text(config.get(name))) is not None}
+    return Chat.of(_templates(folder, config), named, _special_texts(folder, named), arguments)
+
+
+def token_text(token: object) -> str | None:
+    """Return a special token's text: written as a text, or as an object with `content`."""
+    if isinstance(token, Mapping):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def _choosing(
+    templates: Mapping[str, str], named: Mapping[str, str], arguments: Json, **clock: datetime
+) -> Render:
+    renders = {name: renderer(text, named, arguments, **clock) for name, text in templates.items()}
+    default = renders.get("default") or renderer(None, named)
+    with_tools = renders.get("tool_use", default)
+
+    def render(messages: Sequence[Message], tools: Sequence[Json], open_turn: bool) -> str:
+        return (with_tools if tools else default)(messages, tools, open_turn)
+
+    return render
+
+
+def _templates(folder: Path, config: Json) -> dict[str, str]:
+    found: dict[str, str] = {}
+    given = config.get("chat_template") or _json(folder / "chat_template.json").get("chat_template")
+    if isinstance(given, str):
+        found["default"] = given
+    elif isinstance(given, list):
+        found |= {one["name"]: one["template"] for one in given}
+    if (file := folder / "chat_template.jinja").is_file():
+        found["default"] = file.read_text(encoding="utf-8")
+    for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):
+        found[file.stem] = file.read_text(encoding="utf-8")
+    return found
+
+
+def _special_texts(folder: Path, named: Mapping[str, str]) -> list[str]:
+    added = _json(folder / "tokenizer.json").get("added_tokens") or ()
+    return sorted({*named.values(), *(one["content"] for one in added if one.get("special"))})
+
+
+def _shared(left: str, right: str) -> int:
+    """Return the length of the common beginning."""
+    pairs = zip(left, right, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
+
+
+def _json(path: Path) -> JsonTree:
+    if not path.is_file():
+        return {}
+    loaded = json.loads(path.read_text(encoding="utf-8"))
+    return loaded if isinstance(loaded, dict) else {}

@@ -1,0 +1,140 @@
+"""Find the answer in what a model wrote: after its thinking, without what its chat template writes around it.
+
+Thinking is looked for only where the base's own template or special tokens know a block of it, and only where a turn
+begins: an answer that speaks of ``<think>`` stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from pytest_finetune.yamlfile import JsonTree
+
+_CHANNELS: Final = (
+    ("<|channel|>analysis<|message|>", "<|end|>"),  # gpt-oss
+    ("<|channel>thought", "<channel|>"),  # Gemma 4
+    (" to=self<|message|>", "<|eom|>"),  # Muse
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Cohere
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("◁think▷", "◁/think▷"),  # Kimi
+)
+_OPENING: Final = re.compile(
+    r"[<\[](?:\w+:)?(?:think|thinking|thought|thoughts|reasoning|reason)[>\]]", re.IGNORECASE
+)
+
+
+class Mark(NamedTuple):
+    """The two texts between which a model thinks."""
+
+    open: str
+    close: str
+
+
+class Read(NamedTuple):
+    """What a model wrote, taken apart; `thinking` is None where there was none, `until` how much of it is thinking."""
+
+    answer: str
+    thinking: str | None = None
+    until: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a base writes its turn: its blocks of thinking, and what its template puts around an answer.
+
+    `turn` opens a turn, `header` stands between that and the answer, `footer` between the answer and the stop token.
+    """
+
+    marks: tuple[Mark, ...] = ()
+    turn: str = ""
+    header: str = ""
+    footer: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether an answer is all that the model wrote."""
+        return not (self.marks or self.header or self.footer)
+
+    def facts(self) -> JsonTree:
+        """Return it as JSON, for keys and the record."""
+        return {
+            "thinking": [list(mark) for mark in self.marks],
+            "turn": self.turn,
+            "header": self.header,
+            "footer": self.footer,
+        }
+
+    def needs(self, special: Sequence[str]) -> frozenset[str]:
+        """Return the special tokens without which a text could not be read."""
+        if self.plain:
+            return frozenset()
+        written = [self.turn, self.header, self.footer, *(text for mark in self.marks for text in mark)]
+        return frozenset(token for token in special if any(token in text for text in written))
+
+    def opened(self, asked: str) -> Mark | None:
+        """Return the block of thinking that a question ends in, None where it opens none."""
+        end = asked.rstrip()
+        return next((mark for mark in self.marks if end.endswith(mark.open.strip())), None)
+
+    def closing(self, asked: str, lead: str) -> str:
+        """Return what ends the thinking that a question opened; `lead` is how the template begins a finished turn."""
+        mark = self.opened(asked)
+        if mark is None:
+            return ""
+        _, found, rest = lead.rpartition(mark.open)
+        if found and mark.close in rest and lead.endswith(rest):
+            return rest[rest.index(mark.close) :]
+        blank = asked[len(asked.rstrip()) :]
+        return f"{blank}{mark.close}{blank * 2}"
+
+    def read(self, text: str, asked: str, *, stopped: bool = True) -> Read:
+        """Take apart what was written after a question; `stopped` says that the model ended by itself.
+
+        A block that the limit cut leaves no answer. One that the question opened and that the model neither closed
+        nor was cut in was no thinking.
+        """
+        thoughts, rest, open_ = [], text, self.opened(asked)
+        while mark := open_ or self._begins(rest):
+            inner = rest if open_ is mark else rest[rest.index(mark.open) + len(mark.open) :]
+            thought, closed, after = inner.partition(mark.close)
+            if not closed and open_ is mark and stopped:
+                break
+            thoughts.append(thought.removeprefix(mark.open).strip())
+            open_, rest = None, after.lstrip().removeprefix(self.turn)
+            if not closed:
+                break
+        thinking = "\n\n".join(filter(None, thoughts)) or None
+        return Read(self._unframed(rest), thinking, len(text) - len(rest) if thoughts else 0)
+
+    def _begins(self, text: str) -> Mark | None:
+        start = text.lstrip()
+        return next((mark for mark in self.marks if start.startswith(mark.open.lstrip())), None)
+
+    def _unframed(self, text: str) -> str:
+        answer = text.removeprefix(self.header) if self.header else text
+        return answer.removesuffix(self.footer) if self.footer else answer
+
+
+def find_marks(template: str, special: Sequence[str]) -> tuple[Mark, ...]:
+    """Return the blocks of thinking that a chat template or the special tokens know.
+
+    >>> find_marks("{{ content.split('</think>')[-1] }} <think>", ())
+    (Mark(open='<think>', close='</think>'),)
+    >>> find_marks("", ["[THINK]", "[/THINK]"])
+    (Mark(open='[THINK]', close='[/THINK]'),)
+    """
+    written = "\n".join((template, *special))
+    return tuple(dict.fromkeys(_marks(written)))
+
+
+def _marks(written: str) -> Iterator[Mark]:
+    for open_, close in _CHANNELS:
+        if open_ in written and close in written:
+            yield Mark(open_, close)
+    for open_ in _OPENING.findall(written):
+        close = f"{open_[0]}/{open_[1:]}"
+        if close in written:
+            yield Mark(open_, close)
