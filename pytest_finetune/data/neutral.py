@@ -10,8 +10,9 @@ from typing import Final
 
 from pytest_finetune.data.formatting import CHAT
 from pytest_finetune.data.lines import Line, read_lines
+from pytest_finetune.data.messages import ShapeError
 from pytest_finetune.data.rows import Row, Rows
-from pytest_finetune.data.shapes import ShapeError, content_of, name_of
+from pytest_finetune.data.shapes import content_of, name_of
 from pytest_finetune.data.strict_json import StrictParser
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.fingerprint import sha256_of
@@ -63,7 +64,7 @@ def _row(parser: StrictParser, line: Line, label: str) -> Row:
     return Row(
         file=label, line=line.number, offset=line.offset, shape=content.shape, instruction=content.instruction,
         input=content.input, output=content.output, messages=content.messages, tags=(), group=None, raw=value,
-        given_id=given,
+        given_id=given, tools=content.tools,
     )  # fmt: skip
 
 

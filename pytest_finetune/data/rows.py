@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, overload
 
+from pytest_finetune.data.call_formats import ToolCall
 from pytest_finetune.data.catalogue import finding, quoted
 from pytest_finetune.data.findings import Finding
 from pytest_finetune.data.lines import MAX_LINE_BYTES, Line, read_lines
-from pytest_finetune.data.shapes import ShapeError, content_of, name_of, tags_of
+from pytest_finetune.data.messages import ShapeError
+from pytest_finetune.data.shapes import content_of, name_of, tags_of
 from pytest_finetune.data.strict_json import StrictParser
+from pytest_finetune.data.tool_calls import read_calls
 from pytest_finetune.fingerprint import sha256_of
 from pytest_finetune.yamlfile import Json, JsonTree
 
@@ -39,6 +42,7 @@ class Row:
     group: str | None
     raw: Json
     given_id: str | None = None
+    tools: tuple[Json, ...] = ()
 
     @property
     def id(self) -> str:
@@ -47,13 +51,15 @@ class Row:
 
     @property
     def digest(self) -> str:
-        """Return the sha256 of what the row says: question and answer, without id, tags and further keys.
+        """Return the sha256 of what the row says: question, answer and tools, without id, tags and further keys.
 
         Equal in both splits, and whether the answer is called `output` or `expected`.
         """
         said: object = [self.instruction, self.input, self.output]
         if self.messages is not None:
             said = [dict(message) for message in self.messages]
+        if self.tools:
+            said = {"said": said, "tools": list(self.tools)}
         text = json.dumps(said, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -66,6 +72,11 @@ class Row:
     def expected(self) -> str:
         """Return the answer that the row holds, `output` by another name."""
         return self.output
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """Return the calls of tools that the expected answer makes."""
+        return read_calls(self.output, self.tools)
 
     def expected_json(self) -> Any:
         """Return the answer as a JSON value; ValueError when it is none."""
@@ -183,9 +194,11 @@ class _Reader:
 
     def _row(self, line: Line, value: JsonTree) -> Row:
         content = content_of(value)
-        seen = self._shapes.get(content.shape)
+        # An instruction row with a history is read as a conversation, and stands beside those without one.
+        shape = "instruction" if "instruction" in value else content.shape
+        seen = self._shapes.get(shape)
         if seen is None:
-            self._shapes[content.shape] = [1, line.number]
+            self._shapes[shape] = [1, line.number]
         else:
             seen[0] += 1
         # Instructions repeat in every row; one string for all of them keeps a million rows small.
@@ -203,6 +216,7 @@ class _Reader:
             name_of(value, "group") if "group" in value else None,
             value,
             name_of(value, "id") if "id" in value else None,
+            content.tools,
         )
 
     def _faults(self, line: Line, faults: Sequence[tuple[str, str]]) -> Iterator[Finding]:

@@ -1,25 +1,35 @@
 """The row shapes that people use, read into one: instruction and input, the expected answer, tags, group, id.
 
 Three shapes are accepted: ``instruction``/``input``/``output`` (held-out rows: ``expected``), ``messages``
-that end with the assistant, and ``prompt``/``completion`` as two texts or as two lists of messages.
+that end with the assistant, and ``prompt``/``completion`` as two texts or as two lists of messages. An
+instruction row with ``system`` or ``history`` is a conversation, and is read as one. Each may bring ``tools``.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from pytest_finetune.errors import FinetuneError
+from pytest_finetune.data.messages import (
+    BEFORE,
+    ShapeError,
+    kind,
+    messages_of,
+    text_of,
+    tools_of,
+    transcript,
+)
 from pytest_finetune.yamlfile import Json
 
 SHAPES: Final = ("instruction", "messages", "prompt")
-ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 
 _KNOWN: Final = (
-    "instruction", "input", "output", "expected", "messages", "prompt", "completion", "tags", "group", "id",
+    "instruction", "input", "output", "expected", "system", "history", "messages", "prompt", "completion", "tools",
+    "tags", "group", "id",
 )  # fmt: skip
 _KNOWN_SET: Final = frozenset(_KNOWN)
+_ANSWERS: Final = frozenset({"output", "expected", "completion", "messages"})
 
 
 class Content(NamedTuple):
@@ -30,18 +40,25 @@ class Content(NamedTuple):
     input: str
     output: str
     messages: tuple[Json, ...] | None
-
-
-class ShapeError(FinetuneError, ValueError):
-    """The row has no shape that we read; the message says what was found."""
+    tools: tuple[Json, ...] = ()
 
 
 def content_of(row: Json) -> Content:
-    """Read a row's text; ShapeError says what is missing or has the wrong type."""
+    """Read a row's text and its tools; ShapeError says what is missing or has the wrong type."""
+    if "chosen" in row and "rejected" in row and not row.keys() & _ANSWERS:
+        raise ShapeError(
+            "chosen and rejected are a pair for preference training (DPO); a supervised fine-tune learns one answer: "
+            "write the chosen one as completion, or train with a DPO trainer through the hook pytest_finetune_train"
+        )
+    content = _content_of(row)
+    return content._replace(tools=tools_of(row)) if "tools" in row else content
+
+
+def _content_of(row: Json) -> Content:
     if "instruction" in row:
         return _instruction_row(row)
     if "messages" in row:
-        return _messages_row(_messages(row, "messages"))
+        return _messages_row(messages_of(row, "messages"))
     if "prompt" in row:
         return _prompt_row(row)
     raise ShapeError(f"no instruction, messages or prompt; {_found_keys(row)}")
@@ -67,19 +84,11 @@ def name_of(row: Json, key: str) -> str | None:
     return value
 
 
-def transcript(messages: Sequence[Json]) -> str:
-    """Return the question of a conversation as text: a single message alone, else lines with the role."""
-    asked = [message for message in messages if message["role"] not in ("system", "developer")]
-    if len(asked) == 1:
-        return str(asked[0]["content"])
-    return "\n".join(f"{str(message['role']).capitalize()}: {message['content']}" for message in asked)
-
-
 def _instruction_row(row: Json) -> Content:
     instruction, given = row["instruction"], row.get("input", "")
     if not isinstance(instruction, str) or not isinstance(given, str):
         key = "input" if isinstance(instruction, str) else "instruction"
-        raise ShapeError(f"{key} must be a text, found {_kind(row[key])}")
+        raise ShapeError(f"{key} must be a text, found {kind(row[key])}")
     answers = [key for key in ("output", "expected") if key in row]
     if len(answers) != 1:
         both = "both output and expected" if answers else "neither output nor expected"
@@ -87,10 +96,34 @@ def _instruction_row(row: Json) -> Content:
     answer = row[answers[0]]
     if not isinstance(answer, str):
         hint = ": write the JSON as a text" if isinstance(answer, dict | list) else ""
-        raise ShapeError(f"{answers[0]} must be a text, found {_kind(answer)}{hint}")
+        raise ShapeError(f"{answers[0]} must be a text, found {kind(answer)}{hint}")
     if "input" not in row and row.keys() - _KNOWN_SET:
         _refuse_misspelt(row, "input")
-    return Content("instruction", instruction, given, answer, None)
+    before = [*_system(row), *_history(row)]
+    if not before:
+        return Content("instruction", instruction, given, answer, None)
+    asked = {"role": "user", "content": "\n\n".join(filter(None, (instruction, given)))}
+    return _messages_row((*before, asked, {"role": "assistant", "content": answer}))
+
+
+def _system(row: Json) -> Iterator[Json]:
+    system = row.get("system") or ""
+    if not isinstance(system, str):
+        raise ShapeError(f"system must be a text, found {kind(system)}")
+    if system:
+        yield {"role": "system", "content": system}
+
+
+def _history(row: Json) -> Iterator[Json]:
+    """Yield the turns before the question, written as Alpaca rows do: a list of pairs, question and answer."""
+    history = row.get("history") or []
+    pairs = history if isinstance(history, list) else [history]
+    for pair in pairs:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise ShapeError("history must be a list of pairs of texts: [[question, answer], ...]")
+        yield from (
+            {"role": role, "content": text} for role, text in zip(("user", "assistant"), pair, strict=True)
+        )
 
 
 def _messages_row(messages: tuple[Json, ...]) -> Content:
@@ -98,8 +131,8 @@ def _messages_row(messages: tuple[Json, ...]) -> Content:
         raise ShapeError(f"the last message is the {messages[-1]['role']}'s, not the assistant's")
     if not any(message["role"] == "user" for message in messages[:-1]):
         raise ShapeError("no user message before the answer")
-    system = "\n".join(m["content"] for m in messages[:-1] if m["role"] in ("system", "developer"))
-    return Content("messages", system, transcript(messages[:-1]), messages[-1]["content"], messages)
+    system = "\n".join(m["content"] for m in messages[:-1] if m["role"] in BEFORE)
+    return Content("messages", system, transcript(messages[:-1]), text_of(messages[-1]), messages)
 
 
 def _prompt_row(row: Json) -> Content:
@@ -109,30 +142,12 @@ def _prompt_row(row: Json) -> Content:
     if isinstance(prompt, str) and isinstance(completion, str):
         return Content("prompt", "", prompt, completion, None)
     if isinstance(prompt, list) and isinstance(completion, list):
-        answer = _messages(row, "completion")
-        if len(answer) != 1:
+        if len(completion) != 1:
             raise ShapeError("completion must be one assistant message")
-        return _messages_row((*_messages(row, "prompt"), *answer))
+        return _messages_row(messages_of({"prompt": [*prompt, *completion]}, "prompt"))
     raise ShapeError(
-        f"prompt is {_kind(prompt)} and completion is {_kind(completion)}: both texts or both message lists"
+        f"prompt is {kind(prompt)} and completion is {kind(completion)}: both texts or both message lists"
     )
-
-
-def _messages(row: Json, key: str) -> tuple[Json, ...]:
-    messages = row[key]
-    if not isinstance(messages, list) or not messages:
-        raise ShapeError(f"{key} must be a list with at least one message")
-    for number, message in enumerate(messages, start=1):
-        if not isinstance(message, dict):
-            raise ShapeError(
-                f"{key}: message {number} is {_kind(message)}, not an object with role and content"
-            )
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            raise ShapeError(f"{key}: message {number} has the role {role!r}; known: {', '.join(ROLES)}")
-        if not isinstance(content, str):
-            raise ShapeError(f"{key}: the content of message {number} must be a text, found {_kind(content)}")
-    return tuple(messages)
 
 
 def _refuse_misspelt(row: Json, key: str) -> None:
@@ -151,15 +166,3 @@ def _found_keys(row: Json) -> str:
         if near and key not in _KNOWN_SET:
             return f"found the keys {shown}; did you mean {near[0]!r} by {key!r}?"
     return f"found the keys {shown}"
-
-
-def _kind(value: object) -> str:
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a text",
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-    }
-    return names.get(type(value), "null")

@@ -51,19 +51,19 @@ PLAIN = row_of({"prompt": "Sort: b a =", "completion": "a b"})
 
 
 def test_a_template_is_filled_and_the_answer_follows_after_a_space() -> None:
-    prompt, completion, _ = format_pair(TICKET, TEMPLATE)
+    prompt, completion = format_pair(TICKET, TEMPLATE)
     assert prompt == "Instruction: Sort.\nInput: b a\nAnswer:"
     assert completion == " a b"
 
 
 def test_chat_is_one_user_message_and_one_answer() -> None:
-    prompt, completion, _ = format_pair(TICKET, CHAT)
+    prompt, completion = format_pair(TICKET, CHAT)
     assert prompt == [{"role": "user", "content": "Sort.\n\nb a"}]
     assert completion == [{"role": "assistant", "content": "a b"}]
 
 
 def test_a_conversation_stays_itself_in_chat_and_becomes_lines_in_a_template() -> None:
-    prompt, completion, _ = format_pair(TALK, CHAT)
+    prompt, completion = format_pair(TALK, CHAT)
     assert [message["role"] for message in prompt if isinstance(message, dict)] == [
         "system", "user", "assistant", "user",
     ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from pytest_finetune.data.checks.conversations import check_conversations
 from pytest_finetune.data.checks.files import check_files, check_tokens
 from pytest_finetune.data.checks.labels import check_labels, check_tags
 from pytest_finetune.data.checks.outputs import check_outputs
@@ -21,6 +22,7 @@ Check = Callable[[ContractRules, Rows, Rows], Iterator[Finding]]
 BUILT_IN: Final[tuple[Check, ...]] = (
     check_files,
     check_texts,
+    check_conversations,
     check_outputs,
     check_labels,
     check_tags,

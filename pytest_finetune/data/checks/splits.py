@@ -103,8 +103,9 @@ class _Questions:
 
 
 def _key(row: Row, instruction: list[str], words: list[str]) -> tuple[str, str]:
-    """Return instruction and input by their words; a text without any (only signs) as it is."""
-    return " ".join(instruction) or row.instruction.strip(), " ".join(words) or row.input.strip()
+    """Return instruction and input by their words (a text without any, only signs, as it is), and the tools offered."""
+    asked = " ".join(instruction) or row.instruction.strip(), " ".join(words) or row.input.strip()
+    return (f"{json.dumps(row.tools)}{asked[0]}", asked[1]) if row.tools else asked
 
 
 def _repetition(row: Row, twins: Sequence[Row]) -> Finding:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from pytest_finetune.data.formatting import Pair
 from pytest_finetune.experiment.reading import experiment_json, experiment_of
@@ -43,13 +43,13 @@ class Exchange:
         """Write what is to be trained; the process of rank n computes on `devices[n]`."""
         tree = {
             "experiment": experiment_json(request.experiment),
-            "pairs": request.pairs,
+            "pairs": [pair.fields() for pair in request.pairs],
             "rows": request.rows,
             "base": request.base,
             "folder": str(request.folder.absolute()),
             "checkpoints": str(request.checkpoints.absolute()),
             "max_truncated": request.max_truncated,
-            "held_out": request.held_out,
+            "held_out": [pair.fields() for pair in request.held_out],
             "devices": list(devices),
         }
         _write(self.folder / "request.json", tree)
@@ -59,7 +59,7 @@ class Exchange:
         tree = _read(self.folder / "request.json")
         return TrainingRequest(
             experiment=experiment_of(tree["experiment"]),
-            pairs=tuple(map(_pair, tree["pairs"])),
+            pairs=tuple(map(Pair.of, tree["pairs"])),
             rows=tuple(tree["rows"]),
             base=tree["base"],
             folder=Path(tree["folder"]),
@@ -67,7 +67,7 @@ class Exchange:
             device=tree["devices"][rank],
             progress=progress,
             max_truncated=tree["max_truncated"],
-            held_out=tuple(map(_pair, tree["held_out"])),
+            held_out=tuple(map(Pair.of, tree["held_out"])),
         )
 
     def forget_request(self) -> None:
@@ -141,11 +141,6 @@ def _read(file: Path) -> JsonTree:
     if not isinstance(tree, dict) or tree.pop("schema", None) != SCHEMA:
         raise ValueError(f"{file.name} is not of version {SCHEMA}: {tree!r:.200}")
     return tree
-
-
-def _pair(read: Sequence[Any]) -> Pair:
-    prompt, completion, tools = read
-    return Pair(prompt, completion, tuple(tools))
 
 
 def _write(file: Path, tree: Json) -> None:
