@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Never
 
+from pytest_finetune.data.call_formats import ToolCall
 from pytest_finetune.data.strict_json import LONG_NUMBER, too_large
+from pytest_finetune.data.tool_calls import read_calls
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.yamlfile import JsonTree
+from pytest_finetune.yamlfile import Json, JsonTree
 
 
 class NotJson(FinetuneError, ValueError):
@@ -46,6 +49,18 @@ class Response:
             raise
         except ValueError:  # int() refuses more than 4,300 digits
             raise NotJson(f"not strict JSON: {LONG_NUMBER}") from None
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """Return the calls of tools that the answer makes, none of which is ever run; see `calls_of`."""
+        return self.calls_of()
+
+    def calls_of(self, tools: Sequence[Json] = ()) -> tuple[ToolCall, ...]:
+        """Return the calls that the answer makes, held to the schemas of `tools`, those of the row it answers.
+
+        A call that cannot be read or that breaks its schema says so in `malformed`.
+        """
+        return read_calls(self.text, tools)
 
 
 _SHOWN: Final = 80

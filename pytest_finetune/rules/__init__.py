@@ -20,6 +20,7 @@ from pytest_finetune.rules.judge import judge
 from pytest_finetune.rules.labels import allowed_label, exact_match, field_equals, label_agreement
 from pytest_finetune.rules.running import latency, length, stops_by_itself
 from pytest_finetune.rules.shape import matches_pattern, no_prose_around_json, output_schema, strict_json
+from pytest_finetune.rules.tools import tool_arguments, tool_called
 from pytest_finetune.rules.whole import calibration, macro_f1, no_label_collapse
 
 __all__ = [
@@ -39,4 +40,6 @@ __all__ = [
     "output_schema",
     "stops_by_itself",
     "strict_json",
+    "tool_arguments",
+    "tool_called",
 ]
