@@ -8,6 +8,7 @@ import pytest
 
 from pytest_finetune.answering.runtimes import Runtime
 from pytest_finetune.answering.runtimes.merged import MergedRuntime, ModelFolders
+from pytest_finetune.answering.runtimes.server.decoding import base_decoding
 from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
 from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.experiment import Experiment
@@ -43,7 +44,9 @@ def pytest_finetune_runtime(
         return MergedRuntime(folders, device, trust_remote_code=experiment.trust_remote_code)
     if isinstance(settings, ServerSettings):
         log = store.log(re.sub(r"[^0-9A-Za-z._-]", "-", f"{experiment.name}-{name}")[:120].lstrip("._-"))
-        return OpenAIRuntime(name, settings, _folders(experiment, base, device, store).folder, log)
+        folders = _folders(experiment, base, device, store)
+        filled_in = base_decoding(base_folder(experiment), experiment.generation)
+        return OpenAIRuntime(name, settings, folders.folder, log, filled_in)
     if name != TRANSFORMERS:
         return None
     return TransformersRuntime(

@@ -12,7 +12,7 @@ from pytest_finetune.errors import FinetuneError
 from pytest_finetune.yamlfile import JsonTree
 
 ANSWERS_FILE: Final = "answers.jsonl"
-"""The one file of an entry of answers in the store."""
+"""The file of answers in their entry in the store."""
 
 
 class AnswersError(FinetuneError, ValueError):

@@ -87,6 +87,8 @@ def runtimes_disagree(evidence: DiagnosisEvidence) -> NextChange | None:
         return None
     worst = min(apart, key=lambda match: match.same / match.total)
     because = f"{worst.first} and {worst.second} agree on {worst.same} of {wording.counted(worst.total, 'row')} only"
+    if cause := evidence.runtime_causes.get(worst.second):
+        because += f"; {cause}"
     return NextChange(f"make {worst.second} answer like {worst.first}", because, worst.rows[:ROWS_SHOWN])
 
 

@@ -54,6 +54,7 @@ class DiagnosisEvidence:
     tuned arm did against each opponent under the primary rule. `stops_taught` tells whether every training row ended in
     a stop token, `forgets` what neutral prompts show, each None where it is not known. `truncated` holds the
     places of training rows cut at the sequence length, `longest_tokens` what the longest of them needs.
+    `runtime_causes` names, by runtime, what may have made its answers others than those that were judged.
     """
 
     verdict: str = "iterate"
@@ -81,6 +82,7 @@ class DiagnosisEvidence:
     truncated: tuple[str, ...] = ()
     longest_tokens: int | None = None
     runtime_match: tuple[Agreement, ...] = ()
+    runtime_causes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def losses(self) -> tuple[float, ...]:

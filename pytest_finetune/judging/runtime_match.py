@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from pytest_finetune import wording
 from pytest_finetune.judging.evidence import Agreement
@@ -18,13 +18,15 @@ class RuntimeMatch:
     """The tuned arm in the first runtime, where the decision is made, and in a further one.
 
     `text` counts equal raw answers; ``match["rule"]`` counts the rows on which a rule gave both the same score. Both
-    have `same`, `total`, `rate` and `rows`, the ids of the rows that differ.
+    have `same`, `total`, `rate` and `rows`, the ids of the rows that differ. `cause` names what to look at first where
+    fewer than 95% of the texts are alike and the second runtime may have decoded otherwise.
     """
 
     first: str
     second: str
     text: Agreement
     rules: Mapping[str, Agreement] = field(default_factory=dict)
+    cause: str | None = None
 
     def __getitem__(self, rule: str) -> Agreement:
         """Return the agreement under a rule; KeyError names the rules that ran."""
@@ -36,7 +38,8 @@ class RuntimeMatch:
     def as_json(self) -> dict[str, object]:
         """Return the record's form."""
         rules = {name: _counts(found) for name, found in self.rules.items()}
-        return {"first": self.first, "second": self.second, "text": _counts(self.text), "rules": rules}
+        found = {"first": self.first, "second": self.second, "text": _counts(self.text), "rules": rules}
+        return found if self.cause is None else {**found, "cause": self.cause}
 
 
 def _counts(found: Agreement) -> dict[str, object]:
@@ -58,11 +61,30 @@ def agreement(
     return Agreement(first, second, len(pairs) - len(apart), len(pairs), apart)
 
 
+def cause_of(runtime: str, decoding: Mapping[str, Any]) -> str | None:
+    """Say where a runtime may have decoded otherwise: what the base's folder sets, and what it was not asked for."""
+    sets, refused = decoding["base_sets"], decoding["refused"]
+    if not sets:
+        return None
+    told = wording.listed([f"{name} {value}" for name, value in sets.items()])
+    lost = [name for name in sets if name in refused]
+    heard = (
+        f"{runtime} takes no {wording.listed(lost)} with a question"
+        if lost
+        else f"{runtime} was asked to decode without, and may not have heeded it"
+    )
+    return (
+        f"generation_config.json of the base sets {told}, without which the decision was made; {heard}: "
+        f"start {runtime} without these settings (vLLM: --generation-config vllm)"
+    )
+
+
 def warnings_of(matches: Sequence[RuntimeMatch], primary: str) -> tuple[list[str], list[str]]:
     """Say what a verdict carries of further runtimes: where they disagree, and what was not compared there."""
     apart = [
         f"{match.first} and {match.second} agree on {found.same} of {wording.counted(found.total, 'row')} only "
         f"under {primary}: what was judged is not what {match.second} serves"
+        + (f"; look first at this: {match.cause}" if match.cause else "")
         for match in matches
         if (found := match.rules.get(primary)) is not None and found.rate < ALIKE
     ]

@@ -202,6 +202,7 @@ class RuntimeMatch(Facts):
     second: str
     text: Agreement
     rules: Named[Agreement]
+    cause: str
 
 
 class LikeTask(Facts):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pytest_finetune.answering.arm_plans import TUNED
-from pytest_finetune.judging.runtime_match import RuntimeMatch, agreement
+from pytest_finetune.judging.runtime_match import ALIKE, RuntimeMatch, agreement, cause_of
 from pytest_finetune.record.case import scores_of
 from pytest_finetune.yamlfile import Json
 
@@ -42,4 +42,6 @@ def _match(tree: Json, name: str, ours: Mapping[str, Answer], theirs: Mapping[st
         scores = scores_of(tree, rule)
         if TUNED in scores.arms and name in scores.arms:
             rules[rule] = agreement(first, second, scores.rows, scores.arms[TUNED], scores.arms[name])
-    return RuntimeMatch(first, second, text, rules)
+    decoding = tree["arms"][name].get("decoding")
+    cause = cause_of(second, decoding) if decoding and text.rate < ALIKE else None
+    return RuntimeMatch(first, second, text, rules, cause)

@@ -16,10 +16,12 @@ import pytest
 from pytest_finetune.answering.answers import Answer
 from pytest_finetune.answering.prompts import Prompted
 from pytest_finetune.answering.runtimes import AnsweringError, Runtime
+from pytest_finetune.answering.runtimes.server import decoding
 from pytest_finetune.answering.runtimes.server import http as wire
 from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
 from pytest_finetune.experiment import Generation
 from pytest_finetune.experiment.runtimes import ServerSettings
+from pytest_finetune.judging.runtime_match import cause_of
 
 Reply = tuple[int, dict[str, str], bytes]
 GREEDY = Generation(max_new_tokens=7)
@@ -160,9 +162,9 @@ def test_text_can_be_sent_as_a_users_message(fake: Fake) -> None:
 
 def test_greedy_is_temperature_zero_and_sampling_has_a_seed_a_row(fake: Fake) -> None:
     runtime(fake, extra={"top_k": 1}).answer(ask(1), GREEDY, ADAPTER)
-    assert fake.bodies() == [
-        {"top_k": 1, "model": "tuned", "prompt": "ticket 1", "max_tokens": 7, "temperature": 0}
-    ]
+    (body,) = fake.bodies()
+    assert (body["temperature"], body["max_tokens"], body["model"]) == (0, 7, "tuned")
+    assert body["top_k"] == 1  # what a request is to hold besides goes before what changes nothing
     fake.asked.clear()
     sampled = Generation(do_sample=True, temperature=0.7, top_p=0.9, seed=40)
     runtime(fake, concurrency=1).answer(ask(2), sampled, ADAPTER)
@@ -198,10 +200,10 @@ def test_a_server_that_stays_busy_is_an_error_of_the_run(fake: Fake) -> None:
     assert len(fake.bodies()) == 3
 
 
-def test_what_a_server_refuses_is_not_asked_again(fake: Fake) -> None:
+def test_what_a_server_refuses_is_asked_with_fewer_settings_and_then_not_again(fake: Fake) -> None:
     fake.reply = lambda path, body: (400, {}, b'{"error": "max_tokens is too large"}')
     assert "HTTP 400: " in failure(fake, concurrency=1)
-    assert len(fake.bodies()) == 1
+    assert [len(body) for body in fake.bodies()] == [13, 8, 4]
 
 
 def test_a_server_that_hangs_is_an_error_after_its_time(fake: Fake) -> None:
@@ -325,3 +327,93 @@ def test_the_answers_key_knows_the_server_and_nothing_that_changes_by_itself(fak
     assert about != runtime(fake, extra={"top_k": 1}).about(ADAPTER)
     # How the same questions travel changes no answer.
     assert about == runtime(fake, concurrency=9, retries=0, timeout_s=5).about(ADAPTER)
+
+
+def penalised(path: str, body: dict[str, Any]) -> Reply:
+    """Answer as a server that fills in the base's repetition penalty wherever a request leaves it open."""
+    heard = body.get("repetition_penalty", 1.3) == 1.0
+    said = {"text": "high" if heard else "high low", "finish_reason": "stop"}
+    return ok({"choices": [said], "usage": {"completion_tokens": 1}})
+
+
+def base_with(tmp_path: Path, **settings: Any) -> Path:
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
+    return tmp_path
+
+
+def served(fake: Fake, base: decoding.BaseDecoding, **settings: Any) -> OpenAIRuntime:
+    given = {"url": fake.url, "model": "tuned", "base_model": "base", "concurrency": 3, **settings}
+    return OpenAIRuntime("prod", ServerSettings(**given), lambda _: Path(), Path("unused.log"), base)
+
+
+def test_a_server_that_would_fill_in_the_bases_penalty_is_told_to_decode_without(
+    fake: Fake, tmp_path: Path
+) -> None:
+    base = decoding.base_decoding(
+        base_with(tmp_path, repetition_penalty=1.3, top_k=20, eos_token_id=[2, 7]), GREEDY
+    )
+    assert base == decoding.BaseDecoding((2, 7), {"repetition_penalty": 1.3})
+    fake.reply, asked = penalised, served(fake, base)
+    assert {answer.response for answer in asked.answer(ask(6), GREEDY, ADAPTER)} == {"high"}
+    assert asked.decoding == {"base_sets": {"repetition_penalty": 1.3}, "refused": []}
+    assert all(body["stop_token_ids"] == [2, 7] for body in fake.bodies())
+    assert len(fake.bodies()) == 6
+    # Answers of before, which had the penalty, are not taken for these; those without one are.
+    assert asked.about(ADAPTER) != served(fake, decoding.NOTHING_SET).about(ADAPTER)
+    assert "decoding" not in served(fake, decoding.BaseDecoding((2,))).about(ADAPTER)
+
+
+def test_a_strict_server_gets_the_settings_that_it_knows_and_what_it_refused_is_told(
+    fake: Fake, tmp_path: Path
+) -> None:
+    def strict(path: str, body: dict[str, Any]) -> Reply:
+        unknown = body.keys() & {"repetition_penalty", "min_p"}
+        return (400, {}, b'{"error": "unknown argument"}') if unknown else penalised(path, body)
+
+    base = decoding.base_decoding(base_with(tmp_path, repetition_penalty=1.3), GREEDY)
+    fake.reply, asked = strict, served(fake, base)
+    assert {answer.response for answer in asked.answer(ask(4), GREEDY, ADAPTER)} == {"high low"}
+    assert len(fake.bodies()) == 1 + 4
+    assert fake.bodies()[-1].keys() >= {"top_p", "seed", "frequency_penalty", "presence_penalty"}
+    assert asked.decoding["refused"] == ["min_p", "repetition_penalty", "top_k", "typical_p"]
+    cause = cause_of("prod", asked.decoding)
+    assert cause == (
+        "generation_config.json of the base sets repetition_penalty 1.3, without which the decision was made; prod takes "
+        "no repetition_penalty with a question: start prod without these settings (vLLM: --generation-config vllm)"
+    )
+    assert cause_of("prod", {**asked.decoding, "base_sets": {}}) is None
+
+
+@pytest.mark.parametrize(
+    ("owner", "props", "command", "kind"),
+    [
+        ("vllm", False, (), decoding.VLLM),
+        ("sglang", False, (), decoding.VLLM),
+        ("llamacpp", False, (), decoding.LLAMA),
+        (None, True, (), decoding.LLAMA),
+        (None, False, (), decoding.UNKNOWN),
+        (None, False, ("/env/bin/transformers", "serve"), decoding.TRANSFORMERS),
+    ],
+)
+def test_each_kind_of_server_is_told_in_its_own_words(
+    owner: str | None, props: bool, command: tuple[str, ...], kind: str
+) -> None:
+    class Props:
+        def get(self, path: str, timeout_s: float) -> object:
+            if props:
+                return {"default_generation_settings": {}}
+            raise wire.WireError("HTTP 404", again=False, status=404)
+
+    assert decoding.kind_of(Props(), owner, command) == kind  # type: ignore[arg-type]
+    sampled = Generation(do_sample=True, temperature=0.7, top_p=0.9, seed=40)
+    full, standard, least = decoding.requests(kind, sampled, (2,), 40)
+    assert full.keys() > standard.keys() > least.keys()
+    assert (full["temperature"], full["top_p"], full["seed"]) == (0.7, 0.9, 40)
+    words = {
+        decoding.VLLM: {"repetition_penalty", "stop_token_ids"},
+        decoding.LLAMA: {"repeat_penalty"},
+        decoding.UNKNOWN: {"repetition_penalty", "repeat_penalty", "stop_token_ids"},
+        decoding.TRANSFORMERS: {"generation_config"},
+    }
+    told = {"repetition_penalty", "repeat_penalty", "stop_token_ids", "generation_config"}
+    assert full.keys() & told == words[kind]

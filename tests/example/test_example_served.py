@@ -69,6 +69,9 @@ class Served:
             lines = (EXAMPLE / folder / f"{file}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
             (root / f"{into}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         shutil.copytree(EXAMPLE / "models", root / "models")
+        settings = root / "models" / "ticket-lm" / "generation_config.json"
+        found = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+        settings.write_text(json.dumps({**found, "repetition_penalty": 1.3}), encoding="utf-8")
         (root / "finetune.yaml").write_text(EXPERIMENT.replace("SERVE", json.dumps(str(SERVE))))
         (root / "conftest.py").write_text(CONFTEST)
         (root / "test_rules.py").write_text(RULES)
@@ -146,6 +149,9 @@ def test_a_real_server_agrees_with_the_first_runtime_and_dies_without_a_half_rec
     assert experiment["arms"]["tuned"]["reused"]
     (match,) = experiment["runtime_match"]
     assert (match["first"], match["second"], match["text"]["total"]) == ("transformers", "served", 24)
+    # The penalty of the base's folder is not applied, because each request says so.
+    told = {"base_sets": {"repetition_penalty": 1.3}, "refused": []}
+    assert experiment["arms"]["tuned@served"]["decoding"] == told
     # Batched float32 against single rows in the base's own dtype: near ties flip, most answers do not.
     assert match["text"]["same"] >= 12, said
     assert "  runtimes  served like transformers: " in said

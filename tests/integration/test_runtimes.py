@@ -232,6 +232,37 @@ def test_a_server_that_dies_is_an_error_with_its_log_and_leaves_no_half_record(p
     assert project.experiment()["decision"]["verdict"] == "keep"
 
 
+def test_a_server_that_applies_the_bases_penalty_all_the_same_is_named_as_the_cause(project: Project) -> None:
+    serve(project)
+    project.write({"base/generation_config.json": '{"repetition_penalty": 1.3, "top_k": 20}'})
+    table = json.loads((project.path / "served.json").read_text())
+    for said in table[::2]:
+        said["answer"] = '{"label": "none"}'
+    project.write({"served.json": json.dumps(table)})
+    project.run("--finetune")
+    experiment = project.experiment()
+    told = {"base_sets": {"repetition_penalty": 1.3}, "refused": []}
+    assert experiment["arms"]["tuned@prod"]["decoding"] == told
+    (match,) = experiment["runtime_match"]
+    assert match["text"]["same"] == 44  # every tenth answer of the tuned model was this before
+    assert match["cause"].startswith(
+        "generation_config.json of the base sets repetition_penalty 1.3, without which"
+    )
+    risks = " ".join(experiment["decision"]["risks"])
+    assert f"what was judged is not what prod serves; look first at this: {match['cause']}" in risks
+    assert (
+        "sets repetition_penalty 1.3: the decision was made without, and a server applies it unless" in risks
+    )
+    assert (
+        "Look first at this: generation_config.json of the base"
+        in (project.path / "finetune-record" / "report.html").read_text()
+    )
+    project.run("--finetune")  # the answers are stored, and what is known of them with them
+    again = project.experiment()
+    assert again["arms"]["tuned@prod"]["reused"]
+    assert again["arms"]["tuned@prod"]["decoding"] == told
+
+
 def test_an_adapter_that_was_compared_in_two_runtimes_is_promoted(project: Project) -> None:
     elsewhere(project, differ=1)
     fit = "import pytest\n\n@pytest.mark.oom_fit\ndef test_fits(experiment):\n    assert experiment.name\n"

@@ -30,7 +30,9 @@ class Runtime(Protocol):
 
         The same arguments give the same text. Raises AnsweringError. A runtime that can hold answers to what
         `generation.constrain` says (as JSON text a JSON Schema, or the list of all answers) has an attribute
-        ``constrains = True``; others are never given one.
+        ``constrains = True``; others are never given one. A runtime that may not decode as `generation` says tells it
+        after its answers in an attribute ``decoding``: what the base's folder sets (`base_sets`) and which settings
+        it could not be asked for (`refused`).
         """
         ...
 

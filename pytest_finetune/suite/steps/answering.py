@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.answering.answers import ANSWERS_FILE, Answer, read_answers, write_answers
 from pytest_finetune.answering.prompts import arm_prompts, choose_shots
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
     from pytest_finetune.suite.context import Context
     from pytest_finetune.suite.steps.engine import Engine
     from pytest_finetune.suite.steps.external_arms import Outside
+    from pytest_finetune.yamlfile import Json
 
 
-LOOKED_UP_S = 1e-6
+DECODING_FILE: Final = "decoding.json"
+"""Beside the answers of a runtime that tells of its decoding."""
+LOOKED_UP_S: Final = 1e-6
 """What an answer without a model is said to take: above nothing, so that a rule about time can judge it."""
 
 
@@ -128,11 +132,15 @@ def constrained_unasked(experiment: Experiment, contract: Contract, engine: Engi
 
 
 class Stored(NamedTuple):
-    """Answers by row id, the key under which the store holds them, and whether it held them before."""
+    """Answers by row id, the key under which the store holds them, and whether it held them before.
+
+    `decoding` is what their runtime told of it, where it may not have decoded as the decision does.
+    """
 
     answers: Mapping[str, Answer]
     key: str
     reused: bool
+    decoding: Json | None = None
 
 
 def answered(
@@ -146,7 +154,9 @@ def answered(
         entry = _ask(context, engine, arm, prompts, suite, key)
     by_id = {answer.id: answer for answer in read_answers(entry.path / ANSWERS_FILE)}
     answers = {asked.id: dataclasses.replace(by_id[asked.id], line=asked.line) for asked in prompts}
-    return Stored(answers, entry.key, reused)
+    told = entry.path / DECODING_FILE
+    decoding = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else None
+    return Stored(answers, entry.key, reused, decoding)
 
 
 def _ask(
@@ -167,6 +177,8 @@ def _ask(
                 f"generation.constrain: the runtime {plan.runtime!r} cannot decode under a schema"
             )
         write_answers(folder / ANSWERS_FILE, runtime.answer(prompts, plan.generation, arm.adapter))
+        if told := getattr(runtime, "decoding", None):
+            (folder / DECODING_FILE).write_text(json.dumps(told), encoding="utf-8")
         if plan.model == "base_model":
             runtime.release()  # it answers once; two bases at a time may not fit
 
@@ -222,7 +234,8 @@ def record_answers(
         "outputs_key": stored.key,
         "reused": stored.reused,
     }
-    context.record(("arms", label(plan.name, suite)), {**own, **facts})
+    told = {} if stored.decoding is None else {"decoding": stored.decoding}
+    context.record(("arms", label(plan.name, suite)), {**own, **told, **facts})
 
 
 def few_shots(context: Context, train_rows: Rows, label_field: str | None) -> tuple[Row, ...]:

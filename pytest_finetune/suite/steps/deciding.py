@@ -7,10 +7,12 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_finetune import wording
 from pytest_finetune.answering.answers import ANSWERS_FILE, read_answers
 from pytest_finetune.answering.arm_plans import BASELINE, BEST_PROMPT, CONSTRAINED, PROMPTED, TRIVIAL
+from pytest_finetune.answering.runtimes.server.decoding import base_decoding
 from pytest_finetune.data.task_format import task_format
-from pytest_finetune.fingerprint import digest
+from pytest_finetune.fingerprint import base_folder, digest
 from pytest_finetune.judging.decision import decide
 from pytest_finetune.judging.diagnosis import DiagnosisEvidence, collapsed_label, diagnose
 from pytest_finetune.judging.evidence import NextChange
@@ -57,13 +59,24 @@ def decided(context: Context, tree: Mapping[str, Any], data: Callable[[], Data])
     contract = data().contract
     if decision.keep:
         weak = _unreadable_opponents(tree, contract, case.primaries[0].name)
-        decision = decision.warned(weak)
+        decision = decision.warned(weak).warned(_served_otherwise(context.experiment), LOW)
     apart, untried = warnings_of(found, case.primaries[0].name)
     decision = decision.warned(apart, HIGH).warned(untried, LOW)
     decision = decision.warned(_cut_opponents(context.experiment, tree, contract), HIGH)
     broken: list[str] = []
     change = diagnose(evidence, [_plugin_diagnosis(context.hooks, broken)])
     return decision.warned(broken).advised(change)
+
+
+def _served_otherwise(experiment: Experiment) -> Iterator[str]:
+    """Yield which settings of the base's folder nobody judged, though a server applies them."""
+    sets = base_decoding(base_folder(experiment), experiment.generation).sets
+    if sets:
+        told = wording.listed([f"{name} {value}" for name, value in sets.items()])
+        yield (
+            f"generation_config.json of the base sets {told}: the decision was made without, and a server applies it "
+            "unless it is asked or started without"
+        )
 
 
 def _cut_opponents(experiment: Experiment, tree: Mapping[str, Any], contract: Contract) -> Iterator[str]:
@@ -186,6 +199,7 @@ def _evidence(
         truncated=_truncated(data),
         longest_tokens=training.get("tokens", {}).get("max"),
         runtime_match=tuple(match.rules[primary.name] for match in found if primary.name in match.rules),
+        runtime_causes={match.second: match.cause for match in found if match.cause},
     )
 
 

@@ -2,54 +2,50 @@
 
 from __future__ import annotations
 
-import json
-import queue
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from pytest_finetune.answering.answers import Answer
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
-from pytest_finetune.answering.runtimes.server.http import Wire, WireError, persistently
+from pytest_finetune.answering.runtimes.server import decoding
+from pytest_finetune.answering.runtimes.server.batch import Asked, Batch
+from pytest_finetune.answering.runtimes.server.decoding import NOTHING_SET, BaseDecoding
+from pytest_finetune.answering.runtimes.server.http import Wire, WireError
 from pytest_finetune.answering.runtimes.server.process import Server, command_identity
 from pytest_finetune.experiment.runtimes import ServerSettings, api_key
 from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
+    from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.prompts import Prompted
     from pytest_finetune.experiment import Generation
 
-_WATCH_S = 0.2
-_PROBE_S = 5.0
-_STOPPED = frozenset({"stop", "eos_token", "stop_sequence", "tool_calls", "function_call"})
-_CUT = frozenset({"length", "max_tokens", "content_filter"})
-
-
-class Asked(NamedTuple):
-    """Where the prompts go: the address, and the name of the model there; the server when it is ours."""
-
-    wire: Wire
-    model: str
-    server: Server | None
+_PROBE_S: Final = 5.0
 
 
 class OpenAIRuntime:
     """The tuned and the base model behind a server.
 
     `model_folder` gives the folder of the model that a command is to serve: the tuned one (an adapter's folder,
-    merged) or, for None, the base. `log` is where the output of a server of ours is kept.
+    merged) or, for None, the base. `log` is where the output of a server of ours is kept, `base` what the base's folder
+    says of decoding. `decoding` tells how the last questions were decoded, where that may not be how the decision does.
     """
 
     def __init__(
-        self, name: str, settings: ServerSettings, model_folder: Callable[[Path | None], Path], log: Path
+        self,
+        name: str,
+        settings: ServerSettings,
+        model_folder: Callable[[Path | None], Path],
+        log: Path,
+        base: BaseDecoding = NOTHING_SET,
     ) -> None:
         """Remember what to ask; nothing is started before the first question."""
         self._name = name
         self._settings = settings
         self._model_folder = model_folder
         self._log = log
+        self._base = base
+        self.decoding: JsonTree = {}
         self._server: Server | None = None
         self._served: str | None = None
 
@@ -59,12 +55,14 @@ class OpenAIRuntime:
         """Return one answer a prompt, in the prompts' order. Raises AnsweringError: all of them or none."""
         if not prompts:
             return []
-        asked = self._reach(adapter)
+        batch = Batch(self._name, self._settings, self._reach(adapter), generation, self._base.stops)
         try:
-            return _Batch(self._name, self._settings, asked, generation).answers(prompts)
+            answers = batch.answers(prompts)
         except AnsweringError:
             self.release()
             raise
+        self.decoding = decoding.facts(self._base, batch.refused)
+        return answers
 
     def about(self, adapter: Path | None = None) -> JsonTree:
         """Return what the answers' key must hold of this server, as far as that can be known without a start."""
@@ -74,6 +72,8 @@ class OpenAIRuntime:
             "extra": dict(settings.extra),
             "model": settings.model if adapter is not None else settings.base_model or settings.model,
         }
+        if self._base.sets:  # what the folder sets, a server applied before it was told otherwise
+            known["decoding"] = {"instead_of": dict(self._base.sets)}
         if settings.url is None:
             return {**known, "serve": list(settings.serve), **command_identity(settings.serve[0])}
         return {**known, "url": settings.url, **self._remote_identity(adapter)}
@@ -92,7 +92,7 @@ class OpenAIRuntime:
     def _reach(self, adapter: Path | None) -> Asked:
         if self._settings.url is not None:
             wire = self._wire(self._settings.url)
-            return Asked(wire, self._remote_model(wire, adapter), None)
+            return self._asked(wire, self._remote_model(wire, adapter), None)
         given = (
             self._settings.model if adapter is not None else self._settings.base_model or self._settings.model
         )
@@ -102,7 +102,11 @@ class OpenAIRuntime:
         if self._server is None or self._served != served or self._server.ended:
             self._start(served)
         assert self._server is not None
-        return Asked(self._wire(self._server.url), given or folder, self._server)
+        return self._asked(self._wire(self._server.url), given or folder, self._server)
+
+    def _asked(self, wire: Wire, model: str, server: Server | None) -> Asked:
+        owner = _served_entry(wire, model).get("owned_by")
+        return Asked(wire, model, decoding.kind_of(wire, owner, self._settings.serve), server)
 
     def _start(self, model: str) -> None:
         self.release()
@@ -159,130 +163,6 @@ class OpenAIRuntime:
                 f"runtime {self._name!r}: the server at {wire.url} does not answer: {error}\n"
                 "  start it, or correct `url`"
             ) from None
-
-
-class _Batch:
-    """One round of questions: a few threads ask, this one watches them and the server."""
-
-    def __init__(self, name: str, settings: ServerSettings, asked: Asked, generation: Generation) -> None:
-        self._name = name
-        self._settings = settings
-        self._asked = asked
-        self._generation = generation
-        self._stop = threading.Event()
-        self._results: queue.Queue[tuple[int, Answer | Exception]] = queue.Queue()
-
-    def answers(self, prompts: Sequence[Prompted]) -> list[Answer]:
-        """Return every answer, or raise AnsweringError for the first that cannot be had."""
-        waiting: queue.SimpleQueue[tuple[int, Prompted]] = queue.SimpleQueue()
-        for at, prompted in enumerate(prompts):
-            waiting.put((at, prompted))
-        # Daemon threads: an interrupt does not wait for a server that hangs.
-        for number in range(min(self._settings.concurrency, len(prompts))):
-            name = f"finetune-{self._name}-{number}"
-            threading.Thread(target=self._work, args=(waiting,), name=name, daemon=True).start()
-        found: dict[int, Answer] = {}
-        try:
-            while len(found) < len(prompts):
-                at, result = self._next(len(found), len(prompts))
-                if isinstance(result, Exception):
-                    raise AnsweringError(self._told(prompts[at], result, len(found), len(prompts))) from None
-                found[at] = result
-        finally:
-            self._stop.set()
-        return [found[at] for at in range(len(prompts))]
-
-    def _next(self, done: int, total: int) -> tuple[int, Answer | Exception]:
-        while True:
-            try:
-                return self._results.get(timeout=_WATCH_S)
-            except queue.Empty:
-                server = self._asked.server
-                if server is not None and server.ended:
-                    raise AnsweringError(
-                        server.told(f"the server ended after {done} of {total} answers; none of them is kept")
-                    ) from None
-
-    def _told(self, prompted: Prompted, error: Exception, done: int, total: int) -> str:
-        what = f"{prompted.id} (line {prompted.line}) got no answer, after {done} of {total}; none of them is kept"
-        server = self._asked.server
-        if server is not None:
-            # A refused connection is often the first sign of a server that is about to be gone.
-            deadline = time.monotonic() + 1.0
-            while not server.ended and time.monotonic() < deadline:
-                time.sleep(0.05)
-            ended = "; the server has ended" if server.ended else ""
-            return server.told(f"{what}: {error}{ended}")
-        return f"runtime {self._name!r}: {what}\n  {self._asked.wire.url}: {error}"
-
-    def _work(self, waiting: queue.SimpleQueue[tuple[int, Prompted]]) -> None:
-        while not self._stop.is_set():
-            try:
-                at, prompted = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                self._results.put((at, self._ask(at, prompted)))
-            except Exception as error:  # every failure belongs to the thread that waits
-                self._results.put((at, error))
-                return
-
-    def _ask(self, at: int, prompted: Prompted) -> Answer:
-        chat = self._settings.api == "chat" or (
-            self._settings.api is None and not isinstance(prompted.prompt, str)
-        )
-        body = self._body(at, prompted, chat=chat)
-        path = "/v1/chat/completions" if chat else "/v1/completions"
-        started = time.perf_counter()
-        found = persistently(lambda: self._asked.wire.post(path, body), self._settings.retries, self._stop)
-        seconds = time.perf_counter() - started
-        return _answer(prompted, found, seconds, self._generation.max_new_tokens, chat=chat)
-
-    def _body(self, at: int, prompted: Prompted, *, chat: bool) -> JsonTree:
-        generation = self._generation
-        prompt = prompted.prompt
-        if chat:
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-            asked: JsonTree = {"messages": messages}
-        else:
-            asked = {"prompt": prompt}
-        body = {
-            **self._settings.extra,
-            "model": self._asked.model,
-            **asked,
-            "max_tokens": generation.max_new_tokens,
-            "temperature": 0,
-        }
-        if generation.do_sample:
-            sampling = {"temperature": generation.temperature, "top_p": generation.top_p}
-            body |= {**sampling, "seed": generation.seed + at}
-        return body
-
-
-def _answer(prompted: Prompted, found: JsonTree, seconds: float, limit: int, *, chat: bool) -> Answer:
-    """Read a completion; WireError names what it lacks: a number that is not there is not made up."""
-    try:
-        choice = found["choices"][0]
-        text = choice["message"]["content"] if chat else choice["text"]
-        tokens = found["usage"]["completion_tokens"]
-    except (LookupError, TypeError):
-        raise WireError(f"the answer lacks choices or usage: {_brief(found)}", again=False) from None
-    if text is None:
-        text = ""
-    if not isinstance(text, str) or not isinstance(tokens, int) or isinstance(tokens, bool):
-        raise WireError(f"the answer holds no text with its tokens: {_brief(found)}", again=False)
-    reason = choice.get("finish_reason")
-    stopped = reason in _STOPPED if reason in _STOPPED | _CUT else tokens < limit
-    sent = (
-        prompted.prompt
-        if isinstance(prompted.prompt, str)
-        else json.dumps(prompted.prompt, ensure_ascii=False)
-    )
-    return Answer(prompted.id, prompted.line, sent, text, tokens, seconds, stopped)
-
-
-def _brief(found: object) -> str:
-    return json.dumps(found)[:200]
 
 
 def _ready(wire: Wire) -> bool:

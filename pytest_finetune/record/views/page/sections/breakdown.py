@@ -80,6 +80,8 @@ def runtimes(experiment: RecordedExperiment, anchor: str) -> Html | None:
         rows: list[list[Child]] = [[what, *_agreed(found, places)] for what, found in named]
         caption = f"The tuned model in {match.second or 'unknown'}, against {match.first or 'unknown'}"
         grids.append(table(["what", "alike", "rows that differ"], rows, caption, "ft-links ft-compact"))
+        if match.cause:
+            grids.append(paragraph("muted", f"Look first at this: {match.cause}."))
     return join(grids) if grids else None
 
 
