@@ -38,7 +38,12 @@ class RuntimeMatch:
     def as_json(self) -> dict[str, object]:
         """Return the record's form."""
         rules = {name: _counts(found) for name, found in self.rules.items()}
-        found = {"first": self.first, "second": self.second, "text": _counts(self.text), "rules": rules}
+        found: dict[str, object] = {
+            "first": self.first,
+            "second": self.second,
+            "text": _counts(self.text),
+            "rules": rules,
+        }
         return found if self.cause is None else {**found, "cause": self.cause}
 
 

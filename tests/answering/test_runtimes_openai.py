@@ -358,6 +358,9 @@ def test_a_server_that_would_fill_in_the_bases_penalty_is_told_to_decode_without
     assert asked.decoding == {"base_sets": {"repetition_penalty": 1.3}, "refused": []}
     assert all(body["stop_token_ids"] == [2, 7] for body in fake.bodies())
     assert len(fake.bodies()) == 6
+    on_purpose = served(fake, base, extra={"repetition_penalty": 1.1})
+    on_purpose.answer(ask(1), GREEDY, ADAPTER)
+    assert (fake.bodies()[-1]["repetition_penalty"], on_purpose.decoding) == (1.1, {})
     # Answers of before, which had the penalty, are not taken for these; those without one are.
     assert asked.about(ADAPTER) != served(fake, decoding.NOTHING_SET).about(ADAPTER)
     assert "decoding" not in served(fake, decoding.BaseDecoding((2,))).about(ADAPTER)

@@ -50,6 +50,10 @@ class BaseDecoding(NamedTuple):
     stops: tuple[int, ...] = ()
     sets: Mapping[str, Any] = {}
 
+    def but_for(self, asked: Json) -> BaseDecoding:
+        """Leave out what each request sets on purpose."""
+        return self._replace(sets={name: value for name, value in self.sets.items() if name not in asked})
+
 
 NOTHING_SET: Final = BaseDecoding()
 

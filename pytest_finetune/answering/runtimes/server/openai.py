@@ -44,7 +44,7 @@ class OpenAIRuntime:
         self._settings = settings
         self._model_folder = model_folder
         self._log = log
-        self._base = base
+        self._base = base.but_for(settings.extra)
         self.decoding: JsonTree = {}
         self._server: Server | None = None
         self._served: str | None = None
