@@ -117,24 +117,23 @@ def _parts(tree: Json) -> Iterator[str]:
 
 
 def _remedies(tree: Json) -> Iterator[str]:
-    singles = [remedy for remedy in tree["remedies"] if not remedy["pair"]]
-    if singles:
-        alone = any(remedy["enough"] for remedy in singles)
-        yield "one change at a time, each planned anew" + ("" if alone else "; none is enough alone") + ":"
-        rows = [
-            (
-                remedy["change"],
-                size(remedy["needed_bytes"]),
-                "yes" if remedy["enough"] else "no",
-                remedy["note"],
-            )
-            for remedy in singles
-        ]
+    remedies = tree["remedies"]
+    if remedies:
+        alone = any(remedy["enough"] for remedy in remedies if not remedy["pair"] and not remedy["cuts"])
+        told = "" if alone else "; none is enough that keeps rows and model"
+        yield f"one change at a time, each planned anew{told}:"
+        rows = [_row(remedy) for remedy in remedies if not remedy["pair"]]
         yield from columns(("change", "needs", "fits", ""), rows, right=(1,))
         yield ""
-    for pair in (remedy for remedy in tree["remedies"] if remedy["pair"]):
-        label = "two that are enough" if pair["enough"] else "the best two, not enough"
-        yield f"{label}: {pair['change']} -> {size(pair['needed_bytes'])}"
+    if joined := [remedy for remedy in remedies if remedy["pair"]]:
+        yield "together, the fastest first:" if joined[0]["enough"] else "together, the best:"
+        yield from columns(("changes", "needs", "fits", ""), map(_row, joined), right=(1,))
+        yield ""
     headroom = tree["budget"]["headroom"]
     roomy = roomy_gib(tree["needed_bytes"], headroom)
     yield f"to judge another card: --budget={roomy}GiB ({headroom:.0%} headroom kept, it fits there)"
+
+
+def _row(remedy: Json) -> tuple[str, str, str, str]:
+    needs = size(remedy["needed_bytes"])
+    return remedy["change"], needs, "yes" if remedy["enough"] else "no", remedy["note"]

@@ -135,7 +135,7 @@ def _placed(finding: Finding) -> str:
 
 
 def _places(found: Sequence[Finding], limit: int) -> str:
-    places = [finding.place for finding in found if finding.place]
+    places = list(dict.fromkeys(finding.place for finding in found if finding.place))
     more = f" and {len(places) - limit} more" if len(places) > limit else ""
     return ", ".join(places[:limit]) + more
 

@@ -66,10 +66,11 @@ def test_the_message_has_verdict_breakdown_changes_and_the_other_card(tiny_confi
         "adapter does not fit: needs 21.1 GiB, the budget is 12.9 GiB (a card with 14GiB, 8% headroom kept)",
         "  activations 16.0 | weights 4.0 | context 0.6 | adapter and optimizer 0.5"
         "        (predicted; batch 8, 512 tokens)",
-        "  one change that is enough:  max_seq_length 128 -> 9.1 GiB   (it cuts rows: your longest has 411 tokens)",
-        "                              per_device_train_batch_size 2 -> 9.1 GiB"
+        "  one change that is enough:  per_device_train_batch_size 2 -> 9.1 GiB"
         "   (with gradient_accumulation_steps 4: the same effective batch)",
-        "                              gradient_checkpointing true -> 9.1 GiB",
+        "                              gradient_checkpointing true -> 9.1 GiB"
+        "   (computes each layer twice: 1.5 times the work)",
+        "  or, at a cost:              max_seq_length 128 -> 9.1 GiB   (it cuts rows: your longest has 411 tokens)",
         "  the peak is in the backward, layer 1",
         "  to judge another card: --finetune-budget=24GiB",
     ]
@@ -149,14 +150,38 @@ def test_what_is_already_so_is_not_offered(already: dict[str, Any], tiny_config:
     assert kind[next(iter(already))] not in offered
 
 
-def test_a_pair_is_sought_only_when_no_single_change_is_enough(tiny_config: Mapping[str, Any]) -> None:
+def test_changes_are_joined_only_when_no_single_one_is_enough_and_before_a_smaller_model(
+    tiny_config: Mapping[str, Any],
+) -> None:
     plan = planned(tiny_config)
-    assert find_remedies(plan, 14 * GiB, Formula()).pair is None
-    tight = find_remedies(plan, 3 * GiB + GiB // 2, Formula())
-    assert not tight.enough
-    assert tight.pair is not None
-    singles = [remedy.needed_bytes for remedy in tight.singles]
-    assert tight.pair.needed_bytes < min(singles)
+    assert find_remedies(plan, 14 * GiB, Formula()).joined == ()
+    tight = find_remedies(plan, 6 * GiB, Formula())
+    assert not any(remedy.enough for remedy in tight.singles)
+    assert [remedy.change for remedy in tight.joined] == [
+        "gradient_checkpointing true and per_device_train_batch_size 1",
+        "peft_method qlora and per_device_train_batch_size 1",
+    ]
+    assert tight.joined[1].keys == {
+        "peft_method": "qlora",
+        "quantization": "nf4",
+        "training.per_device_train_batch_size": 1,
+        "training.gradient_accumulation_steps": 8,
+    }
+
+
+def test_three_changes_are_joined_where_two_are_not_enough(tiny_config: Mapping[str, Any]) -> None:
+    plan = planned(tiny_config, tokens=4096, longest=4096, batch=2)  # 32 GiB of activations
+    joined = find_remedies(plan, 8 * GiB, Formula()).joined
+    assert [(remedy.change.count(" and "), remedy.enough) for remedy in joined] == [(2, True)]
+    assert joined[0].change.startswith("gradient_checkpointing true and peft_method qlora and per_device")
+    lines = explain(plan, 8 * GiB, Formula())
+    assert "together enough:" in lines[3]
+
+
+def test_the_best_of_what_is_not_enough_is_still_named(tiny_config: Mapping[str, Any]) -> None:
+    lines = explain(planned(tiny_config), GiB, Formula())
+    assert lines[2].startswith("  no single change that keeps rows and model is enough")
+    assert "the best, not enough:" in lines[3]
 
 
 def test_remedies_agree_with_planning_again_by_hand(tiny_config: Mapping[str, Any]) -> None:
@@ -189,7 +214,16 @@ def test_the_record_holds_verdict_numbers_and_remedies(tiny_config: Mapping[str,
     tree = as_json(planned(tiny_config), parse_budget("14GiB"), Formula())
     assert tree["fits"] == "does not fit"
     assert tree["predicted_peak_bytes"] == sum(tree["breakdown"].values())
-    assert [remedy["enough"] for remedy in tree["remedies"]] == [True, True, True, False, False, False]
+    found = {remedy["change"]: (remedy["enough"], remedy["cuts"]) for remedy in tree["remedies"]}
+    assert list(found.values()) == [
+        (False, False),
+        (True, False),
+        (True, False),
+        *[(False, False)] * 2,
+        (True, True),
+        (False, True),
+    ]
+    assert list(found)[-2:] == ["max_seq_length 128", "a smaller base_model (half of the layers)"]
     unjudged = as_json(planned(tiny_config), None, Formula())
     assert (unjudged["fits"], unjudged["budget_bytes"], unjudged["remedies"]) == (None, None, [])
 

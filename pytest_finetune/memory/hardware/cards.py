@@ -2,7 +2,8 @@
 
 `total_bytes` is the card's memory as the CUDA runtime reports it, the "total capacity" of PyTorch's own
 out-of-memory message: ECC, page tables and the driver's reservation are gone from it, so a "24 GB" RTX 4090
-has 23.6 GiB. Where drivers differ, the smallest figure stands here.
+has 23.6 GiB. Where drivers differ, the smallest figure stands here. A card without a reading of its own has the
+smallest that was read on a card of its size: 5.79 GiB of 6, 7.62 of 8, 11.62 of 12, 15.45 of 16.
 """
 
 from __future__ import annotations
@@ -76,25 +77,43 @@ CARDS: Final[dict[str, Card]] = {
         _card("v100-16", "NVIDIA V100 16 GB", 15.77, VOLTA),
         _card("v100-32", "NVIDIA V100 32 GB", 31.73, VOLTA),
         _card("t4", "NVIDIA Tesla T4", 14.56, TURING),
+        _card("rtx-2060", "NVIDIA RTX 2060", 5.79, TURING),
+        _card("rtx-2070", "NVIDIA RTX 2070", 7.62, TURING),
+        _card("rtx-2080", "NVIDIA RTX 2080", 7.62, TURING),
         _card("rtx-2080-ti", "NVIDIA RTX 2080 Ti", 10.57, TURING),
         _card("a100-40", "NVIDIA A100 40 GB", 39.38, AMPERE),
         _card("a100-80", "NVIDIA A100 80 GB", 79.14, AMPERE),
         _card("rtx-3060", "NVIDIA RTX 3060", 11.62, AMPERE),
+        _card("rtx-3060-laptop", "NVIDIA RTX 3060 Laptop", 5.79, AMPERE),
+        _card("rtx-3060-ti", "NVIDIA RTX 3060 Ti", 7.62, AMPERE),
+        _card("rtx-3070", "NVIDIA RTX 3070", 7.76, AMPERE),
+        _card("rtx-3070-ti", "NVIDIA RTX 3070 Ti", 7.62, AMPERE),
         _card("rtx-3080", "NVIDIA RTX 3080", 9.64, AMPERE),
+        _card("rtx-3080-ti", "NVIDIA RTX 3080 Ti", 11.62, AMPERE),
         _card("rtx-3090", "NVIDIA RTX 3090", 23.55, AMPERE),
         _card("a10", "NVIDIA A10", 21.98, AMPERE),
         _card("a10g", "NVIDIA A10G", 21.98, AMPERE),
         _card("rtx-a6000", "NVIDIA RTX A6000", 47.40, AMPERE),
         _card("l4", "NVIDIA L4", 21.96, ADA),
         _card("l40s", "NVIDIA L40S", 44.32, ADA),
+        _card("rtx-4060", "NVIDIA RTX 4060", 7.62, ADA),
+        _card("rtx-4060-ti", "NVIDIA RTX 4060 Ti", 7.62, ADA),
+        _card("rtx-4070", "NVIDIA RTX 4070", 11.62, ADA),
+        _card("rtx-4070-super", "NVIDIA RTX 4070 SUPER", 11.62, ADA),
+        _card("rtx-4070-ti", "NVIDIA RTX 4070 Ti", 11.62, ADA),
         _card("rtx-4060-ti-16", "NVIDIA RTX 4060 Ti 16 GB", 15.57, ADA),
         _card("rtx-4070-ti-super", "NVIDIA RTX 4070 Ti SUPER", 15.57, ADA),
         _card("rtx-4080", "NVIDIA RTX 4080", 15.57, ADA),
+        _card("rtx-4080-super", "NVIDIA RTX 4080 SUPER", 15.45, ADA),
         _card("rtx-4090", "NVIDIA RTX 4090", 23.51, ADA),
         _card("rtx-6000-ada", "NVIDIA RTX 6000 Ada", 47.37, ADA),
         _card("h100", "NVIDIA H100 80 GB", 79.10, HOPPER),
         _card("h200", "NVIDIA H200", 139.72, HOPPER),
         _card("b200", "NVIDIA B200", 178.35, BLACKWELL),
+        _card("rtx-5060", "NVIDIA RTX 5060", 7.62, BLACKWELL_CONSUMER),
+        _card("rtx-5060-ti-16", "NVIDIA RTX 5060 Ti 16 GB", 15.45, BLACKWELL_CONSUMER),
+        _card("rtx-5070", "NVIDIA RTX 5070", 11.62, BLACKWELL_CONSUMER),
+        _card("rtx-5070-ti", "NVIDIA RTX 5070 Ti", 15.45, BLACKWELL_CONSUMER),
         _card("rtx-5080", "NVIDIA RTX 5080", 15.45, BLACKWELL_CONSUMER),
         _card("rtx-5090", "NVIDIA RTX 5090", 31.35, BLACKWELL_CONSUMER),
         _card("mi210", "AMD Instinct MI210", 63.98, CDNA),

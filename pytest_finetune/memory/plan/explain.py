@@ -83,16 +83,21 @@ def _place(plan: MemoryPlan) -> str:
 
 
 def _changes(plan: MemoryPlan, remedies: Remedies) -> Iterator[str]:
-    label = "one change that is enough:"
-    for remedy in remedies.enough:
-        yield f"  {label:<26}  {_remedy(remedy)}"
-        label = ""
-    if remedies.enough:
-        return
-    yield f"  no single change is enough; most of it is {tightest(plan)}"
-    if remedies.pair is not None:
-        label = "two that are enough:" if remedies.pair.enough else "the best two, not enough:"
-        yield f"  {label:<26}  {_remedy(remedies.pair)}"
+    if not any(remedy.enough for remedy in remedies.singles):
+        yield f"  no single change that keeps rows and model is enough; most of it is {tightest(plan)}"
+    label = ""
+    for remedy in remedies.enough or remedies.joined:
+        if (heading := _heading(remedy)) != label:
+            label = heading
+            yield f"  {label:<26}  {_remedy(remedy)}"
+        else:
+            yield f"  {'':<26}  {_remedy(remedy)}"
+
+
+def _heading(remedy: Remedy) -> str:
+    if remedy.pair:
+        return "together enough:" if remedy.enough else "the best, not enough:"
+    return "or, at a cost:" if remedy.cuts else "one change that is enough:"
 
 
 def _remedy(remedy: Remedy) -> str:

@@ -1,7 +1,8 @@
-"""Single changes that need less memory, in a fixed order, each planned anew.
+"""Changes that need less memory, each planned anew: one, then two or three together, then less of a model.
 
-The order is that of the cost to the result: what leaves the mathematics alone comes first, another base
-model last. The rank of the adapter is not among them: it holds hardly any of the memory.
+What leaves rows and base model as they are comes first, in a fixed order. Only when none of these is enough are
+they joined, since people would rather train in 4 bits with checkpointing than another model; rows cut short and a
+smaller base come last. The rank of the adapter is not among them: it holds hardly any of the memory.
 """
 
 from __future__ import annotations
@@ -20,22 +21,30 @@ from pytest_finetune.memory.plan.workload import Adapter, Workload, layer_count
 from pytest_finetune.yamlfile import Json
 
 SHORTEST: Final = 64
+WORTH_JOINING: Final = 0.02
+"""Of what the plan needs, how much a change must save alone to be tried with others: each trace takes seconds."""
+_JOINED: Final = ("length", "optimizer", "checkpointing", "quantization", "batch")
+"""The kinds that are joined, by what they cost in time, the least first: a smaller batch fills the card less."""
 _QLORA: Final = {"peft_method": "qlora", "quantization": "nf4"}
 
 
 class Change(NamedTuple):
-    """One change of the experiment in words, as keys of the experiment file, and what it makes of the workload."""
+    """One change of the experiment in words, as keys of the experiment file, and what it makes of the workload.
+
+    `cuts` says that the rows or the base model lose something by it.
+    """
 
     kind: str
     words: str
     keys: Json
     workload: Workload
     note: str = ""
+    cuts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """A change with its own plan; `enough` says whether it alone makes the training fit, `pair` that it is two."""
+    """A change with its own plan: whether it alone is `enough`, and whether it is a `pair` (or three) of changes."""
 
     change: str
     keys: Json
@@ -44,6 +53,7 @@ class Remedy:
     enough: bool
     note: str = ""
     pair: bool = False
+    cuts: bool = False
 
     def as_json(self) -> dict[str, object]:
         """Return the remedy as the record keeps it."""
@@ -52,20 +62,24 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class Remedies:
-    """The single changes in their order; `pair` is the smallest pair, sought only when no single is enough."""
+    """The changes in the order of their reluctance: `singles`, `joined` ones, and single `cuts` into rows or base.
+
+    Joined ones are sought only when no single is enough; those that are enough stand there, else the best.
+    """
 
     singles: tuple[Remedy, ...]
-    pair: Remedy | None
-
-    @property
-    def enough(self) -> tuple[Remedy, ...]:
-        """Return the single changes that suffice."""
-        return tuple(remedy for remedy in self.singles if remedy.enough)
+    joined: tuple[Remedy, ...]
+    cuts: tuple[Remedy, ...]
 
     @property
     def all(self) -> tuple[Remedy, ...]:
-        """Return the single changes, and the pair after them."""
-        return (*self.singles, *((self.pair,) if self.pair else ()))
+        """Return every change, in the order in which they should be tried."""
+        return (*self.singles, *self.joined, *self.cuts)
+
+    @property
+    def enough(self) -> tuple[Remedy, ...]:
+        """Return the changes that suffice, in the same order."""
+        return tuple(remedy for remedy in self.all if remedy.enough)
 
 
 def find_remedies(plan: MemoryPlan, budget: Budget | int, planner: Planner) -> Remedies:
@@ -75,12 +89,35 @@ def find_remedies(plan: MemoryPlan, budget: Budget | int, planner: Planner) -> R
     """
     plan, usable = plan.within(budget)
     ladders = [ladder for ladder in changes(plan.workload, plan.longest_row, plan.processes) if ladder]
-    singles = tuple(_planned(ladders, plan, usable, planner))
-    pair = None
+    keeping = [mild for ladder in ladders if (mild := [change for change in ladder if not change.cuts])]
+    cutting = [hard for ladder in ladders if (hard := [change for change in ladder if change.cuts])]
+    both = _planned([*keeping, *cutting], plan, usable, planner)
+    singles = tuple(remedy for remedy in both if not remedy.cuts)
+    cuts = tuple(remedy for remedy in both if remedy.cuts)
+    joined: tuple[Remedy, ...] = ()
     if singles and not any(remedy.enough for remedy in singles):
-        pairs = [[pair] for pair in _pairs(ladders, plan)]
-        pair = min(_planned(pairs, plan, usable, planner), key=_reluctance, default=None)
-    return Remedies(singles, pair)
+        spare = plan.needed_bytes * (1 - WORTH_JOINING)
+        helping = {remedy.change for remedy in singles if remedy.needed_bytes <= spare}
+        joined = _join(
+            [ladder for ladder in keeping if helping & {change.words for change in ladder}],
+            plan,
+            usable,
+            planner,
+        )
+    return Remedies(singles, joined, cuts)
+
+
+def _join(
+    ladders: Sequence[Sequence[Change]], plan: MemoryPlan, usable: int, planner: Planner
+) -> tuple[Remedy, ...]:
+    """Return the pairs that are enough; without one the triples that are, without one the best of all tried."""
+    tried: list[Remedy] = []
+    for number in (2, 3):
+        planned = _planned([[one] for one in _together(ladders, plan, number)], plan, usable, planner)
+        if enough := tuple(remedy for remedy in planned if remedy.enough):
+            return enough
+        tried += planned
+    return (min(tried, key=lambda remedy: remedy.needed_bytes),) if tried else ()
 
 
 def changes(workload: Workload, longest_row: int | None, processes: int = 1) -> Iterator[list[Change]]:
@@ -92,15 +129,12 @@ def changes(workload: Workload, longest_row: int | None, processes: int = 1) -> 
     yield list(_shorter(workload, longest_row))
     yield list(_smaller_batches(workload, processes))
     if not workload.checkpointing:
-        without = workload.changed(checkpointing=True)
-        yield [
-            Change(
-                "checkpointing",
-                "gradient_checkpointing true",
-                {"training.gradient_checkpointing": True},
-                without,
-            )
-        ]
+        # Of equal passes an adapter's step has two (forward, backward), a full one three: one more is computed.
+        factor = "1.5" if workload.adapter is not None else "1.3"
+        keys = {"training.gradient_checkpointing": True}
+        note = f"computes each layer twice: {factor} times the work"
+        checkpointed = workload.changed(checkpointing=True)
+        yield [Change("checkpointing", "gradient_checkpointing true", keys, checkpointed, note)]
     if workload.optimizer in ("adamw_torch", "adamw_torch_fused", "adamw_hf"):
         yield [
             Change("optimizer", f"optim {name}", {"training.optim": name}, workload.changed(optimizer=name))
@@ -109,7 +143,8 @@ def changes(workload: Workload, longest_row: int | None, processes: int = 1) -> 
     if workload.quantization != "nf4" and workload.adapter is not None:
         adapter = dataclasses.replace(workload.adapter, dtype=workload.dtype)
         quantized = workload.changed(quantization="nf4", adapter=adapter)
-        yield [Change("quantization", "peft_method qlora", _QLORA, quantized, "the base in 4 bits (NF4)")]
+        note = "the base in 4 bits (NF4), unpacked in every pass"
+        yield [Change("quantization", "peft_method qlora", _QLORA, quantized, note)]
     if workload.adapter is None:
         yield list(_adapter_instead(workload))
     yield list(_smaller_base(workload))
@@ -140,7 +175,8 @@ def _shorter(workload: Workload, longest_row: int | None) -> Iterator[Change]:
         else:
             note = f"it cuts rows: your longest has {longest_row} tokens"
         keys = {"training.max_seq_length": length}
-        yield Change("length", f"max_seq_length {length}", keys, workload.changed(tokens=length), note)
+        cuts = longest_row is None or longest_row > length
+        yield Change("length", f"max_seq_length {length}", keys, workload.changed(tokens=length), note, cuts)
 
 
 def _smaller_batches(workload: Workload, processes: int) -> Iterator[Change]:
@@ -168,15 +204,16 @@ def _smaller_base(workload: Workload) -> Iterator[Change]:
         if full // share >= 2:
             cut = workload.changed(layers=full // share)
             named = f"a smaller base_model ({words} of the layers)"
-            yield Change("base", named, {}, cut, "planned on this architecture")
+            yield Change("base", named, {}, cut, "planned on this architecture", cuts=True)
 
 
 def _planned(
     ladders: Sequence[Sequence[Change]], plan: MemoryPlan, usable: int, planner: Planner
-) -> Iterator[Remedy]:
-    """Yield one remedy a ladder: the mildest rung that is enough, else the strongest that was planned."""
+) -> list[Remedy]:
+    """Return one remedy a ladder: the mildest rung that is enough, else the strongest that was planned."""
     limit = Limit(plan.family.cublas_bytes, usable - plan.family.context_bytes)
     answers = planner.climb([[change.workload for change in ladder] for ladder in ladders], limit)
+    found = []
     for ladder, row in zip(ladders, answers, strict=True):
         remedies = [
             _remedy(change, dataclasses.replace(plan, figures=answer), usable)
@@ -184,32 +221,43 @@ def _planned(
             if isinstance(answer, Figures)
         ]
         if remedies:
-            yield next((remedy for remedy in remedies if remedy.enough), remedies[-1])
+            found.append(next((remedy for remedy in remedies if remedy.enough), remedies[-1]))
+    return found
 
 
 def _remedy(change: Change, plan: MemoryPlan, usable: int) -> Remedy:
-    enough, pair = plan.needed_bytes <= usable, change.kind == "pair"
     return Remedy(
-        change.words, change.keys, plan.peak_bytes, plan.needed_bytes, enough, change.note, pair=pair
+        change.words,
+        change.keys,
+        plan.peak_bytes,
+        plan.needed_bytes,
+        plan.needed_bytes <= usable,
+        change.note,
+        pair=change.kind == "joined",
+        cuts=change.cuts,
     )
 
 
-def _pairs(ladders: Sequence[Sequence[Change]], plan: MemoryPlan) -> Iterator[Change]:
-    """Yield the pairs of changes of two kinds.
-
-    Of a kind its strongest change takes part, but of length and base the mildest: a pair should not cut the
-    rows or the model down to nothing.
-    """
-    chosen = [ladder[0] if ladder[0].kind in ("length", "base") else ladder[-1] for ladder in ladders]
-    for first, second in itertools.combinations(chosen, 2):
-        for ladder in changes(first.workload, plan.longest_row, plan.processes):
-            for later in ladder:
-                if later.words == second.words:
-                    words = f"{first.words} and {later.words}"
-                    note = "; ".join(filter(None, (first.note, later.note)))
-                    yield Change("pair", words, {**first.keys, **later.keys}, later.workload, note)
-
-
-def _reluctance(pair: Remedy) -> tuple[bool, bool, int]:
-    """Order pairs: enough first, then those that keep the base model, then by what they need."""
-    return not pair.enough, pair.enough and "a smaller base_model" in pair.change, pair.needed_bytes
+def _together(ladders: Sequence[Sequence[Change]], plan: MemoryPlan, number: int) -> Iterator[Change]:
+    """Yield `number` changes of different kinds together, each at its strongest, by what they cost in time."""
+    strongest = {ladder[-1].kind: ladder[-1] for ladder in ladders}
+    kinds = [kind for kind in _JOINED if kind in strongest]
+    for chosen in sorted(
+        itertools.combinations(kinds, number), key=lambda names: sum(map(kinds.index, names))
+    ):
+        change = strongest[chosen[0]]
+        for kind in chosen[1:]:
+            offered = itertools.chain(*changes(change.workload, plan.longest_row, plan.processes))
+            later = next((one for one in offered if one.words == strongest[kind].words), None)
+            if (
+                later is None
+            ):  # what came first leaves nothing of it, as an adapter in place of full weights does
+                break
+            change = later._replace(
+                kind="joined",
+                words=f"{change.words} and {later.words}",
+                keys={**change.keys, **later.keys},
+                note="; ".join(filter(None, (change.note, later.note))),
+            )
+        else:
+            yield change

@@ -174,9 +174,9 @@ def _remedies(plan: MemoryFacts) -> Html | None:
         [
             remedy.change or "unnamed change",
             size(remedy.peak_bytes),
-            badge("passed") if remedy.enough else "not enough alone",
+            badge("passed") if remedy.enough else "not enough",
         ]
         for remedy in plan.remedies
     ]
-    head = ["one change", "predicted peak", "enough"]
-    return table(head, rows, "Single changes, each planned anew") if rows else None
+    head = ["change", "predicted peak", "enough"]
+    return table(head, rows, "What would make it fit, each planned anew") if rows else None
