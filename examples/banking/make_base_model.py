@@ -40,7 +40,7 @@ def install(folder: Path) -> None:
 
 
 def convert(source: Path, out: Path) -> None:
-    """Read the 4-bit file and write it as transformers keeps a model; config.json comes last and says that all is there."""
+    """Read the 4-bit file and write it as transformers keeps a model; config.json comes last: then all is there."""
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -10,7 +10,20 @@ from contextlib import suppress
 from typing import Final
 
 from pytest_finetune import __version__
-from pytest_finetune.cli import compare, gc, history, init, plan, power, profile, push, verify
+from pytest_finetune.cli import (
+    compare,
+    doctor,
+    fetch,
+    gc,
+    history,
+    init,
+    plan,
+    power,
+    profile,
+    push,
+    show,
+    verify,
+)
 from pytest_finetune.cli.answer import Answer
 from pytest_finetune.errors import FinetuneError, for_user
 from pytest_finetune.wording import visible
@@ -63,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"pytest-finetune {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (init, plan, profile, power, history, compare, verify, push, gc):
+    for module in (init, doctor, fetch, plan, profile, power, show, history, compare, verify, push, gc):
         command = commands.add_parser(
             module.__name__.rpartition(".")[2],
             help=module.HELP,

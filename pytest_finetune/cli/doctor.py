@@ -1,0 +1,165 @@
+"""``pytest-finetune doctor``: is everything here that a training and its judgement need?"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from pytest_finetune.cli import arguments
+from pytest_finetune.cli.answer import Answer, columns
+from pytest_finetune.cli.project import Project, folder_of
+from pytest_finetune.data.contract import ContractError
+from pytest_finetune.errors import lacking
+from pytest_finetune.experiment import ExperimentError
+from pytest_finetune.experiment.reading import located
+from pytest_finetune.fingerprint import BaseModelError, base_folder
+from pytest_finetune.fingerprint.hub import hub_cache
+from pytest_finetune.memory.hardware.detect import detect, disk_free_bytes, torch_build
+from pytest_finetune.memory.hardware.sizes import GiB
+from pytest_finetune.store import StoreError
+from pytest_finetune.suite.steps.premises import problems
+from pytest_finetune.wording import counted, size
+
+HELP: Final = "what is here and what is missing: packages, card, base model, disk, store; a line each"
+DESCRIPTION: Final = (
+    "Look at everything that a training and its judgement need, and say for each that it is ok or the one thing to "
+    "do. Nothing is loaded, sent or changed."
+)
+OK, TO_DO, NOTE = "ok", "to do", "note"
+FAULTS: Final = (
+    ("torch", "<2.10", "loading weights can run code (CVE-2026-24747, CVE-2025-32434)"),
+    ("transformers", "<5.3", "loading a configuration can run code (CVE-2026-4372)"),
+    ("peft", "<0.20", "an adapter's configuration can import a module (peft #3090)"),
+    ("jinja2", "<3.1.6", "a chat template can leave its sandbox (CVE-2025-27516)"),
+)
+"""Versions with a known fault: the package, which versions, and what they do."""
+_PACKAGES: Final = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "accelerate",
+    "datasets",
+    "bitsandbytes",
+    "jinja2",
+)
+_LITTLE_DISK: Final = 5 * GiB
+
+
+class Found(NamedTuple):
+    """One line of the answer: what was looked at, how it stands, and what was found or is to be done."""
+
+    what: str
+    state: str
+    told: str
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    arguments.add_experiment(command)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    """Answer with no when there is anything to do."""
+    found = [*_environment(), *_machine(folder_of(args)), *_project(args)]
+    to_do = sum(one.state == TO_DO for one in found)
+    summary = "everything is here" if not to_do else f"{counted(to_do, 'thing')} to do"
+    lines = [*columns(("", "", ""), [(one.state, one.what, one.told) for one in found])[1:], "", summary]
+    return Answer(lines, {"found": [one._asdict() for one in found], "to_do": to_do}, yes=not to_do)
+
+
+def _environment() -> Iterator[Found]:
+    yield Found("python", OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    absent = lacking("torch", "transformers", "peft", "trl", "accelerate", "datasets")
+    if absent:
+        yield Found("packages", TO_DO, f"{absent} (contracts, verify, history and compare work without)")
+    versions = {name: found for name in _PACKAGES if (found := _version(name))}
+    if versions:
+        yield Found("packages", OK, ", ".join(f"{name} {found}" for name, found in versions.items()))
+    for name, faulty, fault in FAULTS:
+        if name in versions and Version(versions[name]) in SpecifierSet(faulty, prereleases=True):
+            newer = faulty.replace("<", ">=")
+            told = f"{versions[name]}: {fault}; install {name}{newer}"
+            yield Found(name, TO_DO, told)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _machine(root: Path) -> Iterator[Found]:
+    budget = detect("auto", root)
+    if budget.device == "cpu":
+        build = torch_build()
+        why = (
+            "torch is built for the CPU"
+            if build and not (build.get("cuda") or build.get("hip"))
+            else "none was found"
+        )
+        told = f"no accelerator ({why}): training runs on {budget.name}, {size(budget.total_bytes)} of RAM"
+        yield Found("card", NOTE, told)
+    else:
+        crowd = budget.crowded()
+        told = f"{budget.name}, {size(budget.usable_bytes)} usable"
+        yield Found("card", NOTE if crowd else OK, f"{told}; {crowd}" if crowd else told)
+    free = disk_free_bytes(root)
+    state = TO_DO if free < _LITTLE_DISK else OK
+    told = f"{size(free)} free" + (
+        "; make room: checkpoints and adapters need more" if state == TO_DO else ""
+    )
+    yield Found("disk", state, told)
+    cache = hub_cache()
+    cached = sum(1 for _ in cache.glob("models--*")) if cache.is_dir() else 0
+    offline = " (HF_HUB_OFFLINE is set: nothing is fetched)" if os.environ.get("HF_HUB_OFFLINE") else ""
+    yield Found("hub cache", OK, f"{counted(cached, 'model')} in {cache}{offline}")
+
+
+def _project(args: argparse.Namespace) -> Iterator[Found]:
+    try:
+        project = Project.of(args)
+    except ExperimentError as error:
+        yield Found("experiment", TO_DO, str(error))
+        return
+    experiment = project.experiment
+    yield Found(
+        "experiment",
+        OK,
+        f"{experiment.file}: {experiment.task}, {experiment.peft_method} on {experiment.base_model}",
+    )
+    try:
+        yield Found("base model", OK, str(base_folder(experiment)))
+    except BaseModelError:
+        yield Found("base model", TO_DO, f"{experiment.base_model} is not here: pytest-finetune fetch")
+    for path, text in problems(experiment):
+        yield Found("settings", TO_DO, located(experiment, path, text))
+    try:
+        paths = experiment.paths
+        rows = {
+            split: len(project.rows(file, split))
+            for split, file in (("train", paths.train_file), ("eval", paths.eval_file))
+        }
+        yield Found("rows", OK, f"{rows['train']} to train on, {rows['eval']} held out; `pytest` checks them")
+    except (ContractError, StoreError) as error:
+        yield Found("rows", TO_DO, str(error))
+    yield _store(project)
+
+
+def _store(project: Project) -> Found:
+    root = project.store.root
+    near = next(folder for folder in (root, *root.parents) if folder.exists())
+    if not os.access(near, os.W_OK):
+        return Found("store", TO_DO, f"{near} cannot be written to: name another with --finetune-store")
+    entries = project.store.entries if root.is_dir() else lambda kind: ()
+    held = ", ".join(counted(len(entries(f"{kind}s")), kind) for kind in ("adapter", "record"))
+    return Found("store", OK, f"{held} in {root}")

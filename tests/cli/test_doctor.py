@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_finetune.cli import doctor
+
+if TYPE_CHECKING:
+    from .conftest import World
+
+
+def states(world: World, *words: str) -> dict[str, tuple[str, str]]:
+    return {
+        one["what"]: (one["state"], one["told"])
+        for one in world.run("doctor", "--json", *words).tree["found"]
+    }
+
+
+def test_each_line_is_ok_or_the_one_thing_to_do_and_nothing_is_written(world: World) -> None:
+    ran = world.run("doctor")
+    assert ran.code == 0
+    assert ran.out.splitlines()[-1] == "everything is here"
+    found = states(world)
+    assert found["experiment"] == ("ok", "finetune.yaml: priority, lora on model")
+    assert found["rows"] == ("ok", "12 to train on, 40 held out; `pytest` checks them")
+    assert found["store"][1].startswith("0 adapters, 0 records in ")
+    assert not (world.root / ".finetune").exists()
+
+
+def test_a_base_that_is_not_here_is_fetched(world: World) -> None:
+    found = states(world, "--set", "base_model=org/elsewhere")
+    assert found["base model"] == ("to do", "org/elsewhere is not here: pytest-finetune fetch")
+    ran = world.run("doctor", "--set", "base_model=org/elsewhere")
+    assert (ran.code, ran.out.splitlines()[-1]) == (1, "1 thing to do")
+
+
+def test_a_mistake_in_the_experiment_is_told_and_the_rest_is_looked_at_all_the_same(world: World) -> None:
+    found = states(world, "--set", "peft_method=lore")
+    assert found["experiment"][0] == "to do"
+    assert "did you mean 'lora'" in found["experiment"][1]
+    assert {"python", "disk", "hub cache"} <= set(found)
+
+
+def test_a_version_with_a_known_fault_is_named_with_the_one_that_has_it_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "version", lambda package: "2.9.1+cu128" if package == "torch" else "99")
+    assert states(world)["torch"] == (
+        "to do",
+        "2.9.1+cu128: loading weights can run code (CVE-2026-24747, CVE-2025-32434); install torch>=2.10",
+    )
