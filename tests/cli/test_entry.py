@@ -152,9 +152,12 @@ def test_the_parser_knows_what_was_promised_and_nothing_that_is_not_there() -> N
     (commands,) = [action for action in parser()._actions if action.dest == "command"]
     assert list(commands.choices or ()) == [
         "init",
+        "doctor",
+        "fetch",
         "plan",
         "profile",
         "power",
+        "show",
         "history",
         "compare",
         "verify",
