@@ -20,7 +20,10 @@ EXPERIMENT = {
 
 @pytest.fixture
 def recorded(world: World) -> World:
-    world.write("finetune-record/record.json", json.dumps({"command": "pytest --finetune", "experiments": [EXPERIMENT]}))
+    world.write(
+        "finetune-record/record.json",
+        json.dumps({"command": "pytest --finetune", "experiments": [EXPERIMENT]}),
+    )
     return world
 
 
