@@ -127,7 +127,7 @@ def _remedies(tree: Json) -> Iterator[str]:
         yield ""
     if joined := [remedy for remedy in remedies if remedy["pair"]]:
         yield "together, the fastest first:" if joined[0]["enough"] else "together, the best:"
-        yield from columns(("changes", "needs", "fits", ""), map(_row, joined), right=(1,))
+        yield from columns(("changes", "needs", "fits", ""), [_row(one) for one in joined], right=(1,))
         yield ""
     headroom = tree["budget"]["headroom"]
     roomy = roomy_gib(tree["needed_bytes"], headroom)

@@ -37,7 +37,12 @@ def test_the_last_record_is_summed_up_as_the_session_did(recorded: World) -> Non
 
 def test_the_page_is_opened_when_it_is_there(recorded: World, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or True)
+
+    def browser(address: str) -> bool:
+        opened.append(address)
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", browser)
     assert "has no page" in recorded.run("show", "--open").err
     (recorded.root / "finetune-record" / "report.html").write_text("<p>page</p>")
     assert recorded.run("show", "--open").code == 0
