@@ -45,9 +45,11 @@ class Prompted(NamedTuple):
 
 def arm_prompts(rows: Sequence[Row], prompt: Prompt, shots: Sequence[Row] = ()) -> tuple[Prompted, ...]:
     """Return the prompts of an arm, one a row in the rows' order; `shots` stand before each question."""
-    arguments = prompt.chat_template_kwargs if prompt.template == CHAT else {}
+    if prompt.template != CHAT:
+        return tuple(Prompted(row.id, row.line, format_prompt(row, prompt, shots)) for row in rows)
+    given = prompt.chat_template_kwargs
     return tuple(
-        Prompted(row.id, row.line, format_prompt(row, prompt, shots), arguments=arguments) for row in rows
+        Prompted(row.id, row.line, format_prompt(row, prompt, shots), row.tools, given) for row in rows
     )
 
 

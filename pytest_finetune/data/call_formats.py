@@ -10,6 +10,8 @@ gpt-oss                                 ``to=functions.name <|constrain|>json<|m
 DeepSeek                                ``<｜tool▁call▁begin｜>name<｜tool▁sep｜>{…}<｜tool▁call▁end｜>``
 Kimi                                    ``<|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{…}``
 Granite, Phi, Command                   ``<|tool_call|>[…]``, ``<|START_ACTION|>[…]``
+Gemma                                   ``<|tool_call>call:name{key:<|"|>value<|"|>}<tool_call|>``
+MiniMax, Muse                           ``<invoke name="name"><parameter name="key">value</parameter></invoke>``
 LFM, Llama                              ``[name(key="value")]``, alone or after ``<|tool_call_start|>``
 ======================================  ==================================================================
 
@@ -164,6 +166,34 @@ def _value(text: str, described: object) -> object:
     return text if parsed.faults else parsed.value
 
 
+def _invoked(text: str, tools: Sequence[Json]) -> list[ToolCall]:
+    """Read ``<invoke name="…">`` with its parameters, under any prefix."""
+    found = []
+    for match in re.finditer(
+        r'<(?:\w+:)?invoke name="([^"]*)">(.*?)(?:</(?:\w+:)?invoke>|\Z)', text, re.DOTALL
+    ):
+        name, body = match[1], match[2]
+        tag = r'<(?:\w+:)?parameter name="([^"]*)"[^>]*>(.*?)</(?:\w+:)?parameter>'
+        pairs = re.findall(tag, body, re.DOTALL)
+        lost = len(re.findall(r"<(?:\w+:)?parameter", body)) != len(pairs)
+        found.append(
+            ToolCall(name, _typed(name, pairs, tools), "a parameter without its end" if lost else "")
+        )
+    return found
+
+
+def _gemma(text: str, tools: Sequence[Json]) -> list[ToolCall]:
+    """Read ``call:name{key:value}``, whose texts stand between ``<|"|>``."""
+    found = []
+    for block in _blocks(text, "<|tool_call>call:", "<tool_call|>"):
+        name, brace, body = block.partition("{")
+        parts = (brace + body).split('<|"|>')
+        keyed = [re.sub(r"([{,]\s*)([\w.-]+)\s*:", r'\1"\2":', part) for part in parts]
+        written = [json.dumps(part) if at % 2 else keyed[at] for at, part in enumerate(parts)]
+        found.append(_called(name.strip(), "".join(written)))
+    return found
+
+
 def _mistral(text: str, tools: Sequence[Json]) -> list[ToolCall]:
     found: list[ToolCall] = []
     for part in text.split("[TOOL_CALLS]")[1:]:
@@ -244,6 +274,8 @@ _FORMATS: Final[tuple[tuple[re.Pattern[str], _Reader], ...]] = (
     (re.compile(r"\[TOOL_CALLS\]"), _mistral),
     (re.compile(r"to=functions\."), _harmony),
     (re.compile("<｜tool▁call▁begin｜>"), _deepseek),
+    (re.compile(r"<\|tool_call>call:"), _gemma),
+    (re.compile(r"<(?:\w+:)?invoke name="), _invoked),
     (re.compile(r"<\|tool_call_begin\|>"), _kimi),
     (re.compile("|".join(map(re.escape, _MARKS))), _after_a_mark),
     (re.compile(r"<\|tool_call_start\|>|\A\s*\[[A-Za-z_][\w.]*\(.*\)\]\s*\Z", re.DOTALL), _pythonic),

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from pytest_finetune.data.call_spelling import Spelling, spelling_of
 from pytest_finetune.data.chat_template import Render, TemplateError, renderer
 from pytest_finetune.data.thinking import Reading, find_marks
 from pytest_finetune.yamlfile import Json, JsonTree
@@ -79,18 +80,40 @@ class Chat:
 
     def asked(self, messages: Sequence[Message], tools: Sequence[Json] = ()) -> str:
         """Return the text of a question, the assistant's turn opened. Raises TemplateError."""
-        return self._render(messages, tools, True)
+        return self._text(messages, tools, open_turn=True)
+
+    def finished(self, messages: Sequence[Message], tools: Sequence[Json] = ()) -> str:
+        """Return the text of a conversation, no turn opened after it. Raises TemplateError."""
+        return self._text(messages, tools, open_turn=False)
+
+    @cached_property
+    def last_words(self) -> str:
+        """What the template writes only where a conversation ends."""
+        try:
+            closed, asked = self._render(_SAMPLE, (), False), self._render(_SAMPLE, (), True)
+        except TemplateError:
+            return ""
+        return closed[_shared(closed, asked) :]
+
+    @cached_property
+    def spelling(self) -> Spelling:
+        """How the template is handed calls of tools."""
+        return spelling_of(self._render)
+
+    def _text(self, messages: Sequence[Message], tools: Sequence[Json], *, open_turn: bool) -> str:
+        calling = any(message.get("tool_calls") for message in messages)
+        return self._render(self.spelling.spelt(messages) if calling else messages, tools, open_turn)
 
     def taught(
         self, messages: Sequence[Message], answer: Sequence[Message], tools: Sequence[Json] = ()
     ) -> Taught:
         """Return the text of a question with its answer. Raises TemplateError."""
         asked = self.asked(messages, tools)
-        whole = self._render([*messages, *answer], tools, False)
+        whole = self.finished([*messages, *answer], tools)
         if whole.startswith(asked):
             return Taught(asked, whole)
         # The turn is opened otherwise than a finished one begins: what was asked stays, and the answer follows it.
-        bare = self._render([*messages, {"role": "assistant", "content": _SENTINEL}], tools, False)
+        bare = self.finished([*messages, {"role": "assistant", "content": _SENTINEL}], tools)
         lead, found, _ = bare.rpartition(_SENTINEL)
         if not found:
             raise TemplateError("the chat template leaves out the answer")

@@ -84,7 +84,8 @@ def renderer(
 
 def _as_transformers(message: Message) -> Message:
     """Leave out keys without a value, and give a thought all the names that templates know it by."""
-    given = {name: value for name, value in message.items() if value is not None}
+    # No content is content for a template: some see the calls of a message only where there is none.
+    given = {name: value for name, value in message.items() if value is not None or name == "content"}
     thought = next((given[name] for name in _REASONING if name in given), None)
     return given if thought is None else {"thinking": thought, **given, "reasoning_content": thought}
 

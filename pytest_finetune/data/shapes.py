@@ -58,7 +58,7 @@ def _content_of(row: Json) -> Content:
     if "instruction" in row:
         return _instruction_row(row)
     if "messages" in row:
-        return _messages_row(messages_of(row, "messages"))
+        return conversation(messages_of(row, "messages"))
     if "prompt" in row:
         return _prompt_row(row)
     raise ShapeError(f"no instruction, messages or prompt; {_found_keys(row)}")
@@ -103,7 +103,7 @@ def _instruction_row(row: Json) -> Content:
     if not before:
         return Content("instruction", instruction, given, answer, None)
     asked = {"role": "user", "content": "\n\n".join(filter(None, (instruction, given)))}
-    return _messages_row((*before, asked, {"role": "assistant", "content": answer}))
+    return conversation((*before, asked, {"role": "assistant", "content": answer}))
 
 
 def _system(row: Json) -> Iterator[Json]:
@@ -126,7 +126,8 @@ def _history(row: Json) -> Iterator[Json]:
         )
 
 
-def _messages_row(messages: tuple[Json, ...]) -> Content:
+def conversation(messages: tuple[Json, ...]) -> Content:
+    """Read a conversation whose last message is the answer; ShapeError where there is no question or no answer."""
     if messages[-1]["role"] != "assistant":
         raise ShapeError(f"the last message is the {messages[-1]['role']}'s, not the assistant's")
     if not any(message["role"] == "user" for message in messages[:-1]):
@@ -144,7 +145,7 @@ def _prompt_row(row: Json) -> Content:
     if isinstance(prompt, list) and isinstance(completion, list):
         if len(completion) != 1:
             raise ShapeError("completion must be one assistant message")
-        return _messages_row(messages_of({"prompt": [*prompt, *completion]}, "prompt"))
+        return conversation(messages_of({"prompt": [*prompt, *completion]}, "prompt"))
     raise ShapeError(
         f"prompt is {kind(prompt)} and completion is {kind(completion)}: both texts or both message lists"
     )

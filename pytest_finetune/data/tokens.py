@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_finetune.data.chat import folder_chat, token_text
 from pytest_finetune.data.chat_template import TemplateError
-from pytest_finetune.data.formatting import Pair, format_pair
+from pytest_finetune.data.formatting import Pair, Turns, format_pair
 from pytest_finetune.data.rows import Row
+from pytest_finetune.data.turns import Spans, supervised, tokens_of
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.fingerprint import BaseModelError, base_folder
 from pytest_finetune.yamlfile import Json
@@ -37,7 +38,8 @@ class TokenCount(NamedTuple):
 
     `prompt` counts the first tokens that the row shares with its prompt asked alone; `kept` says that these
     are all of the prompt's tokens, `stops` that a stop token follows in the answer, `moved` that the chat template
-    alone would have ended the prompt otherwise; `highest` is the largest token id.
+    alone would have ended the prompt otherwise; `highest` is the largest token id; only the tokens in `taught` carry
+    loss, None is the whole answer.
     """
 
     length: int
@@ -46,10 +48,12 @@ class TokenCount(NamedTuple):
     stops: bool
     moved: bool = False
     highest: int = 0
+    taught: Spans | None = None
 
     def supervised(self, max_length: int) -> int:
         """Return how many tokens of the answer are left when the row is cut at `max_length`."""
-        return max(0, min(self.length, max_length) - self.prompt)
+        taught = ((self.prompt, self.length),) if self.taught is None else self.taught
+        return sum(max(0, min(end, max_length) - start) for start, end in taught)
 
 
 class Limits(NamedTuple):
@@ -76,23 +80,30 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tokenization:
-    """How rows become tokens: `count` takes formatted pairs; rows are cut at `max_length`."""
+    """How rows become tokens: `count` takes formatted pairs; rows are cut at `max_length`.
+
+    `turns` says which answers of a conversation are taught, `chat` is the base's chat template.
+    """
 
     count: Callable[[Sequence[Pair]], list[TokenCount]]
     prompt: Prompt
     max_length: int
     limits: Limits = field(default_factory=Limits)
+    turns: Turns = "last"
+    chat: Chat | None = None
 
     def counts(self, rows: Iterable[Row]) -> list[TokenCount]:
         """Return one count for each row, in order."""
-        return self.count([format_pair(row, self.prompt) for row in rows])
+        return self.count([format_pair(row, self.prompt, self.turns) for row in rows])
 
     def table(self, rows: Iterable[Row]) -> dict[str, int]:
         """Return the record's ``data.<split>.tokens``."""
         return token_table(self.counts(rows), self.max_length)
 
 
-def tokenization(folder: Path, prompt: Prompt, max_length: int, new_tokens: int = 0) -> Tokenization:
+def tokenization(
+    folder: Path, prompt: Prompt, max_length: int, new_tokens: int = 0, turns: Turns = "last"
+) -> Tokenization:
     """Return how a model folder tokenises rows; NoTokenizer when that needs transformers.
 
     Text pairs get the stop token after the answer, as training adds it; message pairs are rendered with the
@@ -137,7 +148,7 @@ def tokenization(folder: Path, prompt: Prompt, max_length: int, new_tokens: int 
         vocabulary,
         new_tokens,
     )
-    return Tokenization(count, prompt, max_length, limits)
+    return Tokenization(count, prompt, max_length, limits, turns, chat)
 
 
 def tokenization_of(experiment: Experiment) -> Tokenization | None:
@@ -149,6 +160,7 @@ def tokenization_of(experiment: Experiment) -> Tokenization | None:
             experiment.prompt,
             experiment.training.max_seq_length,
             experiment.generation.max_new_tokens,
+            experiment.training.assistant_turns,
         )
         found.counts([sample])  # a chat template that needs more than messages shows it here
     except (BaseModelError, NoTokenizer):
@@ -188,11 +200,11 @@ def _plain_texts(pair: Pair, eos: str) -> tuple[str, str]:
 def _counted_chat(
     chat: Chat, pair: Pair, encode: Callable[[str], list[int]], stops: frozenset[int]
 ) -> TokenCount:
-    assert isinstance(pair.prompt, list)
-    assert isinstance(pair.completion, list)
-    ids, asked, moved = chat.taught(pair.prompt, pair.completion, pair.tools).ids(encode)
-    stopped = not stops.isdisjoint(ids[asked:])
-    return TokenCount(len(ids), asked, True, stopped, moved, max(ids, default=0))
+    found = tokens_of(chat, pair, encode)
+    stopped = not stops.isdisjoint(supervised(found.ids, found.taught, len(found.ids)))
+    return TokenCount(
+        len(found.ids), found.start, True, stopped, found.moved, max(found.ids, default=0), found.taught
+    )
 
 
 def _counted(prompt: Sequence[int], whole: Sequence[int], stops: frozenset[int]) -> TokenCount:

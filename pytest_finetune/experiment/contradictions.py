@@ -49,6 +49,13 @@ def _training_problems(experiment: Experiment, problem: Say) -> Iterator[Problem
         if key in own:
             plain = "max_seq_length" if key == "max_length" else key
             yield problem(("training", "sft", key), f"has a key of its own: write training.{plain}")
+    if experiment.training.assistant_turns == "all":
+        if experiment.prompt.template != "chat":
+            text = "needs prompt.template: chat; a template of text has one answer, the last"
+            yield problem(("training", "assistant_turns"), text)
+        if "assistant_only_loss" in experiment.training.sft:
+            text = "contradicts assistant_turns: all, which finds the answers itself; leave one of them out"
+            yield problem(("training", "sft", "assistant_only_loss"), text)
     yield from _launcher_problems(experiment, problem)
 
 

@@ -187,7 +187,7 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
         root=root,
         overrides=overrides,
         resolved={key: _plain(value) for key, value in values.items()}
-        | {"prompt": _prompt(values["prompt"])}
+        | {name: _settings(values[name], defaults) for name, defaults in _LATER.items()}
         | {"drift": {"prompts": values["drift"].prompts} if values["drift"].measure else False}
         | {"runtimes": _plain([as_written(runtime) for runtime in runtimes])}
         | ({"lora": None} if method == "full" else {}),
@@ -196,10 +196,18 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
     )
 
 
-def _prompt(prompt: Prompt) -> object:
-    """Return the prompt's settings; what a chat template is given stands there only where it is given something."""
-    given = dataclasses.asdict(prompt)
-    return _plain({name: value for name, value in given.items() if name != "chat_template_kwargs" or value})
+_LATER: Final[Mapping[str, Json]] = {
+    "training": {"assistant_turns": "last"},
+    "prompt": {"chat_template_kwargs": {}, "turns": "last"},
+}
+"""Settings that came later, with their defaults: only another value stands among the resolved ones."""
+
+
+def _settings(section: Training | Prompt, defaults: Json) -> object:
+    given = dataclasses.asdict(section)
+    return _plain(
+        {name: value for name, value in given.items() if name not in defaults or value != defaults[name]}
+    )
 
 
 def _drift(given: bool | Json) -> DriftSettings:

@@ -58,7 +58,7 @@ class Launcher:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """The optimisation; lengths in tokens, `max_steps` in optimizer steps."""
+    """The optimisation, and which answers of a conversation are taught; lengths in tokens, `max_steps` in its steps."""
 
     max_seq_length: int = 512
     per_device_train_batch_size: int = 1
@@ -74,6 +74,7 @@ class Training:
     warmup_steps: float = 0
     packing: bool = False
     full_determinism: bool = False
+    assistant_turns: Literal["last", "all"] = "last"
     launcher: Launcher = field(default_factory=Launcher)
     sft: Json = field(default_factory=dict)
 
@@ -83,7 +84,8 @@ class Prompt:
     """How a row becomes a prompt; `few_shot` rows stand before the question in the prompt-only arm.
 
     `candidates` are templates written by hand: the best of them on `candidate_rows` training rows is an arm.
-    `chat_template_kwargs` are handed to the tokenizer's chat template wherever it is rendered.
+    `chat_template_kwargs` are handed to the tokenizer's chat template wherever it is rendered. Of a held-out
+    conversation the last answer is asked for, or with `turns` each.
     """
 
     template: str = DEFAULT_TEMPLATE
@@ -91,6 +93,7 @@ class Prompt:
     candidates: tuple[str, ...] = ()
     candidate_rows: int = 40
     chat_template_kwargs: Json = field(default_factory=dict)
+    turns: Literal["last", "each"] = "last"
 
 
 @dataclass(frozen=True, slots=True)

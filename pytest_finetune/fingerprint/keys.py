@@ -96,7 +96,8 @@ def adapter_key(
     training = {
         name: value
         for name, value in _mapping(experiment.training).items()
-        if name != "save_total_limit"  # how many checkpoints are kept changes nothing in the last one
+        # How many checkpoints are kept changes nothing in the last one; which turns are taught stands in the pairs.
+        if name not in {"save_total_limit", "assistant_turns"}
     }
     if experiment.training.launcher.processes == 1:
         del training["launcher"]  # several processes add up in another order; one adds as it always did

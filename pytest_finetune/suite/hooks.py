@@ -18,7 +18,14 @@ from pytest_finetune.suite.evidence import first_line
 from pytest_finetune.suite.markers import ExperimentRef, MarkerMistake, Stage
 from pytest_finetune.suite.options import read_settings
 from pytest_finetune.suite.rules.rule_items import run_rule_item
-from pytest_finetune.suite.rules.rule_marks import bad_primaries, bad_rules, duplicate, not_set_up, rule_of
+from pytest_finetune.suite.rules.rule_marks import (
+    bad_primaries,
+    bad_rules,
+    duplicate,
+    not_set_up,
+    rule_of,
+    unclustered,
+)
 from pytest_finetune.suite.session import SESSION, FinetuneSession
 from pytest_finetune.suite.steps.planning import plan_lines
 from pytest_finetune.suite.steps.premises import lacking
@@ -125,7 +132,8 @@ class Hooks:
         if said:
             run.close_gate(Stage.DATA, "what the training needs", said[0].splitlines()[0])
             pytest.fail("\n".join(said), pytrace=False)
-        bad = bad_rules(self._session.rules_of(ref), decided=self._session.selection.decides(ref))
+        rules = self._session.rules_of(ref)
+        bad = bad_rules(rules, run.experiment.prompt.turns, decided=self._session.selection.decides(ref))
         if bad and self._session.settings.finetune:
             run.close_gate(Stage.DATA, "the rules of the experiment", bad[0])
 
@@ -142,6 +150,8 @@ class Hooks:
         except MarkerMistake as mistake:
             raise pytest.fail.Exception(str(mistake), pytrace=False) from None
         wrong = duplicate(item, rules) or (bad_primaries(rules, decided=False) if rule.primary else None)
+        if wrong is None and place.experiment:
+            wrong = unclustered(item, self._session.run(place.experiment).experiment.prompt.turns)
         if wrong is not None:
             pytest.fail(wrong, pytrace=False)
 

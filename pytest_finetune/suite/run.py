@@ -23,6 +23,7 @@ from pytest_finetune.answering.prompts import arm_prompts
 from pytest_finetune.data.charter import Charter
 from pytest_finetune.data.neutral import neutral_rows
 from pytest_finetune.data.trivial import Trivial, trivial_opponent
+from pytest_finetune.data.turn_by_turn import turn_by_turn
 from pytest_finetune.suite.arm_view import Arm, view_of
 from pytest_finetune.suite.markers import ExperimentRef, Stage
 from pytest_finetune.suite.parts import Parts, part
@@ -77,7 +78,7 @@ class ExperimentRun:
         self.engine = Engine(context)
         self._gate = gate
         self._rules = rules
-        self._rows: Parts[str, Rows] = Parts(lambda suite: f"suite {suite}")
+        self._rows: Parts[str | None, Rows] = Parts(lambda suite: f"suite {suite}")
         self._outside: Parts[str, Outside] = Parts(lambda arm: f"arms.{arm}")
         self._resolved: dict[str, ResolvedArm] = {}
         self.gold = GoldTests(self)
@@ -146,11 +147,17 @@ class ExperimentRun:
         return plans
 
     def rows_of(self, suite: str | None) -> Rows:
-        """Return the held-out rows of a suite; None is `eval_file`."""
+        """Return the held-out rows of a suite as they are asked; None is `eval_file`."""
+        return self._rows.once(suite, lambda: self._read_rows(suite))
+
+    def _read_rows(self, suite: str | None) -> Rows:
         if suite is None:
-            return self.eval_rows
-        file = data_step.file_of(self.experiment, suite)
-        return self._rows.once(suite, lambda: data_step.read(self.context, self.contract, file, suite))
+            rows = self.eval_rows
+        else:
+            rows = data_step.read(
+                self.context, self.contract, data_step.file_of(self.experiment, suite), suite
+            )
+        return turn_by_turn(rows) if self.experiment.prompt.turns == "each" else rows
 
     @part
     def neutral_prompts(self) -> Rows:
@@ -209,7 +216,7 @@ class ExperimentRun:
     def power(self, rules: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
         """Return what the held-out file can show; None where it cannot be read, which a data test says better."""
         try:
-            rows = self.eval_rows
+            rows = self.rows_of(None)
         except (pytest.fail.Exception, OSError):
             return None
         return planning.power_facts(self.experiment.decision, rows, self.context.store.looks, rules)
@@ -290,7 +297,7 @@ class ExperimentRun:
         if plan.source is None:
             return None
         project = external_arms.Project(
-            self.experiment, self.context.store, lambda: self.engine.the_base_model, self.eval_rows
+            self.experiment, self.context.store, lambda: self.engine.the_base_model, self.rows_of(None)
         )
         return self._outside.once(plan.name, lambda: external_arms.outside_of(project, plan))
 
@@ -331,7 +338,7 @@ class ExperimentRun:
         """The further answers of the base to the held-out rows."""
         first = self.answers(BASELINE)
         arms = [self._resolve(plan) for plan in repeated(self.experiment)]
-        return answering.noise(self.context, self.engine, arms, self.eval_rows, first)
+        return answering.noise(self.context, self.engine, arms, self.rows_of(None), first)
 
     @cached_property
     def _drifting(self) -> drifting.Drifting:
@@ -369,7 +376,7 @@ class ExperimentRun:
             self.answers(arm)
         if self.experiment.drift.measure:
             _ = self.drift
-        return deciding.settled_look(self.context, self.eval_rows, self._verdicts())
+        return deciding.settled_look(self.context, self.rows_of(None), self._verdicts())
 
     def _verdicts(self) -> dict[str, str | None]:
         """Return, for each judged rule whose turn has not come, the digest of what its judge said before."""
@@ -384,14 +391,14 @@ class ExperimentRun:
 
     def record_formats(self, rule: str) -> None:
         """Record, beside the primary rule's rates, how many answers of each arm have the task's format at all."""
-        data = Data(self.contract, self.train_rows, self.eval_rows)
+        data = Data(self.contract, self.train_rows, self.rows_of(None))
         deciding.record_formats(self.context, data, rule, self.answers)
 
     def decision(self, tree: Mapping[str, Any] | None = None) -> Decision:
         """Return the decision over everything that is known by now, or over the facts of a whole run."""
         facts = self.context.facts.tree() if tree is None else tree
         return deciding.decided(
-            self.context, facts, lambda: Data(self.contract, self.train_rows, self.eval_rows)
+            self.context, facts, lambda: Data(self.contract, self.train_rows, self.rows_of(None))
         )
 
     def runtime_match(self) -> tuple[RuntimeMatch, ...]:

@@ -42,7 +42,7 @@ def held_out(rows: Sequence[TokenRow], max_length: int, batch: int) -> HeldOut:
 def _example(row: TokenRow, max_length: int) -> dict[str, list[int]]:
     return {
         "input_ids": list(row.ids[:max_length]),
-        "labels": [IGNORED] * row.start + list(row.supervised(max_length)),
+        "labels": row.labels(max_length),
     }
 
 

@@ -24,7 +24,6 @@ from pytest_finetune.training.request import (
 )
 from pytest_finetune.training.surroundings import asked_to_stop, no_dataset_bars, surroundings
 from pytest_finetune.training.tokenised import (
-    IGNORED,
     Stops,
     TokenRow,
     check_rows,
@@ -189,7 +188,7 @@ def _examples(request: TrainingRequest, rows: Sequence[TokenRow]) -> list[JsonTr
     return [
         {
             "input_ids": row.ids,
-            "labels": row.ids if everything else [*[IGNORED] * row.start, *row.ids[row.start :]],
+            "labels": row.ids if everything else row.labels(len(row.ids)),
             "row": index,
         }
         for index, row in enumerate(rows)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_finetune.data.chat_template import TemplateError
+from pytest_finetune.data.turns import Spans, tokens_of
 from pytest_finetune.training.chat import tokenizer_chat
 from pytest_finetune.training.request import TrainingError
 
@@ -27,17 +28,26 @@ SHOWN: Final = 20
 class TokenRow(NamedTuple):
     """One training row in tokens: its place, all of its ids, and where the completion begins.
 
-    `prompt_kept` says that the row begins with the very tokens that the prompt has when it is asked alone.
+    `prompt_kept` says that the row begins with the very tokens that the prompt has when it is asked alone. Of a
+    conversation only the ids in `taught` carry loss; None is the whole completion.
     """
 
     place: str
     ids: tuple[int, ...]
     start: int
     prompt_kept: bool
+    taught: Spans | None = None
 
     def supervised(self, max_length: int) -> tuple[int, ...]:
         """Return the ids that carry loss once the row is cut at `max_length`."""
-        return self.ids[self.start : max_length]
+        return tuple(label for label in self.labels(max_length) if label != IGNORED)
+
+    def labels(self, max_length: int) -> list[int]:
+        """Return the ids once the row is cut at `max_length`, those without loss replaced by IGNORED."""
+        labels = [IGNORED] * min(len(self.ids), max_length)
+        for start, end in ((self.start, len(self.ids)),) if self.taught is None else self.taught:
+            labels[start:end] = self.ids[start : min(end, max_length)]
+        return labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +90,13 @@ def _text_row(tokenizer: PreTrainedTokenizerBase, pair: Pair, place: str) -> Tok
 
 
 def _chat_row(tokenizer: PreTrainedTokenizerBase, chat: Chat, pair: Pair, place: str) -> TokenRow:
-    assert isinstance(pair.prompt, list)
-    assert isinstance(pair.completion, list)
     try:
-        taught = chat.taught(pair.prompt, pair.completion, pair.tools)
+        found = tokens_of(
+            chat, pair, lambda text: list(tokenizer(text=text, add_special_tokens=False)["input_ids"])
+        )
     except TemplateError as error:
         raise TrainingError(f"{place}: {error}") from None
-    ids, start, _ = taught.ids(lambda text: list(tokenizer(text=text, add_special_tokens=False)["input_ids"]))
-    return TokenRow(place, tuple(ids), start, True)
+    return TokenRow(place, tuple(found.ids), found.start, True, found.taught)
 
 
 def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:

@@ -60,6 +60,9 @@ WRITTEN = {
     "Kimi": f"<|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{ARGUMENTS}<|tool_call_end|>",
     "Granite": f"<|tool_call|>[{JSON}]",
     "Command": f'<|START_ACTION|>[{{"tool_call_id": "0", "tool_name": "get_weather", "parameters": {ARGUMENTS}}}]<|END_ACTION|>',
+    "Gemma": '<|tool_call>call:get_weather{city:<|"|>Rome<|"|>,days:2}<tool_call|>',
+    "MiniMax": '<minimax:tool_call><invoke name="get_weather"><parameter name="city">Rome</parameter><parameter name="days">2</parameter></invoke>',
+    "Muse": '<atem:invoke name="get_weather">\n<atem:parameter name="city">Rome</atem:parameter>\n<atem:parameter name="days">2</atem:parameter>\n</atem:invoke>',
     "LFM": '<|tool_call_start|>[get_weather(city="Rome", days=2)]<|tool_call_end|>',
     "Llama, as Python": '[get_weather(city="Rome", days=2)]',
 }

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -176,6 +177,24 @@ def test_chat_rows_are_trained_on_the_answer_alone(ask: Ask) -> None:
     result = train(ask(pairs=pairs, training=SHORT))
     assert result.tokens["supervised"] < result.tokens["p50"] * 8 / 2
     assert result.notes == ()
+
+
+def test_every_answer_of_a_conversation_is_trained_on_when_asked_for(ask: Ask) -> None:
+    def talk(i: int, **weight: int) -> list[dict[str, Any]]:
+        return [
+            {"role": "assistant", "content": f"{i + 1}", **weight},
+            {"role": "user", "content": "And plus 2?"},
+            {"role": "assistant", "content": f"{i + 2}"},
+        ]
+
+    asked = [[{"role": "user", "content": f"What is {i} plus 1?"}] for i in range(4)]
+    both = train(ask("both", pairs=tuple(Pair(asked[i], talk(i)) for i in range(4)), training=SHORT))
+    last = train(
+        ask("last", pairs=tuple(Pair(asked[i], talk(i, weight=0)) for i in range(4)), training=SHORT)
+    )
+    assert both.tokens["max"] == last.tokens["max"]
+    assert both.tokens["supervised"] == 2 * last.tokens["supervised"] > 0
+    assert last.final_loss != both.final_loss
 
 
 def test_without_a_row_nothing_starts(ask: Ask) -> None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from pytest_finetune.data.catalogue import finding
 from pytest_finetune.data.messages import answers_nothing, not_understood
+from pytest_finetune.data.not_written import not_written
 from pytest_finetune.data.tool_calls import schema_mistake, schema_problem
 
 if TYPE_CHECKING:
     from pytest_finetune.data.contract_rules import ContractRules
     from pytest_finetune.data.findings import Finding
     from pytest_finetune.data.rows import Row, Rows
+    from pytest_finetune.data.tokens import Tokenization
 
 
 def check_conversations(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
@@ -21,10 +23,10 @@ def check_conversations(contract: ContractRules, train: Rows, held_out: Rows) ->
     for rows in (train, held_out):
         for row in rows:
             if row.messages is not None or row.tools:
-                yield from _row_findings(row)
+                yield from _row_findings(row, contract.tokenization)
 
 
-def _row_findings(row: Row) -> Iterator[Finding]:
+def _row_findings(row: Row, tokenization: Tokenization | None) -> Iterator[Finding]:
     at = partial(finding, file=row.file, line=row.line, digest=row.digest)
     messages = row.messages or ()
     for read in not_understood(messages):
@@ -36,6 +38,9 @@ def _row_findings(row: Row) -> Iterator[Finding]:
             yield at("tools/schema", mistake)
     for read in _broken_calls(row):
         yield at("tools/arguments", read)
+    if tokenization is not None:
+        for rule, read in not_written(row, tokenization):
+            yield at(rule, read)
 
 
 def _broken_calls(row: Row) -> Iterator[str]:

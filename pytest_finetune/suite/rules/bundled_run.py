@@ -11,6 +11,7 @@ from pytest_finetune.answering.arm_plans import CONSTRAINED, TRIVIAL, planned, u
 from pytest_finetune.data.charter import Charter
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.rows import Row, Rows, read_rows
+from pytest_finetune.data.turn_by_turn import turn_by_turn
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.fingerprint import sha256_of
 from pytest_finetune.suite.arm_view import Arm, view_of
@@ -73,7 +74,8 @@ class BundledRun:
 
     def rows_of(self, suite: str | None) -> Rows:
         """Return the held-out rows of a suite; None is `eval_file`."""
-        return self._read(file_of(self.experiment, suite), suite or "eval")
+        rows = self._read(file_of(self.experiment, suite), suite or "eval")
+        return turn_by_turn(rows) if self.experiment.prompt.turns == "each" else rows
 
     def arm(self, name: str) -> Arm:
         """Return the view of an arm that tests take."""

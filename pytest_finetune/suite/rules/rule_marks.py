@@ -101,16 +101,31 @@ def facts_of(items: Sequence[pytest.Item]) -> dict[str, dict[str, object]]:
     return found
 
 
-def bad_rules(items: Sequence[pytest.Item], *, decided: bool) -> list[str]:
-    """Return, a sentence each, why the rules of an experiment cannot judge, as far as their text tells."""
+def bad_rules(items: Sequence[pytest.Item], turns: str = "last", *, decided: bool) -> list[str]:
+    """Return, a sentence each, why the rules of an experiment cannot judge, as far as their text tells.
+
+    `turns` says which answers of a held-out conversation are asked for.
+    """
     told = facts_of(items)
     said = [
         f"rule {name!r} was not run: {why}"
         for name, facts in told.items()
         for why in cast("list[str]", facts["reasons"])
     ]
+    said += [wrong for _, item in rules_of(items).values() if (wrong := unclustered(item, turns))]
     primary = bad_primaries(items, decided=decided)
     return [*said, *([primary] if primary else [])]
+
+
+def unclustered(item: pytest.Item, turns: str) -> str | None:
+    """Return what is wrong with a rule that would count the answers of one conversation as independent."""
+    rule = rule_of(item)
+    if turns == "last" or rule.cluster is not None or rule.corpus:
+        return None
+    return (
+        f"rule {rule.name!r} would count every answer of a conversation as a row of its own, which they are not: with "
+        "prompt.turns: each write cluster='group' in its eval_rule"
+    )
 
 
 def bad_primaries(items: Sequence[pytest.Item], *, decided: bool) -> str | None:

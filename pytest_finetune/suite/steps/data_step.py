@@ -115,7 +115,10 @@ def few_shot_findings(
         yield say(read)
     elif tokenization is not None and tokenization.limits.room is not None:
         rows = longest(held_out)
-        pairs = [Pair(format_prompt(row, prompt, shots), format_pair(row, prompt).completion) for row in rows]
+        pairs = [
+            Pair(format_prompt(row, prompt, shots), format_pair(row, prompt).completion, row.tools)
+            for row in rows
+        ]
         counts = tokenization.count(pairs)
         worst = max(zip(counts, rows, strict=True), key=lambda pair: pair[0].prompt, default=None)
         if worst is not None and worst[0].prompt > tokenization.limits.room:

@@ -110,7 +110,8 @@ class TrainingStep:
         )
 
     def _pairs(self, rows: Rows) -> tuple[Pair, ...]:
-        return tuple(format_pair(row, self._context.experiment.prompt) for row in rows)
+        experiment = self._context.experiment
+        return tuple(format_pair(row, experiment.prompt, experiment.training.assistant_turns) for row in rows)
 
     def _train(self, key: Key) -> tuple[Entry, bool]:
         """Train under the key's lock; another process may have been first."""
