@@ -15,6 +15,7 @@ import pytest
 
 from pytest_finetune.answering.answers import Answer
 from pytest_finetune.answering.prompts import Prompted
+from pytest_finetune.answering.response import Response
 from pytest_finetune.answering.runtimes import AnsweringError, Runtime
 from pytest_finetune.answering.runtimes.server import decoding
 from pytest_finetune.answering.runtimes.server import http as wire
@@ -153,6 +154,42 @@ def test_text_goes_to_completions_and_messages_go_to_chat(fake: Fake) -> None:
     assert {path for path, _, body in fake.asked if body} == {"/v1/completions", "/v1/chat/completions"}
     assert [answer.response for answer in answers] == [" tuned heard text\n", " tuned heard hello\n"]
     assert json.loads(answers[1].prompt) == list(chat)
+
+
+def test_tools_are_offered_and_calls_come_back_as_the_answer(fake: Fake) -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    call = {
+        "id": "call00001",
+        "type": "function",
+        "function": {"name": "weather", "arguments": {"city": "Rome"}},
+    }
+    chat = (
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "sun", "tool_call_id": "call00001"},
+    )
+
+    def calls(path: str, body: dict[str, Any]) -> Reply:
+        asked = [
+            {"function": {"name": "weather", "arguments": text}}
+            for text in ('{"city": "Oslo"}', '{"city": Os')
+        ]
+        message = {"role": "assistant", "content": None, "tool_calls": asked}
+        choice = {"message": message, "finish_reason": "tool_calls"}
+        return ok({"choices": [choice], "usage": {"completion_tokens": 9}})
+
+    fake.reply = calls
+    (answer,) = runtime(fake).answer([Prompted("a", 1, chat, tools=(tool,))], GREEDY, ADAPTER)
+    (body,) = fake.bodies()
+    assert body["tools"] == [tool]
+    assert body["messages"][1]["tool_calls"][0]["function"] == {
+        "name": "weather",
+        "arguments": '{"city": "Rome"}',
+    }
+    first, second = Response(answer.response).tool_calls
+    assert (first.name, first.arguments, first.malformed) == ("weather", {"city": "Oslo"}, "")
+    assert (second.name, answer.stopped) == ("weather", True)
+    assert second.malformed.startswith("not JSON")
 
 
 def test_text_can_be_sent_as_a_users_message(fake: Fake) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_finetune.answering.answers import Answer
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
-from pytest_finetune.answering.runtimes.server import decoding
+from pytest_finetune.answering.runtimes.server import decoding, tool_calls
 from pytest_finetune.answering.runtimes.server.http import Wire, WireError, persistently
 from pytest_finetune.answering.runtimes.server.process import Server
 from pytest_finetune.yamlfile import JsonTree
@@ -145,7 +145,7 @@ class Batch:
         chat = self._settings.api == "chat" or (self._settings.api is None and not isinstance(prompt, str))
         if chat:
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-            said: JsonTree = {"messages": messages}
+            said: JsonTree = tool_calls.offered(messages, prompted.tools)
         else:
             said = {"prompt": prompt}
         body = {**self._requests(at)[number], **self._settings.extra, "model": self._asked.model, **said}
@@ -160,7 +160,7 @@ def _answer(prompted: Prompted, found: JsonTree, seconds: float, limit: int, *, 
     """Read a completion; WireError names what it lacks: a number that is not there is not made up."""
     try:
         choice = found["choices"][0]
-        text = choice["message"]["content"] if chat else choice["text"]
+        text = tool_calls.said(choice["message"]) if chat else choice["text"]
         tokens = found["usage"]["completion_tokens"]
     except (LookupError, TypeError):
         raise WireError(f"the answer lacks choices or usage: {_brief(found)}", again=False) from None
