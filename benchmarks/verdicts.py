@@ -19,12 +19,14 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv
 
 from pytest_finetune.experiment import DecisionDefaults
+from pytest_finetune.judging.agreement import FEWEST_LABELS, Checked
 from pytest_finetune.judging.case import Case
 from pytest_finetune.judging.comparison import BASE, TUNED, Contest
 from pytest_finetune.judging.rule import Rule
@@ -41,9 +43,12 @@ UNSTABLE = 0.05
 LABELS = (2, 3, 4, 8, 12)
 SIZES = (10, 20, 50, 100, 200, 400)
 BLIND = 100
+JUDGE_RIGHT, JUDGE_LEANS, JUDGE_WAVERS, LABELLED = 0.8, 0.1, 0.15, 100
 PRIMARY, GUARDS, DEFAULTS = Rule("label", primary=True), (Rule("polite"), Rule("short")), DecisionDefaults()
+JUDGED = Rule("label", primary=True, judge=True)
 MARGINS = {"majority": 0.0}
 OPPONENTS = (BASE, "prompted", "constrained", "majority")
+ORDER = OPPONENTS[::-1]  # the hardest to beat first: what loses to it needs no further look
 EXCEEDED: list[str] = []
 
 
@@ -96,27 +101,44 @@ BASES: Mapping[str, Answer] = {
 class Sessions:
     """Many sessions of one kind: what passes in each arm, a session in each line.
 
-    `again` is a second run of the base, `guards` holds what the base and the tuned model pass of each guard.
+    `again` is a second run of the base, `guards` holds what the base and the tuned model pass of each guard. Where a
+    judge says what passes, `people` holds what is right, of which the first rows are labelled, and `wavers` the rows on
+    which it contradicts itself.
     """
 
     arms: Mapping[str, Passes]
     again: Passes | None = None
     guards: Sequence[tuple[Passes, Passes]] = ()
     look: int = 1
+    people: Mapping[str, Passes] | None = None
+    wavers: Passes | None = None
+
+    @property
+    def primary(self) -> Rule:
+        """The rule that decides."""
+        return PRIMARY if self.people is None else JUDGED
 
     def case(self, run: int) -> Case:
         """Return one session as `decide` takes it."""
         rows = tuple(map(str, range(self.arms[TUNED].shape[1])))
+        labels = {
+            arm: {row: bool(right[run, int(row)]) for row in rows[:LABELLED]}
+            for arm, right in (self.people or {}).items()
+        }
+        wavers = () if self.wavers is None else np.flatnonzero(self.wavers[run])
 
-        def scores(name: str, arms: Mapping[str, Passes], *noise: Passes) -> Scores:
+        def scores(name: str, arms: Mapping[str, Passes], *noise: Passes, **judged: Any) -> Scores:
             given = {arm: _column(passes[run]) for arm, passes in arms.items()}
-            return Scores(name, rows, (), given, noise=tuple(_column(passes[run]) for passes in noise))
+            runs = tuple(_column(passes[run]) for passes in noise)
+            return Scores(name, rows, (), given, noise=runs, **judged)
 
-        found = [scores(PRIMARY.name, self.arms, *([] if self.again is None else [self.again]))]
+        contradicted = frozenset(map(str, wavers))
+        noise = [] if self.again is None else [self.again]
+        found = [scores(PRIMARY.name, self.arms, *noise, labels=labels, contradicted=contradicted)]
         for rule, (base, tuned) in zip(GUARDS, self.guards, strict=False):
             found.append(scores(rule.name, {BASE: base, TUNED: tuned}))
         return Case(
-            (PRIMARY, *GUARDS[: len(self.guards)]),
+            (self.primary, *GUARDS[: len(self.guards)]),
             {one.name: one for one in found},
             DEFAULTS,
             self.look,
@@ -128,16 +150,38 @@ class Sessions:
 
     def kept(self, opponents: Collection[str] = OPPONENTS) -> Passes:
         """Tell which sessions keep the adapter, against some of the opponents."""
+        n = self.arms[TUNED].shape[1]
         noisy = None if self.again is None else self.arms[BASE] != self.again
-        kept = np.ones(len(self.arms[TUNED]), dtype=bool)
-        for arm in self.arms.keys() & set(opponents):
+        if self.wavers is not None:
+            noisy = self.wavers if noisy is None else noisy | self.wavers
+        kept = np.full(len(self.arms[TUNED]), self.people is None or n >= FEWEST_LABELS)
+        for arm in sorted(self.arms.keys() & set(opponents), key=ORDER.index):
             counted = _differing(self.arms[TUNED], self.arms[arm], noisy)
-            n, look = self.arms[arm].shape[1], self.look
-            kept &= [_contest(PRIMARY, arm, n, look, tuple(line)).beats for line in counted]
+            for run in np.flatnonzero(kept):
+                contest = _contest(self.primary, arm, n, self.look, tuple(counted[run]))
+                kept[run] = contest.beats and self._left(contest, run)
         for rule, (base, tuned) in zip(GUARDS, self.guards, strict=False):
-            counted, n = _differing(tuned, base, None), base.shape[1]
+            counted = _differing(tuned, base, None)
             kept &= [not _contest(rule, BASE, n, self.look, tuple(line)).worse for line in counted]
         return kept
+
+    def _left(self, contest: Contest, run: int) -> bool:
+        """Tell whether a gain is left when the judge's bias is taken off, as far as people's labels bound it."""
+        if self.people is None:
+            return True
+        table = contest.table
+        labelled = table.rows[:LABELLED]
+        pair = (contest.against, TUNED)
+        scores = Scores(
+            JUDGED.name,
+            labelled,
+            arms={arm: _column(self.arms[arm][run, :LABELLED]) for arm in pair},
+            labels={
+                arm: dict(zip(labelled, self.people[arm][run, :LABELLED].tolist(), strict=True))
+                for arm in pair
+            },
+        )
+        return Checked.of(contest, scores).holds
 
 
 def _column(passes: Passes) -> tuple[float, ...]:
@@ -205,6 +249,20 @@ def everything_on(
     return Sessions(arms, run(nothing), guards, look)
 
 
+def under_a_judge(rng: np.random.Generator, found: Sessions) -> Sessions:
+    """Let a judge say what passes: right on four answers in five, and for the tuned model's a tenth more generous."""
+
+    def says(arm: str, right: Passes) -> Passes:
+        chance = np.where(right, JUDGE_RIGHT, 1 - JUDGE_RIGHT) + (JUDGE_LEANS if arm == TUNED else 0.0)
+        said: Passes = rng.random(right.shape) < chance
+        return said
+
+    arms = {arm: says(arm, right) for arm, right in found.arms.items()}
+    again = None if found.again is None else says(BASE, found.again)
+    wavers = rng.random(arms[TUNED].shape) < JUDGE_WAVERS
+    return Sessions(arms, again, found.guards, found.look, found.arms, wavers)
+
+
 def _drawn(rng: np.random.Generator, runs: int, n: int, labels: int, skew: float) -> tuple[Labels, Labels]:
     weights = np.arange(1, labels + 1, dtype=float) ** -skew
     both = rng.choice(labels, (runs, n + TRAINING_ROWS), p=weights / weights.sum())
@@ -254,6 +312,25 @@ def everything(rng: np.random.Generator, runs: int) -> Iterator[str]:
                     kept += int(found.sum())
                 rates.append(kept / runs / len(LABELS))
             yield f"| {name} | {look} | {_percent(rates)} |"
+
+
+def judged(rng: np.random.Generator, runs: int) -> Iterator[str]:
+    """Print how often an adapter is kept with everything on, a judge as primary rule, and labels of 100 rows.
+
+    By the judge alone every worthless adapter would seem ten points better than what it is no better than.
+    """
+    yield _head("everything on, and a judge | a keep is")
+    for name, adapter in {**WORTHLESS, "knows 95%": right_on(0.95)}.items():
+        rates = []
+        for n in SIZES:
+            kept = 0
+            for labels in LABELS:
+                found = under_a_judge(rng, everything_on(rng, runs, n, labels, 0.0, adapter, 1)).kept()
+                if name in WORTHLESS:
+                    check(f"{name}, a judge, {labels} labels, n={n}", int(found.sum()), runs, LEVEL)
+                kept += int(found.sum())
+            rates.append(kept / runs / len(LABELS))
+        yield f"| {name} | {'false' if name in WORTHLESS else 'true'} | {_percent(rates)} |"
 
 
 def power_lost(rng: np.random.Generator, runs: int) -> Iterator[str]:
@@ -306,6 +383,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (
             f"Worthless adapters kept with everything on, {len(LABELS) * runs} runs a cell",
             everything(rng, runs),
+        ),
+        (
+            f"Adapters kept under a judge that errs, leans and wavers, {len(LABELS) * runs} runs a cell",
+            judged(rng, runs),
         ),
         (f"Good adapters kept without and with the opponent, {runs} runs a cell", power_lost(rng, runs)),
     ):

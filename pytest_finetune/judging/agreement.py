@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from pytest_finetune.judging.scores import Scores
 
 FEWEST_LABELS: Final = 20
-"""So many answers of each of the two arms must have been labelled by people before a judge may decide."""
+"""So many answers of each arm in the decision must have been labelled by people before a judge may decide."""
 DEFAULT_LABELS: Final = "eval/judge_labels.jsonl"
-CHECKED: Final = ("baseline", "tuned")
 _PASS: Final = 0.5
 
 
@@ -75,7 +74,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What is left of a judged gain over the base when the judge's own bias towards an arm is taken off."""
+    """What is left of a judged gain over an opponent when the judge's own bias towards an arm is taken off."""
 
     name: str
     arms: Mapping[str, Agreement]
@@ -87,14 +86,16 @@ class Checked:
     def of(cls, contest: Contest, scores: Scores) -> Checked:
         """Bound the true gain from below, at the level of claims.
 
-        The true gain is the judged gain less the difference of the judge's biases in the two arms. Three bounds share
+        The true gain is the judged gain less the difference of the judge's biases in the two arms. A bias is known only
+        where people labelled answers of that very arm: it hangs on how often the arm is right. Three bounds share
         the level: a half for the gain, a quarter for each bias. Should none of them fail, the difference of the
         bounds is a bound, and the chance that any fails is at most the sum.
         """
         clustered = contest.rule.cluster is not None
-        arms = {arm: Agreement.of(scores, arm, clustered=clustered) for arm in CHECKED}
-        alpha = contest.levels.claim
-        taken_off = arms["tuned"].bias.upper(alpha / 4) - arms["baseline"].bias.lower(alpha / 4)
+        pair = (contest.against, contest.ours)
+        theirs, ours = (Agreement.of(scores, arm, clustered=clustered) for arm in pair)
+        arms, alpha = dict(zip(pair, (theirs, ours), strict=True)), contest.levels.claim
+        taken_off = ours.bias.upper(alpha / 4) - theirs.bias.lower(alpha / 4)
         return cls(contest.rule.name, arms, contest.gain.claim.lower(alpha / 2), taken_off, alpha)
 
     @property
@@ -123,17 +124,18 @@ class Checked:
             )
 
 
-def unchecked(name: str, scores: Scores, labels: str | None) -> Iterator[str]:
-    """Yield why a judge may not decide: people have not said often enough whether it is right."""
-    counts = {arm: Agreement.of(scores, arm).n for arm in CHECKED}
-    if min(counts.values()) >= FEWEST_LABELS:
+def unchecked(name: str, scores: Scores, labels: str | None, arms: Sequence[str]) -> Iterator[str]:
+    """Yield why a judge may not decide: people have not said often enough whether it is right about each arm."""
+    counts = {arm: Agreement.of(scores, arm).n for arm in arms}
+    few = {arm: count for arm, count in counts.items() if count < FEWEST_LABELS}
+    if not few:
         return
-    had = (
-        "nobody has checked it"
-        if not any(counts.values())
-        else f"it was checked on {counts['baseline']} answers of the base and {counts['tuned']} of the tuned model"
-    )
+    had = "nobody has checked it"
+    if any(counts.values()):
+        told = [f"{count} answers of {wording.arm(arm)}" for arm, count in few.items()]
+        had = f"it was checked on {' and '.join(told)} only"
+    wanted = wording.listed([wording.arm(arm) for arm in few], len(few))
     yield (
-        f"rule {name!r} is a judge: {had}; label at least {FEWEST_LABELS} answers of the base and {FEWEST_LABELS} of "
-        f"the tuned model in {labels or DEFAULT_LABELS}: judge_labels/ beside the record has a file to fill in"
+        f"rule {name!r} is a judge: {had}; label at least {FEWEST_LABELS} answers of each ({wanted}) in "
+        f"{labels or DEFAULT_LABELS}: judge_labels/ beside the record has a file to fill in"
     )

@@ -91,7 +91,7 @@ def unjudged(case: Case, lacking: Mapping[str, Sequence[str]]) -> Iterator[NextC
             absent = [wording.arm(arm) for arm in _asked(case, rule) if arm not in scores.arms]
             change = f"get the answers of {wording.listed(absent)}" if absent else change
             if not any(missing(rule, scores, _asked(case, rule))):
-                change = "let people label answers of both models, to check the judge"
+                change = "let people label answers of each arm, to check the judge"
         yield from (NextChange(change, problem) for problem in lacking[rule.name])
 
 
@@ -113,7 +113,7 @@ def lacking_of(case: Case, rule: Rule) -> Iterator[str]:
     found = tuple(missing(rule, scores, _asked(case, rule)))
     yield from found
     if rule.primary and rule.judge and scores is not None and not found:
-        yield from unchecked(rule.name, scores, rule.labels)
+        yield from unchecked(rule.name, scores, rule.labels, (BASE, *case.opponents, TUNED))
 
 
 def _asked(case: Case, rule: Rule) -> tuple[str, ...]:

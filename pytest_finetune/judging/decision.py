@@ -185,7 +185,7 @@ def _decided(
     primary = {arm: contest for arm, contest in met.items() if arm not in case.shown}
     base = primary[BASE]
     against = tuple(_discard_reasons(primary, contests))
-    checked = _checked(case, primary)
+    checked = tuple(_checked(case, primary))
     short = tuple(_keep_lacks(case, primary, verdicts, checked))
     # The two exclude each other by their mathematics; were they ever to meet, neither could be trusted.
     assert not (against and not short), f"keep and discard at once: {against}"
@@ -213,8 +213,8 @@ def _decided(
         return dataclasses.replace(
             decided, verdict="keep", reasons=tuple(_keep_reasons(primary, verdicts, checked))
         )
-    if checked is not None and short == (checked.sentence,):
-        return dataclasses.replace(decided, reasons=short).advised(after_bias(checked.sentence))
+    if set(short) <= {one.sentence for one in checked}:
+        return dataclasses.replace(decided, reasons=short).advised(after_bias(short[0]))
     needed = rows_needed(primary, case.defaults.power)
     changed = bool(case.answers_differ) and case.delta_nonzero is not False
     iterated = dataclasses.replace(decided, reasons=(*short, *needed.sentences), examples_needed=needed.rows)
@@ -240,7 +240,7 @@ def _gained_elsewhere(primary: Contests, contests: Mapping[str, Contests]) -> It
 
 
 def _keep_lacks(
-    case: Case, primary: Contests, verdicts: Sequence[RuleVerdict], checked: Checked | None
+    case: Case, primary: Contests, verdicts: Sequence[RuleVerdict], checked: Sequence[Checked]
 ) -> Iterator[str]:
     """Yield every condition of keep that is not met."""
     if not case.answers_differ:
@@ -249,25 +249,24 @@ def _keep_lacks(
         yield "the adapter's weights are a zero change: it was not trained, or not saved"
     shown = [contest.comparison.sentence for contest in primary.values() if not contest.beats]
     yield from shown
-    if checked is not None and not checked.holds:
-        yield checked.sentence
+    yield from (one.sentence for one in checked if not one.holds)
     for verdict in verdicts:
         failed = verdict.reasons[: verdict.failures]
         yield from (f"rule {verdict.name} fails: {reason}" for reason in failed if reason not in shown)
 
 
-def _checked(case: Case, primary: Contests) -> Checked | None:
-    """Return what people's labels leave of the gain, where the primary rule is a judge."""
+def _checked(case: Case, primary: Contests) -> Iterator[Checked]:
+    """Yield what people's labels leave of the gain over each opponent, where the primary rule is a judge."""
     rule = primary[BASE].rule
-    return Checked.of(primary[BASE], case.scores[rule.name]) if rule.judge else None
+    if rule.judge:
+        yield from (Checked.of(contest, case.scores[rule.name]) for contest in primary.values())
 
 
 def _keep_reasons(
-    primary: Contests, verdicts: Sequence[RuleVerdict], checked: Checked | None
+    primary: Contests, verdicts: Sequence[RuleVerdict], checked: Sequence[Checked]
 ) -> Iterator[str]:
     yield from (contest.comparison.sentence for contest in primary.values())
-    if checked is not None:
-        yield checked.sentence
+    yield from (one.sentence for one in checked)
     yield f"every rule holds: {wording.listed([verdict.name for verdict in verdicts], 12)}"
 
 

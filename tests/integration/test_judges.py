@@ -159,7 +159,7 @@ def test_a_judge_decides_nothing_before_people_have_checked_it_and_then_it_may(p
     assert record["decision"]["keep"]
     assert record["decision"]["looks"] == 1
     told = record["rules"]["label"]["verdicts"]["agreement"]
-    assert [told[arm]["labels"] for arm in ("baseline", "tuned")] == [30, 30]
+    assert [told[arm]["labels"] for arm in ("baseline", "tuned", "majority")] == [30, 30, 30]
     assert told["tuned"]["agreement"] == 1.0
     assert any(
         "label is a judge: it agrees with people on 100.0%" in why for why in record["decision"]["reasons"]
@@ -173,7 +173,11 @@ def test_labels_of_other_answers_are_passed_over_and_a_broken_label_is_an_error(
     old = {"id": row_id(1), "arm": "tuned", "answer": "an answer of another adapter", "pass": True}
     project.write({"eval/judge_labels.jsonl": json.dumps(old) + "\n"})
     project.run("--finetune")
-    assert project.experiment()["rules"]["label"]["verdicts"]["labels"] == {"baseline": {}, "tuned": {}}
+    assert project.experiment()["rules"]["label"]["verdicts"]["labels"] == {
+        "baseline": {},
+        "tuned": {},
+        "majority": {},
+    }
     project.write({"eval/judge_labels.jsonl": '{"id": "e001", "arm": "tuned", "pass": "yes"}\n'})
     project.run("--finetune").stdout.fnmatch_lines(
         ["*judge_labels.jsonl:1 is no label: write a row such as*"]

@@ -89,11 +89,13 @@ def judge() -> Iterator[tuple[StandIn, str]]:
 
 
 def label_all(project: Project) -> None:
-    """Let people, who are always right, label every answer of both arms."""
+    """Let people, who are always right, label every answer that is compared."""
+    outputs = (project.path / "finetune-record" / "outputs" / "majority.jsonl").read_text().splitlines()
+    majority = {said["id"]: said["response"] for said in map(json.loads, outputs)}
     lines = [
         {"id": row, "arm": arm, "answer": answer, "pass": right(answer, LABELS[int(row[1:]) % 4])}
-        for arm in ("baseline", "tuned")
-        for row, answer in project.answers[arm].items()
+        for arm in ("baseline", "tuned", "majority")
+        for row, answer in {**project.answers, "majority": majority}[arm].items()
     ]
     project.write({"eval/judge_labels.jsonl": "".join(json.dumps(line) + "\n" for line in lines)})
 

@@ -37,14 +37,14 @@ def agreeing(column: list[float], labelled: int) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize(
-    ("base", "tuned", "said"),
+    ("base", "tuned", "said", "wanted"),
     [
-        (0, 0, "nobody has checked it"),
-        (40, 10, "it was checked on 40 answers of the base and 10 of the tuned model"),
+        (0, 0, "nobody has checked it", "the base model, the tuned model"),
+        (40, 10, "it was checked on 10 answers of the tuned model only", "the tuned model"),
     ],
 )
 def test_a_judge_is_undecided_until_people_have_labelled_answers_of_both_arms(
-    base: int, tuned: int, said: str
+    base: int, tuned: int, said: str, wanted: str
 ) -> None:
     columns = right(20), right(190)
     counts = {"baseline": base, "tuned": tuned}
@@ -56,7 +56,7 @@ def test_a_judge_is_undecided_until_people_have_labelled_answers_of_both_arms(
     assert decision.undecided
     assert not decision.keep
     assert decision.reasons == (
-        f"rule 'kind' is a judge: {said}; label at least 20 answers of the base and 20 of the tuned model in "
+        f"rule 'kind' is a judge: {said}; label at least 20 answers of each ({wanted}) in "
         "eval/judge_labels.jsonl: judge_labels/ beside the record has a file to fill in",
     )
 
@@ -84,6 +84,30 @@ def test_a_gain_that_is_the_judges_bias_is_not_kept() -> None:
     assert decision.verdict == "iterate"
     assert "gives them +30.0 points too much" in decision.reasons[0]
     assert "so that a gain need not be left" in decision.reasons[0]
+
+
+def test_a_gain_over_every_opponent_must_be_left_by_the_labels_of_its_own_answers() -> None:
+    """The prompt is right as often as the tuned model, and the judge passes a tenth fewer of its answers."""
+    columns = {"baseline": right(20), "tuned": right(190), "prompted": right(150)}
+    people = {arm: agreeing(column, 100) for arm, column in columns.items()}
+
+    def verdict(labels: Labels) -> Decision:
+        arms = {arm: tuple(column) for arm, column in columns.items()}
+        given = Scores("kind", ROWS, arms=arms, labels=labels)
+        asked = ("baseline", "tuned", "prompted")
+        case = Case((KIND,), {"kind": given}, DecisionDefaults(), arms=asked, answers_differ=True)
+        return decide(case)
+
+    missing = verdict({arm: people[arm] for arm in ("baseline", "tuned")})
+    assert missing.undecided
+    assert "label at least 20 answers of each (the prompt alone) in" in missing.reasons[0]
+    kept = verdict(people)
+    assert kept.keep
+    assert sum("is a judge" in reason for reason in kept.reasons) == 2
+    stern = verdict({**people, "prompted": {row: int(row[1:]) < 190 for row in people["prompted"]}})
+    assert not stern.keep
+    assert [reason for reason in stern.reasons if "need not be left" in reason] == [stern.reasons[0]]
+    assert "answers of the prompt alone and gives them -20.0 points too much" in stern.reasons[0]
 
 
 def test_a_rule_that_is_no_judge_asks_for_no_labels() -> None:

@@ -39,10 +39,10 @@ def test_the_counts_are_decided_as_decide_decides_the_rows(simulation: ModuleTyp
             adapter = simulation.right_on(share)
             plain = simulation.sessions(rng, 4, n, 4, 1.0, adapter, simulation.right_on(0.2))
             full = simulation.everything_on(rng, 4, n, 3, 0.0, adapter, look=2)
-            for found in (plain, full):
+            for found in (plain, full, simulation.under_a_judge(rng, full)):
                 for run, kept in enumerate(found.kept()):
                     decision = decide(found.case(run))
-                    assert not decision.undecided
+                    assert decision.undecided is (found.people is not None and n < 20)
                     assert decision.keep is bool(kept)
                     seen.add(bool(kept))
     assert seen == {True, False}
@@ -69,7 +69,7 @@ def test_a_quick_run_prints_every_table_and_keeps_to_what_is_stated(
     monkeypatch.setattr(simulation, "LABELS", (2, 8))
     assert simulation.main(["--quick"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("\n|---") == 4
+    assert printed.count("\n|---") == 5
     assert "EXCEEDED" not in printed
 
 
@@ -88,7 +88,12 @@ def test_the_run_that_is_kept_stayed_within_what_is_stated() -> None:
 
 @pytest.mark.parametrize(
     "heading",
-    ["| worthless adapter | n=", "| worthless, everything on |", "| the base | the adapter knows |"],
+    [
+        "| worthless adapter | n=",
+        "| worthless, everything on |",
+        "| everything on, and a judge |",
+        "| the base | the adapter knows |",
+    ],
 )
 def test_the_page_shows_what_was_printed(heading: str) -> None:
     lines = PAGE[PAGE.index(heading) :].split("\n\n")[0].splitlines()

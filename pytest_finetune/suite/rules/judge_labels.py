@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.fingerprint import sha256_hex
-from pytest_finetune.judging.agreement import CHECKED, DEFAULT_LABELS
+from pytest_finetune.judging.agreement import DEFAULT_LABELS
 from pytest_finetune.judging.rule import RuleBroken
 
 if TYPE_CHECKING:
@@ -22,11 +22,14 @@ DRAWN: Final = 30
 
 
 def labels_of(
-    root: Path, rule: Rule, answers: Mapping[str, Mapping[str, Answer]]
+    root: Path, rule: Rule, answers: Mapping[str, Mapping[str, Answer]], arms: Collection[str]
 ) -> dict[str, dict[str, bool]]:
-    """Return the labels by arm and row, the last for each; those of other answers than this run's are left out."""
+    """Return the labels by arm and row, the last for each; those of other answers than these are left out.
+
+    `arms` are all that the run has: a label of any other is a mistake.
+    """
     file = root / (rule.labels or DEFAULT_LABELS)
-    found: dict[str, dict[str, bool]] = {arm: {} for arm in CHECKED}
+    found: dict[str, dict[str, bool]] = {arm: {} for arm in answers}
     if not file.is_file():
         if rule.labels is None:
             return found
@@ -34,19 +37,19 @@ def labels_of(
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
-        label = _read(line, f"{file.name}:{number}")
-        answer = answers[label["arm"]].get(label["id"])
+        label = _read(line, f"{file.name}:{number}", arms)
+        answer = answers.get(label["arm"], {}).get(label["id"])
         if answer is not None and label["pass"] is not None and _same(label, answer.response):
             found[label["arm"]][label["id"]] = label["pass"]
     return found
 
 
-def _read(line: str, place: str) -> dict[str, Any]:
+def _read(line: str, place: str, arms: Collection[str]) -> dict[str, Any]:
     try:
         label = json.loads(line)
         sound = (
             isinstance(label["id"], str)
-            and label["arm"] in CHECKED
+            and label["arm"] in arms
             and (label["pass"] is None or isinstance(label["pass"], bool))
             and isinstance(label.get("answer_sha256", label.get("answer")), str)
         )
@@ -55,8 +58,8 @@ def _read(line: str, place: str) -> dict[str, Any]:
     if not sound:
         raise RuleBroken(
             f"{place} is no label: write a row such as "
-            '{"id": "row", "arm": "tuned", "answer": "the whole answer", "pass": true} (arm: baseline or tuned; '
-            "answer_sha256 may stand for answer; null is no label yet)"
+            '{"id": "row", "arm": "tuned", "answer": "the whole answer", "pass": true} '
+            f"(arm: {', '.join(arms)}; answer_sha256 may stand for answer; null is no label yet)"
         )
     return dict(label)
 
@@ -74,9 +77,9 @@ def write_templates(folder: Path, experiment: Json, answers: Mapping[str, Sequen
         said = rule["verdicts"].get("labels", {})
         draw = random.Random(name)
         lines: list[dict[str, object]] = []
-        for arm in CHECKED:
+        for arm in said:
             under = arm if rule.get("suite") is None else f"{arm}@{rule['suite']}"
-            given = [answer for answer in answers.get(under, ()) if answer["id"] not in said.get(arm, {})]
+            given = [answer for answer in answers.get(under, ()) if answer["id"] not in said[arm]]
             lines += [
                 {
                     "id": one["id"],

@@ -106,12 +106,16 @@ def run_rule_item(run: JudgedRun, item: pytest.Function) -> None:
 def _check_judge(run: JudgedRun, rule: Rule, outcomes: Outcomes, facts: dict[str, object]) -> None:
     """Set what people said of the answers beside the verdicts of a judge."""
     experiment = run.context.experiment
-    labels = labels_of(experiment.root, rule, {arm: run.answers(arm, rule.suite) for arm in TWICE})
-    arms = {arm: tuple(outcomes.arms[arm].scores) for arm in TWICE}
+    others = [arm for arm, plan in run.arms.items() if plan.opponent and rule.primary]
+    checked = tuple(dict.fromkeys((*TWICE, *others)))
+    labels = labels_of(
+        experiment.root, rule, {arm: run.answers(arm, rule.suite) for arm in checked}, run.arms
+    )
+    arms = {arm: tuple(outcomes.arms[arm].scores) for arm in checked}
     scores = Scores(rule.name, tuple(outcomes.rows), tuple(outcomes.groups or ()), arms, labels=labels)
     alpha = rule.levels(experiment.decision, 1).brake
     clustered = rule.cluster is not None
-    agreement = {arm: Agreement.of(scores, arm, clustered=clustered).as_json(alpha) for arm in TWICE}
+    agreement = {arm: Agreement.of(scores, arm, clustered=clustered).as_json(alpha) for arm in checked}
     told = cast("Mapping[str, object]", outcomes.more["verdicts"])
     facts["verdicts"] = {**told, "labels": labels, "agreement": agreement}
 
