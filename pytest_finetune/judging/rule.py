@@ -131,6 +131,10 @@ class Rule:
         bool, FLAG, "True", (ROWS,),
         "the rule asks a judge, who may say otherwise when asked again: verdicts are stored and repeated; see below",
     ] = False
+    pairwise: Annotated[
+        bool, FLAG, "True", (ROWS,),
+        "with `judge`: the judge says which of two answers is better, the tuned model's or the base's; see below",
+    ] = False
     labels: Annotated[
         str | None, NAME, '"eval/kind_labels.jsonl"', (ROWS,),
         "with `judge`: people's labels of answers, by which the judge is checked; else `eval/judge_labels.jsonl`",
@@ -279,8 +283,28 @@ def _contradictions(given: Mapping[str, object]) -> Iterator[str]:
         yield "eval_rule(protected=...): say by what rows are sliced, as in slice='tags'"
     if "labels" in asked and "judge" not in asked:
         yield "eval_rule(labels=...): they check a judge: mark the rule judge=True"
+    if "pairwise" in asked:
+        yield from _pairwise(asked)
     if given.get("slice") == given.get("cluster") == "group":
         yield (
             "eval_rule(slice='group', cluster='group'): every slice would be a single cluster, which shows "
             "nothing: slice by tags, or leave cluster out"
         )
+
+
+def _pairwise(asked: Sequence[str]) -> Iterator[str]:
+    if "judge" not in asked:
+        yield "eval_rule(pairwise=True): a judge says which answer is better: mark the rule judge=True"
+    if "primary" in asked:
+        yield (
+            "eval_rule(pairwise=True, primary=True): it compares with the base alone, and a decision is about every "
+            "opponent: let a rule that judges one answer be primary, and ask this one for min_gain or max_loss"
+        )
+    for name in ("min_rate", "min_rate_bound"):
+        if name in asked:
+            yield (
+                f"eval_rule(pairwise=True, {name}=...): an answer may win by being shown first, so the rate alone says "
+                "nothing: ask for min_gain or max_loss, which count wins in both orders"
+            )
+    if "labels" in asked:
+        yield "eval_rule(pairwise=True, labels=...): labels say which answers pass, not which of two is better"

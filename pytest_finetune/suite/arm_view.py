@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_finetune.answering.arm_plans import PROMPTED
+from pytest_finetune.answering.pairs import Pair, PairedAnswer
 from pytest_finetune.answering.response import Response
 from pytest_finetune.record.case import score_of
 
@@ -86,7 +87,8 @@ def view_of(
 
 def as_response(answer: Answer) -> Response:
     """Return an answer as rules see it."""
-    return Response(answer.response, answer.tokens, answer.seconds, answer.stopped)
+    kind = Pair if isinstance(answer, PairedAnswer) else Response
+    return kind(answer.response, answer.tokens, answer.seconds, answer.stopped)
 
 
 def _no_arm(name: str, known: Iterable[str]) -> str:

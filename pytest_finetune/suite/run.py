@@ -29,7 +29,7 @@ from pytest_finetune.suite.markers import ExperimentRef, Stage
 from pytest_finetune.suite.parts import Parts, part
 from pytest_finetune.suite.rules.gold_answers import GoldTests
 from pytest_finetune.suite.rules.judges import judging_of
-from pytest_finetune.suite.rules.rule_items import primary_of, scores_on
+from pytest_finetune.suite.rules.rule_items import answers_judged, primary_of, scores_on
 from pytest_finetune.suite.rules.rule_marks import facts_of, rule_of, rules_of
 from pytest_finetune.suite.steps import (
     answering,
@@ -384,9 +384,7 @@ class ExperimentRun:
         for name, (rule, item) in rules_of(self._rules).items():
             judging = judging_of(self.context, item, rule)
             if judging is not None and "verdicts" not in told[name]:
-                arms = tuple(self.arms) if rule.suite is None else (BASELINE, TUNED)
-                answers = {arm: self.answers(arm, rule.suite) for arm in asking_order(arms)}
-                found[name] = judging.spoken(self.rows_of(rule.suite), answers)
+                found[name] = judging.spoken(self.rows_of(rule.suite), answers_judged(self, rule))
         return found
 
     def record_formats(self, rule: str) -> None:

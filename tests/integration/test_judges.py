@@ -182,3 +182,43 @@ def test_labels_of_other_answers_are_passed_over_and_a_broken_label_is_an_error(
     project.run("--finetune").stdout.fnmatch_lines(
         ["*judge_labels.jsonl:1 is no label: write a row such as*"]
     )
+
+
+# It prefers the answer that names the row's label, takes whichever it sees first on every tenth row, and knows no better
+# where neither or both name it.
+PREFERRING = """
+@pytest.mark.eval_rule(judge=True, pairwise=True, min_gain=0.1)
+def test_preferred(response, example, score):
+    with open("asked.log", "a") as log:
+        log.write(example.id + "\\n")
+    if int(example.id[1:]) % 10 == 1:
+        return score(1)
+    first, second = (example.expected == text for text in (response.first, response.second))
+    score(0.5 if first == second else float(first))
+"""
+
+
+def test_a_pairwise_judge_counts_who_wins_in_both_orders(project: Project) -> None:
+    project.write({"test_rules.py": RULES + PREFERRING})
+    assert project.run("--finetune").ret == 0
+    first = project.experiment()
+    assert questions(project) == 2 * 80
+    rule = first["rules"]["preferred"]
+    contradicted = [row_id(i) for i in range(1, 80, 10)]
+    assert rule["verdicts"]["contradicted"] == contradicted
+    (pair,) = [one for one in first["comparisons"] if one["rule"] == "preferred"]
+    right = {
+        arm: {row_id(i) for i in range(80) if project.answers[arm][row_id(i)] == expected(i)}
+        for arm in ("baseline", "tuned")
+    }
+    won = right["tuned"] - right["baseline"] - set(contradicted)
+    lost = right["baseline"] - right["tuned"] - set(contradicted)
+    assert pair["against"] == "baseline"
+    assert (set(pair["fixed"]), set(pair["broken"])) == (won, lost)
+    assert pair["gain"] == pytest.approx((len(won) - len(lost)) / 80)
+    assert not (project.path / "finetune-record" / "judge_labels").exists()
+    assert project.run("--finetune").ret == 0
+    again = project.experiment()
+    assert questions(project) == 0
+    assert again["rules"]["preferred"]["scores"] == rule["scores"]
+    assert again["decision"]["looks"] == 1

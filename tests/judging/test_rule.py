@@ -33,6 +33,10 @@ from pytest_finetune.record.validate import schema
         ({"invariant_to": ["typo"], "min_rate": 0.9, "primary": True}, "counts outcomes that stay"),
         ({"direction": "not lower"}, "say to what the rule is invariant"),
         ({"invariant_to": ["typo"], "min_rate": 0.9, "direction": "up"}, "write 'same' or 'not lower'"),
+        ({"pairwise": True}, "a judge says which answer is better: mark the rule judge=True"),
+        ({"judge": True, "pairwise": True, "primary": True}, "it compares with the base alone"),
+        ({"judge": True, "pairwise": True, "min_rate": 0.5}, "an answer may win by being shown first"),
+        ({"judge": True, "pairwise": True, "labels": "a.jsonl"}, "not which of two is better"),
         ({"slice": "group", "cluster": "group"}, "every slice would be a single cluster"),
     ],
 )

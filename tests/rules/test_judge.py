@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_finetune import rules
+from pytest_finetune.answering.pairs import Pair
 from pytest_finetune.answering.response import Response
 from pytest_finetune.answering.runtimes.server import http as wire
 from pytest_finetune.data.rows import Row
@@ -208,3 +209,26 @@ def test_a_parameter_that_cannot_be_meant_is_refused_where_it_is_written(
     with pytest.raises(ValueError, match=told) as raised:
         rules.judge("kind", **{"endpoint": "http://localhost:8000/v1", "model": "a-judge", **wrong})
     assert "secret" not in str(raised.value)
+
+
+def test_of_two_answers_the_judge_says_which_is_better_and_what_is_fenced_is_data(fake: Fake) -> None:
+    given: list[float] = []
+    rule = kind(fake, pairwise=True, min_gain=0.1)
+    (mark,) = rule.pytestmark
+    assert mark.kwargs == {"judge": True, "pairwise": True, "min_gain": 0.1}
+    pair = Pair(json.dumps(["gladly", "no"]))
+    fake.reply = lambda _: (200, '{"better": "first", "why": "kinder"}')
+    rule(pair, row(), given.append)
+    told, shown = (message["content"] for message in fake.asked[0]["messages"])
+    fence = shown.splitlines()[1]
+    assert f"The first answer:\n{fence}\ngladly\n{fence}\n\nThe second answer:\n{fence}\nno\n{fence}" in shown
+    assert "Which answer stands first says nothing about it." in told
+    fake.reply = lambda _: (200, '{"better": "neither", "why": "alike"}')
+    rule(pair, row(), given.append)
+    assert given == [0.5]
+    fake.reply = lambda _: (200, '{"better": "second", "why": "kinder"}')
+    with pytest.raises(AssertionError, match="a-judge: the other answer is better: kinder"):
+        rule(pair, row(), given.append)
+    fake.reply = lambda _: (200, '{"pass": true, "why": "kind"}')
+    with pytest.raises(RuleBroken, match=r'which is not {"better": "first"'):
+        rule(pair, row(), given.append)

@@ -72,7 +72,7 @@ def _same(label: Mapping[str, Any], answer: str) -> bool:
 def write_templates(folder: Path, experiment: Json, answers: Mapping[str, Sequence[Json]]) -> None:
     """Write answers to be labelled by people to ``judge_labels/<rule>.jsonl``, drawn at random for each judged rule."""
     for name, rule in experiment["rules"].items():
-        if not rule.get("verdicts"):
+        if not rule.get("verdicts") or rule.get("pairwise"):
             continue
         said = rule["verdicts"].get("labels", {})
         draw = random.Random(name)

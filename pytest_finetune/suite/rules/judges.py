@@ -47,6 +47,7 @@ class Judging:
     def __init__(self, context: Context, item: pytest.Function, rule: Rule) -> None:
         self._many: ManyAtOnce | None = getattr(inspect.unwrap(item.function), "judge", None)
         self._name = self._many.name if self._many else rule.name
+        self._pairwise = rule.pairwise
         self._text = rule_digest(item, asked=False)
         self._book = context.store.verdicts
         self._known = {} if context.settings.rejudge else self._book.read()
@@ -102,9 +103,7 @@ class Judging:
         """Return the record's form, once all have been asked."""
         asked = self._questions(rows, answers)
         new = sum(one in self._given for one in asked)
-        contradicted = (
-            row.id for row in rows if any(self._contradicted(answers[arm][row.id], row) for arm in TWICE)
-        )
+        contradicted = (row.id for row in rows if self._contradicted(answers, row))
         return {
             "judge": self._name,
             "passes": 2,
@@ -118,15 +117,26 @@ class Judging:
         return {
             self.asked(given[row.id].response, row, number)
             for arm, given in answers.items()
-            for number in ((1, 2) if arm in TWICE else (1,))
+            for number in ((1, 2) if arm in TWICE and not self._pairwise else (1,))
             for row in rows
         }
 
-    def _contradicted(self, answer: Answer, row: Row) -> bool:
-        first, second = (self._known[self.asked(answer.response, row, number)].score for number in (1, 2))
-        if first is None or second is None:
-            return first is not second
-        return abs(first - second) > _TREMBLING
+    def _contradicted(self, answers: Mapping[str, Answers], row: Row) -> bool:
+        """Tell whether the second asking changed a verdict: the same again, or of two answers the other one first."""
+        if self._pairwise:
+            base, tuned = (self._said(answers[arm][row.id], row, 1) for arm in TWICE)
+            return _apart(tuned, None if base is None else 1 - base)
+        found = [answers[arm][row.id] for arm in TWICE]
+        return any(_apart(self._said(one, row, 1), self._said(one, row, 2)) for one in found)
+
+    def _said(self, answer: Answer, row: Row, number: int) -> float | None:
+        return self._known[self.asked(answer.response, row, number)].score
+
+
+def _apart(first: float | None, second: float | None) -> bool:
+    if first is None or second is None:
+        return first is not second
+    return abs(first - second) > _TREMBLING
 
 
 class Pass:

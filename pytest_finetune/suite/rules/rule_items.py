@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol, cast
 
 import pytest
 
-from pytest_finetune.answering.arm_plans import BASELINE, TUNED, asking_order
+from pytest_finetune.answering.arm_plans import TUNED, asking_order
+from pytest_finetune.answering.pairs import paired
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.data.rows import members
 from pytest_finetune.judging.agreement import Agreement
@@ -84,9 +85,14 @@ def run_rule_item(run: JudgedRun, item: pytest.Function) -> None:
         outcomes = scored(run, item, rule, rows, judging)
         refuse_chance(run, item, rule, rows, outcomes)
         facts |= outcomes.as_json()
-        if rule.judge:
+        if rule.judge and not rule.pairwise:
             _check_judge(run, rule, outcomes, facts)
-        if rule.suite is None and rule.paired and run.context.experiment.decision.noise_runs:
+        if (
+            rule.suite is None
+            and rule.paired
+            and not rule.pairwise
+            and run.context.experiment.decision.noise_runs
+        ):
             facts["noise"] = [scores_on(item, rows, answers, judging) for answers in run.noise]
         run.context.record(("rules", rule.name), facts)
         _judge(run, rule, rows, outcomes, facts)
@@ -128,8 +134,8 @@ def scored(
         return invariance.outcomes(run, item, rule, rows)
     if not len(rows):
         raise RuleBroken(f"{rows.path} holds no row to judge")
-    arms = tuple(run.arms) if rule.suite is None else (BASELINE, TUNED)
-    answers = {arm: run.answers(arm, rule.suite) for arm in asking_order(arms)}
+    answers = answers_judged(run, rule)
+    arms = [arm for arm in run.arms if arm in answers]
     if rule.corpus:
         whole = {arm: _on_corpus(item, rule, rows, given) for arm, given in answers.items()}
         refuse_broken(whole)
@@ -139,7 +145,7 @@ def scored(
         asked = {arm: _on_rows(item, rows, given, first) for arm, given in answers.items()}
         found = {arm: asked[arm] for arm in arms}
         refuse_broken(found)
-        if judging:
+        if judging and not rule.pairwise:
             for arm in TWICE:
                 arm_scores(caller(item, Confusion()), rows, answers[arm], judging.number(2))
     groups = [row.group for row in rows] if any(row.group for row in rows) else None
@@ -151,6 +157,15 @@ def scored(
     if judging:
         more["verdicts"] = judging.as_json(rows, answers)
     return Outcomes([row.id for row in rows], found, groups, more)
+
+
+def answers_judged(run: AnsweredRun, rule: Rule) -> dict[str, Mapping[str, Answer]]:
+    """Return the answers that a rule judges, by arm, each beside that of the other where it compares two."""
+    arms = tuple(run.arms) if rule.suite is None and not rule.pairwise else TWICE
+    found: dict[str, Mapping[str, Answer]] = {arm: run.answers(arm, rule.suite) for arm in asking_order(arms)}
+    if not rule.pairwise:
+        return found
+    return {arm: paired(found[arm], found[other]) for arm, other in (TWICE, TWICE[::-1])}
 
 
 def _on_rows(
