@@ -157,18 +157,17 @@ class Sessions:
         kept = np.full(len(self.arms[TUNED]), self.people is None or n >= FEWEST_LABELS)
         for arm in sorted(self.arms.keys() & set(opponents), key=ORDER.index):
             counted = _differing(self.arms[TUNED], self.arms[arm], noisy)
-            for run in np.flatnonzero(kept):
-                contest = _contest(self.primary, arm, n, self.look, tuple(counted[run]))
-                kept[run] = contest.beats and self._left(contest, run)
+            for run in map(int, np.flatnonzero(kept)):
+                told = (self.primary, arm, n, self.look, tuple(counted[run]))
+                kept[run] = _beats(*told) and (self.people is None or self._left(_contest(*told), run))
         for rule, (base, tuned) in zip(GUARDS, self.guards, strict=False):
             counted = _differing(tuned, base, None)
-            kept &= [not _contest(rule, BASE, n, self.look, tuple(line)).worse for line in counted]
+            kept &= [not _worse(rule, BASE, n, self.look, tuple(line)) for line in counted]
         return kept
 
     def _left(self, contest: Contest, run: int) -> bool:
         """Tell whether a gain is left when the judge's bias is taken off, as far as people's labels bound it."""
-        if self.people is None:
-            return True
+        assert self.people is not None
         table = contest.table
         labelled = table.rows[:LABELLED]
         pair = (contest.against, TUNED)
@@ -197,6 +196,15 @@ def _differing(tuned: Passes, other: Passes, noisy: Passes | None) -> list[list[
 
 
 @cache
+def _beats(rule: Rule, against: str, n: int, look: int, counts: tuple[int, ...]) -> bool:
+    return _contest(rule, against, n, look, counts).beats
+
+
+@cache
+def _worse(rule: Rule, against: str, n: int, look: int, counts: tuple[int, ...]) -> bool:
+    return _contest(rule, against, n, look, counts).worse
+
+
 def _contest(rule: Rule, against: str, n: int, look: int, counts: tuple[int, ...]) -> Contest:
     """Set the tuned arm against an opponent from which it differs on so many rows."""
     fixed, broken, fixed_noisy, broken_noisy = (*counts, 0, 0)[:4]
