@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # The models of the example and of the tests are so small that a second thread mostly waits for the first.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: example banking test lint types clean
+.PHONY: example banking test nightly lint types clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pytest-finetune needs Python 3.11 or newer")'
@@ -29,6 +29,9 @@ banking: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+nightly: $(VENV)/ready
+	$(BIN)/python -m pytest -n auto --dist loadfile -m nightly $(ARGS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -1,13 +1,39 @@
 """Tests of a pytest plugin run pytest inside pytest."""
 
-# An in-process pytest forgets what it imported; what tests replace in our modules has to be there before. What every
-# session of ours loads stays loaded for the next one, and extension modules refuse to be loaded twice.
-import hypothesis.strategies  # noqa: F401
-import jsonschema  # noqa: F401
-import jsonschema_rs  # noqa: F401
-import numpy.ma  # noqa: F401
-import yaml  # noqa: F401
+from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from _pytest import pytester
+
+# What tests replace in our modules has to be there before a session loads it.
 from pytest_finetune.suite import hooks  # noqa: F401
 
 pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _libraries_stay_loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let an in-process pytest forget the modules of its own project alone.
+
+    Pytester forgets all that a session has imported. A dozen libraries would be imported again in each of some hundred
+    sessions, and torch refuses to be loaded twice.
+    """
+    projects = f"{tmp_path_factory.getbasetemp()}{os.sep}"
+
+    class Snapshot(pytester.SysModulesSnapshot):
+        def __init__(self, preserve: Callable[[str], bool] | None = None) -> None:
+            super().__init__(lambda name: not is_of_a_project(name))
+
+    def is_of_a_project(name: str) -> bool:
+        found = vars(sys.modules[name])
+        return any(
+            str(place).startswith(projects) for place in (found.get("__file__"), *found.get("__path__", ()))
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pytester, "SysModulesSnapshot", Snapshot)
+        yield

@@ -10,6 +10,7 @@ import pytest
 
 import pytest_finetune
 from pytest_finetune.memory.hardware.detect import Budget
+from tests.tracing import trace_here
 
 if TYPE_CHECKING:
     from .conftest import World
@@ -23,7 +24,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever machine runs this test has no accelerator."""
+    """Whatever machine runs this test has no accelerator, and torch is loaded once for all plans."""
+    monkeypatch.setattr("pytest_finetune.memory.plan.planner.trace_elsewhere", trace_here)
     cpu = Budget("a CPU", "cpu", 1 << 34, 1 << 34)
     monkeypatch.setattr("pytest_finetune.memory.hardware.detect.detect", lambda device, store: cpu)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
+
+from tests.training.conftest import build_base
 
 from .conftest import make_project
 
@@ -29,31 +29,17 @@ def pytest_sessionfinish():
     print("\\nheavy:", *sorted({"torch", "transformers", "peft"} & set(sys.modules)) or ["none"])
 """
 
-BASE = """\
-import sys
-from tokenizers import ByteLevelBPETokenizer
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-tokenizer = ByteLevelBPETokenizer()
-words = ["Instruction: label it\\nInput: held-out case on w12\\nAnswer:"] * 3
-tokenizer.train_from_iterator(words, vocab_size=300, min_frequency=1, special_tokens=["<pad>", "<s>", "</s>"])
-fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-fast.save_pretrained("base")
-config = LlamaConfig(vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-                     max_position_embeddings=512, eos_token_id=2, pad_token_id=0, bos_token_id=1)
-LlamaForCausalLM(config).save_pretrained("base")
-"""
-
-
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft 0.21
 def test_a_real_model_is_measured_once_and_a_stored_run_decides_without_torch(
     pytester: pytest.Pytester,
 ) -> None:
     project = make_project(pytester, rows=8)
-    project.write({"conftest.py": DRAWN, "make_base.py": BASE})
-    assert pytester.run(sys.executable, "make_base.py").ret == 0
+    project.write({"conftest.py": DRAWN})
+    build_base(project.path / "base", layers=1, hidden=32, context=512)
     file = project.path / "finetune.yaml"
     file.write_text(file.read_text().replace('prompt: {template: "{input} ->", few_shot: 0}\n', ""))
-    first = project.run("--finetune", "-s", subprocess=True)
+    first = project.run("--finetune", "-s")
     first.stdout.fnmatch_lines(["heavy: peft torch transformers"])
     drift = project.experiment()["drift"]
     assert (drift["outcome"], drift["prompts"], drift["kl_reason"]) == ("measured", 40, None)

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_finetune.memory.plan import planner
+from pytest_finetune.memory.plan.figures import Figures, Held
+from tests.tracing import trace_here
+
 if TYPE_CHECKING:
     from .conftest import Project
 
@@ -56,9 +60,6 @@ def planned(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture
 def untraced(planned: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The same, and a tracing process that answers at once: 64 MiB and what the context takes."""
-    from pytest_finetune.memory.plan import planner
-    from pytest_finetune.memory.plan.figures import Figures, Held
-
     held = {size: Held(64 << 20, 66 << 20, 64 << 20) for size in planner.WORKSPACES}
     answer = Figures(
         held=held,
@@ -83,7 +84,11 @@ def parts(project: Project) -> dict[str, int]:
     return found
 
 
-def test_the_step_of_the_registered_trainer_is_planned(planned: Project) -> None:
+def test_the_step_of_the_registered_trainer_is_planned(
+    planned: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = planner.trace_elsewhere
+    monkeypatch.setattr(planner, "trace_elsewhere", trace_here)
     ran = planned.run("test_fit.py", "--finetune", "--finetune-budget=8GiB")
     ran.assert_outcomes(passed=1)
     notes = planned.experiment()["memory"]["notes"]
@@ -95,12 +100,14 @@ def test_the_step_of_the_registered_trainer_is_planned(planned: Project) -> None
 
     conftest = (planned.path / "conftest.py").read_text()
     planned.write({"conftest.py": conftest + NAMES_ITS_STEP, "wide.py": STEP})
+    monkeypatch.setattr(planner, "trace_elsewhere", elsewhere)
     planned.run("test_fit.py", "--finetune", "--finetune-budget=8GiB").assert_outcomes(passed=1)
     assert not [note for note in planned.experiment()["memory"]["notes"] if "TRL" in note]
     wide = parts(planned)
     assert wide["logits and loss"] != trl["logits and loss"]
     assert wide["logits and loss"] > 4 * 512 * planned.experiment()["memory"]["tokens"]
 
+    monkeypatch.setattr(planner, "trace_elsewhere", trace_here)
     planned.write({"wide.py": "class WideStep:\n    def prepare(self, model): pass\n"})
     ran = planned.run("test_fit.py", "--finetune", "--finetune-budget=8GiB")
     ran.assert_outcomes(errors=1)

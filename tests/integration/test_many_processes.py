@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from .conftest import Project
 
 
-# The one that trains goes on when all eight are about to train, and have had time to find the lock.
+# The one that trains goes on when all four are about to train, and have had time to find the lock.
 WAIT = """\
     called("train")
     import time
     until = time.monotonic() + 200
-    while LOG.read_text().count("ready") < 8 and time.monotonic() < until:
+    while LOG.read_text().count("ready") < 4 and time.monotonic() < until:
         time.sleep(0.05)
     time.sleep(2)
 """
@@ -52,15 +52,15 @@ def change_trainer(project: Project, old: str, new: str) -> None:
     project.write({"conftest.py": text.replace(old, new)})
 
 
-def test_eight_sessions_on_one_key_train_once_and_the_others_say_whom_they_wait_for(project: Project) -> None:
+def test_four_sessions_on_one_key_train_once_and_the_others_say_whom_they_wait_for(project: Project) -> None:
     change_trainer(project, '    called("train")\n', WAIT)
     with (project.path / "conftest.py").open("a") as conftest:
         conftest.write(READY)
-    sessions = [start(project, f"record{n}") for n in range(8)]
+    sessions = [start(project, f"record{n}") for n in range(4)]
     said = [session.communicate(timeout=280)[0] for session in sessions]
-    assert [session.returncode for session in sessions] == [0] * 8, "\n".join(said)
+    assert [session.returncode for session in sessions] == [0] * 4, "\n".join(said)
     assert project.calls().count("train") == 1
-    records = [json.loads((project.path / f"record{n}" / "record.json").read_text()) for n in range(8)]
+    records = [json.loads((project.path / f"record{n}" / "record.json").read_text()) for n in range(4)]
     trainings = [record["experiments"][0]["training"] for record in records]
     assert len({training["adapter_sha256"] for training in trainings}) == 1
     assert [training["reused"] for training in trainings].count(False) == 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ training: {max_seq_length: 128, per_device_train_batch_size: 4, gradient_accumul
            learning_rate: 0.01, lr_scheduler_type: constant}
 prompt: {template: "Instruction: {instruction}\\nInput: {input}\\nAnswer:", few_shot: 0}
 generation: {max_new_tokens: 8, batch_size: 1}
+drift: false
 paths: {train_file: train.jsonl, eval_file: eval.jsonl}
 """
 RULE = """\
@@ -35,19 +34,17 @@ SLOWER = {"full": ("training.learning_rate=0.003",)}
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """Sums of two digits, and a random Llama of 0.1 million parameters to learn them.
-
-    Without pytester, which would forget torch after each test, and torch cannot be loaded twice.
-    """
-    build_base(tmp_path / "base")
-    (tmp_path / "finetune.yaml").write_text(EXPERIMENT)
+def project(pytester: pytest.Pytester) -> Path:
+    """Sums of two digits, and a random Llama of 0.1 million parameters to learn them."""
+    root = pytester.path
+    build_base(root / "base")
+    (root / "finetune.yaml").write_text(EXPERIMENT)
     rows = [(f"{n // 8} and {n % 8}", json.dumps({"sum": n // 8 + n % 8})) for n in range(24)]
     for name, key, part in (("train", "output", rows[:16]), ("eval", "expected", rows[16:])):
         lines = [json.dumps({"instruction": "add", "input": asked, key: said}) + "\n" for asked, said in part]
-        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
-    (tmp_path / "test_rules.py").write_text(RULE)
-    return tmp_path
+        (root / f"{name}.jsonl").write_text("".join(lines))
+    (root / "test_rules.py").write_text(RULE)
+    return root
 
 
 def answers(project: Path, arm: str) -> list[dict[str, Any]]:
@@ -59,13 +56,12 @@ def answers(project: Path, arm: str) -> list[dict[str, Any]]:
 @pytest.mark.filterwarnings("ignore:MatMul8bitLt:UserWarning")
 @pytest.mark.parametrize("method", ["dora", "qlora", "int8", "full"])
 def test_a_method_is_chosen_on_the_command_line_and_plain_libraries_give_its_answers(
-    project: Path, method: str
+    pytester: pytest.Pytester, project: Path, method: str
 ) -> None:
     settings = [*METHODS[method], *SLOWER.get(method, ())]
     words = [word for setting in settings for word in ("--finetune-set", setting)]
-    command = [sys.executable, "-m", "pytest", "--finetune", "--finetune-device=cpu", *words]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode in (0, 1), done.stdout + done.stderr  # so small a model may fail its rule
+    done = pytester.runpytest_inprocess("--finetune", "--finetune-device=cpu", *words)
+    assert done.ret in (0, 1)  # so small a model may fail its rule
     record = json.loads((project / "finetune-record" / "record.json").read_text())
     (experiment,) = record["experiments"]
     assert experiment["config"]["peft_method"] == (method if method != "int8" else "lora")

@@ -20,6 +20,7 @@ from pytest_finetune.memory.plan.remedies import changes
 from pytest_finetune.memory.plan.workload import Workload
 from pytest_finetune.store import Store
 from pytest_finetune.wording import size
+from tests.tracing import trace_here
 
 EXPERIMENT = """
 base_model: model
@@ -28,6 +29,11 @@ lora: {r: 4}
 training: {max_seq_length: 64, per_device_train_batch_size: 2}
 paths: {train_file: train.jsonl, eval_file: eval.jsonl}
 """
+
+
+@pytest.fixture
+def _traced_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_finetune.memory.plan.planner.trace_elsewhere", trace_here)
 
 
 @pytest.fixture
@@ -111,6 +117,7 @@ def test_ram_is_not_compared_with(plan: MemoryPlan, tmp_path: Path) -> None:
         _ = plan <= detect("cpu", tmp_path)
 
 
+@pytest.mark.usefixtures("_traced_here")
 def test_a_plan_holds_no_planner_and_an_answer_starts_no_process(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +150,7 @@ def test_a_missing_config_is_named(tmp_path: Path, experiment: Experiment) -> No
         plan_memory(experiment, 48, Planner(None))
 
 
+@pytest.mark.usefixtures("_traced_here")
 def test_an_unknown_architecture_is_named(tmp_path: Path, experiment: Experiment) -> None:
     (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "llama9"}))
     with pytest.raises(PlanError, match="'llama9' is not an architecture"):
@@ -181,6 +189,7 @@ def test_a_quantised_base_keeps_narrow_adapters(tmp_path: Path, experiment: Expe
     assert (workload.quantization, workload.adapter.dtype) == ("nf4", "bfloat16")
 
 
+@pytest.mark.usefixtures("_traced_here")
 def test_several_processes_are_planned_by_the_share_of_each(experiment: Experiment, tmp_path: Path) -> None:
     training = dataclasses.replace(experiment.training, gradient_accumulation_steps=2, launcher=Launcher(4))
     launched = dataclasses.replace(experiment, training=training)
@@ -198,6 +207,7 @@ def test_several_processes_are_planned_by_the_share_of_each(experiment: Experime
     )
 
 
+@pytest.mark.usefixtures("_traced_here")
 def test_the_disk_is_planned_with_the_memory(experiment: Experiment, tmp_path: Path) -> None:
     plan = plan_memory(experiment, 48, Planner(Store(tmp_path / "store")))
     assert plan.disk is not None
@@ -212,6 +222,7 @@ def test_a_quantisation_that_the_device_cannot_run_is_named(plan: MemoryPlan) ->
         dataclasses.replace(plan, workload=plan.workload.changed(quantization="nf4")).verdict(apple)
 
 
+@pytest.mark.usefixtures("_traced_here")
 def test_full_fine_tuning_keeps_every_weight_its_gradient_and_two_moments_in_float32(
     experiment: Experiment, tmp_path: Path
 ) -> None:
@@ -231,6 +242,7 @@ def test_full_fine_tuning_keeps_every_weight_its_gradient_and_two_moments_in_flo
     assert "peft_method qlora" in offered
 
 
+@pytest.mark.usefixtures("_traced_here")
 def test_expandable_segments_are_replayed_when_the_allocator_is_asked_for_them(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
