@@ -58,6 +58,14 @@ _NOT_FINITE: Final = {
 }
 
 
+def is_pointer(file: Path) -> bool:
+    """Tell whether Git LFS left a pointer in the place of the file."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(_LFS_POINTER)) == _LFS_POINTER
+
+
 def read_header(file: Path) -> tuple[Tensor, ...]:
     """List the tensors of a file in the order of their bytes.
 
@@ -65,7 +73,7 @@ def read_header(file: Path) -> tuple[Tensor, ...]:
     """
     with file.open("rb") as stream:
         prefix = stream.read(8)
-        if prefix == _LFS_POINTER[:8] and stream.read(len(_LFS_POINTER) - 8) == _LFS_POINTER[8:]:
+        if prefix == _LFS_POINTER[:8] and is_pointer(file):
             raise TensorFileError("it is a Git LFS pointer, not the weights (run `git lfs pull`)")
         length = int.from_bytes(prefix, "little")
         size = file.stat().st_size

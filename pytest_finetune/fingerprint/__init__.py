@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from pytest_finetune.fingerprint.base import (
     BaseDigest,
-    BaseModelError,
     DigestCache,
     base_digest,
+    configurations,
     importing_keys,
+    refuse_code,
 )
-from pytest_finetune.fingerprint.canonical import canonical_json, digest, plain, sha256_hex
+from pytest_finetune.fingerprint.canonical import canonical_json, digest, numbers, plain, portable, sha256_hex
+from pytest_finetune.fingerprint.folder import (
+    BaseModelError,
+    check_model,
+    has_tokenizer,
+    holds_weights,
+    weight_tensors,
+)
 from pytest_finetune.fingerprint.hub import base_folder, cached_snapshot
 from pytest_finetune.fingerprint.keys import (
     ABSENT,
@@ -20,6 +28,8 @@ from pytest_finetune.fingerprint.keys import (
     outputs_key,
     package_versions,
 )
+from pytest_finetune.fingerprint.matching import Match
+from pytest_finetune.fingerprint.own_quantization import OwnQuantization, own_quantization
 from pytest_finetune.fingerprint.sealed import sha256_of
 
 __all__ = [
@@ -28,18 +38,29 @@ __all__ = [
     "BaseModelError",
     "DigestCache",
     "Key",
+    "Match",
+    "OwnQuantization",
     "adapter_digest",
     "adapter_key",
     "base_digest",
     "base_folder",
     "cached_snapshot",
     "canonical_json",
+    "check_model",
+    "configurations",
     "digest",
+    "has_tokenizer",
+    "holds_weights",
     "importing_keys",
     "model_digest",
+    "numbers",
     "outputs_key",
+    "own_quantization",
     "package_versions",
     "plain",
+    "portable",
+    "refuse_code",
     "sha256_hex",
     "sha256_of",
+    "weight_tensors",
 ]

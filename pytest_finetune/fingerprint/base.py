@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from pytest_finetune.errors import FinetuneError
 from pytest_finetune.fingerprint.canonical import digest
+from pytest_finetune.fingerprint.folder import (
+    INDEX,
+    BaseModelError,
+    read_json,
+    top_files,
+    weight_tensors,
+)
+from pytest_finetune.fingerprint.own_quantization import own_quantization
 from pytest_finetune.fingerprint.sealed import sha256_of
-from pytest_finetune.safetensors_check import TensorFileError, read_header
 from pytest_finetune.yamlfile import JsonTree
 
-_PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
-_OTHER_WEIGHTS: Final = frozenset({".gguf", ".ggml", ".onnx", ".h5", ".msgpack", ".npz"})
 _SIDE_SUFFIXES: Final = frozenset({".json", ".txt", ".model", ".tiktoken"})
 _PROSE: Final = ("readme", "license", "licence", "notice", "changelog", "use_policy", "requirements")
 _NOT_TOKENIZER: Final = frozenset(
@@ -29,7 +32,6 @@ _NOT_TOKENIZER: Final = frozenset(
         "train_results.json",
     }
 )
-_INDEX: Final = "model.safetensors.index.json"
 
 # `_name_or_path` is where a model once lay; `transformers_version` is who wrote the file.
 _CONFIG_NOISE: Final = frozenset({"_name_or_path", "name_or_path", "transformers_version"})
@@ -47,10 +49,6 @@ _IMPORTING: Final = frozenset(
 _KERNEL_KEYS: Final = frozenset(
     {"_attn_implementation", "attn_implementation", "_experts_implementation", "experts_implementation"}
 )
-
-
-class BaseModelError(FinetuneError, ValueError):
-    """The base model cannot be used; the message says what was found and what to do."""
 
 
 class DigestCache(Protocol):
@@ -103,11 +101,12 @@ def base_digest(
 
 
 def _digest_parts(folder: Path, sha256: Callable[[Path], str], trust_remote_code: bool) -> BaseDigest:
-    files = _top_files(folder)
-    weights = _weights(folder, files)
-    configs = {name: _json(folder, name) for name in files if name.endswith("config.json")}
+    weight_tensors(folder)
+    files = top_files(folder)
+    weights = [name for name in files if name.endswith(".safetensors") or name == INDEX]
+    configs = configurations(folder)
     if not trust_remote_code:
-        _refuse_code(folder, configs)
+        refuse_code(folder, configs)
     tokenizer_config = _settings(configs.get("tokenizer_config.json"))
     inline_template = tokenizer_config.pop("chat_template", None)
     return BaseDigest(
@@ -119,10 +118,32 @@ def _digest_parts(folder: Path, sha256: Callable[[Path], str], trust_remote_code
             }
         ),
         template=digest({"inline": inline_template, "files": dict(_template_files(folder))}),
-        config=digest(_settings(configs.get("config.json"))),
+        config=digest(_config(configs.get("config.json"))),
         generation=digest(_settings(configs.get("generation_config.json"))),
         code=digest(_code(folder) if trust_remote_code else {}),
     )
+
+
+def configurations(folder: Path) -> dict[str, object]:
+    """Return every configuration of the folder by its file's name. Raises BaseModelError."""
+    found = {name: read_json(folder, name) for name in top_files(folder) if name.endswith("config.json")}
+    for name, tree in found.items():
+        if not isinstance(tree, dict):
+            kind = type(tree).__name__
+            raise BaseModelError(
+                f"base model: {name} in {str(folder)!r} holds a {kind}, not a mapping of settings"
+            )
+    return found
+
+
+def _config(config: object) -> JsonTree:
+    """Return what counts of a configuration.
+
+    Bases that are dequantised while they are loaded were once loaded without their scales: they are others now.
+    """
+    settings = _settings(config)
+    own = own_quantization(settings)
+    return {**settings, "(dequantised)": True} if own and own.dequantised else settings
 
 
 def importing_keys(tree: object, prefix: str = "") -> list[str]:
@@ -154,72 +175,8 @@ def _names_repository(value: object) -> bool:
     return isinstance(value, str) and "/" in value
 
 
-def _top_files(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise BaseModelError(f"base model: {str(folder)!r} is not a folder")
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-
-
-def _weights(folder: Path, files: list[str]) -> list[str]:
-    """Return the names of the weight files and their index, or say what is there instead."""
-    if "config.json" not in files:
-        raise BaseModelError(_no_config(folder, files))
-    weights = [name for name in files if name.endswith(".safetensors")]
-    if not weights:
-        raise BaseModelError(_no_weights(folder, files))
-    if _INDEX in files:
-        _check_shards(folder, weights)
-        weights.append(_INDEX)
-    for name in weights:
-        if name != _INDEX:
-            _whole(folder, name)
-    return weights
-
-
-def _whole(folder: Path, name: str) -> None:
-    try:
-        read_header(folder / name)
-    except TensorFileError as error:
-        raise BaseModelError(f"base model: {name} in {str(folder)!r} cannot be used: {error}") from None
-
-
-def _check_shards(folder: Path, weights: list[str]) -> None:
-    index = _json(folder, _INDEX)
-    shard_names = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(shard_names, dict):
-        raise BaseModelError(f"base model: {_INDEX} in {str(folder)!r} has no weight_map")
-    missing = sorted({str(name) for name in shard_names.values()} - set(weights))
-    if missing:
-        raise BaseModelError(
-            f"base model: {str(folder)!r} lacks {', '.join(missing)}, which its index names; "
-            "download it again"
-        )
-
-
-def _no_config(folder: Path, files: list[str]) -> str:
-    if "adapter_config.json" in files:
-        return (
-            f"base model: {str(folder)!r} holds an adapter (adapter_config.json), not a model; "
-            "base_model must name the model that the adapter was trained on, or a merged one"
-        )
-    found = ", ".join(files[:8]) or "nothing"
-    return f"base model: {str(folder)!r} has no config.json (found: {found})"
-
-
-def _no_weights(folder: Path, files: list[str]) -> str:
-    pickles = [name for name in files if Path(name).suffix in _PICKLES]
-    if pickles:
-        return (
-            f"base model: {str(folder)!r} has pickle weights only ({', '.join(pickles[:4])}); a pickle "
-            "can run any code when it is loaded. Convert it once, where you trust it: "
-            "model.save_pretrained(folder, safe_serialization=True)"
-        )
-    others = [name for name in files if Path(name).suffix in _OTHER_WEIGHTS]
-    found = f" (found {', '.join(others[:4])}, which cannot be trained)" if others else ""
-    return f"base model: {str(folder)!r} has no weights: no *.safetensors file in it{found}"
-
-
-def _refuse_code(folder: Path, configs: Mapping[str, object]) -> None:
+def refuse_code(folder: Path, configs: Mapping[str, object]) -> None:
+    """Raise BaseModelError when a configuration makes a library import code."""
     for name, config in sorted(configs.items()):
         keys = importing_keys(config)
         if keys:
@@ -227,14 +184,6 @@ def _refuse_code(folder: Path, configs: Mapping[str, object]) -> None:
                 f"base model: {name} in {str(folder)!r} makes transformers import code ({', '.join(keys)}); "
                 "read that code, then allow it with `trust_remote_code: true` in the experiment"
             )
-
-
-def _json(folder: Path, name: str) -> object:
-    try:
-        return json.loads((folder / name).read_bytes())
-    except (ValueError, RecursionError) as error:
-        message = f"base model: {name} in {str(folder)!r} is not readable JSON ({error})"
-        raise BaseModelError(message) from None
 
 
 def _settings(config: object) -> JsonTree:

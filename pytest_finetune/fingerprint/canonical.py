@@ -8,8 +8,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence, Set
 from pathlib import PurePath
-from typing import Final
+from typing import Any, Final
 
+FLOAT: Final = "__float__"
 _EXACT_INTEGERS: Final = 2.0**53
 
 
@@ -39,6 +40,32 @@ def plain(value: object) -> object:
     if isinstance(value, PurePath):
         raise TypeError(f"a path cannot be part of a key, digest what lies there instead: {str(value)!r}")
     raise TypeError(f"{type(value).__name__} has no canonical form: {value!r}")
+
+
+def portable(tree: object) -> Any:
+    """Write the numbers of a JSON tree that JSON has no name for, such as Infinity, as transformers writes them.
+
+    >>> portable({"time_step_limit": [0.0, float("inf")]})
+    {'time_step_limit': [0.0, {'__float__': 'Infinity'}]}
+    """
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return {FLOAT: "NaN" if math.isnan(tree) else "Infinity" if tree > 0 else "-Infinity"}
+    if isinstance(tree, dict):
+        return {name: portable(value) for name, value in tree.items()}
+    return [portable(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def numbers(tree: object) -> Any:
+    """Read what `portable` has written.
+
+    >>> numbers({"time_step_limit": [0.0, {"__float__": "Infinity"}]})
+    {'time_step_limit': [0.0, inf]}
+    """
+    if isinstance(tree, dict):
+        if tree.keys() == {FLOAT} and tree[FLOAT] in ("NaN", "Infinity", "-Infinity"):
+            return float(tree[FLOAT])
+        return {name: numbers(value) for name, value in tree.items()}
+    return [numbers(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def canonical_json(value: object) -> bytes:

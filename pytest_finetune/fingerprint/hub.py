@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_finetune.fingerprint.base import BaseModelError
+from pytest_finetune.fingerprint.folder import BaseModelError
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment

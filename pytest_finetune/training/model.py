@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pytest_finetune.training.base import BaseSource, check_folder
+from pytest_finetune.training.base import BaseSource
+from pytest_finetune.training.loading import (
+    from_pretrained,
+    heard,
+    match_of,
+    quantization_settings,
+    stored_quantization,
+    with_attention,
+)
 from pytest_finetune.training.request import TrainingError
 
 if TYPE_CHECKING:
@@ -22,9 +29,16 @@ def compute_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
+class LoadedBase(NamedTuple):
+    """A base model, and what the reader of the record should know of its loading."""
+
+    model: PreTrainedModel
+    notes: tuple[str, ...]
+
+
 def load_tokenizer(source: BaseSource) -> PreTrainedTokenizerBase:
     """Return the tokenizer, able to pad; TrainingError when it has no stop token."""
-    tokenizer = _from_pretrained(AutoTokenizer, source)
+    tokenizer = from_pretrained(AutoTokenizer, source)
     if tokenizer.eos_token is None:
         raise TrainingError(
             f"base model {source.name!r}: its tokenizer names no stop token, so answers could not end\n"
@@ -37,18 +51,43 @@ def load_tokenizer(source: BaseSource) -> PreTrainedTokenizerBase:
 
 def load_model(source: BaseSource, device: str) -> PreTrainedModel:
     """Return the base model on `device` in eval mode, quantised as `source` says."""
+    return load_base(source, device).model
+
+
+def load_base(source: BaseSource, device: str) -> LoadedBase:
+    """Return the base model as `load_model` does; TrainingError unless it is the one that its files hold."""
     dtype = compute_dtype(device) if source.dtype is None else getattr(torch, source.dtype)
-    model = _from_pretrained(
-        AutoModelForCausalLM,
-        source,
-        dtype=dtype,
-        use_safetensors=True,
-        attn_implementation="sdpa",
-        quantization_config=_quantization(source.quantization, dtype),
-        device_map=None if device == "cpu" else {"": _indexed(device)},
-    )
+    with heard() as said:
+        model, info = with_attention(
+            AutoModelForCausalLM,
+            source,
+            dtype=dtype,
+            use_safetensors=True,
+            device_map=None if device == "cpu" else {"": _indexed(device)},
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # what does not match is refused below, by name
+            **quantization_settings(source, stored_quantization(source), dtype),
+        )
+    match = match_of(model, info)
+    if match.trouble:
+        raise TrainingError(f"base model {source.name!r}: {match.trouble}")
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise TrainingError(
+            f"base model {source.name!r}: its repository holds an adapter beside the model (adapter_config.json), and "
+            "transformers put it on the base: name a repository or a folder without one"
+        )
     _keep_autograd(model)
-    return model.eval()
+    return LoadedBase(
+        model.eval(), (*match.notes, *(f"transformers on loading the base: {one}" for one in said))
+    )
+
+
+def check_trainable(source: BaseSource, method: str) -> None:
+    """Raise TrainingError where `method` cannot train on the base as it is stored."""
+    own = stored_quantization(source)
+    trouble = own and own.untrainable(source.quantization, method)
+    if trouble:
+        raise TrainingError(f"base model {source.name!r} {trouble}")
 
 
 def _indexed(device: str) -> str:
@@ -69,42 +108,10 @@ def context_tokens(model: PreTrainedModel) -> int | None:
     return int(found) if found else None
 
 
-def _from_pretrained(kind: Any, source: BaseSource, **settings: object) -> Any:
-    if source.local:
-        check_folder(Path(source.name))
-        settings["local_files_only"] = True
-    try:
-        return kind.from_pretrained(
-            source.name,
-            revision=source.revision or "main",
-            trust_remote_code=source.trust_remote_code,
-            **settings,
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise TrainingError(_cannot_load(source, error)) from error
-
-
-def _cannot_load(source: BaseSource, error: Exception) -> str:
-    reason = " ".join(str(error).split())
-    hint = ""
-    if "trust_remote_code" in reason:
-        hint = "\n  it needs code from its repository: read that code, then write trust_remote_code: true"
-    return f"base model {source.name!r} cannot be loaded: {reason[:600]}{hint}"
-
-
-def _quantization(name: str, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    match name:
-        case "nf4":
-            return BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=dtype,
-            )
-        case "int8":
-            return BitsAndBytesConfig(load_in_8bit=True)
-        case _:
-            return None
+def embeddings(model: PreTrainedModel) -> int | None:
+    """Return for how many token ids the model has an embedding, None when it does not say."""
+    layer = model.get_input_embeddings()
+    return int(layer.weight.shape[0]) if layer is not None else None
 
 
 def _keep_autograd(model: torch.nn.Module) -> None:

@@ -24,8 +24,10 @@ from pytest_finetune.training.request import (
 )
 from pytest_finetune.training.surroundings import asked_to_stop, no_dataset_bars, surroundings
 from pytest_finetune.training.tokenised import (
+    Room,
     Stops,
     TokenRow,
+    check_room,
     check_rows,
     check_stop,
     check_trained_rows,
@@ -54,7 +56,7 @@ def train(request: TrainingRequest) -> TrainingResult:
         raise TrainingError("there is no training row: paths.train_file is empty")
     source = source_of(request.experiment, request.base)
     if source.local:
-        check_folder(Path(source.name))
+        check_folder(Path(source.name), trust_remote_code=source.trust_remote_code)
     if request.experiment.training.launcher.processes > 1:
         return train_in_processes(request)
     with asked_to_stop() as stop:
@@ -79,6 +81,7 @@ def _train(
     from pytest_finetune.training.processes import ranks
 
     max_length = request.experiment.training.max_seq_length
+    model.check_trainable(source, request.experiment.peft_method)
     config = arguments.sft_config(request.experiment, request.checkpoints, request.device)
     tokenizer = model.load_tokenizer(source)
     arguments_of_template = request.experiment.prompt.chat_template_kwargs
@@ -87,7 +90,10 @@ def _train(
     reset_peak(request.device)
     whole = request.experiment.peft_method == "full"
     # Every weight that is trained is kept in float32: small updates would vanish in 16 bits.
-    base = model.load_model(dataclasses.replace(source, dtype="float32") if whole else source, request.device)
+    base, said = model.load_base(
+        dataclasses.replace(source, dtype="float32") if whole else source, request.device
+    )
+    check_room(rows, max_length, Room(model.context_tokens(base), model.embeddings(base)))
     check_stop(rows, Stops(model.stop_ids(base, tokenizer), tokenizer.eos_token), max_length)
     if not whole:
         adapter.check_targets(base, request.experiment.lora.target_modules)
@@ -114,7 +120,7 @@ def _train(
         parameters=parameters,
         tokens=token_figures(rows, max_length),
         resumed_from=resumed,
-        notes=tuple(_launch_notes(request)),
+        notes=(*_launch_notes(request), *said),
         measured=measured.as_json() if measured is not None else {},
         held_out_loss=tuple(
             {"step": entry["step"], "epoch": entry["epoch"], "loss": entry["held_out_loss"]}

@@ -163,6 +163,34 @@ def check_stop(rows: Sequence[TokenRow], stops: Stops, max_length: int) -> None:
         )
 
 
+class Room(NamedTuple):
+    """What the loaded model can take: its positions and its embeddings, None for what it does not bound."""
+
+    positions: int | None
+    embeddings: int | None
+
+
+def check_room(rows: Sequence[TokenRow], max_length: int, room: Room) -> None:
+    """Raise TrainingError for rows with more tokens than the model has positions, or with ids that it does not know."""
+    if room.positions is not None:
+        long = [row for row in rows if min(len(row.ids), max_length) > room.positions]
+        if long:
+            raise TrainingError(
+                f"{len(long)} of {len(rows)} training rows are longer than the model's {room.positions} positions\n"
+                f"{listed(f'{row.place} ({len(row.ids)} tokens)' for row in long)}\n"
+                f"  lower training.max_seq_length to {room.positions}, or take a base with a longer context"
+            )
+    if room.embeddings is not None:
+        unknown = [row for row in rows if max(row.ids[:max_length], default=0) >= room.embeddings]
+        if unknown:
+            raise TrainingError(
+                f"{len(unknown)} of {len(rows)} training rows hold tokens for which the model has no embedding: it has "
+                f"{room.embeddings}\n"
+                f"{listed(f'{row.place} (token id {max(row.ids)})' for row in unknown)}\n"
+                "  put the tokenizer beside the model that it was made for, or resize the model's embeddings"
+            )
+
+
 def check_trained_rows(
     rows: Sequence[TokenRow], trained: Mapping[int, Sequence[int]], max_length: int
 ) -> None:

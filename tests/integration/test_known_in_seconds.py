@@ -112,10 +112,10 @@ def no_weights(project: Project) -> None:
             no_template,
             "finetune.yaml:6: prompt.template: 'chat' needs a chat template, and the tokenizer of 'base'",
         ),
-        (no_tokenizer, "finetune.yaml:2: base_model: base model '*base': no tokenizer (tokenizer.json, "),
+        (no_tokenizer, "finetune.yaml:2: base_model: base model: '*base' has no tokenizer (tokenizer.json, "),
         (
             no_weights,
-            "finetune.yaml:2: base_model: base model '*base': no weights (*.safetensors) in the folder",
+            "finetune.yaml:2: base_model: base model: '*base' has no weights: no *.safetensors file in it",
         ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -24,12 +24,13 @@ _WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgp
 
 
 def base_dtype(folder: Path) -> str:
-    """Return the dtype of most weights in a model's folder; float32 when it is none that models ship in."""
+    """Return the dtype of most weights in a model's folder; of a quantised one, of those that are not; else float32."""
     counts: dict[str, int] = {}
     for file in sorted(folder.glob("*.safetensors")):
         for tensor in read_header(file):
-            counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.stop - tensor.start
-    return _DTYPES.get(max(counts, key=lambda name: counts[name]), "float32") if counts else "float32"
+            if tensor.dtype in _DTYPES:
+                counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.stop - tensor.start
+    return _DTYPES[max(counts, key=lambda name: counts[name])] if counts else "float32"
 
 
 def merge(

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.experiment.launcher import share_of
-from pytest_finetune.fingerprint import BaseModelError, base_folder
+from pytest_finetune.fingerprint import BaseModelError, base_folder, own_quantization, portable
+from pytest_finetune.fingerprint.own_quantization import OWN_KEYS
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.cards import UNKNOWN, Family
 from pytest_finetune.memory.hardware.disk import DiskPlan, plan_disk
@@ -21,7 +22,8 @@ from pytest_finetune.wording import size
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment
-    from pytest_finetune.yamlfile import Json
+    from pytest_finetune.fingerprint import OwnQuantization
+    from pytest_finetune.yamlfile import Json, JsonTree
 
 FITS: Final = "fits"
 TIGHT: Final = "tight"
@@ -185,12 +187,15 @@ def workload_of(
     tokens, batch, note = _shape(experiment, longest_tokens)
     quantized = experiment.quantization != "none"
     full = experiment.peft_method == "full"
+    config = read_config(experiment)
+    own = _own_quantization(experiment, config)
     workload = Workload(
-        config=read_config(experiment),
+        config={name: value for name, value in config.items() if name not in OWN_KEYS},
         tokens=tokens,
         batch=batch,
         accumulation=share_of(training).accumulation,
         quantization=experiment.quantization,
+        double_quant=own is None or own.double or own.loaded != "nf4",
         # Every weight is trained as it was loaded; float32 when that is what training keeps its masters in.
         dtype="float32" if full else "bfloat16",
         adapter=None
@@ -203,12 +208,22 @@ def workload_of(
             dtype="bfloat16" if quantized else "float32",
         ),
         checkpointing=training.gradient_checkpointing,
-        masked=batch > 1 or training.packing,
+        **_attention(experiment.attn_implementation, masked=batch > 1 or training.packing),
         optimizer=training.optim,
         max_grad_norm=float(training.sft.get("max_grad_norm", 1.0)),
         step=step,
     )
     return workload, (note, *_not_planned(training.sft))
+
+
+def _attention(asked: str | None, *, masked: bool) -> JsonTree:
+    """Return the kernel of the attention that was asked for; what an architecture cannot do is left to the tracer.
+
+    flash_attention_2 takes the padding out of a batch, so that it needs no mask.
+    """
+    if asked == "eager":
+        return {"attention": "eager", "masked": masked}
+    return {"masked": masked and asked != "flash_attention_2"}
 
 
 # Arguments of SFTConfig that change what a step holds, and that the traced step does not follow.
@@ -277,7 +292,16 @@ def _config(file: Path) -> Json:
         raise PlanError(f"base model: {str(file)!r} is not JSON: {error}") from None
     if not isinstance(tree, dict) or "model_type" not in tree:
         raise PlanError(f"base model: {str(file)!r} names no model_type, so its architecture is unknown")
-    return tree
+    return portable(tree)
+
+
+def _own_quantization(experiment: Experiment, config: Json) -> OwnQuantization | None:
+    """Return how the base is stored by itself; PlanError where the method cannot train on it."""
+    own = own_quantization(config)
+    untrainable = own and own.untrainable(experiment.quantization, experiment.peft_method)
+    if untrainable:
+        raise PlanError(f"base model: {experiment.base_model!r} {untrainable}")
+    return own
 
 
 def _check_device(workload: Workload, budget: Budget) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 
+from pytest_finetune.fingerprint import numbers
 from pytest_finetune.memory.plan.figures import PlanError
 from pytest_finetune.memory.plan.workload import Adapter, Workload, layer_count, text_config
 from pytest_finetune.memory.tracer.kernels import ATTENTION
@@ -56,7 +57,7 @@ def build(workload: Workload, prepare: Callable[[PreTrainedModel], None]) -> Pre
 def _base(workload: Workload) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    tree = dict(workload.config)
+    tree = numbers(dict(workload.config))
     kind = tree.pop("model_type", None)
     try:
         config = AutoConfig.for_model(kind, **tree)
@@ -67,14 +68,21 @@ def _base(workload: Workload) -> PreTrainedModel:
         ) from None
     _cut(config, workload.depth)
     config.use_cache = False
-    attention = workload.attention
-    if attention != "eager":
-        attention = ATTENTION["masked" if workload.masked else attention]
+    kernel = workload.attention
+    if kernel != "eager":
+        kernel = ATTENTION["masked" if workload.masked else kernel]
+
+    def made(attention: str) -> PreTrainedModel:
+        return AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, workload.dtype), attn_implementation=attention
+        )
+
     with torch.device("meta"):
         try:
-            model = AutoModelForCausalLM.from_config(
-                config, dtype=getattr(torch, workload.dtype), attn_implementation=attention
-            )
+            model = made(kernel)
+            # Training falls back where the architecture has no sdpa, which is what the planned kernels stand for.
+            if kernel != "eager" and not model._supports_sdpa:
+                model = made("eager")
         except ValueError as error:
             raise PlanError(f"{kind!r} cannot be built as a causal language model: {error}") from None
     model.tie_weights()

@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.data.formatting import CHAT
 from pytest_finetune.experiment.reading import located
-from pytest_finetune.fingerprint import BaseModelError, base_folder
-from pytest_finetune.safetensors_check import TensorFileError, read_header
-from pytest_finetune.training.base import check_folder, has_tokenizer
+from pytest_finetune.fingerprint import (
+    BaseModelError,
+    base_folder,
+    has_tokenizer,
+    holds_weights,
+    own_quantization,
+    weight_tensors,
+)
+from pytest_finetune.training.base import check_folder
 from pytest_finetune.training.request import TrainingError
 from pytest_finetune.training.sft_arguments import known_arguments, unknown
 from pytest_finetune.wording import nearest
@@ -49,10 +55,14 @@ def problems(experiment: Experiment) -> Iterator[tuple[KeyPath, str]]:
     if not folder.is_dir() or _only_configured(folder):
         return
     try:
-        check_folder(folder)
+        check_folder(folder, trust_remote_code=experiment.trust_remote_code)
     except TrainingError as error:
         yield ("base_model",), str(error)
         return
+    own = own_quantization(_json(folder / "config.json"))
+    untrainable = own and own.untrainable(experiment.quantization, experiment.peft_method)
+    if untrainable:
+        yield ("base_model",), f"{experiment.base_model!r} {untrainable}"
     if experiment.prompt.template == CHAT and not _has_template(folder):
         yield (
             ("prompt", "template"),
@@ -64,7 +74,7 @@ def problems(experiment: Experiment) -> Iterator[tuple[KeyPath, str]]:
 
 def _only_configured(folder: Path) -> bool:
     """Tell whether the folder holds no more than a configuration, from which a memory plan can be made."""
-    return not has_tokenizer(folder) and not any(folder.glob("*.safetensors"))
+    return not has_tokenizer(folder) and not holds_weights(folder)
 
 
 def _has_template(folder: Path) -> bool:
@@ -109,13 +119,7 @@ def _matched(word: str, modules: Sequence[str]) -> bool:
 
 def _modules(folder: Path) -> list[str]:
     """Return the modules that own the base's tensors, by the headers of its files."""
-    names: set[str] = set()
-    for file in folder.glob("*.safetensors"):
-        try:
-            names |= {tensor.name.rpartition(".")[0] for tensor in read_header(file)}
-        except (TensorFileError, OSError):
-            return []  # the base's digest says what is wrong with the file
-    return sorted(names)
+    return sorted({name.rpartition(".")[0] for name in weight_tensors(folder)})
 
 
 def _json(file: Path) -> dict[str, object]:

@@ -1,0 +1,182 @@
+"""Let transformers load a part of the base, and read what it says of it: nothing is filled in or left out unseen."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import BitsAndBytesConfig
+
+from pytest_finetune.fingerprint import Match, own_quantization
+from pytest_finetune.training.base import BaseSource, check_folder
+from pytest_finetune.training.request import TrainingError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from pytest_finetune.fingerprint import OwnQuantization
+
+# What transformers raises for files, settings and packages that do not go together.
+_REFUSALS: Final = (
+    OSError,
+    ValueError,
+    ImportError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    SafetensorError,
+    StrictDataclassError,
+)
+_CONVERSION: Final = "issues during automatic conversion of the weights"
+_ATTENTION: Final = re.compile(r"(?i)attention|attn_implementation")
+_NO_SDPA: Final = "torch.nn.functional.scaled_dot_product_attention"
+# Said of settings that are not used here, and of what was asked for.
+_NOISE: Final = re.compile(r"LOAD REPORT|generation flags|[Dd]equantiz")
+_SHOWN: Final = 600
+
+
+def from_pretrained(kind: Any, source: BaseSource, **settings: object) -> Any:
+    """Call `kind.from_pretrained` for the base; TrainingError with what was said when it cannot be loaded."""
+    if source.local:
+        check_folder(Path(source.name), trust_remote_code=source.trust_remote_code)
+        settings["local_files_only"] = True
+    try:
+        return kind.from_pretrained(
+            source.name,
+            revision=source.revision or "main",
+            trust_remote_code=source.trust_remote_code,
+            **settings,
+        )
+    except _REFUSALS as error:
+        raise TrainingError(_cannot_load(source, error)) from error
+    except RuntimeError as error:
+        if _CONVERSION not in str(error):
+            raise
+        raise TrainingError(_cannot_load(source, error)) from error
+
+
+def with_attention(kind: Any, source: BaseSource, **settings: object) -> Any:
+    """Call `from_pretrained` with the attention that was asked for, else sdpa, else (where there is none) eager."""
+    try:
+        return from_pretrained(kind, source, attn_implementation=source.attention or "sdpa", **settings)
+    except TrainingError as error:
+        if source.attention is not None or _NO_SDPA not in str(error):
+            raise
+        return from_pretrained(kind, source, attn_implementation="eager", **settings)
+
+
+def _cannot_load(source: BaseSource, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:_SHOWN]
+    if source.attention is not None and _ATTENTION.search(reason):
+        return (
+            f"base model {source.name!r} cannot be loaded with attn_implementation: {source.attention}: "
+            f"{reason.partition('. ')[0]}\n"
+            "  leave it out: what the architecture can do is chosen then (sdpa, else eager)"
+        )
+    if isinstance(error, KeyError | TypeError | AttributeError):
+        reason = f"transformers cannot build the model of its config.json ({type(error).__name__}: {reason})"
+    hint = ""
+    if "trust_remote_code" in reason:
+        hint = "\n  it needs code from its repository: read that code, then write trust_remote_code: true"
+    return f"base model {source.name!r} cannot be loaded: {reason}{hint}"
+
+
+def stored_quantization(source: BaseSource) -> OwnQuantization | None:
+    """Return the quantisation that the base itself is stored in."""
+    return own_quantization(from_pretrained(_RawConfig, source))
+
+
+class _RawConfig:
+    """The configuration as it is written, before an architecture makes something of it."""
+
+    @staticmethod
+    def from_pretrained(name: str, *, trust_remote_code: bool, **settings: Any) -> dict[str, Any]:
+        tree, _ = transformers.PretrainedConfig.get_config_dict(name, **settings)
+        return tree
+
+
+def quantization_settings(
+    source: BaseSource, own: OwnQuantization | None, dtype: torch.dtype
+) -> dict[str, object]:
+    """Return what transformers is told of the quantisation: nothing of one that the base brings and keeps.
+
+    An argument of None would make it forget the base's own. Raises TrainingError when the two contradict each other.
+    """
+    if own is not None:
+        trouble = own.contradicts(source.quantization)
+        if trouble:
+            raise TrainingError(f"base model {source.name!r} {trouble}")
+        if own.dequantised is None:
+            return {}
+        kind = getattr(transformers, own.dequantised)
+        return {"quantization_config": kind.from_dict({**own.settings, "dequantize": True})}
+    match source.quantization:
+        case "nf4":
+            config = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=dtype,
+            )
+        case "int8":
+            config = BitsAndBytesConfig(load_in_8bit=True)
+        case _:
+            return {}
+    return {"quantization_config": config}
+
+
+def match_of(model: PreTrainedModel, info: dict[str, Any]) -> Match:
+    """Return what a loading reported (`output_loading_info`), with the model that it was about."""
+    text = model.config.get_text_config()
+    return Match(
+        tensors=len(model.state_dict()),
+        modules={name for name, _ in model.named_modules() if name},
+        missing=sorted(info["missing_keys"]),
+        unexpected=sorted(info["unexpected_keys"]),
+        mismatched=[
+            (name, tuple(file), tuple(wanted)) for name, file, wanted in sorted(info["mismatched_keys"])
+        ],
+        further_layers=int(getattr(text, "num_nextn_predict_layers", 0) or 0),
+    )
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[str]]:
+    """Collect what transformers warns of in the block, which `surroundings` silences; its loading report is left out.
+
+    That report says in a table what `match_of` reads.
+    """
+    said: list[str] = []
+    listener = _Listener(said)
+    logger = logging.getLogger("transformers")
+    before = logger.handlers, logger.level, logger.propagate
+    logger.handlers, logger.propagate = [listener], False
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default", UserWarning)
+            yield said
+        said += [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
+    finally:
+        logger.handlers, logger.propagate = before[0], before[2]
+        logger.setLevel(before[1])
+
+
+class _Listener(logging.Handler):
+    def __init__(self, said: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(record.getMessage().split())
+        if not _NOISE.search(text) and text not in self._said:
+            self._said.append(text[:_SHOWN])
