@@ -41,7 +41,7 @@ def pytest_finetune_runtime(
     settings = experiment.runtime_settings.get(name)
     if isinstance(settings, MergedSettings):
         folders = _folders(experiment, base, device, store, settings.dtype)
-        return MergedRuntime(folders, device, trust_remote_code=experiment.trust_remote_code)
+        return MergedRuntime(folders, device)
     if isinstance(settings, ServerSettings):
         log = store.log(re.sub(r"[^0-9A-Za-z._-]", "-", f"{experiment.name}-{name}")[:120].lstrip("._-"))
         folders = _folders(experiment, base, device, store)
@@ -55,6 +55,7 @@ def pytest_finetune_runtime(
         device=device,
         quantization=experiment.quantization,
         trust_remote_code=experiment.trust_remote_code,
+        attention=experiment.attn_implementation,
     )
 
 

@@ -44,6 +44,7 @@ TRAINED_BY: Final = (
     "base_model",
     "revision",
     "trust_remote_code",
+    "attn_implementation",
     "peft_method",
     "quantization",
     "lora",
@@ -190,7 +191,9 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
         | {name: _settings(values[name], defaults) for name, defaults in _LATER.items()}
         | {"drift": {"prompts": values["drift"].prompts} if values["drift"].measure else False}
         | {"runtimes": _plain([as_written(runtime) for runtime in runtimes])}
-        | ({"lora": None} if method == "full" else {}),
+        | ({"lora": None} if method == "full" else {})
+        | ({"attn_implementation": attention} if (attention := tree.get("attn_implementation")) else {}),
+        attn_implementation=tree.get("attn_implementation"),
         runtime_settings={name: settings for name, settings in runtimes if settings is not None},
         **values,
     )

@@ -207,6 +207,7 @@ class Experiment:
     runtime_settings: Mapping[str, RuntimeSettings] = field(default_factory=dict)
     arms: Mapping[str, OutsideArm] = field(default_factory=dict)
     drift: DriftSettings = field(default_factory=DriftSettings)
+    attn_implementation: str | None = None
 
     def path(self, relative: str) -> Path:
         """Return the absolute path of a file of the project; ExperimentError when it lies outside."""

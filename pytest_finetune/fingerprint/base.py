@@ -124,15 +124,18 @@ def _digest_parts(folder: Path, sha256: Callable[[Path], str], trust_remote_code
     )
 
 
-def configurations(folder: Path) -> dict[str, object]:
+def configurations(folder: Path) -> dict[str, JsonTree]:
     """Return every configuration of the folder by its file's name. Raises BaseModelError."""
-    found = {name: read_json(folder, name) for name in top_files(folder) if name.endswith("config.json")}
-    for name, tree in found.items():
-        if not isinstance(tree, dict):
-            kind = type(tree).__name__
-            raise BaseModelError(
-                f"base model: {name} in {str(folder)!r} holds a {kind}, not a mapping of settings"
-            )
+    found: dict[str, JsonTree] = {}
+    for name in top_files(folder):
+        if name.endswith("config.json"):
+            tree = read_json(folder, name)
+            if not isinstance(tree, dict):
+                kind = type(tree).__name__
+                raise BaseModelError(
+                    f"base model: {name} in {str(folder)!r} holds a {kind}, not a mapping of settings"
+                )
+            found[name] = tree
     return found
 
 
@@ -175,7 +178,7 @@ def _names_repository(value: object) -> bool:
     return isinstance(value, str) and "/" in value
 
 
-def refuse_code(folder: Path, configs: Mapping[str, object]) -> None:
+def refuse_code(folder: Path, configs: Mapping[str, JsonTree]) -> None:
     """Raise BaseModelError when a configuration makes a library import code."""
     for name, config in sorted(configs.items()):
         keys = importing_keys(config)

@@ -115,8 +115,15 @@ def adapter_key(
             "environment": {name: environment.get(name, ABSENT) for name in WEIGHT_PACKAGES},
             "device_class": device_class,
             "dtype": dtype,
+            **attention_of(experiment),
         }
     )
+
+
+def attention_of(experiment: Experiment) -> dict[str, str]:
+    """Return what the attention adds to a key: nothing where the architecture's own was left to it."""
+    asked = experiment.attn_implementation
+    return {} if asked is None else {"attn_implementation": asked}
 
 
 def outputs_key(

@@ -49,7 +49,13 @@ class BaseSource:
 def source_of(experiment: Experiment, base: str) -> BaseSource:
     """Return the source of an experiment's base model, found under the name `base`."""
     revision = None if Path(base).is_dir() else experiment.revision
-    return BaseSource(base, revision, experiment.quantization, experiment.trust_remote_code)
+    return BaseSource(
+        base,
+        revision,
+        experiment.quantization,
+        experiment.trust_remote_code,
+        attention=experiment.attn_implementation,
+    )
 
 
 def check_folder(folder: Path, *, trust_remote_code: bool = False) -> None:

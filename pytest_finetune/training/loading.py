@@ -15,13 +15,12 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import BitsAndBytesConfig
 
-from pytest_finetune.fingerprint import Match, own_quantization
+from pytest_finetune.fingerprint import own_quantization
 from pytest_finetune.training.base import BaseSource, check_folder
 from pytest_finetune.training.request import TrainingError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
     from pytest_finetune.fingerprint import OwnQuantization
 
@@ -100,8 +99,7 @@ class _RawConfig:
 
     @staticmethod
     def from_pretrained(name: str, *, trust_remote_code: bool, **settings: Any) -> dict[str, Any]:
-        tree, _ = transformers.PretrainedConfig.get_config_dict(name, **settings)
-        return tree
+        return dict(transformers.PretrainedConfig.get_config_dict(name, **settings)[0])
 
 
 def quantization_settings(
@@ -132,21 +130,6 @@ def quantization_settings(
         case _:
             return {}
     return {"quantization_config": config}
-
-
-def match_of(model: PreTrainedModel, info: dict[str, Any]) -> Match:
-    """Return what a loading reported (`output_loading_info`), with the model that it was about."""
-    text = model.config.get_text_config()
-    return Match(
-        tensors=len(model.state_dict()),
-        modules={name for name, _ in model.named_modules() if name},
-        missing=sorted(info["missing_keys"]),
-        unexpected=sorted(info["unexpected_keys"]),
-        mismatched=[
-            (name, tuple(file), tuple(wanted)) for name, file, wanted in sorted(info["mismatched_keys"])
-        ],
-        further_layers=int(getattr(text, "num_nextn_predict_layers", 0) or 0),
-    )
 
 
 @contextlib.contextmanager

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pytest_finetune.memory.tracer.weights import match_of
 from pytest_finetune.training.base import BaseSource
 from pytest_finetune.training.loading import (
     from_pretrained,
     heard,
-    match_of,
     quantization_settings,
     stored_quantization,
     with_attention,

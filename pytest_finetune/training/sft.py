@@ -247,6 +247,7 @@ def _identity(request: TrainingRequest) -> str:
             "lora": experiment.resolved["lora"],
             "method": [experiment.peft_method, experiment.quantization],
             "base": [request.base, experiment.revision],
+            **({"attention": experiment.attn_implementation} if experiment.attn_implementation else {}),
             "pairs": [pair.fields() for pair in request.pairs],
             "device": request.device.partition(":")[0],
             "packages": package_versions(),

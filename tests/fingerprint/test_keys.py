@@ -40,7 +40,7 @@ ENVIRONMENT = {
 }
 PAIRS = (("Ticket: A\nAnswer:", " high"), ("Ticket: B\nAnswer:", " low"))
 
-CHANGES_WEIGHTS = {"peft_method", "quantization", "lora", "training", "prompt"}
+CHANGES_WEIGHTS = {"peft_method", "quantization", "lora", "training", "prompt", "attn_implementation"}
 CHANGES_NO_WEIGHTS = {
     "name",
     "file",
@@ -131,6 +131,14 @@ def test_the_launcher_is_in_the_key_for_several_processes_and_not_for_one(experi
 @pytest.mark.parametrize("name", ["peft_method", "quantization"])
 def test_the_method_changes_the_key(experiment: Experiment, name: str) -> None:
     assert key(dataclasses.replace(experiment, **{name: other("method")})) != key(experiment)
+
+
+def test_the_attention_is_in_the_key_once_it_is_asked_for(experiment: Experiment) -> None:
+    assert "attn_implementation" not in key(experiment).fields
+    asked = {
+        key(dataclasses.replace(experiment, attn_implementation=name)) for name in (None, "eager", "sdpa")
+    }
+    assert len(asked) == 3
 
 
 def test_the_template_changes_the_key_and_the_number_of_shots_does_not(experiment: Experiment) -> None:

@@ -15,8 +15,9 @@ from pytest_finetune.memory.hardware.sizes import GiB, MiB
 from pytest_finetune.memory.plan.explain import as_json
 from pytest_finetune.memory.plan.figures import Figures, Held, PlanError
 from pytest_finetune.memory.plan.plan import MemoryPlan, for_family, plan_memory, workload_of
-from pytest_finetune.memory.plan.planner import Planner
+from pytest_finetune.memory.plan.planner import Planner, plan_key
 from pytest_finetune.memory.plan.remedies import changes
+from pytest_finetune.memory.plan.weights import check_weights
 from pytest_finetune.memory.plan.workload import Workload
 from pytest_finetune.store import Store
 from pytest_finetune.wording import size
@@ -262,3 +263,88 @@ def test_a_trainer_argument_that_the_plan_does_not_follow_is_named(experiment: E
     )
     _, notes = workload_of(dataclasses.replace(experiment, training=training), 48)
     assert notes[1:] == ("training.sft.label_smoothing_factor is not followed by the plan",)
+
+
+@pytest.mark.parametrize("spelling", ["Infinity", '{"__float__": "Infinity"}'])
+def test_a_configuration_may_hold_an_infinite_number(experiment: Experiment, spelling: str) -> None:
+    file = experiment.root / "model" / "config.json"
+    file.write_text(file.read_text().replace("{", f'{{"time_step_limit": [0.0, {spelling}], ', 1))
+    workload = workload_of(experiment, 48)[0]
+    assert workload.config["time_step_limit"] == [0.0, {"__float__": "Infinity"}]
+    assert plan_key(Workload.from_json(json.loads(json.dumps(workload.as_json(), allow_nan=False))))
+
+
+def quantised(experiment: Experiment, settings: Mapping[str, Any], **changes: Any) -> Experiment:
+    file = experiment.root / "model" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": settings}))
+    return dataclasses.replace(experiment, **changes)
+
+
+def test_the_plan_of_a_base_that_is_stored_quantised_is_that_of_what_is_loaded(
+    experiment: Experiment,
+) -> None:
+    plain = workload_of(experiment, 48)[0]
+    assert workload_of(quantised(experiment, {"quant_method": "fp8"}), 48)[0] == plain
+    four = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_use_double_quant": False}
+    stored = workload_of(quantised(experiment, four, peft_method="qlora", quantization="nf4"), 48)[0]
+    assert (stored.quantization, stored.double_quant) == ("nf4", False)
+    assert "quantization_config" not in stored.config
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "write peft_method: qlora"),
+        ({"quant_method": "gptq", "bits": 4}, "is stored in gptq, on which nothing is trained here"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_not_planned(
+    experiment: Experiment, settings: Mapping[str, Any], said: str
+) -> None:
+    with pytest.raises(PlanError, match=f"base model: 'model' .*{said}"):
+        workload_of(quantised(experiment, settings), 48)
+
+
+@pytest.mark.parametrize(
+    ("asked", "planned"),
+    [
+        (None, ("flash", True)),
+        ("sdpa", ("flash", True)),
+        ("eager", ("eager", True)),
+        ("flash_attention_2", ("flash_only", False)),
+    ],
+)
+def test_the_attention_that_was_asked_for_is_planned(
+    experiment: Experiment, asked: str | None, planned: tuple[str, bool]
+) -> None:
+    workload = workload_of(dataclasses.replace(experiment, attn_implementation=asked), 48)[0]
+    assert (workload.attention, workload.masked) == planned
+
+
+def test_a_base_whose_files_are_not_its_model_is_not_planned_and_asked_once(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.fingerprint.test_folder import save
+
+    model = experiment.root / "model"
+    (model / "tokenizer.json").write_text("{}")
+    layer = {"self_attn.q_proj.weight": (64, 64), "self_attn.q_proj.bias": (64,)}
+    save(
+        model / "model.safetensors",
+        {"model.embed_tokens.weight": (512, 64), "model.norm.weight": (60,)}
+        | {f"model.layers.0.{name}": shape for name, shape in layer.items()},
+    )
+    store = Store(tmp_path / "store")
+    with pytest.raises(PlanError) as refusal:
+        check_weights(experiment, store)
+    assert str(refusal.value) == (
+        "base model: 'model': 1 of 39 tensors have another shape in the files than in the model of its config.json "
+        "(model.norm.weight: [60] and [64]); 35 of 39 tensors are not in the files "
+        "(model.layers.0.input_layernorm.weight, model.layers.0.mlp.down_proj.weight, "
+        "model.layers.0.mlp.gate_proj.weight and 32 more), and transformers would fill them with random numbers; the "
+        "model of its config.json has no place for 1 tensor of the files (model.layers.0.self_attn.q_proj.bias), which "
+        "would be left out: take config.json and weights of the same model"
+    )
+    monkeypatch.setattr("pytest_finetune.memory.plan.weights.run_elsewhere", _must_not_run)
+    with pytest.raises(PlanError, match="35 of 39 tensors are not in the files"):
+        check_weights(experiment, store)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -14,6 +14,8 @@ from pytest_finetune.memory.plan.figures import PlanError
 from pytest_finetune.memory.plan.workload import PLAIN_STEP, Adapter, Workload
 from pytest_finetune.memory.tracer.allocator import replay, smallest_budget
 from pytest_finetune.memory.tracer.events import Born, Died, Entered, Event, live_peak
+from pytest_finetune.memory.tracer.kernels import register_attention
+from pytest_finetune.memory.tracer.model import build
 from pytest_finetune.memory.tracer.trace import STEPS, trace, trace_fully
 from pytest_finetune.memory.tracer.variants import variants
 
@@ -176,3 +178,36 @@ def test_the_smallest_budget_lies_between_live_and_reserved(tiny_config: Mapping
     timeline = variants(trace(Workload(config=tiny_config, tokens=64)).events, "streamed", 8320 * 1024)[0]
     held = replay(timeline)
     assert live_peak(timeline).bytes <= smallest_budget(timeline) <= held.reserved
+
+
+SMALL = {"vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+WITHOUT_SDPA: dict[str, dict[str, Any]] = {
+    "gemma2": {**SMALL, "num_key_value_heads": 2, "intermediate_size": 128, "head_dim": 16},
+    "bloom": {"vocab_size": 512, "hidden_size": 64, "n_layer": 2, "n_head": 4},
+    "mamba2": {
+        **SMALL,
+        "num_heads": 8,
+        "head_dim": 16,
+        "n_groups": 1,
+        "time_step_limit": [0.0, {"__float__": "Infinity"}],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_SDPA)
+def test_an_architecture_without_sdpa_is_built_as_training_loads_it(kind: str) -> None:
+    register_attention(_no_recorder)
+    workload = Workload(config={"model_type": kind, **WITHOUT_SDPA[kind]}, tokens=16, adapter=None)
+    model = build(workload, lambda base: None)
+    assert model.config._attn_implementation == "eager"
+    limit = getattr(model.config, "time_step_limit", None)
+    assert limit is None or limit[1] == float("inf")
+
+
+def _no_recorder() -> NoReturn:
+    raise AssertionError("a kernel of sdpa was taken")
+
+
+def test_eager_attention_of_such_an_architecture_is_traced() -> None:
+    config = {"model_type": "gemma2", **WITHOUT_SDPA["gemma2"]}
+    assert trace(Workload(config=config, tokens=16, masked=True, batch=2)).trainable > 0

@@ -39,7 +39,7 @@ class ModelFolders:
     ) -> None:
         """`source` says how the base is loaded, `base` is the folder in which it lies."""
         self._store = store
-        self._source = source
+        self.source = source
         self._base = base
         self._device = device
         self._asked_dtype = dtype
@@ -58,7 +58,7 @@ class ModelFolders:
 
     def _find(self, adapter: Path | None) -> Path:
         whole = self._base if adapter is None else adapter if is_whole_model(adapter) else None
-        quantised = self._source.quantization != "none" and whole == self._base
+        quantised = self.source.quantization != "none" and whole == self._base
         if whole is not None and not quantised and base_dtype(whole) == self.dtype:
             return whole
         return self._made(adapter)
@@ -69,13 +69,13 @@ class ModelFolders:
         def write(folder: Path) -> None:
             if adapter is not None and is_whole_model(adapter):
                 source = dataclasses.replace(
-                    self._source, name=str(adapter), revision=None, quantization="none"
+                    self.source, name=str(adapter), revision=None, quantization="none"
                 )
                 merging.merge(source, adapter, None, folder, self.dtype, self._device)
             else:
-                merging.merge(self._source, self._base, adapter, folder, self.dtype, self._device)
+                merging.merge(self.source, self._base, adapter, folder, self.dtype, self._device)
 
-        about = {"base": self._source.name, "dtype": self.dtype, "adapter": str(adapter) if adapter else None}
+        about = {"base": self.source.name, "dtype": self.dtype, "adapter": str(adapter) if adapter else None}
         try:
             with self._store.lock(MODELS, key, lambda _: None):
                 entry = self._store.read(MODELS, key) or self._store.commit(MODELS, key, write, about)
@@ -84,12 +84,12 @@ class ModelFolders:
         return entry.path
 
     def _key(self, adapter: Path | None) -> Key:
-        base = base_digest(self._base, self._store, trust_remote_code=self._source.trust_remote_code)
+        base = base_digest(self._base, self._store, trust_remote_code=self.source.trust_remote_code)
         return Key.of(
             {
                 "schema": MERGE_SCHEMA,
                 "base": base.value,
-                "quantization": self._source.quantization,
+                "quantization": self.source.quantization,
                 "adapter": None if adapter is None else adapter_digest(adapter),
                 "dtype": self.dtype,
                 "environment": package_versions(("torch", "transformers", "peft", "bitsandbytes")),
@@ -100,10 +100,9 @@ class ModelFolders:
 class MergedRuntime:
     """The merged model in memory, answered by transformers; the base is the dequantised base itself."""
 
-    def __init__(self, folders: ModelFolders, device: str, *, trust_remote_code: bool = False) -> None:
+    def __init__(self, folders: ModelFolders, device: str) -> None:
         self._folders = folders
         self._device = device
-        self._trust = trust_remote_code
         self._loaded: tuple[Path, TransformersRuntime] | None = None
 
     def answer(
@@ -137,7 +136,11 @@ class MergedRuntime:
         if self._loaded is None or self._loaded[0] != folder:
             self.release()
             runtime = TransformersRuntime(
-                str(folder), device=self._device, dtype=self._folders.dtype, trust_remote_code=self._trust
+                str(folder),
+                device=self._device,
+                dtype=self._folders.dtype,
+                trust_remote_code=self._folders.source.trust_remote_code,
+                attention=self._folders.source.attention,
             )
             self._loaded = (folder, runtime)
         return self._loaded[1]

@@ -60,10 +60,14 @@ class TransformersRuntime:
         trust_remote_code: bool = False,
         generation: Generation | None = None,
         dtype: str | None = None,
+        attention: str | None = None,
     ) -> None:
-        """Remember what to load; `generation` are the settings of `generate`, `dtype` None leaves it to the device."""
+        """Remember what to load; `generation` are the settings of `generate`.
+
+        `dtype` None leaves it to the device, `attention` None to the architecture.
+        """
         revision = None if Path(base).is_dir() else revision
-        self._source = BaseSource(base, revision, quantization, trust_remote_code, dtype)
+        self._source = BaseSource(base, revision, quantization, trust_remote_code, dtype, attention)
         self._device = device
         self._generation = generation or Generation()
         self._model: PreTrainedModel | None = None
@@ -257,7 +261,7 @@ class TransformersRuntime:
             from pytest_finetune.training.model import load_model
 
             check_whole_model(folder)
-            yield self.model, load_model(BaseSource(str(folder)), self._device)
+            yield self.model, load_model(self._whole(folder), self._device)
             return
         with self._with_adapter(folder) as wrapped:
 
@@ -267,6 +271,10 @@ class TransformersRuntime:
 
             yield base, wrapped
 
+    def _whole(self, folder: Path) -> BaseSource:
+        """Return the source of a model that was trained in full."""
+        return BaseSource(str(folder), attention=self._source.attention)
+
     def _in_its_place(self, folder: Path) -> Iterator[PreTrainedModel]:
         """Yield a model that was trained in full; the base is let go first, and loaded anew when it is asked."""
         from transformers import GenerationConfig
@@ -275,7 +283,7 @@ class TransformersRuntime:
 
         check_whole_model(folder)
         self.release()
-        model = load_model(BaseSource(str(folder)), self._device)
+        model = load_model(self._whole(folder), self._device)
         model.generation_config = GenerationConfig(eos_token_id=sorted(self._stops))
         yield model
 

@@ -66,6 +66,7 @@ def reproduced(bundle: Bundle, experiment: Experiment, base: Path, count: int) -
         device=device,
         quantization=experiment.quantization,
         trust_remote_code=experiment.trust_remote_code,
+        attention=experiment.attn_implementation,
     )
     prompts = [_prompted(answer, chat=experiment.prompt.template == CHAT) for answer in recorded]
     generation = replace(experiment.generation, constrain=None)

@@ -17,6 +17,7 @@ from pytest_finetune.memory.hardware.cards import UNKNOWN, Family
 from pytest_finetune.memory.hardware.disk import DiskPlan, plan_disk
 from pytest_finetune.memory.plan.figures import Figures, Held, PlanError
 from pytest_finetune.memory.plan.planner import Planner
+from pytest_finetune.memory.plan.weights import check_weights
 from pytest_finetune.memory.plan.workload import TRL_STEP, Adapter, Workload, each_process
 from pytest_finetune.wording import size
 
@@ -164,6 +165,7 @@ def plan_memory(
     has to say about it. Raises PlanError when the model's configuration is missing or not understood.
     """
     workload, assumed = workload_of(experiment, longest_tokens, step=step)
+    check_weights(experiment, planner.store)
     if expandable_segments:
         workload = workload.changed(expandable_segments=True)
         notes = (*notes, "replayed with expandable segments, as PYTORCH_ALLOC_CONF asks for")
@@ -217,13 +219,15 @@ def workload_of(
 
 
 def _attention(asked: str | None, *, masked: bool) -> JsonTree:
-    """Return the kernel of the attention that was asked for; what an architecture cannot do is left to the tracer.
+    """Return the kernel of the attention that was asked for; where none was, the tracer asks the architecture.
 
-    flash_attention_2 takes the padding out of a batch, so that it needs no mask.
+    FlashAttention's own package takes the padding out of a batch, so that it needs no mask.
     """
     if asked == "eager":
         return {"attention": "eager", "masked": masked}
-    return {"masked": masked and asked != "flash_attention_2"}
+    if asked in ("flash_attention_2", "flash_attention_3"):
+        return {"attention": "flash_only", "masked": False}
+    return {"masked": masked}
 
 
 # Arguments of SFTConfig that change what a step holds, and that the traced step does not follow.
@@ -292,7 +296,7 @@ def _config(file: Path) -> Json:
         raise PlanError(f"base model: {str(file)!r} is not JSON: {error}") from None
     if not isinstance(tree, dict) or "model_type" not in tree:
         raise PlanError(f"base model: {str(file)!r} names no model_type, so its architecture is unknown")
-    return portable(tree)
+    return {name: portable(value) for name, value in tree.items()}
 
 
 def _own_quantization(experiment: Experiment, config: Json) -> OwnQuantization | None:

@@ -43,7 +43,7 @@ class Planner:
     """Figures for workloads, each traced once; without a store they are kept for this process only."""
 
     def __init__(self, store: Store | None) -> None:
-        self._store = store
+        self.store = store
         self._known: dict[str, Figures] = {}
 
     def climb(self, ladders: Sequence[Sequence[Workload]], limit: Limit | None = None) -> list[list[Answer]]:
@@ -75,8 +75,8 @@ class Planner:
         return figures
 
     def _recall(self, key: Key) -> Figures | None:
-        if key.value not in self._known and self._store is not None:
-            entry = self._store.read("plans", key)
+        if key.value not in self._known and self.store is not None:
+            entry = self.store.read("plans", key)
             if entry is not None:
                 tree = json.loads((entry.path / _FILE).read_text(encoding="utf-8"))
                 self._known[key.value] = Figures.from_json(tree)
@@ -84,13 +84,13 @@ class Planner:
 
     def _keep(self, key: Key, figures: Figures) -> None:
         self._known[key.value] = figures
-        if self._store is not None:
+        if self.store is not None:
             text = json.dumps(figures.as_json())
 
             def write(folder: Path) -> None:
                 (folder / _FILE).write_text(text, encoding="utf-8")
 
-            self._store.commit("plans", key, write)
+            self.store.commit("plans", key, write)
 
 
 def _settled(row: Sequence[Answer], limit: Limit | None) -> bool:
@@ -152,28 +152,33 @@ def trace_elsewhere(ladders: Sequence[Sequence[Workload]], limit: Limit | None) 
         raise PlanError(f"the memory trace needs {absent}")
     trees = [[workload.as_json() for workload in ladder] for ladder in ladders]
     request = {"ladders": trees, "limit": limit, "workspaces": WORKSPACES}
-    quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
-    package_root = str(Path(__file__).resolve().parents[3])
     ours = all(workload.step.startswith("pytest_finetune.") for ladder in ladders for workload in ladder)
     # A step of a plugin imports what this process could import, from wherever pytest put it on the path.
-    further = () if ours else sys.path
-    path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"), *further)))
+    said = run_elsewhere("trace", given=json.dumps(request), path=() if ours else sys.path)
+    return [[_read(tree) for tree in json.loads(line)] for line in said.splitlines()]
+
+
+def run_elsewhere(module: str, *arguments: str, given: str = "", path: Sequence[str] = ()) -> str:
+    """Run a module of the tracer in a process of its own, and return what it wrote. Raises PlanError."""
+    quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    package_root = str(Path(__file__).resolve().parents[3])
+    paths = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"), *path)))
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest_finetune.memory.tracer.trace"],
-            input=json.dumps(request),
+            [sys.executable, "-m", f"pytest_finetune.memory.tracer.{module}", *arguments],
+            input=given,
             capture_output=True,
             text=True,
             encoding="utf-8",
             timeout=TIMEOUT_S,
-            env={**os.environ, **quiet, "PYTHONPATH": path},
+            env={**os.environ, **quiet, "PYTHONPATH": paths},
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise PlanError(f"the memory trace did not end within {TIMEOUT_S} s") from None
     if done.returncode != 0:
         raise PlanError(f"the memory trace failed: {_last_words(done.stderr)}")
-    return [[_read(tree) for tree in json.loads(line)] for line in done.stdout.splitlines()]
+    return done.stdout
 
 
 def _read(tree: Json | None) -> Answer:

@@ -32,7 +32,8 @@ class Workload:
     `config` is the model's ``config.json``; `layers` cuts the model to so many layers. `tokens` is the
     padded length of the longest batch; `autocast` the compute dtype under autocast, or None.
 
-    `attention` is ``flash``, ``efficient`` or ``eager``; `masked` says that the batch is padded, which
+    `attention` is ``flash``, ``efficient`` (sdpa's kernels: an architecture without sdpa is traced as eager),
+    ``flash_only`` (FlashAttention's own package) or ``eager``; `masked` says that the batch is padded, which
     costs an additive mask and rules flash out. `step` names the class that runs the trainer's step
     (``module:Class``, see `pytest_finetune.memory.tracer.steps`); `keeps_output` says that it holds the model's
     output until the step ends.

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 Attended = tuple[Tensor, None]  # and no weights
-ATTENTION: Final = {"flash": "planned_fused", "efficient": "planned_efficient", "masked": "planned_masked"}
+ATTENTION: Final = {
+    "flash": "planned_fused",
+    "flash_only": "planned_fused",
+    "efficient": "planned_efficient",
+    "masked": "planned_masked",
+}
 
 
 class CudaSemantics(TorchFunctionMode):

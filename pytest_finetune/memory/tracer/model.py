@@ -80,8 +80,8 @@ def _base(workload: Workload) -> PreTrainedModel:
     with torch.device("meta"):
         try:
             model = made(kernel)
-            # Training falls back where the architecture has no sdpa, which is what the planned kernels stand for.
-            if kernel != "eager" and not model._supports_sdpa:
+            # Training falls back where the architecture has no sdpa, for which these kernels stand.
+            if workload.attention in ("flash", "efficient") and not model._supports_sdpa:
                 model = made("eager")
         except ValueError as error:
             raise PlanError(f"{kind!r} cannot be built as a causal language model: {error}") from None

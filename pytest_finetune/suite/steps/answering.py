@@ -17,7 +17,14 @@ from pytest_finetune.answering.runtimes.constrained import trouble_with
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.data.checks.labels import known_labels
 from pytest_finetune.experiment.runtimes import TRANSFORMERS
-from pytest_finetune.fingerprint import canonical_json, digest, model_digest, outputs_key, package_versions
+from pytest_finetune.fingerprint import (
+    attention_of,
+    canonical_json,
+    digest,
+    model_digest,
+    outputs_key,
+    package_versions,
+)
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.arm_plans import ArmPlan
@@ -92,7 +99,7 @@ def resolve(
         experiment=experiment,
         adapter=adapter,
         model=model_digest(engine.base(experiment), adapter, quantization=experiment.quantization),
-        environment={**engine.the_environment, **described, **decoder},
+        environment={**engine.the_environment, **described, **decoder, **attention_of(experiment)},
         facts={**(outside.facts if outside else {}), **named},
     )
 

@@ -12,7 +12,15 @@ from pytest_finetune.answering.imported import imported_answers
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.bundle.format import MANIFEST, BundleError
 from pytest_finetune.bundle.reading import adapter_problems, file_problems, open_bundle
-from pytest_finetune.fingerprint import adapter_digest, sha256_of
+from pytest_finetune.fingerprint import (
+    BaseModelError,
+    adapter_digest,
+    base_folder,
+    configurations,
+    own_quantization,
+    sha256_of,
+    weight_tensors,
+)
 from pytest_finetune.fingerprint.canonical import digest, plain
 from pytest_finetune.training.artifact import ADAPTER, WHOLE_MODEL
 
@@ -120,7 +128,7 @@ def _same_base(project: Project, place: str, base: Any) -> None:
 
 
 def _other_base(project: Project, plan: ArmPlan) -> Outside:
-    """Return the experiment with another base; its digests are checked when they are read."""
+    """Return the experiment with another base, once its files can be loaded as the arm says."""
     given = project.experiment.arms[plan.name]
     other = dataclasses.replace(
         project.experiment,
@@ -128,6 +136,18 @@ def _other_base(project: Project, plan: ArmPlan) -> Outside:
         revision=given.revision,
         quantization=given.quantization or project.experiment.quantization,
     )
+    try:
+        folder = base_folder(other)
+        weight_tensors(folder)
+        own = own_quantization(configurations(folder).get("config.json", {}))
+    except BaseModelError as error:
+        raise AnsweringError(f"arms.{plan.name}.base_model: {error}") from None
+    trouble = own and own.contradicts(other.quantization)
+    if trouble:
+        raise AnsweringError(
+            f"arms.{plan.name}.base_model: {other.base_model!r} {trouble}\n  write quantization: none in the arm: it "
+            "answers as it is stored"
+        )
     return Outside({"base_model": other.base_model, "revision": other.revision}, experiment=other)
 
 
