@@ -51,7 +51,7 @@ class Match:
         if self.missing:
             found.append(
                 f"{len(self.missing)} of {of} are not in the files ({_named(self.missing)}), and transformers would "
-                "fill them with random numbers"
+                f"fill them with random numbers{self._instead()}"
             )
         if unused:
             found.append(
@@ -60,7 +60,7 @@ class Match:
             )
         if not found:
             return None
-        alone = bool(self.missing) and not (self.mismatched or unused)
+        alone = bool(self.missing) and not (self.mismatched or self._left())
         remedy = (
             "download it again, or save the whole model again"
             if alone
@@ -72,7 +72,7 @@ class Match:
     def notes(self) -> tuple[str, ...]:
         """What was left out without harm, for the reader of the record."""
         unused = set(self._unused())
-        left = [name for name in self.unexpected if name not in unused and not _COMPUTED.search(name)]
+        left = [name for name in self._left() if name not in unused]
         if not left:
             return ()
         tops = sorted({".".join(name.split(".")[:2]) for name in left})
@@ -81,9 +81,18 @@ class Match:
             f"out ({_named(tops)})",
         )
 
+    def _left(self) -> list[str]:
+        """Return what is left out and was not meant to be computed."""
+        return sorted(name for name in self.unexpected if not _COMPUTED.search(name))
+
+    def _instead(self) -> str:
+        """Name what the files hold in the place of what is missing: a head for another task."""
+        beside = [name for name in self._left() if not self._inside(name)]
+        return f" (the files hold {_named(beside)} instead)" if beside else ""
+
     def _unused(self) -> list[str]:
         """Return the tensors that the model should have used: they lie inside a part that it has."""
-        return sorted(name for name in self.unexpected if not _COMPUTED.search(name) and self._inside(name))
+        return [name for name in self._left() if self._inside(name)]
 
     def _inside(self, name: str) -> bool:
         layer = _LAYER.search(name)

@@ -81,12 +81,19 @@ def _cannot_load(source: BaseSource, error: Exception) -> str:
             f"{reason.partition('. ')[0]}\n"
             "  leave it out: what the architecture can do is chosen then (sdpa, else eager)"
         )
+    if reason.startswith("Unrecognized configuration class"):
+        reason = "transformers knows no causal language model of its architecture" + _named_class(reason)
     if isinstance(error, KeyError | TypeError | AttributeError):
         reason = f"transformers cannot build the model of its config.json ({type(error).__name__}: {reason})"
     hint = ""
     if "trust_remote_code" in reason:
         hint = "\n  it needs code from its repository: read that code, then write trust_remote_code: true"
     return f"base model {source.name!r} cannot be loaded: {reason}{hint}"
+
+
+def _named_class(reason: str) -> str:
+    found = re.search(r"\.(\w+)'>", reason)
+    return f" ({found[1]})" if found else ""
 
 
 def stored_quantization(source: BaseSource) -> OwnQuantization | None:

@@ -46,6 +46,13 @@ def test_a_shape_of_another_model_is_said_with_both() -> None:
     )
 
 
+def test_the_head_of_another_task_is_named_beside_the_one_that_is_missing() -> None:
+    assert match(missing=["lm_head.weight"], unexpected=["score.weight"]).trouble == (
+        "1 of 21 tensors are not in the files (lm_head.weight), and transformers would fill them with random numbers (the "
+        "files hold score.weight instead): take config.json and weights of the same model"
+    )
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -86,10 +86,28 @@ def no_weights(project: Project) -> None:
     (project.path / "base" / "model.safetensors").unlink()
 
 
+def from_a_wrapper(project: Project) -> None:
+    named = {f"base_model.model.{name}": shape for name, shape in WEIGHTS.items()}
+    (project.path / "base" / "model.safetensors").write_bytes(tensors(named))
+
+
+def in_four_bits(project: Project) -> None:
+    four = '{"quant_method": "bitsandbytes", "load_in_4bit": true}'
+    project.write({"base/config.json": f'{{"model_type": "llama", "quantization_config": {four}}}'})
+
+
 @pytest.mark.parametrize("flags", [(), ("--finetune",)], ids=["plain", "finetune"])
 @pytest.mark.parametrize(
     ("mistake", "said"),
     [
+        (
+            from_a_wrapper,
+            "finetune.yaml:2: base_model: base model: '*base' was saved from a wrapper (PEFT): 5 of 5 tensors begin",
+        ),
+        (
+            in_four_bits,
+            "finetune.yaml:2: base_model: 'base' is stored in bitsandbytes 4-bit, and peft_method: lora needs the base",
+        ),
         (
             typo,
             "finetune.yaml:4: lora.target_modules: found 'v_prj' (did you mean 'v_proj'?), 'gate', but 'base' has no "

@@ -222,6 +222,7 @@ def test_the_attention_that_is_asked_for_is_used_or_refused_in_one_sentence(base
         ({"hidden_size": "abc"}, "Field 'hidden_size' expected int, got str"),
         ({"num_attention_heads": 5}, "is not a multiple of the number of attention heads (5)"),
         ({"model_type": "llama9"}, "llama9"),
+        ({"model_type": "t5"}, "transformers knows no causal language model of its architecture (T5Config)"),
     ],
 )
 def test_a_configuration_that_describes_no_model_is_refused_with_its_reason(

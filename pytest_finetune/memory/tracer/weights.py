@@ -59,7 +59,7 @@ def matched(folder: Path) -> Match | None:
     }
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     kind: Any = AutoModelForCausalLM._model_mapping.get(type(config), None)
-    if not isinstance(kind, type):
+    if kind is None or isinstance(kind, tuple):
         return None
     if kind.config_class is config.sub_configs.get("text_config"):
         config = config.get_text_config()
