@@ -7,7 +7,7 @@ from typing import Final
 
 # Every package that the install without extras leaves out, as it is imported, and the extra that brings it.
 _EXTRAS: Final = {
-    **dict.fromkeys(("accelerate", "bitsandbytes", "datasets", "peft", "safetensors"), "train"),
+    **dict.fromkeys(("accelerate", "bitsandbytes", "datasets", "peft", "pyarrow", "safetensors"), "train"),
     **dict.fromkeys(("huggingface_hub", "tokenizers", "torch", "transformers", "trl"), "train"),
     **dict.fromkeys(("fsspec", "s3fs"), "remote"),
     "llguidance": "constrain",

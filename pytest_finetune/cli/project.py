@@ -60,7 +60,11 @@ class Project:
         """Read one file of rows; defective lines are left out and counted in `defects`."""
         try:
             return read_rows(
-                self.experiment.root, relative, split, max_line_bytes=self.contract.max_line_bytes
+                self.experiment.root,
+                relative,
+                split,
+                max_line_bytes=self.contract.max_line_bytes,
+                columns=self.experiment.paths.columns,
             )
         except OSError as error:
             raise CommandError(f"{relative}: cannot be read: {error.strerror or error}") from None

@@ -95,11 +95,16 @@ def _line(raw: bytes, number: int, offset: int, label: str) -> Line | Finding:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        read = f"byte {raw[error.start]:#04x} at position {error.start + 1} of the line"
-        return finding("data/invalid-utf8", read, file=label, line=number)
+        return invalid_utf8(raw[error.start], error.start, number, label)
     if not text or text.isspace():
         return finding("data/blank-line", "a line without a row", file=label, line=number)
     return Line(text.rstrip("\r\n"), number, offset, raw.endswith(b"\n"))
+
+
+def invalid_utf8(byte: int, at: int, number: int, label: str) -> Finding:
+    """Return the finding of a byte that is no UTF-8, at this position of that line."""
+    read = f"byte {byte:#04x} at position {at + 1} of the line"
+    return finding("data/invalid-utf8", read, file=label, line=number)
 
 
 def _skip_line(stream: io.BufferedIOBase) -> int:

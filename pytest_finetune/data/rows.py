@@ -1,13 +1,14 @@
 """Read training and held-out rows: every row knows its file, line and byte offset, every defect is a finding.
 
-The reader streams bytes (plain, gzip or zstd, told by their first bytes) and never raises on content.
+JSON lines are streamed (plain, gzip or zstd, told by their first bytes); other formats are read by `sources`.
+Nothing raises on content.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, overload
@@ -15,9 +16,10 @@ from typing import Any, Final, overload
 from pytest_finetune.data.call_formats import ToolCall
 from pytest_finetune.data.catalogue import finding, quoted
 from pytest_finetune.data.findings import Finding
-from pytest_finetune.data.lines import MAX_LINE_BYTES, Line, read_lines
+from pytest_finetune.data.lines import MAX_LINE_BYTES, Line
 from pytest_finetune.data.messages import ShapeError
-from pytest_finetune.data.shapes import content_of, name_of, tags_of
+from pytest_finetune.data.shapes import content_of, name_of, renamed, tags_of
+from pytest_finetune.data.sources import Record, read_source
 from pytest_finetune.data.strict_json import StrictParser
 from pytest_finetune.data.tool_calls import read_calls
 from pytest_finetune.fingerprint import sha256_of
@@ -28,7 +30,10 @@ _FAULT_RULES: Final = {"syntax": "data/invalid-json"}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One example; `offset` counts bytes of the (decompressed) file, `line` starts at 1."""
+    """One example; `line` starts at 1 and is the row's number in a format without lines.
+
+    `offset` counts bytes of the (decompressed) file of JSON lines.
+    """
 
     file: str
     line: int
@@ -129,14 +134,22 @@ def _slices_of(row: Row, by: str) -> Iterator[str]:
             yield str(part).lower() if isinstance(part, bool) else str(part)
 
 
-def read_rows(root: Path, relative: str, split: str, *, max_line_bytes: int = MAX_LINE_BYTES) -> Rows:
+def read_rows(
+    root: Path,
+    relative: str,
+    split: str,
+    *,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    columns: Mapping[str, str] | None = None,
+) -> Rows:
     """Read a whole file; defective lines are left out of the rows and stand in `defects`.
 
-    Held-out rows get ids that are unique in their file. Raises OSErrors of opening (FileNotFoundError).
+    `columns` maps our names to the file's. Held-out rows get ids that are unique in their file. Raises OSErrors of
+    opening (FileNotFoundError).
     """
     rows: list[Row] = []
     defects: list[Finding] = []
-    for item in stream_rows(root, relative, max_line_bytes=max_line_bytes):
+    for item in stream_rows(root, relative, max_line_bytes=max_line_bytes, columns=columns):
         if isinstance(item, Row):
             rows.append(item)
         else:
@@ -148,13 +161,19 @@ def read_rows(root: Path, relative: str, split: str, *, max_line_bytes: int = MA
 
 
 def stream_rows(
-    root: Path, relative: str, *, max_line_bytes: int = MAX_LINE_BYTES
+    root: Path,
+    relative: str,
+    *,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    columns: Mapping[str, str] | None = None,
 ) -> Iterator[Row | Finding]:
-    """Yield rows and findings in file order, holding one line at a time."""
-    reader = _Reader(relative)
-    for item in read_lines(root / relative, relative, max_line_bytes):
+    """Yield rows and findings in file order; of JSON lines one is held at a time."""
+    reader = _Reader(relative, columns or {})
+    for item in read_source(root / relative, relative, max_line_bytes):
         if isinstance(item, Line):
             yield from reader.read(item)
+        elif isinstance(item, Record):
+            yield reader.take(item.value, item.number, 0)
         else:
             yield item
     yield from reader.close()
@@ -163,8 +182,9 @@ def stream_rows(
 class _Reader:
     """Turn lines into rows; remembers the shapes that it saw."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, columns: Mapping[str, str]) -> None:
         self._file = file
+        self._columns = columns
         self._parser = StrictParser()
         self._shapes: dict[str, list[int]] = {}
         self._instructions: dict[str, str] = {}
@@ -176,12 +196,16 @@ class _Reader:
             return
         value = parsed.value
         if type(value) is not dict:
-            yield self._finding("data/row-shape", f"{quoted(line.text, 40)} is not an object", line)
+            yield self._finding("data/row-shape", f"{quoted(line.text, 40)} is not an object", line.number)
             return
+        yield self.take(value, line.number, line.offset)
+
+    def take(self, value: JsonTree, number: int, offset: int) -> Row | Finding:
+        """Return the row that an object is, else what it lacks."""
         try:
-            yield self._row(line, value)
+            return self._row(renamed(value, self._columns), number, offset)
         except ShapeError as error:
-            yield self._finding("data/row-shape", str(error), line)
+            return self._finding("data/row-shape", str(error), number)
 
     def close(self) -> Iterator[Finding]:
         if len(self._shapes) < 2:
@@ -192,21 +216,21 @@ class _Reader:
                 read = f"{count} rows of shape {shape} beside {self._shapes[common][0]} of shape {common}"
                 yield finding("data/mixed-shapes", read, file=self._file, line=first)
 
-    def _row(self, line: Line, value: JsonTree) -> Row:
+    def _row(self, value: JsonTree, number: int, offset: int) -> Row:
         content = content_of(value)
         # An instruction row with a history is read as a conversation, and stands beside those without one.
         shape = "instruction" if "instruction" in value else content.shape
         seen = self._shapes.get(shape)
         if seen is None:
-            self._shapes[shape] = [1, line.number]
+            self._shapes[shape] = [1, number]
         else:
             seen[0] += 1
         # Instructions repeat in every row; one string for all of them keeps a million rows small.
         instruction = self._instructions.setdefault(content.instruction, content.instruction)
         return Row(
             self._file,
-            line.number,
-            line.offset,
+            number,
+            offset,
             content.shape,
             instruction,
             content.input,
@@ -224,10 +248,10 @@ class _Reader:
             rule = _FAULT_RULES.get(kind, f"data/{kind}")
             if kind == "syntax" and not line.ended:
                 rule, read = "data/truncated-line", f"the last line has no end: {read}"
-            yield self._finding(rule, read, line)
+            yield self._finding(rule, read, line.number)
 
-    def _finding(self, rule: str, read: str, line: Line) -> Finding:
-        return finding(rule, read, file=self._file, line=line.number)
+    def _finding(self, rule: str, read: str, number: int) -> Finding:
+        return finding(rule, read, file=self._file, line=number)
 
 
 def _repeated_ids(rows: Iterable[Row]) -> Iterator[Finding]:

@@ -3,12 +3,14 @@
 Three shapes are accepted: ``instruction``/``input``/``output`` (held-out rows: ``expected``), ``messages``
 that end with the assistant, and ``prompt``/``completion`` as two texts or as two lists of messages. An
 instruction row with ``system`` or ``history`` is a conversation, and is read as one. Each may bring ``tools``.
+ShareGPT's ``conversations`` are messages by other names; ``question``/``answer`` and ``text``/``label`` are a
+prompt and its completion.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from pytest_finetune.data.messages import (
@@ -20,15 +22,18 @@ from pytest_finetune.data.messages import (
     tools_of,
     transcript,
 )
-from pytest_finetune.yamlfile import Json
+from pytest_finetune.yamlfile import Json, JsonTree
 
 SHAPES: Final = ("instruction", "messages", "prompt")
 
 _KNOWN: Final = (
     "instruction", "input", "output", "expected", "system", "history", "messages", "prompt", "completion", "tools",
-    "tags", "group", "id",
+    "tags", "group", "id", "conversations", "question", "answer", "text", "label",
 )  # fmt: skip
 _KNOWN_SET: Final = frozenset(_KNOWN)
+_PAIRS: Final = (("question", "answer"), ("text", "label"))
+_SHAREGPT: Final = {"human": "user", "gpt": "assistant", "function_call": "assistant", "observation": "tool"}
+"""The roles of ShareGPT files that have other names here."""
 _ANSWERS: Final = frozenset({"output", "expected", "completion", "messages"})
 
 
@@ -59,9 +64,46 @@ def _content_of(row: Json) -> Content:
         return _instruction_row(row)
     if "messages" in row:
         return conversation(messages_of(row, "messages"))
+    if "conversations" in row:
+        return conversation(messages_of({"messages": list(_sharegpt(row))}, "messages"))
     if "prompt" in row:
         return _prompt_row(row)
+    for asked, answer in _PAIRS:
+        if asked in row and (answer in row or "expected" in row):
+            given = row.get(answer, row.get("expected"))
+            if not isinstance(row[asked], str) or not isinstance(given, str):
+                raise ShapeError(
+                    f"{asked} is {kind(row[asked])} and {answer} is {kind(given)}: both must be texts (a label's name, "
+                    "not its number)"
+                )
+            return Content("prompt", "", row[asked], given, None)
     raise ShapeError(f"no instruction, messages or prompt; {_found_keys(row)}")
+
+
+def renamed(row: JsonTree, columns: Mapping[str, str]) -> JsonTree:
+    """Return a row under our names, where `columns` says which of the file's each is; absent ones are left out."""
+    if not columns:
+        return row
+    taken = set(columns.values())
+    kept = {name: value for name, value in row.items() if name not in taken and name not in columns}
+    return {**kept, **{name: row[theirs] for name, theirs in columns.items() if theirs in row}}
+
+
+def _sharegpt(row: Json) -> Iterator[Json]:
+    """Yield the messages of a ShareGPT row, after its `system`."""
+    yield from _system(row)
+    turns = row["conversations"]
+    for turn in turns if isinstance(turns, list) else ():
+        if not isinstance(turn, dict) or "from" not in turn or "value" not in turn:
+            if (
+                isinstance(turn, dict) and "role" in turn
+            ):  # the spelling of messages under the name of ShareGPT
+                yield turn
+                continue
+            raise ShapeError("conversations must be a list of objects with from and value")
+        sender = turn["from"]
+        role = _SHAREGPT.get(sender, sender) if isinstance(sender, str) else sender
+        yield {"role": role, "content": turn["value"]}
 
 
 def tags_of(row: Json) -> tuple[str, ...]:

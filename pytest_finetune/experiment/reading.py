@@ -202,11 +202,12 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
 _LATER: Final[Mapping[str, Json]] = {
     "training": {"assistant_turns": "last"},
     "prompt": {"chat_template_kwargs": {}, "turns": "last"},
+    "paths": {"columns": {}},
 }
 """Settings that came later, with their defaults: only another value stands among the resolved ones."""
 
 
-def _settings(section: Training | Prompt, defaults: Json) -> object:
+def _settings(section: Training | Prompt | Paths, defaults: Json) -> object:
     given = dataclasses.asdict(section)
     return _plain(
         {name: value for name, value in given.items() if name not in defaults or value != defaults[name]}

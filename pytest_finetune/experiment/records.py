@@ -115,13 +115,14 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Files of the experiment, relative to the root and inside it."""
+    """Files of the experiment, relative to the root and inside it; `columns` maps our names of columns to theirs."""
 
     train_file: str
     eval_file: str
     contract_file: str | None = None
     suites: Mapping[str, str] = field(default_factory=dict)
     output_dir: str = "artifacts/adapter"
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,8 +227,8 @@ def test_an_answer_is_read_as_json_when_asked(tmp_path: Path) -> None:
         ({"instruction": "i", "output": "x", "expected": "x"}, "both output and expected"),
         ({"instruction": 3, "output": "x"}, "instruction must be a text, found a number"),
         (
-            {"question": "q", "answer": "a"},
-            "no instruction, messages or prompt; found the keys 'question', 'answer'",
+            {"query": "q", "reply": "a"},
+            "no instruction, messages or prompt; found the keys 'query', 'reply'",
         ),
         ({"prompt": "p"}, "a prompt without completion"),
         ({"prompt": "p", "completion": []}, "prompt is a text and completion is a list"),

@@ -99,7 +99,13 @@ class BundledRun:
     def _found(self, relative: str, split: str) -> Rows:
         for root in (self.experiment.root, self._rules):
             if self._is_the_file(root / relative, relative):
-                return read_rows(root, relative, split, max_line_bytes=self.contract.max_line_bytes)
+                return read_rows(
+                    root,
+                    relative,
+                    split,
+                    max_line_bytes=self.contract.max_line_bytes,
+                    columns=self.experiment.paths.columns,
+                )
         return self._from_record(relative, split)
 
     def _is_the_file(self, file: Path, relative: str) -> bool:

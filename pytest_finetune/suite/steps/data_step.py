@@ -142,7 +142,14 @@ def file_of(experiment: Experiment, suite: str | None) -> str:
 
 def read(context: Context, contract: Contract, relative: str, split: str) -> Rows:
     """Read the rows of a file and record their profile."""
-    rows = read_rows(context.experiment.root, relative, split, max_line_bytes=contract.max_line_bytes)
+    experiment = context.experiment
+    rows = read_rows(
+        experiment.root,
+        relative,
+        split,
+        max_line_bytes=contract.max_line_bytes,
+        columns=experiment.paths.columns,
+    )
     counted = contract.tokenization.table(rows) if contract.tokenization else None
     context.record(("data", split), profile(rows, contract, counted))
     return rows

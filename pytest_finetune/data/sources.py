@@ -1,0 +1,243 @@
+"""Open a file of rows in the format that it has: JSON lines, a JSON array, CSV, TSV or Parquet.
+
+The format is told by the file's first bytes and, for CSV and TSV, by its name. What is not understood is one finding
+that says what the file is and how to bring it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pytest_finetune.data.catalogue import finding
+from pytest_finetune.data.findings import Finding
+from pytest_finetune.data.lines import Line, invalid_utf8, read_lines
+from pytest_finetune.errors import lacking
+from pytest_finetune.wording import counted
+from pytest_finetune.yamlfile import JsonTree
+
+_HEAD: Final = 4096
+_PARQUET: Final = b"PAR1"
+_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_FOREIGN: Final = {
+    b"PK\x03\x04": "an Excel workbook or a zip archive: save its sheet as CSV (UTF-8), or unpack it",
+    b"ARROW1": "an Arrow file: write it as Parquet (`Dataset.to_parquet`) or as JSON lines (`Dataset.to_json`)",
+    b"\xff\xff\xff\xff": "an Arrow stream: write it as Parquet (`Dataset.to_parquet`)",
+    b"SQLite format 3": "an SQLite database: export the table as CSV",
+    b"\x80\x04\x95": "a pickle, which is never opened: write it as JSON lines",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook: save its sheet as CSV (UTF-8)",
+}
+_ARRAY: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*[{\]]")
+_OBJECT: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{[ \t\r]*\n")
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_NESTED: Final = frozenset({"messages", "conversations", "tools", "history", "tags"})
+"""Columns of a CSV file whose cells hold JSON."""
+
+
+class Record(NamedTuple):
+    """One row of a format without lines of JSON: its value, and its line, or its number where there are no lines."""
+
+    value: JsonTree
+    number: int
+
+
+def read_source(path: Path, label: str, max_line_bytes: int) -> Iterator[Line | Record | Finding]:
+    """Yield the rows of a file, unread (`Line`, JSON) or read (`Record`), and findings about it, called `label`.
+
+    Raises OSErrors of opening.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if trouble := _trouble(head):
+        yield finding(*trouble, file=label)
+    elif head.startswith(_PARQUET):
+        yield from _parquet(path, label)
+    elif path.suffix.lower() in (".csv", ".tsv", ".tab"):
+        yield from _table(path.read_bytes(), label, "," if path.suffix.lower() == ".csv" else "\t")
+    elif _ARRAY.match(head):
+        yield from _array(path.read_bytes(), label, max_line_bytes)
+    elif _OBJECT.match(head):
+        yield _one_object(path.read_bytes(), label)
+    else:
+        yield from read_lines(path, label, max_line_bytes)
+
+
+def _trouble(head: bytes) -> tuple[str, str] | None:
+    """Return the rule that the first bytes break, and what they are."""
+    if head.startswith(_UTF16) or (head[1:4:2] == b"\0\0" and b"\0" not in head[0:4:2]):
+        return "data/utf-16", "two bytes a character (UTF-16), as some Windows programs save text"
+    for magic, what in _FOREIGN.items():
+        if head.startswith(magic):
+            return "data/unknown-format", what
+    if b"\r" in head and b"\n" not in head and not head.startswith(_PARQUET):
+        return "data/cr-only", "lines end with CR alone, so that the file is one line"
+    return None
+
+
+def _text(data: bytes, label: str) -> str | Finding:
+    """Decode UTF-8; a byte order mark is dropped."""
+    try:
+        return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        line_start = data.rfind(b"\n", 0, error.start) + 1
+        return invalid_utf8(
+            data[error.start], error.start - line_start, data.count(b"\n", 0, error.start) + 1, label
+        )
+
+
+def _array(data: bytes, label: str, limit: int) -> Iterator[Line | Finding]:
+    """Cut a JSON array into its elements, each with the line that it begins on."""
+    text = _text(data, label)
+    if isinstance(text, Finding):
+        yield text
+        return
+    scan = json.JSONDecoder().raw_decode
+    at = text.index("[") + 1
+    number = 1 + text.count("\n", 0, at)
+    while (begin := _skip(text, at)) < len(text) and text[begin] != "]":
+        number += text.count("\n", at, begin)
+        try:
+            end = scan(text, begin)[1]
+        except (ValueError, RecursionError) as error:
+            yield finding("data/invalid-json", f"an element of the list: {error}", file=label, line=number)
+            return
+        size = len(text[begin:end].encode("utf-8", "replace"))
+        if size > limit:
+            yield finding("data/long-line", f"{size} bytes (limit {limit})", file=label, line=number)
+        else:
+            yield Line(text[begin:end], number, begin, ended=True)
+        at = _skip(text, end)
+        number += text.count("\n", begin, at)
+        if text.startswith(",", at):
+            at += 1
+        elif not text.startswith("]", at):
+            break
+    if not text.startswith("]", _skip(text, at)):
+        yield finding("data/truncated-line", "the list has no end: it was cut", file=label, line=number)
+
+
+def _skip(text: str, at: int) -> int:
+    """Return where the white space that begins at a position ends."""
+    space = _SPACE.match(text, at)
+    return space.end() if space else at
+
+
+def _one_object(data: bytes, label: str) -> Finding:
+    """Tell what to do with one JSON object over many lines: a list in it is what is wanted."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = None
+    lists = (
+        {key: rows for key, rows in value.items() if isinstance(rows, list)}
+        if isinstance(value, dict)
+        else {}
+    )
+    if lists:
+        key, rows = max(lists.items(), key=lambda item: len(item[1]))
+        held = counted(len(rows), "row")
+        read = f"one JSON object whose key {key!r} holds {held}: write that list alone (`jq .{key}`)"
+    else:
+        read = "JSON objects over several lines: write each on one line (`jq -c .`), or all in one list"
+    return finding("data/unknown-format", read, file=label, line=1)
+
+
+def _table(data: bytes, label: str, usual: str) -> Iterator[Record | Finding]:
+    """Read a table with a head; a cell may hold line breaks, and a row stands on the line where it begins."""
+    text = _text(data, label)
+    if isinstance(text, Finding):
+        yield text
+        return
+    delimiter = _delimiter(text, usual)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    columns: list[str] = []
+    line = 1
+    try:
+        for cells in reader:
+            begin, line = line, reader.line_num + 1
+            if not columns:
+                columns = [cell.strip() for cell in cells]
+                if len(set(columns)) < len(columns) or not all(columns):
+                    yield finding(
+                        "data/table", f"its columns are {', '.join(map(repr, columns))}", file=label, line=1
+                    )
+                    return
+            elif len(cells) == len(columns):
+                yield _record(dict(zip(columns, cells, strict=True)), begin, label)
+            elif cells:
+                held, named = counted(len(cells), "cell"), counted(len(columns), "column")
+                read = f"{held} under {named} (separator {delimiter!r})"
+                yield finding("data/table", read, file=label, line=begin)
+    except csv.Error as error:
+        yield finding("data/table", f"{error} (separator {delimiter!r})", file=label, line=line)
+    if not columns:
+        yield finding("data/empty-file", f"{len(data)} bytes", file=label)
+
+
+def _delimiter(text: str, usual: str) -> str:
+    """Return what separates the columns of the head: a comma or a tab by the file's name, else what it has most of."""
+    head = text.partition("\n")[0]
+    if usual in head:
+        return usual
+    return max(",;\t|", key=head.count)
+
+
+def _record(row: Mapping[str, str], line: int, label: str) -> Record | Finding:
+    """Return a row of a table; JSON in the cells of conversations, tools and tags is read."""
+    value: JsonTree = {}
+    for name, cell in row.items():
+        if name in _NESTED:
+            if not cell:
+                continue
+            try:
+                value[name] = json.loads(cell)
+            except (ValueError, RecursionError) as error:
+                read = f"the column {name!r} holds no JSON: {error}"
+                return finding("data/invalid-json", read, file=label, line=line)
+        else:
+            value[name] = cell
+    return Record(value, line)
+
+
+def _parquet(path: Path, label: str) -> Iterator[Record | Finding]:
+    if absent := lacking("pyarrow"):
+        yield finding("data/unknown-format", f"a Parquet file, and reading it needs {absent}", file=label)
+        return
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for value in batch.to_pylist():
+                    number += 1
+                    yield _plain(value, number, label)
+    except (pyarrow.ArrowException, OSError) as error:
+        yield finding("data/damaged-archive", f"{error} after row {number}", file=label, line=number + 1)
+
+
+def _plain(value: JsonTree, number: int, label: str) -> Record | Finding:
+    """Return a row without its empty cells; a value that JSON has no word for is a finding."""
+    row = {name: cell for name, cell in value.items() if cell is not None}
+    try:
+        json.dumps(row, allow_nan=False)
+    except (TypeError, ValueError):
+        odd = next(name for name, cell in row.items() if not _is_json(cell))
+        read = f"the column {odd!r} holds a value of type {type(row[odd]).__name__}: write it as text"
+        return finding("data/row-shape", read, file=label, line=number)
+    return Record(row, number)
+
+
+def _is_json(cell: object) -> bool:
+    try:
+        json.dumps(cell, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True

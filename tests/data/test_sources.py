@@ -1,0 +1,170 @@
+"""The formats and shapes of rows that people have: each is read to the same rows, or refused with what to do."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from pytest_finetune.data.rows import Rows, read_rows
+
+ROWS: list[dict[str, Any]] = [
+    {"instruction": "Classify.", "input": "The card\nis stuck, twice", "output": '{"p": "high"}'},
+    {"instruction": "Classify.", "input": 'He said "no"; nothing', "output": "low"},
+]
+
+
+def read(root: Path, name: str, content: bytes, **settings: Any) -> Rows:
+    (root / name).write_bytes(content)
+    return read_rows(root, name, "train", **settings)
+
+
+def said(rows: Rows) -> list[tuple[str, str, str]]:
+    return [(row.instruction, row.input, row.output) for row in rows]
+
+
+def csv_of(separator: str, end: str = "\n") -> bytes:
+    lines = [separator.join(ROWS[0])]
+    lines += [separator.join('"' + value.replace('"', '""') + '"' for value in row.values()) for row in ROWS]
+    return (end.join(lines) + end).encode()
+
+
+FORMATS = {
+    "rows.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS).encode(),
+    "rows.json": json.dumps(ROWS).encode(),
+    "pretty.json": json.dumps(ROWS, indent=2).encode(),
+    "bom.json": b"\xef\xbb\xbf" + json.dumps(ROWS, indent=2).encode(),
+    "rows.csv": csv_of(","),
+    "windows.csv": b"\xef\xbb\xbf" + csv_of(",", "\r\n"),
+    "german.csv": csv_of(";"),
+    "rows.tsv": csv_of("\t"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_is_read_to_the_same_rows_with_no_defect(tmp_path: Path, name: str) -> None:
+    rows = read(tmp_path, name, FORMATS[name])
+    assert (said(rows), rows.defects) == ([tuple(row.values()) for row in ROWS], ())
+    assert [row.digest for row in rows] == [
+        row.digest for row in read(tmp_path, "a.jsonl", FORMATS["rows.jsonl"])
+    ]
+
+
+def test_parquet_is_read_and_its_empty_cells_are_absent(tmp_path: Path) -> None:
+    parquet.write_table(
+        pyarrow.Table.from_pylist([*ROWS, {"instruction": "I", "output": "x"}]), tmp_path / "r.parquet"
+    )
+    rows = read_rows(tmp_path, "r.parquet", "train")
+    assert said(rows) == [*(tuple(row.values()) for row in ROWS), ("I", "", "x")]
+    assert [row.place for row in rows] == ["r.parquet:1", "r.parquet:2", "r.parquet:3"]
+
+
+def test_a_row_of_a_table_or_a_list_stands_on_the_line_where_it_begins(tmp_path: Path) -> None:
+    assert [row.line for row in read(tmp_path, "r.csv", FORMATS["rows.csv"])] == [2, 4]
+    assert [row.line for row in read(tmp_path, "r.json", FORMATS["pretty.json"])] == [2, 7]
+
+
+SHAPES: dict[str, tuple[dict[str, Any], tuple[str, str, str], int]] = {
+    "sharegpt": (
+        {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]},
+        ("", "hi", "ho"),
+        2,
+    ),
+    "sharegpt with a system": (
+        {"system": "S", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]},
+        ("S", "hi", "ho"),
+        3,
+    ),
+    "messages called conversations": (
+        {"conversations": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]},
+        ("", "hi", "ho"),
+        2,
+    ),
+    "question and answer": ({"question": "hi", "answer": "ho"}, ("", "hi", "ho"), 0),
+    "question, held out": ({"question": "hi", "expected": "ho"}, ("", "hi", "ho"), 0),
+    "text and label": ({"text": "hi", "label": "ho"}, ("", "hi", "ho"), 0),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_each_shape_is_read_to_question_and_answer(tmp_path: Path, name: str) -> None:
+    row, content, messages = SHAPES[name]
+    rows = read(tmp_path, "r.jsonl", json.dumps(row).encode() + b"\n")
+    assert (said(rows), rows.defects) == ([content], ())
+    assert len(rows[0].messages or ()) == messages
+
+
+def test_columns_are_read_under_the_names_that_the_experiment_gives_them(tmp_path: Path) -> None:
+    content = b"body,category,instruction,id\nhello,greeting,an internal note,7\n"
+    rows = read(
+        tmp_path,
+        "r.csv",
+        content,
+        columns={"prompt": "body", "completion": "category", "instruction": "rule"},
+    )
+    assert [(row.input, row.output, row.id) for row in rows] == [("hello", "greeting", "7")]
+
+
+def test_conversations_in_the_cells_of_a_table_are_json(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    table = 'messages,tags\n"' + json.dumps(messages).replace('"', '""') + '",\n'
+    rows = read(tmp_path, "r.csv", table.encode())
+    assert (said(rows), rows.defects) == ([("", "hi", "ho")], ())
+    assert [one.rule for one in read(tmp_path, "b.csv", b"messages\nhello\n").defects] == [
+        "data/invalid-json"
+    ]
+
+
+REFUSED: dict[str, tuple[str, bytes, str, int | None, str]] = {
+    "UTF-16": ("r.jsonl", FORMATS["rows.jsonl"].decode().encode("utf-16"), "data/utf-16", None, "iconv"),
+    "UTF-16 without a mark": (
+        "r.csv",
+        FORMATS["rows.csv"].decode().encode("utf-16-le"),
+        "data/utf-16",
+        None,
+        "iconv",
+    ),
+    "CR only": ("r.csv", b"a,b\rc,d\r", "data/cr-only", None, "tr"),
+    "a workbook": ("r.csv", b"PK\x03\x04" + bytes(50), "data/unknown-format", None, "CSV"),
+    "a pickle": ("r.jsonl", b"\x80\x04\x95" + bytes(50), "data/unknown-format", None, "never opened"),
+    "an object around the list": ("r.json", b'{\n"data": [{"a": 1}]}', "data/unknown-format", 1, "jq .data"),
+    "pretty objects": ("r.jsonl", b'{\n"a": 1\n}\n{\n"a": 2\n}\n', "data/unknown-format", 1, "jq -c"),
+    "a list that was cut": ("r.json", FORMATS["pretty.json"][:-9], "data/invalid-json", 7, "element"),
+    "a list without an end": ("r.json", FORMATS["rows.json"][:-1], "data/truncated-line", 1, "no end"),
+    "two columns of one name": ("r.csv", b"a,a\n1,2\n", "data/table", 1, "'a', 'a'"),
+    "a row with too many cells": ("r.csv", b"text,label\nhello, you,greeting\n", "data/table", 2, "3 cells"),
+    "a number for a label": ("r.jsonl", b'{"text": "hi", "label": 3}\n', "data/row-shape", 1, "its number"),
+    "a preference pair": (
+        "r.jsonl",
+        b'{"prompt": "p", "chosen": "a", "rejected": "b"}\n',
+        "data/row-shape",
+        1,
+        "DPO",
+    ),
+    "no UTF-8": ("r.csv", b"text,label\nh\xe9,x\n", "data/invalid-utf8", 2, "position 2"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_understood_is_one_finding_that_says_what_to_do(tmp_path: Path, name: str) -> None:
+    file, content, rule, line, told = REFUSED[name]
+    defects = read(tmp_path, file, content).defects
+    assert [(found.rule, found.line) for found in defects] == [(rule, line)]
+    assert told in defects[0].read + defects[0].fix
+
+
+def test_a_parquet_value_that_json_cannot_hold_is_named(tmp_path: Path) -> None:
+    row = {"text": "hi", "label": datetime.date(2026, 1, 2)}
+    parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "r.parquet")
+    (found,) = read_rows(tmp_path, "r.parquet", "train").defects
+    assert (found.rule, found.line) == ("data/row-shape", 1)
+    assert "'label' holds a value of type date" in found.read
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "r.parquet").read_bytes()[:100])
+    assert [one.rule for one in read_rows(tmp_path, "cut.parquet", "train").defects] == [
+        "data/damaged-archive"
+    ]
