@@ -11,6 +11,7 @@ from pytest_finetune.answering.runtimes.merged import MergedRuntime, ModelFolder
 from pytest_finetune.answering.runtimes.server.decoding import base_decoding
 from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
 from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
+from pytest_finetune.data.chat import chat_of
 from pytest_finetune.experiment import Experiment
 from pytest_finetune.experiment.runtimes import TRANSFORMERS, MergedSettings, ServerSettings
 from pytest_finetune.fingerprint import base_folder
@@ -46,7 +47,7 @@ def pytest_finetune_runtime(
         log = store.log(re.sub(r"[^0-9A-Za-z._-]", "-", f"{experiment.name}-{name}")[:120].lstrip("._-"))
         folders = _folders(experiment, base, device, store)
         filled_in = base_decoding(base_folder(experiment), experiment.generation)
-        return OpenAIRuntime(name, settings, folders.folder, log, filled_in)
+        return OpenAIRuntime(name, settings, folders.folder, log, filled_in, chat_of(experiment))
     if name != TRANSFORMERS:
         return None
     return TransformersRuntime(

@@ -21,12 +21,19 @@ class NotJson(FinetuneError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer: its raw text, its length in tokens, the seconds it took, and whether the model stopped by itself."""
+    """An answer: its text, its length in tokens, the seconds it took, and whether the model stopped by itself.
+
+    `thinking` is what stood in the block of thinking before it, None where there was none, and `thinking_tokens` its
+    length; `raw` is all that the model wrote, with both.
+    """
 
     text: str
     tokens: int = 0
     seconds: float = 0.0
     stopped: bool = True
+    thinking: str | None = None
+    thinking_tokens: int = 0
+    raw: str = ""
 
     def json(self) -> Any:
         """Return the answer as JSON; raise NotJson for prose around it, a repeated key, NaN, Infinity or 1e999.

@@ -14,14 +14,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_finetune.data.call_spelling import Spelling, spelling_of
-from pytest_finetune.data.chat_template import Render, TemplateError, renderer
-from pytest_finetune.data.thinking import Reading, find_marks
+from pytest_finetune.data.chat_template import CLOCK, Render, TemplateError, renderer
+from pytest_finetune.data.formatting import CHAT
+from pytest_finetune.data.thinking import Reading, find_marks, opened_at_the_end
+from pytest_finetune.fingerprint import BaseModelError, base_folder
 from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_finetune.data.formatting import Message
+    from pytest_finetune.experiment import Experiment
 
 _SENTINEL: Final = "the0sentinel1answer2"
 _SAMPLE: Final = ({"role": "user", "content": "Hello"},)
@@ -63,7 +66,7 @@ class Chat:
         """`another_day` makes what renders with another date than `render` does."""
         self._render = render
         self._template = template
-        self._special = tuple(special)
+        self._special = tuple(sorted(set(special)))
         self._another_day = another_day
 
     @classmethod
@@ -77,6 +80,16 @@ class Chat:
             special,
             lambda: _choosing(templates, named, arguments, clock=_ANOTHER_DAY),
         )
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a template at all."""
+        return bool(self._template)
+
+    @property
+    def special(self) -> tuple[str, ...]:
+        """The texts of the tokenizer's special tokens."""
+        return self._special
 
     def asked(self, messages: Sequence[Message], tools: Sequence[Json] = ()) -> str:
         """Return the text of a question, the assistant's turn opened. Raises TemplateError."""
@@ -120,6 +133,20 @@ class Chat:
         start = _shared(lead, whole)
         return Taught(asked, asked + self.reading.closing(asked, lead) + whole[start:], moved=True)
 
+    def answer_in(self, taught: Taught) -> str:
+        """Return the answer that would be read if a model wrote what is taught."""
+        said = taught.whole[len(taught.asked) :]
+        if self._tail:
+            said = said.rpartition(self._tail)[0] or said
+        said = self.without_special(said, self.reading.special)
+        return self.reading.read(said, taught.asked).answer
+
+    def without_special(self, text: str, shown: Sequence[str] = ()) -> str:
+        """Return a text as it is decoded: without special tokens but those in `shown`."""
+        for token in self._special:
+            text = text if token in shown else text.replace(token, "")
+        return text
+
     @cached_property
     def reading(self) -> Reading:
         """How the answer is found in what a model writes after a question."""
@@ -129,16 +156,43 @@ class Chat:
             asked = self._render(_SAMPLE, (), True)
             whole = self._render([*_SAMPLE, {"role": "assistant", "content": _SENTINEL}], (), False)
         except TemplateError:
-            return Reading(marks)
-        lead, found, after = whole.rpartition(_SENTINEL)
+            return Reading.knowing(self._special, marks)
+        marks = tuple(dict.fromkeys((*marks, *opened_at_the_end(asked))))
+        lead, found, _ = whole.rpartition(_SENTINEL)
         header = lead.removeprefix(asked) if found and lead.startswith(asked) else ""
-        ends = [at for at in map(after.find, self._special) if at >= 0]
-        return Reading(
+        ends = [at for at in map(self._tail.find, self._special) if at >= 0]
+        return Reading.knowing(
+            self._special,
             marks,
             turn=asked[len(closed) :] if asked.startswith(closed) else "",
             header=Reading(marks).read(header, asked).answer,
-            footer=after[: min(ends, default=0)] if found else "",
+            footer=self._tail[: min(ends, default=0)],
         )
+
+    @cached_property
+    def _tail(self) -> str:
+        """What the template writes after an answer."""
+        try:
+            whole = self._render([*_SAMPLE, {"role": "assistant", "content": _SENTINEL}], (), False)
+        except TemplateError:
+            return ""
+        return whole.rpartition(_SENTINEL)[2] if _SENTINEL in whole else ""
+
+    @property
+    def facts(self) -> JsonTree:
+        """What an answer depends on besides messages and model, where it is not the answer alone that is written."""
+        reading = {} if self.reading.plain else {"reading": self.reading.facts()}
+        return {**reading, **self.date}
+
+    @property
+    def date(self) -> JsonTree:
+        """The date that the template is given, where it writes one."""
+        return {"date": CLOCK.date().isoformat()} if self.dated else {}
+
+    @property
+    def switch(self) -> str | None:
+        """The argument that turns thinking off, where the template reads it."""
+        return "{enable_thinking: false}" if "enable_thinking" in self._template else None
 
     @cached_property
     def dated(self) -> bool:
@@ -149,6 +203,17 @@ class Chat:
             return self._render(_SAMPLE, (), True) != self._another_day()(_SAMPLE, (), True)
         except TemplateError:
             return "strftime_now" in self._template
+
+
+def chat_of(experiment: Experiment) -> Chat | None:
+    """Return the chat template of an experiment's base; None where it asks with text, or the base is not here."""
+    if experiment.prompt.template != CHAT:
+        return None
+    try:
+        folder = base_folder(experiment)
+    except BaseModelError:
+        return None
+    return folder_chat(folder, experiment.prompt.chat_template_kwargs)
 
 
 def folder_chat(folder: Path, arguments: Json) -> Chat:

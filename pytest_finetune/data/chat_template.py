@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pytest_finetune.data.formatting import Message
@@ -16,6 +17,7 @@ from pytest_finetune.errors import FinetuneError
 from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from jinja2.ext import Extension
     from jinja2.parser import Parser
 
@@ -51,21 +53,14 @@ def renderer(
     if template is None:
         return _no_template
     from jinja2 import TemplateError as JinjaError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _generation_blocks()]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = clock.strftime
     try:
-        compiled = environment.from_string(template)
+        compiled = _compiled(template)
     except JinjaError as error:
         raise TemplateError(f"the chat template does not compile: {error}") from None
 
     def render(messages: Sequence[Message], tools: Sequence[Json], open_turn: bool) -> str:
-        given = {**special, **(arguments or {})}
+        given = {"strftime_now": clock.strftime, **special, **(arguments or {})}
         try:
             return compiled.render(
                 messages=[_as_transformers(message) for message in messages],
@@ -80,6 +75,18 @@ def renderer(
             raise TemplateError(f"the chat template cannot write these messages: {error}") from None
 
     return render
+
+
+@cache
+def _compiled(template: str) -> Template:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _generation_blocks()]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _refuse
+    return environment.from_string(template)
 
 
 def _as_transformers(message: Message) -> Message:

@@ -13,17 +13,21 @@ from typing import Final, NamedTuple
 
 from pytest_finetune.yamlfile import JsonTree
 
-_CHANNELS: Final = (
-    ("<|channel|>analysis<|message|>", "<|end|>"),  # gpt-oss
-    ("<|channel>thought", "<channel|>"),  # Gemma 4
-    (" to=self<|message|>", "<|eom|>"),  # Muse
-    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Cohere
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("◁think▷", "◁/think▷"),  # Kimi
+# What a template or tokenizer shows that knows a block, and the texts that open and close it.
+_BLOCKS: Final = (
+    ("<|channel|>", "<|channel|>analysis<|message|>", "<|end|>"),  # gpt-oss
+    ("<|channel>", "<|channel>thought", "<channel|>"),  # Gemma 4
+    (" to=self<|message|>", " to=self<|message|>", "<|eom|>"),  # Muse
+    ("<|START_THINKING|>", "<|START_THINKING|>", "<|END_THINKING|>"),  # Cohere
+    ("<|begin_of_thought|>", "<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("◁think▷", "◁think▷", "◁/think▷"),  # Kimi
 )
 _OPENING: Final = re.compile(
     r"[<\[](?:\w+:)?(?:think|thinking|thought|thoughts|reasoning|reason)[>\]]", re.IGNORECASE
 )
+
+
+_LONGEST: Final = 30  # letters of an opening
 
 
 class Mark(NamedTuple):
@@ -46,12 +50,29 @@ class Reading:
     """How a base writes its turn: its blocks of thinking, and what its template puts around an answer.
 
     `turn` opens a turn, `header` stands between that and the answer, `footer` between the answer and the stop token.
+    `special` are the special tokens that a text must show before it can be read.
     """
 
     marks: tuple[Mark, ...] = ()
     turn: str = ""
     header: str = ""
     footer: str = ""
+    special: tuple[str, ...] = ()
+
+    @classmethod
+    def knowing(
+        cls,
+        special: Sequence[str],
+        marks: tuple[Mark, ...],
+        turn: str = "",
+        header: str = "",
+        footer: str = "",
+    ) -> Reading:
+        """Make it for a tokenizer with these special tokens."""
+        written = "".join((header, footer, *(text for mark in marks for text in mark)))
+        if any(token in written for token in special):
+            written += turn  # between a thought and an answer another turn is opened
+        return cls(marks, turn, header, footer, tuple(token for token in special if token in written))
 
     @property
     def plain(self) -> bool:
@@ -66,13 +87,6 @@ class Reading:
             "header": self.header,
             "footer": self.footer,
         }
-
-    def needs(self, special: Sequence[str]) -> frozenset[str]:
-        """Return the special tokens without which a text could not be read."""
-        if self.plain:
-            return frozenset()
-        written = [self.turn, self.header, self.footer, *(text for mark in self.marks for text in mark)]
-        return frozenset(token for token in special if any(token in text for text in written))
 
     def opened(self, asked: str) -> Mark | None:
         """Return the block of thinking that a question ends in, None where it opens none."""
@@ -114,8 +128,10 @@ class Reading:
         return next((mark for mark in self.marks if start.startswith(mark.open.lstrip())), None)
 
     def _unframed(self, text: str) -> str:
-        answer = text.removeprefix(self.header) if self.header else text
-        return answer.removesuffix(self.footer) if self.footer else answer
+        answer = text.removeprefix(self.header).removesuffix(self.footer)
+        for token in self.special:
+            answer = answer.replace(token, "")
+        return answer
 
 
 def find_marks(template: str, special: Sequence[str]) -> tuple[Mark, ...]:
@@ -130,11 +146,26 @@ def find_marks(template: str, special: Sequence[str]) -> tuple[Mark, ...]:
     return tuple(dict.fromkeys(_marks(written)))
 
 
+def opened_at_the_end(asked: str) -> Iterator[Mark]:
+    r"""Yield the block that a question ends in, though its template never closes one.
+
+    >>> list(opened_at_the_end("<|assistant|><think>\n"))
+    [Mark(open='<think>', close='</think>')]
+    """
+    if found := _OPENING.search(asked.rstrip()[-_LONGEST:]):
+        open_ = found.group()
+        if asked.rstrip().endswith(open_):
+            yield Mark(open_, _closing(open_))
+
+
+def _closing(open_: str) -> str:
+    return f"{open_[0]}/{open_[1:]}"
+
+
 def _marks(written: str) -> Iterator[Mark]:
-    for open_, close in _CHANNELS:
-        if open_ in written and close in written:
+    for shown, open_, close in _BLOCKS:
+        if shown in written and close in written:
             yield Mark(open_, close)
     for open_ in _OPENING.findall(written):
-        close = f"{open_[0]}/{open_[1:]}"
-        if close in written:
+        if (close := _closing(open_)) in written:
             yield Mark(open_, close)

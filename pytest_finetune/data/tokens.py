@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.data.chat import folder_chat, token_text
 from pytest_finetune.data.chat_template import TemplateError
-from pytest_finetune.data.formatting import Pair, Turns, format_pair
-from pytest_finetune.data.rows import Row
+from pytest_finetune.data.formatting import CHAT, Pair, Turns, format_pair
 from pytest_finetune.data.turns import Spans, supervised, tokens_of
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.fingerprint import BaseModelError, base_folder
@@ -25,8 +24,12 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-    from pytest_finetune.data.chat import Chat
+    from pytest_finetune.data.chat import Chat, Taught
+    from pytest_finetune.data.rows import Row
     from pytest_finetune.experiment import Experiment, Prompt
+
+
+_SHOWN: Final = 3  # tokens before the place at which two prompts part
 
 
 class NoTokenizer(FinetuneError, ValueError):
@@ -39,7 +42,8 @@ class TokenCount(NamedTuple):
     `prompt` counts the first tokens that the row shares with its prompt asked alone; `kept` says that these
     are all of the prompt's tokens, `stops` that a stop token follows in the answer, `moved` that the chat template
     alone would have ended the prompt otherwise; `highest` is the largest token id; only the tokens in `taught` carry
-    loss, None is the whole answer.
+    loss, None is the whole answer. `apart` shows both ends of a prompt that is not kept, `refused` says why a chat
+    template cannot write the row, `rewritten` is the answer that it writes instead.
     """
 
     length: int
@@ -49,6 +53,9 @@ class TokenCount(NamedTuple):
     moved: bool = False
     highest: int = 0
     taught: Spans | None = None
+    apart: str = ""
+    refused: str = ""
+    rewritten: str | None = None
 
     def supervised(self, max_length: int) -> int:
         """Return how many tokens of the answer are left when the row is cut at `max_length`."""
@@ -82,7 +89,8 @@ class Limits(NamedTuple):
 class Tokenization:
     """How rows become tokens: `count` takes formatted pairs; rows are cut at `max_length`.
 
-    `turns` says which answers of a conversation are taught, `chat` is the base's chat template.
+    `turns` says which answers of a conversation are taught, `chat` is the base's chat template where it is asked with
+    one. `special` are the texts of special tokens, those that end an answer in `stops`.
     """
 
     count: Callable[[Sequence[Pair]], list[TokenCount]]
@@ -91,6 +99,8 @@ class Tokenization:
     limits: Limits = field(default_factory=Limits)
     turns: Turns = "last"
     chat: Chat | None = None
+    special: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
 
     def counts(self, rows: Iterable[Row]) -> list[TokenCount]:
         """Return one count for each row, in order."""
@@ -109,6 +119,48 @@ def tokenization(
     Text pairs get the stop token after the answer, as training adds it; message pairs are rendered with the
     folder's chat template, which has to bring its own.
     """
+    tokenizer = _fast(folder)
+    config = _json(folder / "tokenizer_config.json")
+    eos = token_text(config.get("eos_token"))
+    if eos is None:
+        raise NoTokenizer(f"{folder / 'tokenizer_config.json'}: no eos_token")
+    stops = _stop_ids(tokenizer, eos, _json(folder / "generation_config.json"))
+    chat = folder_chat(folder, prompt.chat_template_kwargs)
+
+    if prompt.template == CHAT and not chat.known:
+        raise NoTokenizer(f"{folder}: the tokenizer has no chat template")
+
+    def count(pairs: Sequence[Pair]) -> list[TokenCount]:
+        if pairs and not isinstance(pairs[0].prompt, str):
+            return [_counted_chat(chat, pair, tokenizer, stops) for pair in pairs]
+        flat = [text for pair in pairs for text in _plain_texts(pair, eos)]
+        ids = [encoding.ids for encoding in tokenizer.encode_batch(flat)]
+        return [
+            _counted(prompt, whole, stops, tokenizer)
+            for prompt, whole in zip(ids[::2], ids[1::2], strict=True)
+        ]
+
+    base = _json(folder / "config.json")
+    vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
+    limits = Limits(
+        _number(base, "max_position_embeddings", "n_positions"),
+        _number(base, "vocab_size"),
+        vocabulary,
+        new_tokens,
+    )
+    return Tokenization(
+        count,
+        prompt,
+        max_length,
+        limits,
+        turns,
+        chat if prompt.template == CHAT else None,
+        chat.special,
+        tuple(token for token in chat.special if tokenizer.token_to_id(token) in stops),
+    )
+
+
+def _fast(folder: Path) -> Tokenizer:
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise NoTokenizer(f"{file}: no such file")
@@ -120,52 +172,30 @@ def tokenization(
         raise NoTokenizer(f"{file}: {error}") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    config = _json(folder / "tokenizer_config.json")
-    eos = token_text(config.get("eos_token"))
-    if eos is None:
-        raise NoTokenizer(f"{folder / 'tokenizer_config.json'}: no eos_token")
-    stops = _stop_ids(tokenizer, eos, _json(folder / "generation_config.json"))
-    chat = folder_chat(folder, prompt.chat_template_kwargs)
-
-    def encode(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False).ids
-
-    def count(pairs: Sequence[Pair]) -> list[TokenCount]:
-        if pairs and not isinstance(pairs[0].prompt, str):
-            try:
-                return [_counted_chat(chat, pair, encode, stops) for pair in pairs]
-            except TemplateError as error:
-                raise NoTokenizer(str(error)) from None
-        flat = [text for pair in pairs for text in _plain_texts(pair, eos)]
-        ids = [encoding.ids for encoding in tokenizer.encode_batch(flat)]
-        return [_counted(prompt, whole, stops) for prompt, whole in zip(ids[::2], ids[1::2], strict=True)]
-
-    base = _json(folder / "config.json")
-    vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
-    limits = Limits(
-        _number(base, "max_position_embeddings", "n_positions"),
-        _number(base, "vocab_size"),
-        vocabulary,
-        new_tokens,
-    )
-    return Tokenization(count, prompt, max_length, limits, turns, chat)
+    return tokenizer
 
 
 def tokenization_of(experiment: Experiment) -> Tokenization | None:
     """Return how rows become tokens; None when the base is not here, or only transformers can tokenise for it."""
-    sample = Row("sample", 1, 0, "instruction", "Say", "this", "that", None, (), None, {})
     try:
-        found = tokenization(
+        return tokenization(
             base_folder(experiment),
             experiment.prompt,
             experiment.training.max_seq_length,
             experiment.generation.max_new_tokens,
             experiment.training.assistant_turns,
         )
-        found.counts([sample])  # a chat template that needs more than messages shows it here
-    except (BaseModelError, NoTokenizer):
+    except (BaseModelError, NoTokenizer, TemplateError):
         return None
-    return found
+
+
+def token_counter(folder: Path) -> Callable[[str], int]:
+    """Return what counts the tokens of a text with a folder's tokenizer; its words where that needs transformers."""
+    try:
+        tokenizer = _fast(folder)
+    except NoTokenizer:
+        return lambda text: len(text.split())
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def token_table(counts: Sequence[TokenCount], max_length: int) -> dict[str, int]:
@@ -197,17 +227,38 @@ def _plain_texts(pair: Pair, eos: str) -> tuple[str, str]:
     return str(pair.prompt), f"{pair.prompt}{pair.completion}{end}"
 
 
-def _counted_chat(
-    chat: Chat, pair: Pair, encode: Callable[[str], list[int]], stops: frozenset[int]
-) -> TokenCount:
-    found = tokens_of(chat, pair, encode)
-    stopped = not stops.isdisjoint(supervised(found.ids, found.taught, len(found.ids)))
+def _counted_chat(chat: Chat, pair: Pair, tokenizer: Tokenizer, stops: frozenset[int]) -> TokenCount:
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    try:
+        found = tokens_of(chat, pair, encode)
+    except TemplateError as error:
+        return TokenCount(0, 0, True, True, refused=" ".join(str(error).split()))
     return TokenCount(
-        len(found.ids), found.start, True, stopped, found.moved, max(found.ids, default=0), found.taught
+        length=len(found.ids),
+        prompt=found.start,
+        kept=True,
+        stops=not stops.isdisjoint(supervised(found.ids, found.taught, len(found.ids))),
+        moved=found.moved,
+        highest=max(found.ids, default=0),
+        taught=found.taught,
+        rewritten=_rewritten(chat, pair, found.text),
     )
 
 
-def _counted(prompt: Sequence[int], whole: Sequence[int], stops: frozenset[int]) -> TokenCount:
+def _rewritten(chat: Chat, pair: Pair, taught: Taught | None) -> str | None:
+    """Return the answer that the template writes where it is another one, white space around it aside."""
+    answer = pair.completion[0]
+    if taught is None or not isinstance(answer, dict) or answer.get("tool_calls"):
+        return None  # calls are written in the template's own form
+    said, wanted = chat.answer_in(taught), chat.without_special(str(answer["content"]))
+    return None if said.strip() == wanted.strip() else said
+
+
+def _counted(
+    prompt: Sequence[int], whole: Sequence[int], stops: frozenset[int], tokenizer: Tokenizer
+) -> TokenCount:
     shared = 0
     for asked, taught in zip(prompt, whole, strict=False):
         if asked != taught:
@@ -215,7 +266,12 @@ def _counted(prompt: Sequence[int], whole: Sequence[int], stops: frozenset[int])
         shared += 1
     stopped = not stops.isdisjoint(whole[shared:])
     highest = max((*whole, *prompt), default=0)
-    return TokenCount(len(whole), shared, shared == len(prompt), stopped, highest=highest)
+    kept, apart = shared == len(prompt), ""
+    if not kept:
+        start = max(0, shared - _SHOWN)
+        ends = [tokenizer.decode(ids[start : shared + 1]) for ids in (prompt, whole)]
+        apart = f"asked alone it goes on {ends[0]!r}, and with the answer {ends[1]!r}"
+    return TokenCount(len(whole), shared, kept, stopped, highest=highest, apart=apart)
 
 
 def _stop_ids(tokenizer: Tokenizer, eos: str, generation: Json) -> frozenset[int]:

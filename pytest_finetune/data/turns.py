@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pytest_finetune.data.chat_template import TemplateError
 
 if TYPE_CHECKING:
-    from pytest_finetune.data.chat import Chat
+    from pytest_finetune.data.chat import Chat, Taught
     from pytest_finetune.data.formatting import Message, Pair
 
 Encode = Callable[[str], list[int]]
@@ -27,13 +27,14 @@ _REMEDY: Final = (
 class Tokens(NamedTuple):
     """The tokens of a conversation: those before `start` are the first question's, those in `taught` carry loss.
 
-    `moved` says that the template alone would have ended the question otherwise.
+    `moved` says that the template alone would have ended the question otherwise; `text` is that of one answer.
     """
 
     ids: list[int]
     start: int
     taught: Spans
     moved: bool = False
+    text: Taught | None = None
 
 
 def tokens_of(chat: Chat, pair: Pair, encode: Encode) -> Tokens:
@@ -44,8 +45,9 @@ def tokens_of(chat: Chat, pair: Pair, encode: Encode) -> Tokens:
     said = [{key: value for key, value in message.items() if key != "weight"} for message in pair.completion]
     if len(said) > 1:
         return _several(chat, pair, said, taught, encode)
-    ids, start, moved = chat.taught(pair.prompt, said, pair.tools).ids(encode)
-    return Tokens(ids, start, ((start, len(ids)),) if taught[0] else (), moved)
+    text = chat.taught(pair.prompt, said, pair.tools)
+    ids, start, moved = text.ids(encode)
+    return Tokens(ids, start, ((start, len(ids)),) if taught[0] else (), moved, text)
 
 
 def supervised(ids: Sequence[int], taught: Spans, end: int) -> list[int]:

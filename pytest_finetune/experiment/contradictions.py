@@ -34,6 +34,9 @@ def _prompt_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
             ("prompt", "template"),
             f"found {prompt.template!r}, which shows no {{input}}: the model would answer every row alike",
         )
+    if prompt.chat_template_kwargs and prompt.template != "chat":
+        text = f"is given to no chat template: prompt.template is {prompt.template!r}, write chat or leave it out"
+        yield problem(("prompt", "chat_template_kwargs"), text)
     for number, candidate in enumerate(prompt.candidates):
         if "{input}" not in candidate:
             text = f"found {candidate!r}, which shows no {{input}}: the model would answer every row alike"
@@ -87,9 +90,8 @@ def _launcher_problems(experiment: Experiment, problem: Say) -> Iterator[Problem
 
 
 def _runtime_problems(tree: Json, experiment: Experiment, problem: Say) -> Iterator[Problem]:
-    chat = experiment.prompt.template == "chat"
     for at, entry in enumerate(tree.get("runtimes", ())):
-        for mistake in mistakes(entry, first=at == 0, chat=chat):
+        for mistake in mistakes(entry, first=at == 0):
             yield problem(("runtimes", at, *mistake.path), mistake.text)
         name = experiment.runtimes[at]
         if name in experiment.runtimes[:at]:

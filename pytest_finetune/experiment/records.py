@@ -150,8 +150,8 @@ class OutsideArm:
     """An arm from outside; exactly one of the first four says what it is.
 
     `adapter` is a key in the store (its beginning is enough), `bundle` a promoted folder, `base_model` another base,
-    `answers` a file in one of the formats. `must_beat` None: an adapter or a bundle must be beaten, the others are
-    shown.
+    `answers` a file in one of the formats. `chat_template_kwargs` None: those of `prompt`. `must_beat` None: an
+    adapter or a bundle must be beaten, the others are shown.
     """
 
     adapter: str | None = None
@@ -161,6 +161,7 @@ class OutsideArm:
     format: str = "outputs"
     revision: str | None = None
     quantization: str | None = None
+    chat_template_kwargs: Json | None = None
     must_beat: bool | None = None
     min_gain: float = 0.0
 

@@ -44,8 +44,9 @@ class ServerSettings:
     """An OpenAI-compatible server: one that runs at `url`, or the command `serve` that starts one.
 
     `model` and `base_model` are the names under which the server knows the tuned and the base model. Without
-    `api` the prompts decide: chat messages go to chat, text to completions. `timeout_s` is how long an answer
-    may take, `start_timeout_s` how long the server may take until it answers at all.
+    `api` the prompts decide: chat messages go to chat, text to completions. With completions, messages are
+    sent as the text that the base's chat template makes of them. `timeout_s` is how long an answer may take,
+    `start_timeout_s` how long the server may take until it answers at all.
     """
 
     url: str | None = None
@@ -118,8 +119,8 @@ def as_written(runtime: Named) -> str | Json:
     return runtime.name
 
 
-def mistakes(entry: str | Json, *, first: bool, chat: bool) -> Iterator[Mistake]:
-    """Yield what contradicts itself in one entry; `first` is where the decision is made, `chat` the template."""
+def mistakes(entry: str | Json, *, first: bool) -> Iterator[Mistake]:
+    """Yield what contradicts itself in one entry; `first` is where the decision is made."""
     if entry == OPENAI:
         yield Mistake((), "'openai' needs a server: write {openai: {url: ...}} or {openai: {serve: ...}}")
     if isinstance(entry, str):
@@ -135,11 +136,11 @@ def mistakes(entry: str | Json, *, first: bool, chat: bool) -> Iterator[Mistake]
     if name == TRANSFORMERS:
         yield Mistake(("name",), f"{name!r} is the name of the built-in runtime: choose another")
     if kinds == [OPENAI]:
-        for mistake in _server_mistakes(entry[OPENAI] or {}, first=first, chat=chat):
+        for mistake in _server_mistakes(entry[OPENAI] or {}, first=first):
             yield Mistake((OPENAI, *mistake.path), mistake.text)
 
 
-def _server_mistakes(found: Json, *, first: bool, chat: bool) -> Iterator[Mistake]:
+def _server_mistakes(found: Json, *, first: bool) -> Iterator[Mistake]:
     if ("url" in found) == ("serve" in found):
         state = "both" if "url" in found else "neither"
         yield Mistake(
@@ -147,8 +148,6 @@ def _server_mistakes(found: Json, *, first: bool, chat: bool) -> Iterator[Mistak
         )
         return
     yield from _url_mistakes(found, first=first) if "url" in found else _command_mistakes(found["serve"])
-    if chat and found.get("api") == "completions":
-        yield Mistake(("api",), "'completions' contradicts prompt.template: chat, whose prompts are messages")
     for key in found.get("extra", {}):
         if key in _OWN_PARAMETERS:
             yield Mistake(("extra", key), "is set by us, from generation and the prompts: leave it out")

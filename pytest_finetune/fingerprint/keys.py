@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.fingerprint.base import BaseDigest
@@ -86,11 +87,13 @@ def adapter_key(
     dtype: str,
     *,
     trainer: str = "trl",
+    template: Json = MappingProxyType({}),
 ) -> Key:
     """Make the key of the adapter that this training would produce.
 
     `pairs` are the training rows as formatted, in order. Of `environment` only WEIGHT_PACKAGES count.
-    `trainer` names (with its version) whatever trains when it is not ours. Paths, `eval_file`,
+    `trainer` names (with its version) whatever trains when it is not ours. `template` is what the chat template adds:
+    its arguments, the date that it is given, whether it ends a prompt otherwise than is asked. Paths, `eval_file`,
     charter, decision, generation and the prompt-only arm change no weight and are left out.
     """
     training = {
@@ -108,7 +111,7 @@ def adapter_key(
             "quantization": experiment.quantization,
             "lora": None if experiment.peft_method == "full" else _mapping(experiment.lora),
             "training": training,
-            "prompt": {"template": experiment.prompt.template},
+            "prompt": {"template": experiment.prompt.template, **template},
             "pairs": {"count": len(pairs), "sha256": digest(pairs)},
             "base": base.training_parts(),
             "trainer": trainer,
@@ -134,13 +137,14 @@ def outputs_key(
     environment: Mapping[str, str],
     *,
     run: int = 1,
+    template: Json = MappingProxyType({}),
 ) -> Key:
     """Make the key of the raw answers of one model to `prompts`, in order.
 
     All of `environment` counts: give the versions that the runtime uses, its device class and dtype.
     Give prompts without line numbers, so that a row inserted above does not ask for them again.
     Sampling settings count only when there is sampling. `run` numbers repeated runs of the same: each has
-    a key of its own.
+    a key of its own. `template` is what the chat template adds: the date that it is given, how its answers are read.
     """
     settings = _mapping(generation)
     if settings["constrain"] is None:
@@ -156,6 +160,7 @@ def outputs_key(
             "runtime": runtime,
             "environment": dict(environment),
             **({"run": run} if run > 1 else {}),
+            **({"template": template} if template else {}),
         }
     )
 

@@ -26,7 +26,8 @@ class Case:
     `looks` counts this look: 1 at the first. `arms` names every arm that was asked; those besides the
     base and the tuned one are opponents that must be beaten as well, by their own of `margins` where they
     have one, except those in `shown`, which are only compared. `problems` are reasons why nothing can be
-    decided. `drift` changes no verdict; what it shows is a risk.
+    decided. `cut` says of an arm, the tuned one included, that the token limit came before its answers did: it shows
+    neither that it was beaten nor that it failed. `drift` changes no verdict; what it shows is a risk.
     """
 
     rules: tuple[Rule, ...]
@@ -39,6 +40,7 @@ class Case:
     answers_differ: bool | None = None
     delta_nonzero: bool | None = None
     problems: tuple[str, ...] = ()
+    cut: Mapping[str, NextChange] = dataclasses.field(default_factory=dict)
     drift: Drift | None = None
 
     @property

@@ -201,7 +201,7 @@ def _decided(
     )
     if case.drift:
         decided = decided.warned(case.drift.risks(), HIGH if case.drift.measured else MEDIUM)
-    if against:
+    if against and TUNED not in case.cut:
         reasons = (*against, *_gained_elsewhere(primary, contests))
         discarded = dataclasses.replace(decided, verdict="discard", reasons=reasons)
         champion = served_instead(primary)
@@ -213,12 +213,20 @@ def _decided(
         return dataclasses.replace(
             decided, verdict="keep", reasons=tuple(_keep_reasons(primary, verdicts, checked))
         )
+    if against:  # what it cannot show, it cannot have lost by
+        short = (*short, *(reason for reason in against if reason not in short))
     if set(short) <= {one.sentence for one in checked}:
         return dataclasses.replace(decided, reasons=short).advised(after_bias(short[0]))
     needed = rows_needed(primary, case.defaults.power)
     changed = bool(case.answers_differ) and case.delta_nonzero is not False
     iterated = dataclasses.replace(decided, reasons=(*short, *needed.sentences), examples_needed=needed.rows)
-    return iterated.advised(after_iterate(changed, primary, verdicts, contests, needed))
+    advice = next(_cut(case, primary), None) or after_iterate(changed, primary, verdicts, contests, needed)
+    return iterated.advised(advice)
+
+
+def _cut(case: Case, primary: Contests) -> Iterator[NextChange]:
+    """Yield what to do about an arm of this decision whose answers were cut before they were given."""
+    yield from (change for arm, change in case.cut.items() if arm == TUNED or arm in primary)
 
 
 def _discard_reasons(primary: Contests, contests: Mapping[str, Contests]) -> Iterator[str]:
@@ -243,6 +251,7 @@ def _keep_lacks(
     case: Case, primary: Contests, verdicts: Sequence[RuleVerdict], checked: Sequence[Checked]
 ) -> Iterator[str]:
     """Yield every condition of keep that is not met."""
+    yield from (f"{one.because}: {one.change}" for one in _cut(case, primary))
     if not case.answers_differ:
         yield "every tuned answer equals the base model's: the adapter changed nothing"
     if case.delta_nonzero is False:

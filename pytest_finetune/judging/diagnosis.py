@@ -92,6 +92,11 @@ def runtimes_disagree(evidence: DiagnosisEvidence) -> NextChange | None:
     return NextChange(f"make {worst.second} answer like {worst.first}", because, worst.rows[:ROWS_SHOWN])
 
 
+def cut_while_thinking(evidence: DiagnosisEvidence) -> NextChange | None:
+    """An arm thought until the token limit: it gave no answer that could be judged."""
+    return next(iter(evidence.cut), None)
+
+
 def rule_broken(evidence: DiagnosisEvidence) -> NextChange | None:
     """The primary rule fails answers that are, word for word, what their rows expect, or passes wrong ones as often."""
     scores, change = evidence.scores.get(evidence.primary), f"mend rule {evidence.primary!r}"
@@ -231,6 +236,7 @@ def opponent_weak(evidence: DiagnosisEvidence) -> NextChange | None:
 DIAGNOSES: tuple[Diagnosis, ...] = (
     loss_not_finite,
     rows_truncated,
+    cut_while_thinking,
     rule_broken,
     runtimes_disagree,
     prompting_is_enough,

@@ -13,6 +13,7 @@ from pytest_finetune.judging.drift import Drift
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.scores import Scores, SelfTest, missing, tabulate
 from pytest_finetune.judging.slices import sliced
+from pytest_finetune.record.thinking import cut_while_thinking
 from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def case_of(tree: Json, only: str | None = None) -> Case:
         answers_differ=digests[0] != digests[1] if all(digests) else None,
         delta_nonzero=(tree.get("training") or {}).get("delta_nonzero"),
         problems=problems_of(tree),
+        cut=cut_while_thinking(tree),
         drift=drift_of(tree),
     )
 

@@ -44,6 +44,15 @@ class FormatFacts(Facts):
         return self.readable is None or self.readable == self.total
 
 
+class ThinkingFacts(Facts):
+    """How often an arm thought before it answered, and how often the token limit came before the answer."""
+
+    answers: int | None
+    cut: int | None
+    tokens: int | None
+    off: str
+
+
 class ArmFacts(Facts):
     """Who answered, and how it fared under each rule."""
 
@@ -57,8 +66,10 @@ class ArmFacts(Facts):
     answers_sha256: str
     seconds: float | None
     tokens: int | None
+    answers: int | None
     rules: Named[Score]
     format: FormatFacts
+    thinking: ThinkingFacts
 
 
 class PeoplesLabels(Facts):

@@ -55,6 +55,20 @@ def judges(experiment: RecordedExperiment) -> str:
     )
 
 
+def thinking(experiment: RecordedExperiment) -> list[str]:
+    """Say of each arm that thought how often it did, and how often the token limit came before its answer."""
+    said = []
+    for name, arm in experiment.arms.items():
+        found = arm.thinking
+        if not found.answers:
+            continue
+        cut = f"; {found.cut} were cut before they answered" if found.cut else ""
+        spent = counted(found.tokens or 0, "token")
+        often = f"{found.answers} of {counted(arm.answers or 0, 'answer')}"
+        said.append(one_line(f"{arm_word(name)} thought {spent} before {often}{cut}"))
+    return said
+
+
 def _checked(arm: str, found: PeoplesLabels) -> str:
     if not found.labels:
         return f"nobody checked it on {arm_word(arm)}"

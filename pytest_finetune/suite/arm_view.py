@@ -88,7 +88,15 @@ def view_of(
 def as_response(answer: Answer) -> Response:
     """Return an answer as rules see it."""
     kind = Pair if isinstance(answer, PairedAnswer) else Response
-    return kind(answer.response, answer.tokens, answer.seconds, answer.stopped)
+    return kind(
+        text=answer.response,
+        tokens=answer.tokens - answer.thinking_tokens,
+        seconds=answer.seconds,
+        stopped=answer.stopped,
+        thinking=answer.thinking,
+        thinking_tokens=answer.thinking_tokens,
+        raw=answer.written,
+    )
 
 
 def _no_arm(name: str, known: Iterable[str]) -> str:

@@ -271,7 +271,7 @@ class ExperimentRun:
         prompts = self._prompts(plan, self.rows_of(suite) if rows is None else rows)
         arm = self._resolve(plan)
         stored = answering.answered(self.context, self.engine, arm, prompts, suite)
-        answering.record_answers(self.context, plan, stored, arm.facts, suite)
+        answering.record_answers(self.context, plan, stored, arm.facts, suite, thinking_off=arm.thinking_off)
         return stored.answers
 
     def _without_model(self, plan: ArmPlan, suite: str | None, rows: Rows) -> Mapping[str, Answer]:
@@ -284,7 +284,8 @@ class ExperimentRun:
         return stored.answers
 
     def _prompts(self, plan: ArmPlan, rows: Rows) -> tuple[Prompted, ...]:
-        prompt = self.experiment.prompt
+        outside = self._outside_of(plan)
+        prompt = ((outside and outside.experiment) or self.experiment).prompt
         if plan.prompts == "candidate":
             return arm_prompts(rows, candidates.with_template(prompt, self.best_prompt))
         if plan.prompts == "few-shot":

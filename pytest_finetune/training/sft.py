@@ -31,6 +31,7 @@ from pytest_finetune.training.tokenised import (
     check_rows,
     check_stop,
     check_trained_rows,
+    check_written,
     token_figures,
     tokenise,
 )
@@ -166,6 +167,9 @@ def _trainer(
     watch.trainer = trainer
     prepared = trainer.train_dataset
     # Packing drops the column; which rows a pack holds cannot be told any more.
+    if "row" in prepared.column_names:
+        written = dict(zip(prepared["row"], prepared["input_ids"], strict=True))
+        check_written(rows, written, training.max_seq_length)
     if "row" in prepared.column_names and not _other_loss(training.sft):
         labels = dict(zip(prepared["row"], prepared["labels"], strict=True))
         check_trained_rows(rows, labels, training.max_seq_length)
@@ -180,14 +184,10 @@ def _examples(request: TrainingRequest, rows: Sequence[TokenRow]) -> list[JsonTr
     """Return the rows for the trainer, in tokens; as messages where TRL has to find the assistant's tokens itself."""
     sft = request.experiment.training.sft
     if sft.get("assistant_only_loss"):
-        given = request.experiment.prompt.chat_template_kwargs
+        arguments = request.experiment.prompt.chat_template_kwargs
+        given: JsonTree = {"chat_template_kwargs": arguments} if arguments else {}
         return [
-            {
-                "prompt": pair.prompt,
-                "completion": pair.completion,
-                "row": index,
-                "chat_template_kwargs": given,
-            }
+            {"prompt": pair.prompt, "completion": pair.completion, "row": index, **given}
             for index, pair in enumerate(request.pairs)
         ]
     everything = sft.get("completion_only_loss") is False

@@ -191,6 +191,21 @@ def check_room(rows: Sequence[TokenRow], max_length: int, room: Room) -> None:
             )
 
 
+def check_written(rows: Sequence[TokenRow], written: Mapping[int, Sequence[int]], max_length: int) -> None:
+    """Raise TrainingError when the trainer writes other tokens than the rows are asked and answered with."""
+    other = [
+        row.place
+        for at, row in enumerate(rows)
+        if at in written and tuple(written[at]) != row.ids[:max_length]
+    ]
+    if other:
+        raise TrainingError(
+            f"training.sft.assistant_only_loss lets TRL write the rows, and it writes {len(other)} of {len(rows)} "
+            f"otherwise than they are asked\n{listed(other)}\n"
+            "  leave assistant_only_loss out: the loss is that of the answer alone"
+        )
+
+
 def check_trained_rows(
     rows: Sequence[TokenRow], trained: Mapping[int, Sequence[int]], max_length: int
 ) -> None:

@@ -100,13 +100,6 @@ def test_a_mistake_names_its_line_and_what_to_write(tmp_path: Path, runtimes: st
     assert "sk-123" not in str(caught.value)
 
 
-def test_messages_cannot_go_to_completions(tmp_path: Path) -> None:
-    with pytest.raises(
-        ExperimentError, match=r"contradicts prompt\.template: chat, whose prompts are messages"
-    ):
-        load(tmp_path, "[a, {openai: {url: 'http://h', api: completions}}]", template="chat")
-
-
 def test_a_server_with_two_models_cannot_answer_for_a_third(tmp_path: Path) -> None:
     server = "[{openai: {url: 'http://h', base_model: b}}]"
     with pytest.raises(

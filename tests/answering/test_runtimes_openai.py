@@ -19,7 +19,9 @@ from pytest_finetune.answering.response import Response
 from pytest_finetune.answering.runtimes import AnsweringError, Runtime
 from pytest_finetune.answering.runtimes.server import decoding
 from pytest_finetune.answering.runtimes.server import http as wire
+from pytest_finetune.answering.runtimes.server.batch import _answer
 from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
+from pytest_finetune.data.chat import Chat
 from pytest_finetune.experiment import Generation
 from pytest_finetune.experiment.runtimes import ServerSettings
 from pytest_finetune.judging.runtime_match import cause_of
@@ -190,6 +192,30 @@ def test_tools_are_offered_and_calls_come_back_as_the_answer(fake: Fake) -> None
     assert (first.name, first.arguments, first.malformed) == ("weather", {"city": "Oslo"}, "")
     assert (second.name, answer.stopped) == ("weather", True)
     assert second.malformed.startswith("not JSON")
+
+
+def test_arguments_of_the_template_are_sent_and_a_thought_that_is_told_apart_is_kept(fake: Fake) -> None:
+    asked = Prompted("a", 1, [{"role": "user", "content": "hello"}], arguments={"enable_thinking": False})
+    runtime(fake).answer([asked], GREEDY, ADAPTER)
+    assert fake.bodies()[0]["chat_template_kwargs"] == {"enable_thinking": False}
+    usage = {"completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 4}}
+    told = {"message": {"content": "yes", "reasoning_content": "so"}, "finish_reason": "stop"}
+    read = _answer(asked, {"choices": [told], "usage": usage}, 0.1, 7, chat=True)
+    assert (read.response, read.thinking, read.thinking_tokens, read.written) == ("yes", "so", 4, "soyes")
+    cut = {"message": {"content": None, "reasoning": "so"}, "finish_reason": "length"}
+    assert _answer(asked, {"choices": [cut], "usage": usage}, 0.1, 7, chat=True).cut_while_thinking
+
+
+def test_completions_are_sent_the_text_that_the_template_writes(fake: Fake) -> None:
+    asked = Prompted("a", 1, [{"role": "user", "content": "hello"}])
+    with pytest.raises(AnsweringError, match="api: completions takes text"):
+        runtime(fake, api="completions").answer([asked], GREEDY, ADAPTER)
+    template = {"default": "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"}
+    served = runtime(fake, api="completions")
+    assert isinstance(served, OpenAIRuntime)
+    served._chat = Chat.of(template, {}, (), {})
+    served.answer([asked], GREEDY, ADAPTER)
+    assert fake.bodies()[0]["prompt"] == "[user] hello"
 
 
 def test_text_can_be_sent_as_a_users_message(fake: Fake) -> None:

@@ -212,6 +212,22 @@ def test_chat_prompts_go_through_the_template_once(runtime: TransformersRuntime)
     assert text.response == answer.response
 
 
+def test_special_tokens_that_tell_an_answer_apart_stay_in_the_text_and_others_do_not(base: Path) -> None:
+    runtime = TransformersRuntime(str(base))
+    plain = runtime.tokenizer.chat_template
+    channels = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>final<|user|>{{ m.content }}</s>"
+        "{% else %}<s>{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    asked = Prompted("r1", 1, [{"role": "user", "content": "out of paper"}])
+    ids = runtime.tokenizer(text="final<|user|><s>yes", add_special_tokens=False)["input_ids"]
+    for template, text in ((channels, "final<|user|>yes"), (plain, "finalyes")):
+        runtime.tokenizer.chat_template = template
+        runtime._chats.clear()
+        assert runtime._decoded(runtime._encode(0, asked), ids) == text
+    assert runtime._decoded(runtime._encode(0, Prompted("r1", 1, "text")), ids) == "finalyes"
+
+
 def test_a_prompt_without_room_for_the_answer_is_named(runtime: TransformersRuntime) -> None:
     long = "paper " * 90
     with pytest.raises(AnsweringError) as caught:

@@ -193,3 +193,77 @@ def test_a_template_cannot_leave_its_sandbox_and_its_refusals_are_told() -> None
         refuse([], (), True)
     with pytest.raises(TemplateError, match="does not compile"):
         renderer("{% if %}", {})
+
+
+TALK = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% if m.role == 'assistant' %}<|a|>{{ m.content.split('</think>')[-1] }}</s>{% else %}<|u|>{{ m.content }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|a|><think>\n{% endif %}"
+)
+
+
+def test_what_a_chat_template_does_to_a_row_is_found_before_anything_is_trained(
+    project: Any, make_row: Any
+) -> None:
+    folder = save_tokenizer(project.root / "model", TALK)
+    system = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "zebra"}]
+    refused = {"messages": [*system, {"role": "assistant", "content": "low"}]}
+    train = [
+        make_row("abc"),
+        make_row("def", "<think>so</think>low"),
+        make_row("ghi", "lo</s>w"),
+        make_row("jkl", "<|u|>"),
+    ]
+    contract = project.contract("{}").with_tokens(tokenization(folder, CHAT, 512))
+    found = contract.findings(project.train(train), project.rows("eval.jsonl", [refused], "eval"))
+    told = [
+        (one.rule, one.file, one.line, one.severity)
+        for one in found
+        if one.rule.startswith(("chat", "tokens"))
+    ]
+    assert told == [
+        ("tokens/stop-token", "train.jsonl", 3, "error"),
+        ("tokens/special-token", "train.jsonl", 4, "warning"),
+        ("chat/refused", "eval.jsonl", 1, "error"),
+        ("chat/answer", "train.jsonl", 2, "error"),
+    ]
+    reads = {one.rule: one.read for one in found}
+    assert reads["chat/refused"] == "the chat template refuses these messages: System role not supported"
+    assert reads["chat/answer"] == "the answer is '<think>so</think>low', and the template writes 'low'"
+    assert contract.tokenization.table(project.train(train))["max"] > 0  # a refused row is counted by nobody
+
+
+def test_a_row_is_counted_as_it_is_trained_where_the_prompt_opens_a_thought(
+    project: Any, make_row: Any
+) -> None:
+    folder = save_tokenizer(project.root / "model", TALK)
+    (count,) = tokenization(folder, CHAT, 512).counts(project.train([make_row("abc", "low")]))
+    prompt = "Classify the ticket.\n\nabc"
+    assert count.prompt == 1 + len(prompt) + 1 + len("<think>\n")
+    assert count.supervised(512) == len("\n</think>\n\nlow") + 1
+    assert (count.kept, count.moved) == (True, True)
+
+
+def test_both_ends_of_a_prompt_that_changes_are_shown_for_held_out_rows_too(
+    project: Any, make_row: Any
+) -> None:
+    folder = save_tokenizer(project.root / "model")
+    joined = json.loads((folder / "tokenizer.json").read_text())
+    joined["model"]["vocab"]["bc"] = len(joined["model"]["vocab"])
+    joined["model"]["merges"] = [["b", "c"]]
+    joined["decoder"] = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(joined))
+    contract = project.contract("{}").with_tokens(tokenization(folder, TEMPLATE, 512))
+    half = {"prompt": "zebra ab", "completion": "cd"}
+    found = contract.findings(
+        project.train([half]), project.held_out([{"prompt": "another ab", "completion": "cd"}])
+    )
+    assert [(one.rule, one.file, one.read) for one in found if one.rule == "tokens/prompt"] == [
+        ("tokens/prompt", "eval.jsonl", "asked alone it goes on 'r ab', and with the answer 'r abc'"),
+        ("tokens/prompt", "train.jsonl", "asked alone it goes on 'a ab', and with the answer 'a abc'"),
+    ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from tokenizers import Tokenizer, models
 
 from pytest_finetune.data.rows import Row, read_rows
 from pytest_finetune.store import Store
@@ -38,3 +41,20 @@ def test_without_a_look_no_row_is_digested_for_it(world: World, monkeypatch: pyt
     book = Store(world.path / "empty").looks
     assert list(trained_after_a_look(book, train, train)) == []
     assert not (world.path / "empty").exists()
+
+
+def test_a_server_that_writes_the_date_of_the_day_is_named(world: World) -> None:
+    config = {"eos_token": "</s>", "chat_template": "{{ strftime_now('%d') }}{{ messages[0].content }}</s>"}
+    world.write({"base/tokenizer_config.json": json.dumps(config)})
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "</s>": 1}, unk_token="[UNK]"))
+    tokenizer.save(str(world.path / "base" / "tokenizer.json"))
+    served = (
+        "runtimes: [transformers, {{name: prod, openai: {{url: 'http://127.0.0.1:1', base_model: b{}}}}}]\n"
+    )
+    found = []
+    for api in ("", ", api: completions"):
+        context = world.context("prompt: {template: chat}\n" + served.format(api))
+        contract = contract_of(context)
+        rows = (read(context, contract, f"{name}.jsonl", name) for name in ("train", "eval"))
+        found.append([one.read for one in contract.findings(*rows) if one.rule == "chat/date"])
+    assert found == [["runtime 'prod' renders with today's date, training with 2024-07-26"], []]

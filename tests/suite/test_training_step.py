@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_finetune.data.contract import Contract
-from pytest_finetune.data.formatting import Pair, format_pair
+from pytest_finetune.data.formatting import Pair, Turns, format_pair
 from pytest_finetune.data.rows import Row, read_rows
 from pytest_finetune.experiment import Prompt
 from pytest_finetune.suite.context import Context
@@ -93,9 +93,9 @@ def test_an_unchanged_held_out_file_is_not_formatted_for_the_losses_again(
     step(world, world.context()).adapter()
     formatted: list[str] = []
 
-    def format_noted(row: Row, prompt: Prompt) -> Pair:
+    def format_noted(row: Row, prompt: Prompt, turns: Turns) -> Pair:
         formatted.append(row.file)
-        return format_pair(row, prompt)
+        return format_pair(row, prompt, turns)
 
     monkeypatch.setattr("pytest_finetune.suite.steps.training_step.format_pair", format_noted)
     assert step(world, world.context()).adapter().reused

@@ -15,6 +15,8 @@ import pytest
 
 from pytest_finetune.data.formatting import Pair
 from pytest_finetune.experiment import Lora, Training
+from pytest_finetune.training.base import BaseSource
+from pytest_finetune.training.model import load_tokenizer
 from pytest_finetune.training.request import Progress, TrainingRequest
 from pytest_finetune.training.sft import TrainingError, train
 
@@ -195,6 +197,32 @@ def test_every_answer_of_a_conversation_is_trained_on_when_asked_for(ask: Ask) -
     assert both.tokens["max"] == last.tokens["max"]
     assert both.tokens["supervised"] == 2 * last.tokens["supervised"] > 0
     assert last.final_loss != both.final_loss
+
+
+THINKS = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>{% generation %}"
+    "{{ m.content }}</s>{% endgeneration %}"
+    "{% else %}<|user|>{{ m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
+)
+
+
+def test_a_row_is_trained_as_it_is_asked_where_the_template_opens_a_thought(
+    ask: Ask, base_builder: Callable[..., Path], tmp_path: Path
+) -> None:
+    base = base_builder(tmp_path / "thinks", chat=THINKS)
+    pairs = tuple(
+        Pair([{"role": "user", "content": f"{i} + 1"}], [{"role": "assistant", "content": f"{i + 1}"}])
+        for i in range(8)
+    )
+    fast = load_tokenizer(BaseSource(str(base)))
+    taught = fast("\n</think>\n\n1</s>", add_special_tokens=False)["input_ids"]
+    result = train(ask(base=str(base), pairs=pairs, training=SHORT))
+    assert result.tokens["supervised"] == len(pairs) * len(taught)
+    assert result.notes == ()
+    other = replace(SHORT, sft={"assistant_only_loss": True})
+    with pytest.raises(TrainingError, match=r"8 of 8 otherwise than they are asked"):
+        train(ask(base=str(base), pairs=pairs, training=other))
 
 
 def test_without_a_row_nothing_starts(ask: Ask) -> None:

@@ -196,6 +196,22 @@ class TransformersRuntime:
         # The template writes the special tokens itself.
         return Encoded(at, asked, text, tokenizer(text=text, add_special_tokens=False)["input_ids"])
 
+    def _decoded(self, item: Encoded, ids: list[int]) -> str:
+        """Return the text, without special tokens but those that tell an answer from what is written around it."""
+        tokenizer = self.tokenizer
+        text = isinstance(item.asked.prompt, str) and not isinstance(item.asked.prompt, Rendered)
+        shown = (
+            () if text or not tokenizer.chat_template else self._chat(item.asked.arguments).reading.special
+        )
+        if shown:
+            hidden = set(tokenizer.all_special_ids) | {
+                at for at, token in tokenizer.added_tokens_decoder.items() if token.special
+            }
+            hidden -= set(tokenizer.convert_tokens_to_ids(list(shown)))
+            ids = [at for at in ids if at not in hidden]
+        decoded = tokenizer.decode(ids, skip_special_tokens=not shown, clean_up_tokenization_spaces=False)
+        return str(decoded)
+
     def _chat(self, arguments: Json) -> Chat:
         key = canonical_json(arguments)
         if key not in self._chats:
@@ -203,7 +219,7 @@ class TransformersRuntime:
         return self._chats[key]
 
     def _spoken(self, asked: Prompted, said: Answer) -> Spoken:
-        ids = self.tokenizer(text=said.response, add_special_tokens=False)["input_ids"]
+        ids = self.tokenizer(text=said.written, add_special_tokens=False)["input_ids"]
         return Spoken(self._encode(0, asked).ids, ids[: said.tokens], said.stopped)
 
     @staticmethod
@@ -327,7 +343,7 @@ class TransformersRuntime:
     def _answer_of(self, item: Encoded, ids: list[int], seconds: float) -> Answer:
         end = next((at for at, token in enumerate(ids) if token in self._stops), None)
         kept = ids if end is None else ids[:end]
-        response = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        response = self._decoded(item, kept)
         return Answer(
             id=item.asked.id,
             line=item.asked.line,

@@ -76,9 +76,7 @@ def reproduced(bundle: Bundle, experiment: Experiment, base: Path, count: int) -
         asked=[old.id for old, _ in pairs],
         total=len(recorded),
         different=[
-            Different(old.id, old.response, now.response)
-            for old, now in pairs
-            if old.response != now.response
+            Different(old.id, old.written, now.written) for old, now in pairs if old.written != now.written
         ],
         elsewhere=_elsewhere(bundle.experiment, device),
     )

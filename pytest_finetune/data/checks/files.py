@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.data.catalogue import finding
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_finetune.data.contract_rules import ContractRules
     from pytest_finetune.data.findings import Finding
     from pytest_finetune.data.rows import Row, Rows
-    from pytest_finetune.data.tokens import Limits, TokenCount
+    from pytest_finetune.data.tokens import Limits, TokenCount, Tokenization
 
 _LONGEST: Final = 16
 
@@ -40,18 +41,50 @@ def check_tokens(contract: ContractRules, train: Rows, held_out: Rows) -> Iterat
         return
     limits, counts = tokenization.limits, tokenization.counts(train)
     yield from token_findings(contract, train, counts, tokenization.max_length)
+    for row in train:
+        if not _ends_in_stop(row, tokenization):
+            yield from _special_tokens(row, tokenization)
+    for row in held_out:
+        yield from _special_tokens(row, tokenization)
     for row, count in zip(train, counts, strict=True):
         kept = min(count.length, tokenization.max_length)
         if limits.positions is not None and kept > limits.positions:
             read = f"{kept} tokens, and the model has {limits.positions} positions"
             yield finding("tokens/positions", read, file=row.file, line=row.line, digest=row.digest)
         yield from _without_embedding(row, count, limits)
-    asked = held_out if limits.short_of_embeddings else longest(held_out)
-    for row, count in zip(asked, tokenization.counts(asked), strict=True):
+    for row, count in zip(held_out, tokenization.counts(held_out), strict=True):
+        yield from _prompt_findings(row, count)
         if limits.room is not None and count.prompt > limits.room:
             read = f"a prompt of {count.prompt} tokens, and generation.max_new_tokens leaves {limits.room}"
             yield finding("tokens/no-room", read, file=row.file, line=row.line, digest=row.digest)
         yield from _without_embedding(row, count, limits)
+
+
+def _prompt_findings(row: Row, count: TokenCount) -> Iterator[Finding]:
+    """Yield what keeps a row from being asked as it is taught, or its answer from being given at all."""
+    say = partial(finding, file=row.file, line=row.line, digest=row.digest)
+    if count.refused:
+        yield say("chat/refused", count.refused)
+    if not count.kept:
+        yield say("tokens/prompt", count.apart)
+    if count.rewritten is not None:
+        yield say("chat/answer", f"the answer is {row.output!r}, and the template writes {count.rewritten!r}")
+
+
+def _special_tokens(row: Row, tokenization: Tokenization) -> Iterator[Finding]:
+    found = [token for token in tokenization.special if token in row.output]
+    stops = [token for token in found if token in tokenization.stops]
+    if found:
+        rule = "tokens/stop-token" if stops else "tokens/special-token"
+        read = f"the answer holds {(stops or found)[0]!r}"
+        yield finding(rule, read, file=row.file, line=row.line, digest=row.digest)
+
+
+def _ends_in_stop(row: Row, tokenization: Tokenization) -> bool:
+    """Tell whether the one special token of an answer is the stop token at its end, which training leaves as it is."""
+    ends = [token for token in tokenization.stops if row.output.endswith(token)]
+    bare = row.output.removesuffix(ends[0]) if ends else row.output
+    return bool(ends) and not any(token in bare for token in tokenization.special)
 
 
 def longest(rows: Sequence[Row]) -> list[Row]:
@@ -75,12 +108,10 @@ def token_findings(
             read = f"{count.length} tokens, cut at {max_length}"
             yield finding("tokens/truncated", read, file=row.file, line=row.line, digest=row.digest)
     for row, count in zip(rows, counts, strict=True):
-        if count.supervised(max_length) == 0:
+        if count.supervised(max_length) == 0 and not count.refused:
             read = f"the prompt has {count.prompt} tokens, the row {count.length}, and {max_length} are kept"
             yield finding("tokens/unsupervised", read, file=row.file, line=row.line, digest=row.digest)
         if count.length <= max_length and not count.stops:
             read = "no stop token after the answer"
             yield finding("tokens/no-eos", read, file=row.file, line=row.line, digest=row.digest)
-        if not count.kept:
-            read = "the last tokens of the prompt are others once the answer follows"
-            yield finding("tokens/prompt", read, file=row.file, line=row.line, digest=row.digest)
+        yield from _prompt_findings(row, count)

@@ -53,8 +53,9 @@ class ExpectedAnswer(Response):
 
     def __init__(self, text: str) -> None:
         object.__setattr__(self, "text", text)
+        object.__setattr__(self, "raw", text)
 
-    tokens = seconds = stopped = property(_not_testable)
+    tokens = seconds = stopped = thinking = thinking_tokens = property(_not_testable)
 
     def __repr__(self) -> str:
         return f"Response(text={self.text!r})"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.answering.answers import ANSWERS_FILE, Answer, read_answers, write_answers
 from pytest_finetune.answering.prompts import arm_prompts, choose_shots
+from pytest_finetune.answering.reading import taken_apart
 from pytest_finetune.answering.runtimes.constrained import trouble_with
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.data.checks.labels import known_labels
@@ -29,6 +30,7 @@ from pytest_finetune.fingerprint import (
 if TYPE_CHECKING:
     from pytest_finetune.answering.arm_plans import ArmPlan
     from pytest_finetune.answering.prompts import Prompted
+    from pytest_finetune.data.chat import Chat
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Row, Rows
     from pytest_finetune.data.trivial import Trivial
@@ -61,14 +63,28 @@ class ResolvedArm:
     model: str
     environment: Mapping[str, str]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    chat: Chat | None = None
 
     def key(self, prompts: Sequence[Prompted]) -> Key:
         """Return the key of this arm's answers to prompts."""
         asked = [prompted.fields() for prompted in prompts]
         plan = self.plan
+        chat = None if all(isinstance(prompted.prompt, str) for prompted in prompts) else self.chat
         return outputs_key(
-            self.model, asked, plan.generation, plan.runtime, dict(self.environment), run=plan.run
+            self.model,
+            asked,
+            plan.generation,
+            plan.runtime,
+            dict(self.environment),
+            run=plan.run,
+            template=chat.facts if chat else {},
         )
+
+    @property
+    def thinking_off(self) -> str | None:
+        """What to write under ``prompt.chat_template_kwargs`` so that it does not think, if known."""
+        given = self.experiment.prompt.chat_template_kwargs
+        return None if self.chat is None or "enable_thinking" in given else self.chat.switch
 
     def greedy(self) -> ResolvedArm:
         """Return the same arm without sampling."""
@@ -101,6 +117,7 @@ def resolve(
         model=model_digest(engine.base(experiment), adapter, quantization=experiment.quantization),
         environment={**engine.the_environment, **described, **decoder, **attention_of(experiment)},
         facts={**(outside.facts if outside else {}), **named},
+        chat=engine.chat(experiment),
     )
 
 
@@ -183,7 +200,9 @@ def _ask(
             raise AnsweringError(
                 f"generation.constrain: the runtime {plan.runtime!r} cannot decode under a schema"
             )
-        write_answers(folder / ANSWERS_FILE, runtime.answer(prompts, plan.generation, arm.adapter))
+        given = runtime.answer(prompts, plan.generation, arm.adapter)
+        read = taken_apart(prompts, given, arm.chat, lambda text: engine.tokens(arm.experiment)(text))
+        write_answers(folder / ANSWERS_FILE, read)
         if told := getattr(runtime, "decoding", None):
             (folder / DECODING_FILE).write_text(json.dumps(told), encoding="utf-8")
         if plan.model == "base_model":
@@ -223,7 +242,13 @@ def label(arm: str, suite: str | None) -> str:
 
 
 def record_answers(
-    context: Context, plan: ArmPlan, stored: Stored, facts: Mapping[str, Any], suite: str | None = None
+    context: Context,
+    plan: ArmPlan,
+    stored: Stored,
+    facts: Mapping[str, Any],
+    suite: str | None = None,
+    *,
+    thinking_off: str | None = None,
 ) -> None:
     """Record an arm with its answers, and what else is known of what answered."""
     answers = stored.answers.values()
@@ -240,9 +265,20 @@ def record_answers(
         "answers_sha256": digest([[answer.id, answer.response] for answer in answers]),
         "outputs_key": stored.key,
         "reused": stored.reused,
+        **_thinking(stored.answers, thinking_off),
     }
     told = {} if stored.decoding is None else {"decoding": stored.decoding}
     context.record(("arms", label(plan.name, suite)), {**own, **told, **facts})
+
+
+def _thinking(answers: Mapping[str, Answer], off: str | None) -> dict[str, Any]:
+    """Return how often an arm thought, and how often the limit came before its answer; else nothing."""
+    thoughts = [answer for answer in answers.values() if answer.thinking is not None]
+    if not thoughts:
+        return {}
+    cut = sum(answer.cut_while_thinking for answer in thoughts)
+    tokens = sum(answer.thinking_tokens for answer in thoughts)
+    return {"thinking": {"answers": len(thoughts), "cut": cut, "tokens": tokens, "off": off}}
 
 
 def few_shots(context: Context, train_rows: Rows, label_field: str | None) -> tuple[Row, ...]:

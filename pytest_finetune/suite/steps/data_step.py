@@ -12,12 +12,14 @@ import pytest
 
 from pytest_finetune.answering.prompts import choose_shots
 from pytest_finetune.data.catalogue import finding
+from pytest_finetune.data.chat_template import CLOCK
 from pytest_finetune.data.checks.files import longest
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.formatting import Pair, format_pair, format_prompt
 from pytest_finetune.data.profile import overlap, profile
 from pytest_finetune.data.rows import read_rows
 from pytest_finetune.data.tokens import tokenization_of
+from pytest_finetune.experiment import ServerSettings
 from pytest_finetune.experiment.reading import line_of
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def contract_of(context: Context) -> Contract:
         partial(_plugin_checks, context),
         partial(trained_after_a_look, context.store.looks),
         partial(few_shot_findings, experiment, tokenization, contract.label_field),
+        partial(dated_findings, experiment, tokenization),
     )
     return SessionContract.of(contract.with_checks(*checks), partial(_record_findings, context))
 
@@ -95,6 +98,20 @@ class SessionContract(Contract):
         return self._found[2]
 
 
+def dated_findings(
+    experiment: Experiment, tokenization: Tokenization | None, train: Rows, held_out: Rows
+) -> Iterator[Finding]:
+    """Yield the servers that would be asked with the date of the day, where training gives the template another."""
+    if tokenization is None or tokenization.chat is None or not tokenization.chat.dated:
+        return
+    for number, name in enumerate(experiment.runtimes):
+        settings = experiment.runtime_settings.get(name)
+        if isinstance(settings, ServerSettings) and settings.api != "completions":
+            read = f"runtime {name!r} renders with today's date, training with {CLOCK:%Y-%m-%d}"
+            line = line_of(experiment, ("runtimes", number))
+            yield finding("chat/date", read, file=experiment.file, line=line)
+
+
 def few_shot_findings(
     experiment: Experiment,
     tokenization: Tokenization | None,
@@ -120,6 +137,9 @@ def few_shot_findings(
             for row in rows
         ]
         counts = tokenization.count(pairs)
+        if refused := next((count.refused for count in counts if count.refused), ""):
+            yield say(f"prompt.few_shot puts solved rows before each question, and {refused}")
+            return
         worst = max(zip(counts, rows, strict=True), key=lambda pair: pair[0].prompt, default=None)
         if worst is not None and worst[0].prompt > tokenization.limits.room:
             read = (

@@ -21,6 +21,7 @@ from pytest_finetune.judging.rule import rules_sha256
 from pytest_finetune.judging.runtime_match import warnings_of
 from pytest_finetune.record.case import case_of, judged_arms, looked_arms, rules_in, score_of
 from pytest_finetune.record.runtime_match import runtime_matches
+from pytest_finetune.record.thinking import CUT
 from pytest_finetune.store import Look
 from pytest_finetune.suite.steps.answering import grammar_of
 from pytest_finetune.suite.steps.training_step import trainers
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from pytest_finetune.suite.context import Context
     from pytest_finetune.suite.steps.data_step import Data
 
-_CUT: Final = 0.1  # the share of cut answers from which an arm is no fair opponent
 _READABLE: Final = 0.5  # the share of answers in the format below which one is weak
 _FREE: Final = (BASELINE, PROMPTED, BEST_PROMPT)
 
@@ -94,7 +94,7 @@ def _cut_opponents(experiment: Experiment, tree: Mapping[str, Any], contract: Co
 
 
 def _were_cut(arm: Mapping[str, Any]) -> bool:
-    return bool(arm["answers"] - arm["stopped"] >= _CUT * arm["answers"])
+    return bool(arm["answers"] - arm["stopped"] >= CUT * arm["answers"])
 
 
 def _unreadable_opponents(tree: Mapping[str, Any], contract: Contract, primary: str) -> Iterator[str]:
@@ -188,6 +188,7 @@ def _evidence(
         stopped=tuple(tuned[row.id].stopped for row in rows) if tuned else (),
         stops_taught=_stops_taught(context, data),
         forgets=forgets.sentence if forgets else None,
+        cut=tuple(change for arm, change in case.cut.items() if arm not in case.shown),
         temperature=experiment.generation.temperature if experiment.generation.do_sample else 0.0,
         max_new_tokens=experiment.generation.max_new_tokens,
         longest_expected_tokens=_longest_expected(data, tuned.values()),

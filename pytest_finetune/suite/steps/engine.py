@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.answering.prompts import Prompted
 from pytest_finetune.answering.runtimes.protocol import AnsweringError, DescribedRuntime
-from pytest_finetune.fingerprint import base_digest, base_folder, package_versions
+from pytest_finetune.data.chat import chat_of
+from pytest_finetune.data.tokens import token_counter
+from pytest_finetune.fingerprint import base_digest, base_folder, digest, package_versions
 from pytest_finetune.memory.hardware.detect import detect, device_class
 from pytest_finetune.suite.parts import Parts, part
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.runtimes import Runtime
+    from pytest_finetune.data.chat import Chat
     from pytest_finetune.experiment import Experiment, Generation
     from pytest_finetune.fingerprint import BaseDigest
     from pytest_finetune.suite.context import Context
@@ -48,6 +51,8 @@ class Engine:
     def __init__(self, context: Context) -> None:
         self._context = context
         self.runtimes: Parts[str, Runtime] = Parts(lambda name: f"runtime {name}")
+        self._chats: Parts[str, Chat | None] = Parts(lambda asked: f"chat template {asked[:12]}")
+        self._counters: Parts[str, Callable[[str], int]] = Parts(lambda base: f"tokenizer of {base}")
         self._identities: Parts[tuple[str, Path | None], Mapping[str, Any]] = Parts(
             lambda key: f"identity of {key[0]}"
         )
@@ -56,6 +61,15 @@ class Engine:
     def the_base_model(self) -> BaseDigest:
         """The digests of the experiment's own base model."""
         return self._digest(self._context.experiment)
+
+    def chat(self, experiment: Experiment) -> Chat | None:
+        """Return the chat template of an experiment's base; None where it asks with text, or the base is not here."""
+        asked = digest([experiment.base_model, experiment.revision, experiment.prompt])
+        return self._chats.once(asked, lambda: chat_of(experiment))
+
+    def tokens(self, experiment: Experiment) -> Callable[[str], int]:
+        """Return what counts a text's tokens with an experiment's base; its words without a fast tokenizer."""
+        return self._counters.once(experiment.base_model, lambda: token_counter(base_folder(experiment)))
 
     def base(self, experiment: Experiment) -> BaseDigest:
         """Return a base model's digests; refuses a base without weights or with pickles only."""

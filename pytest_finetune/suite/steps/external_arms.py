@@ -129,12 +129,14 @@ def _same_base(project: Project, place: str, base: Any) -> None:
 
 def _other_base(project: Project, plan: ArmPlan) -> Outside:
     """Return the experiment with another base, once its files can be loaded as the arm says."""
-    given = project.experiment.arms[plan.name]
+    given, prompt = project.experiment.arms[plan.name], project.experiment.prompt
+    arguments = given.chat_template_kwargs
     other = dataclasses.replace(
         project.experiment,
         base_model=str(plan.source),
         revision=given.revision,
         quantization=given.quantization or project.experiment.quantization,
+        prompt=prompt if arguments is None else dataclasses.replace(prompt, chat_template_kwargs=arguments),
     )
     try:
         folder = base_folder(other)

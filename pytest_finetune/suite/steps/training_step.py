@@ -107,7 +107,19 @@ class TrainingStep:
             self._engine.the_device,
             self._engine.dtype,
             trainer=trainers(self._context.hooks),
+            template=self._template(),
         )
+
+    def _template(self) -> dict[str, Any]:
+        """Return what the chat template adds to the key: nothing where it adds nothing to the rows."""
+        experiment, tokenization = self._context.experiment, self._data.contract.tokenization
+        chat = self._engine.chat(experiment)
+        if chat is None:
+            return {}
+        given = experiment.prompt.chat_template_kwargs
+        arguments = {"chat_template_kwargs": given} if given else {}
+        moved = tokenization is not None and any(one.moved for one in tokenization.counts(self._data.train))
+        return {**arguments, **chat.date, **({"as_asked": True} if moved else {})}
 
     def _pairs(self, rows: Rows) -> tuple[Pair, ...]:
         experiment = self._context.experiment

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_finetune.answering.answers import Answer
@@ -146,6 +147,8 @@ class Batch:
         if chat:
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
             said: JsonTree = tool_calls.offered(messages, prompted.tools)
+            if prompted.arguments:
+                said["chat_template_kwargs"] = dict(prompted.arguments)
         else:
             said = {"prompt": prompt}
         body = {**self._requests(at)[number], **self._settings.extra, "model": self._asked.model, **said}
@@ -160,7 +163,9 @@ def _answer(prompted: Prompted, found: JsonTree, seconds: float, limit: int, *, 
     """Read a completion; WireError names what it lacks: a number that is not there is not made up."""
     try:
         choice = found["choices"][0]
-        text = tool_calls.said(choice["message"]) if chat else choice["text"]
+        message = choice["message"] if chat else {}
+        text = tool_calls.said(message) if chat else choice["text"]
+        thinking = message.get("reasoning_content") or message.get("reasoning")
         tokens = found["usage"]["completion_tokens"]
     except (LookupError, TypeError):
         raise WireError(f"the answer lacks choices or usage: {_brief(found)}", again=False) from None
@@ -175,7 +180,13 @@ def _answer(prompted: Prompted, found: JsonTree, seconds: float, limit: int, *, 
         if isinstance(prompted.prompt, str)
         else json.dumps(prompted.prompt, ensure_ascii=False)
     )
-    return Answer(prompted.id, prompted.line, sent, text, tokens, seconds, stopped)
+    answer = Answer(prompted.id, prompted.line, sent, text, tokens, seconds, stopped)
+    if not isinstance(thinking, str):
+        return answer
+    details = found["usage"].get("completion_tokens_details")
+    told = details.get("reasoning_tokens") if isinstance(details, Mapping) else None
+    spent = min(tokens, told) if isinstance(told, int) else 0
+    return dataclasses.replace(answer, thinking=thinking, thinking_tokens=spent, raw=thinking + text)
 
 
 def _brief(found: object) -> str:

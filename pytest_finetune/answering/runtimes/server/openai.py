@@ -12,12 +12,14 @@ from pytest_finetune.answering.runtimes.server.batch import Asked, Batch
 from pytest_finetune.answering.runtimes.server.decoding import NOTHING_SET, BaseDecoding
 from pytest_finetune.answering.runtimes.server.http import Wire, WireError
 from pytest_finetune.answering.runtimes.server.process import Server, command_identity
+from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.experiment.runtimes import ServerSettings, api_key
 from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.prompts import Prompted
+    from pytest_finetune.data.chat import Chat
     from pytest_finetune.experiment import Generation
 
 _PROBE_S: Final = 5.0
@@ -28,7 +30,8 @@ class OpenAIRuntime:
 
     `model_folder` gives the folder of the model that a command is to serve: the tuned one (an adapter's folder,
     merged) or, for None, the base. `log` is where the output of a server of ours is kept, `base` what the base's folder
-    says of decoding. `decoding` tells how the last questions were decoded, where that may not be how the decision does.
+    says of decoding, `chat` its template, which makes messages the text of ``api: completions``. `decoding` tells how
+    the last questions were decoded, where that may not be how the decision does.
     """
 
     def __init__(
@@ -38,12 +41,14 @@ class OpenAIRuntime:
         model_folder: Callable[[Path | None], Path],
         log: Path,
         base: BaseDecoding = NOTHING_SET,
+        chat: Chat | None = None,
     ) -> None:
         """Remember what to ask; nothing is started before the first question."""
         self._name = name
         self._settings = settings
         self._model_folder = model_folder
         self._log = log
+        self._chat = chat
         self._base = base.but_for(settings.extra)
         self.decoding: JsonTree = {}
         self._server: Server | None = None
@@ -57,12 +62,26 @@ class OpenAIRuntime:
             return []
         batch = Batch(self._name, self._settings, self._reach(adapter), generation, self._base.stops)
         try:
-            answers = batch.answers(prompts)
+            answers = batch.answers([self._sent(asked) for asked in prompts])
         except AnsweringError:
             self.release()
             raise
         self.decoding = decoding.facts(self._base, batch.refused)
         return answers
+
+    def _sent(self, asked: Prompted) -> Prompted:
+        """Return a prompt as the server is sent it: completions know no messages."""
+        if isinstance(asked.prompt, str) or self._settings.api != "completions":
+            return asked
+        if self._chat is None:
+            raise AnsweringError(
+                f"runtime {self._name!r}: api: completions takes text, and the base's chat template is not here to "
+                "make it: leave api out"
+            )
+        try:
+            return asked._replace(prompt=self._chat.asked(asked.prompt, asked.tools))
+        except TemplateError as error:
+            raise AnsweringError(f"{asked.id} (line {asked.line}): {error}") from None
 
     def about(self, adapter: Path | None = None) -> JsonTree:
         """Return what the answers' key must hold of this server, as far as that can be known without a start."""

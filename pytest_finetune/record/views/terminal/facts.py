@@ -23,6 +23,7 @@ def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
         ("retrained", remarks.retrained(experiment.training), ""),
         *(("runtimes", text, "") for text in _runtimes(experiment)),
         *(("format", text, "") for text in remarks.formats(experiment)[:MOST_FORMATS]),
+        *(("thinking", text, "yellow" if "cut" in text else "") for text in remarks.thinking(experiment)),
         ("drift", drift, ""),
     ]
     told = [

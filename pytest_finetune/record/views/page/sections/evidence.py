@@ -78,7 +78,8 @@ def rates(experiment: RecordedExperiment) -> Html:
     shown = grid(["arm", axis, "rate and interval", "passed"], bodies, "Rates of the arms by rule")
     chance = remarks.chance(experiment)
     told = f" The line called chance needs no model: it {chance}." if chance else ""
-    return join([shown, paragraph("muted", _level(experiment) + told)])
+    thought = [paragraph("muted", f"{said[:1].upper()}{said[1:]}.") for said in remarks.thinking(experiment)]
+    return join([shown, paragraph("muted", _level(experiment) + told), *thought])
 
 
 def _rule_head(experiment: RecordedExperiment, rule: RuleFacts) -> Html:

@@ -34,6 +34,7 @@ class Said(Facts):
     line: int | None
     prompt: str
     response: str
+    thinking: str
     stopped: bool | None
 
 
@@ -203,7 +204,10 @@ def _answer(arm: str, row: HeldOutRow, sheet: Sheet) -> Html:
     ]
     empty = paragraph("missing", "(an empty answer)")
     shown = element("pre", *pieces) if answer.response.strip() else empty
-    notes = [paragraph("warn-text", "ran to the token limit")] if answer.stopped is False else []
+    cut = (
+        "cut while thinking" if answer.thinking and not answer.response.strip() else "ran to the token limit"
+    )
+    notes = [paragraph("warn-text", cut)] if answer.stopped is False else []
     notes += [_message(rule, arm, row.id) for rule in wrong]
     return element("div", head, shown, *notes)
 
