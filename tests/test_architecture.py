@@ -47,6 +47,7 @@ AT_HOME_WITH_TORCH: Final = (
     "memory/tracer/optimizers.py",
     "memory/tracer/recorder.py",
     "memory/tracer/steps.py",
+    "memory/tracer/targets.py",
     "memory/tracer/trace.py",
 )
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,9 +12,10 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from pytest_finetune.experiment import Experiment
+from pytest_finetune.memory.tracer.targets import Chosen, TargetError, Wanted, choose
 from pytest_finetune.training.artifact import ADAPTER, ADAPTER_CONFIG
+from pytest_finetune.training.coverage import covered
 from pytest_finetune.training.request import TrainingError
-from pytest_finetune.wording import nearest
 from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ WEIGHTS: Final = ADAPTER
 CONFIG: Final = ADAPTER_CONFIG
 
 
-def lora_config(experiment: Experiment) -> LoraConfig:
-    """Return PEFT's configuration of the experiment's adapter."""
+def lora_config(experiment: Experiment, chosen: Chosen) -> LoraConfig:
+    """Return PEFT's configuration of the experiment's adapter on the modules that were chosen."""
     lora = experiment.lora
-    targets = lora.target_modules
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=chosen.targets,
+        exclude_modules=chosen.excluded,
         use_rslora=lora.use_rslora,
         use_dora=experiment.peft_method == "dora",
         init_lora_weights=lora.init_lora_weights,
@@ -42,69 +42,24 @@ def lora_config(experiment: Experiment) -> LoraConfig:
     )
 
 
-def check_targets(model: torch.nn.Module, requested: str | tuple[str, ...]) -> None:
-    """Raise TrainingError unless every requested name matches a module of the model, as PEFT matches names.
-
-    A list holds module names or their last parts, a string is a regular expression over whole names,
-    ``all-linear`` is every linear module but the output head.
-    """
-    names = [name for name, _ in model.named_modules() if name]
-    if requested == "all-linear":
-        return
-    wanted = (requested,) if isinstance(requested, str) else requested
-    matches = _by_expression if isinstance(requested, str) else _by_name
-    unmatched = [word for word in wanted if not any(matches(word, name) for name in names)]
-    linear = linear_names(model)
-    if unmatched:
-        raise TrainingError(_no_module(unmatched, linear))
-    head = _output_head(model)
-    if head is not None and any(matches(word, head) for word in wanted):
+def chosen_targets(model: PreTrainedModel, experiment: Experiment) -> Chosen:
+    """Return what PEFT is asked to adapt in a loaded base; TrainingError names what cannot be adapted."""
+    lora = experiment.lora
+    if experiment.peft_method == "dora" and experiment.quantization == "int8" and model.device.type == "cpu":
         raise TrainingError(
-            f"lora.target_modules asks for {head!r}, the output head: the loss is computed from the "
-            "head's own weight, so an adapter on it would never be trained\n"
-            f"  leave it out; linear modules here: {', '.join(linear)}"
+            "peft_method: dora with quantization: int8 cannot be computed on a CPU: there PEFT loses the scales of the "
+            "8-bit weights when it reads them for their norms\n  take quantization: nf4 or none, or a GPU"
         )
+    wanted = Wanted(lora.dropout, experiment.peft_method == "dora", str(lora.init_lora_weights))
+    try:
+        return choose(model, lora.target_modules, wanted)
+    except TargetError as error:
+        raise TrainingError(str(error)) from None
 
 
-def linear_names(model: torch.nn.Module) -> list[str]:
-    """Return the last parts of the names of the model's linear modules, the output head left out."""
-    head = _output_head(model)
-    linear = {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        # Conv1D is GPT-2's linear layer; quantised layers are subclasses of Linear.
-        if (isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D") and name != head
-    }
-    return sorted(linear)
-
-
-def _output_head(model: PreTrainedModel) -> str | None:
-    head = model.get_output_embeddings()
-    return (
-        next((name for name, module in model.named_modules() if module is head), None)
-        if head is not None
-        else None
-    )
-
-
-def _by_name(word: str, name: str) -> bool:
-    return name == word or name.endswith(f".{word}")
-
-
-def _by_expression(word: str, name: str) -> bool:
-    return re.fullmatch(word, name) is not None
-
-
-def _no_module(unmatched: Iterable[str], linear: list[str]) -> str:
-    lines = []
-    for word in unmatched:
-        guess = nearest(word, linear)
-        lines.append(f"  {word!r}" + (f": did you mean {guess!r}?" if guess else ""))
-    return (
-        "lora.target_modules asks for modules that the base model does not have: nothing would be trained\n"
-        + "\n".join(lines)
-        + f"\n  linear modules of this model: {', '.join(linear)} (or all-linear)"
-    )
+def uncovered(model: PeftModel, experiment: Experiment, chosen: Chosen) -> list[str]:
+    """Say which modules carry no adapter, of all that were asked for."""
+    return [*chosen.left_out, *covered(model, experiment.lora.target_modules, chosen)]
 
 
 def trainable_share(model: PreTrainedModel) -> tuple[int, int]:

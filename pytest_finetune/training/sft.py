@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_finetune.experiment.launcher import share_of, shared_words
 from pytest_finetune.fingerprint import digest, package_versions
+from pytest_finetune.memory.tracer.architectures import name_backbone
 from pytest_finetune.training.base import BaseSource, check_folder, source_of
 from pytest_finetune.training.checkpoints import drop_others, newest
 from pytest_finetune.training.held_out import chosen, held_out
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig
 
+    from pytest_finetune.memory.tracer.targets import Chosen
     from pytest_finetune.training.trainer import SealingTrainer
 
 __all__ = ["Progress", "TrainingError", "TrainingInterrupted", "TrainingRequest", "TrainingResult", "train"]
@@ -95,10 +97,11 @@ def _train(
         dataclasses.replace(source, dtype="float32") if whole else source, request.device
     )
     check_room(rows, max_length, Room(model.context_tokens(base), model.embeddings(base)))
+    name_backbone(base)
     check_stop(rows, Stops(model.stop_ids(base, tokenizer), tokenizer.eos_token), max_length)
-    if not whole:
-        adapter.check_targets(base, request.experiment.lora.target_modules)
-    trainer = _trainer(request, config, base, tokenizer, rows, stop)
+    targets = None if whole else adapter.chosen_targets(base, request.experiment)
+    trainer = _trainer(request, config, base, tokenizer, rows, stop, targets)
+    uncovered = [] if targets is None else adapter.uncovered(trainer.model, request.experiment, targets)
     trainable, parameters = adapter.trainable_share(trainer.model)
     first = None if whole else adapter.first_weights(trainer.model, request.experiment)
     measured = measuring.measure_first(trainer, request) if ranks.count() == 1 else None
@@ -121,7 +124,7 @@ def _train(
         parameters=parameters,
         tokens=token_figures(rows, max_length),
         resumed_from=resumed,
-        notes=(*_launch_notes(request), *said),
+        notes=(*_launch_notes(request), *said, *uncovered, *trainer.reached.notes()),
         measured=measured.as_json() if measured is not None else {},
         held_out_loss=tuple(
             {"step": entry["step"], "epoch": entry["epoch"], "loss": entry["held_out_loss"]}
@@ -138,6 +141,7 @@ def _trainer(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[TokenRow],
     stop: Callable[[], bool],
+    targets: Chosen | None,
 ) -> SealingTrainer:
     from datasets import Dataset
 
@@ -161,7 +165,7 @@ def _trainer(
         args=config,
         train_dataset=Dataset.from_list(_examples(request, rows)),
         processing_class=tokenizer,
-        peft_config=None if whole else adapter.lora_config(request.experiment),
+        peft_config=None if targets is None else adapter.lora_config(request.experiment, targets),
         callbacks=[watch],
     )
     watch.trainer = trainer

@@ -14,6 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import SFTTrainer
 
 from pytest_finetune.training.checkpoints import seal, whole_steps
+from pytest_finetune.training.coverage import Reached
 from pytest_finetune.training.held_out import HeldOut, held_out_loss
 from pytest_finetune.training.memory_error import in_use, naming_the_batch
 from pytest_finetune.training.processes import ranks
@@ -49,6 +50,7 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
         self.step_loss = 0.0
         self.tokens_seen = 0
         self.stopped = False
+        self.reached = Reached()
         self._rows = 0  # set when they are shared
         # Older checkpoints go once the newest is sealed; Trainer itself would drop them a moment too early.
         self._keep, self.args.save_total_limit = max(1, self.args.save_total_limit or 1), None
@@ -63,6 +65,7 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
         mask = inputs.get("attention_mask")
         with naming_the_batch(lambda: self.places_of(ids.tolist(), mask), ids.shape[-1]):
             loss: Tensor = super().training_step(model, inputs, *rest, **named)
+        self.reached.look(self.model)
         value = float(loss)
         if not math.isfinite(value):
             raise TrainingError(self._not_finite(value, ids.tolist(), mask))

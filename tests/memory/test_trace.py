@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.family_shapes import SHAPES
 from pytest_finetune.memory.plan.figures import PlanError
 from pytest_finetune.memory.plan.workload import PLAIN_STEP, Adapter, Workload
 from pytest_finetune.memory.tracer.allocator import replay, smallest_budget
@@ -19,7 +20,11 @@ from pytest_finetune.memory.tracer.model import build
 from pytest_finetune.memory.tracer.trace import STEPS, trace, trace_fully
 from pytest_finetune.memory.tracer.variants import variants
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning",
+    "ignore::DeprecationWarning",
+    "ignore:The following (rank|alpha)_pattern keys did not match:RuntimeWarning",  # peft 0.21
+)
 
 EXAMPLE: Mapping[str, Any] = {
     "model_type": "llama",
@@ -158,7 +163,7 @@ def test_trl_scores_the_supervised_positions_as_its_own_fused_head_does() -> Non
     ("changes", "says"),
     [
         ({"optimizer": "adamw_torhc"}, "did you mean 'adamw_torch'"),
-        ({"adapter": Adapter(targets=("nope",))}, "the adapter does not fit the model"),
+        ({"adapter": Adapter(targets=("nope",))}, "modules that the base model does not have"),
         ({"step": "nowhere:Step"}, "the training step 'nowhere:Step' cannot be loaded"),
     ],
 )
@@ -211,3 +216,22 @@ def _no_recorder() -> NoReturn:
 def test_eager_attention_of_such_an_architecture_is_traced() -> None:
     config = {"model_type": "gemma2", **WITHOUT_SDPA["gemma2"]}
     assert trace(Workload(config=config, tokens=16, masked=True, batch=2)).trainable > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["Gemma 3", "Llama 4, text", "DeepSeek-V3", "Gemma 3n, text", "Falcon", "GPT-Neo"]
+)
+def test_a_kind_of_architecture_that_has_parts_of_its_own_can_be_traced(name: str) -> None:
+    traced = trace(Workload(config=SHAPES[name], tokens=24))
+    assert 0 < traced.trainable < traced.parameters
+    assert live_peak(variants(traced.events, "streamed", 0)[0]).parts["adapter"] >= 4 * traced.trainable
+
+
+def test_a_tower_gets_no_adapter_in_the_plan_and_its_layers_are_not_the_language_models() -> None:
+    shape = SHAPES["Gemma 3"]
+    deep = {**shape, "vision_config": {**shape["vision_config"], "num_hidden_layers": 9}}
+    shallow, deeper = (trace(Workload(config=config, tokens=24)) for config in (shape, deep))
+    assert shallow.trainable == deeper.trainable
+    assert {
+        event.layer for event in deeper.events if isinstance(event, Entered) and event.phase == "backward"
+    } <= {None, 0, 1}

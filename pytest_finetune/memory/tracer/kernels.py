@@ -58,6 +58,13 @@ def register_attention(recorder: Callable[[], Recorder]) -> None:
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
+    def flash(
+        module: object, query: Tensor, key: Tensor, value: Tensor, mask: object, **options: Any
+    ) -> Attended:
+        # Values of another width than the keys (multi-head latent attention) rule flash out, as in torch itself.
+        kernel = _flash if query.shape[-1] == value.shape[-1] else efficient
+        return kernel(module, query, key, value, mask, **options)
+
     def efficient(
         module: object, query: Tensor, key: Tensor, value: Tensor, mask: object, **options: Any
     ) -> Attended:
@@ -73,7 +80,7 @@ def register_attention(recorder: Callable[[], Recorder]) -> None:
         return _rows(_efficient(recorder(), query, key, value, bias)), None
 
     for name, kernel, make_mask in (
-        ("planned_fused", _flash, _no_mask),
+        ("planned_fused", flash, _no_mask),
         ("planned_efficient", efficient, _no_mask),
         ("planned_masked", masked, _boolean_mask),
     ):
@@ -113,11 +120,7 @@ def _all_heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tenso
     groups = query.shape[1] // key.shape[1]
     if groups == 1:
         return key, value
-    batch, heads, length, width = key.shape
-    key, value = (
-        tensor[:, :, None].expand(batch, heads, groups, length, width).reshape(batch, -1, length, width)
-        for tensor in (key, value)
-    )
+    key, value = (tensor[:, :, None].expand(-1, -1, groups, -1, -1).flatten(1, 2) for tensor in (key, value))
     return key, value
 
 
@@ -139,8 +142,8 @@ class Efficient(torch.autograd.Function):
     def forward(
         ctx: Any, recorder: Recorder, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None
     ) -> Tensor:
-        batch, heads, length, width = query.shape
-        out = query.new_empty(batch, length, heads, width)
+        batch, heads, length, _ = query.shape
+        out = query.new_empty(batch, length, heads, value.shape[-1])
         sums = query.new_empty(batch, heads, -(-length // 32) * 32, dtype=torch.float32)
         ctx.recorder = recorder
         ctx.save_for_backward(query, key, value, bias, out, sums)

@@ -16,7 +16,10 @@ import torch
 from pytest_finetune.fingerprint import numbers
 from pytest_finetune.memory.plan.figures import PlanError
 from pytest_finetune.memory.plan.workload import Adapter, Workload, layer_count, text_config
+from pytest_finetune.memory.tracer.architectures import auto_class, name_backbone
 from pytest_finetune.memory.tracer.kernels import ATTENTION
+from pytest_finetune.memory.tracer.targets import SENSES, TargetError, Wanted, choose
+from pytest_finetune.wording import one_line
 
 if TYPE_CHECKING:
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
@@ -55,7 +58,7 @@ def build(workload: Workload, prepare: Callable[[PreTrainedModel], None]) -> Pre
 
 
 def _base(workload: Workload) -> PreTrainedModel:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     tree = numbers(dict(workload.config))
     kind = tree.pop("model_type", None)
@@ -68,25 +71,33 @@ def _base(workload: Workload) -> PreTrainedModel:
         ) from None
     _cut(config, workload.depth)
     config.use_cache = False
-    kernel = workload.attention
-    if kernel != "eager":
-        kernel = ATTENTION["masked" if workload.masked else kernel]
+    try:
+        model = _built(config, workload)
+    except ValueError as error:
+        raise PlanError(
+            f"{kind!r} cannot be built as a causal language model: {one_line(error, 300)}"
+        ) from None
+    model.tie_weights()
+    name_backbone(model)
+    return model
 
-    def made(attention: str) -> PreTrainedModel:
-        return AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, workload.dtype), attn_implementation=attention
-        )
 
+def _built(config: PretrainedConfig, workload: Workload) -> PreTrainedModel:
+    """Build with the planned kernels; eager where a model has nothing else, its own sdpa where it knows no other."""
+    made = auto_class(config)
+    attention = workload.attention
+    model_class = made._model_mapping.get(type(config), None)
+    # Training falls back where the architecture has no sdpa, for which these kernels stand.
+    if attention in ("flash", "efficient") and not getattr(model_class, "_supports_sdpa", True):
+        attention = "eager"
+    if attention != "eager":
+        attention = ATTENTION["masked" if workload.masked else attention]
+    dtype = getattr(torch, workload.dtype)
     with torch.device("meta"):
         try:
-            model = made(kernel)
-            # Training falls back where the architecture has no sdpa, for which these kernels stand.
-            if workload.attention in ("flash", "efficient") and not model._supports_sdpa:
-                model = made("eager")
-        except ValueError as error:
-            raise PlanError(f"{kind!r} cannot be built as a causal language model: {error}") from None
-    model.tie_weights()
-    return model
+            return made.from_config(config, dtype=dtype, attn_implementation=attention)
+        except KeyError:  # classes that look attention up in a table of their own
+            return made.from_config(config, dtype=dtype, attn_implementation="sdpa")
 
 
 def _cut(config: PretrainedConfig, layers: int) -> None:
@@ -101,12 +112,16 @@ def _cut(config: PretrainedConfig, layers: int) -> None:
 def _wrapped(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
     from peft import LoraConfig, get_peft_model
 
-    targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
+    try:
+        chosen = choose(model, adapter.targets, Wanted(adapter.dropout, adapter.dora))
+    except TargetError as error:
+        raise PlanError(str(error)) from None
     config = LoraConfig(
         r=adapter.rank,
         lora_alpha=2 * adapter.rank,
         lora_dropout=adapter.dropout,
-        target_modules=targets,
+        target_modules=chosen.targets,
+        exclude_modules=chosen.excluded,
         use_dora=adapter.dora,
         task_type="CAUSAL_LM",
     )
@@ -266,9 +281,10 @@ def _quant_tensors(model: PreTrainedModel, name: str, tensor: Tensor) -> Iterato
 
 
 def repeated_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
-    """Return the decoder layers: the longest list of modules of one class."""
+    """Return the decoder layers: the longest list of modules of one class in the language model."""
     best: list[torch.nn.Module] = []
-    for module in model.modules():
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for module in base.get_decoder().modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) > len(best):
             children = list(module)
             if len({type(child) for child in children}) == 1:
@@ -277,9 +293,13 @@ def repeated_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
 
 
 def is_uniform(workload: Workload) -> bool:
-    """Tell whether all layers of the configuration are of one kind, so that few of them speak for all."""
+    """Tell whether all layers of the configuration are of one kind, so that few of them speak for all.
+
+    A tower beside the language model has layers of its own, which the names cannot be told from.
+    """
     kinds = text_config(workload.config).get("layer_types")
-    return layer_count(workload.config) > 0 and (not kinds or len(set(kinds)) == 1)
+    towers = any(workload.config.get(name) for name in SENSES)
+    return layer_count(workload.config) > 0 and (not kinds or len(set(kinds)) == 1) and not towers
 
 
 def layer_of(name: str) -> int | None:

@@ -133,7 +133,7 @@ class _Run:
             held: object = None
             for _ in range(min(self._workload.accumulation, 2)):
                 held = self._forward_backward(model, batch)
-            self._gradients = [self.recorder.number_of(p.grad) or 0 for p in parameters]
+            self._gradients = [self._number_of_gradient(p) for p in parameters]
             self.recorder.enter(OPTIMIZER)
             self.recorder.part, self._cublas.thread = "optimizer", "forward"
             _update(self._workload.max_grad_norm, optimizer, parameters, self.recorder)
@@ -143,6 +143,10 @@ class _Run:
             for parameter in parameters:
                 parameter.grad = None
         self.recorder.enter("end")
+
+    def _number_of_gradient(self, parameter: torch.nn.Parameter) -> int:
+        """Return the number of a gradient's storage; 0 for a parameter that the step never reaches."""
+        return 0 if parameter.grad is None else self.recorder.number_of(parameter.grad) or 0
 
     def _forward_backward(self, model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> object:
         """Run one micro-batch; return what the caller's step keeps."""
@@ -161,6 +165,8 @@ class _Run:
 
     def optimizer_over(self, depth: int) -> OptimizerTrace:
         """Trace one step of the optimizer alone, over the parameters of a model of `depth` layers."""
+        if 0 in self._gradients:
+            raise NotRepeatedError("the step leaves some parameters out")
         layers = [models.layer_of(name) for name, _ in self._named]
         shapes = tuple((tuple(p.shape), p.dtype) for p in self._in_order(layers, depth))
         first = _first_update(self._workload.optimizer, self._workload.max_grad_norm, shapes)
