@@ -170,13 +170,11 @@ def _check_tokenizer(folder: Path) -> None:
             f"base model: {str(folder)!r} has no tokenizer (tokenizer.json, tokenizer_config.json or tokenizer.model); "
             "copy the tokenizer files of the model that it comes from into the folder"
         )
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            read_json(folder, name)
-    if is_pointer(folder / "tokenizer.model"):
-        raise BaseModelError(
-            f"base model: tokenizer.model in {str(folder)!r} is a Git LFS pointer, not the file (run `git lfs pull`)"
-        )
+    for name in ("tokenizer.json", "tokenizer.model"):
+        if is_pointer(folder / name):
+            raise BaseModelError(
+                f"base model: {name} in {str(folder)!r} is a Git LFS pointer, not the file (run `git lfs pull`)"
+            )
 
 
 def _indexed(folder: Path) -> set[str]:

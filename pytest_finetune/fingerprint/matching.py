@@ -77,8 +77,8 @@ class Match:
             return ()
         tops = sorted({".".join(name.split(".")[:2]) for name in left})
         return (
-            f"{counted(len(left), 'tensor')} of the base's files belong to no part of its language model and were left "
-            f"out ({_named(tops)})",
+            f"left out, as no part of the base's language model: {counted(len(left), 'tensor')} of its files "
+            f"({_named(tops)})",
         )
 
     def _left(self) -> list[str]:

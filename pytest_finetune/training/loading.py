@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,9 @@ _REFUSALS: Final = (
     StrictDataclassError,
 )
 _CONVERSION: Final = "issues during automatic conversion of the weights"
-_ATTENTION: Final = re.compile(r"(?i)attention|attn_implementation")
+_ATTENTION: Final = re.compile(
+    r"attention implementation|attn_implementation|(?i:flash.?attention|flex_attention)"
+)
 _NO_SDPA: Final = "torch.nn.functional.scaled_dot_product_attention"
 # Said of settings that are not used here, and of what was asked for.
 _NOISE: Final = re.compile(r"LOAD REPORT|generation flags|[Dd]equantiz")
@@ -55,10 +58,8 @@ def from_pretrained(kind: Any, source: BaseSource, **settings: object) -> Any:
             trust_remote_code=source.trust_remote_code,
             **settings,
         )
-    except _REFUSALS as error:
-        raise TrainingError(_cannot_load(source, error)) from error
-    except RuntimeError as error:
-        if _CONVERSION not in str(error):
+    except Exception as error:
+        if not _refuses(error):
             raise
         raise TrainingError(_cannot_load(source, error)) from error
 
@@ -73,6 +74,18 @@ def with_attention(kind: Any, source: BaseSource, **settings: object) -> Any:
         return from_pretrained(kind, source, attn_implementation="eager", **settings)
 
 
+def _refuses(error: Exception) -> bool:
+    """Tell whether an error speaks of the base: memory that runs out, or a fault of the code, is another story.
+
+    tokenizers raises a bare Exception for a file that it cannot read.
+    """
+    return (
+        isinstance(error, _REFUSALS)
+        or type(error) is Exception
+        or (isinstance(error, RuntimeError) and _CONVERSION in str(error))
+    )
+
+
 def _cannot_load(source: BaseSource, error: Exception) -> str:
     reason = " ".join(str(error).split())[:_SHOWN]
     if source.attention is not None and _ATTENTION.search(reason):
@@ -81,6 +94,8 @@ def _cannot_load(source: BaseSource, error: Exception) -> str:
             f"{reason.partition('. ')[0]}\n"
             "  leave it out: what the architecture can do is chosen then (sdpa, else eager)"
         )
+    if _in_generation_settings(error):
+        reason = f"its generation_config.json holds what transformers refuses: {reason}"
     if reason.startswith("Unrecognized configuration class"):
         reason = "transformers knows no causal language model of its architecture" + _named_class(reason)
     if isinstance(error, KeyError | TypeError | AttributeError):
@@ -89,6 +104,13 @@ def _cannot_load(source: BaseSource, error: Exception) -> str:
     if "trust_remote_code" in reason:
         hint = "\n  it needs code from its repository: read that code, then write trust_remote_code: true"
     return f"base model {source.name!r} cannot be loaded: {reason}{hint}"
+
+
+def _in_generation_settings(error: Exception) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(
+        Path(frame.filename).parts[-2:] == ("generation", "configuration_utils.py") for frame in frames
+    )
 
 
 def _named_class(reason: str) -> str:

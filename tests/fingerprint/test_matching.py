@@ -74,8 +74,8 @@ def test_parts_beside_the_language_model_are_noted() -> None:
     found = match(unexpected=[*beside, "score.weight"])
     assert found.trouble is None
     assert found.notes == (
-        "4 tensors of the base's files belong to no part of its language model and were left out (model.visual, "
-        "score.weight, vision_tower.encoder and 1 more)",
+        "left out, as no part of the base's language model: 4 tensors of its files (model.visual, score.weight, "
+        "vision_tower.encoder and 1 more)",
     )
 
 

@@ -86,7 +86,7 @@ def test_a_vision_tower_is_left_out_with_a_note(base: Path) -> None:
     found = tensors(base)
     save(base, found | {"vision_tower.encoder.weight": found[UP].clone()})
     assert load(base).notes == (
-        "1 tensor of the base's files belong to no part of its language model and were left out (vision_tower.encoder)",
+        "left out, as no part of the base's language model: 1 tensor of its files (vision_tower.encoder)",
     )
 
 
@@ -232,6 +232,32 @@ def test_a_configuration_that_describes_no_model_is_refused_with_its_reason(
     message = refused(base)
     assert message.startswith(f"base model {str(base)!r} cannot be loaded: ")
     assert said in message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "generation_config.json",
+            '{"max_new_tokens": -5}',
+            "its generation_config.json holds what transformers refuses",
+        ),
+        ("generation_config.json", "{", "generation_config.json in '{}' is not readable JSON"),
+    ],
+)
+def test_settings_of_the_generation_that_cannot_be_are_refused(
+    base: Path, name: str, text: str, said: str
+) -> None:
+    (base / name).write_text(text)
+    assert said.replace("{}", str(base)) in refused(base)
+
+
+def test_a_tokenizer_that_cannot_be_read_is_refused_with_its_reason(base: Path) -> None:
+    from pytest_finetune.training.model import load_tokenizer
+
+    (base / "tokenizer.json").write_text("{}")
+    with pytest.raises(TrainingError, match="cannot be loaded: "), surroundings(offline=True):
+        load_tokenizer(BaseSource(str(base)))
 
 
 def test_what_transformers_warns_of_while_loading_is_kept(base: Path) -> None:

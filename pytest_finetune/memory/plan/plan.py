@@ -215,7 +215,13 @@ def workload_of(
         max_grad_norm=float(training.sft.get("max_grad_norm", 1.0)),
         step=step,
     )
-    return workload, (note, *_not_planned(training.sft))
+    return workload, (note, *_stored(own), *_not_planned(training.sft))
+
+
+def _stored(own: OwnQuantization | None) -> Iterator[str]:
+    if own is not None:
+        loaded = "in plain weights" if own.dequantised else "as it is"
+        yield f"the base is stored in {own.name} by itself, and planned as it is loaded: {loaded}"
 
 
 def _attention(asked: str | None, *, masked: bool) -> JsonTree:
