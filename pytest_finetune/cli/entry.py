@@ -16,6 +16,7 @@ from pytest_finetune.cli import (
     fetch,
     gc,
     history,
+    import_,
     init,
     plan,
     power,
@@ -76,9 +77,23 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"pytest-finetune {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (init, doctor, fetch, plan, profile, power, show, history, compare, verify, push, gc):
+    for module in (
+        init,
+        import_,
+        doctor,
+        fetch,
+        plan,
+        profile,
+        power,
+        show,
+        history,
+        compare,
+        verify,
+        push,
+        gc,
+    ):
         command = commands.add_parser(
-            module.__name__.rpartition(".")[2],
+            module.__name__.rpartition(".")[2].rstrip("_"),
             help=module.HELP,
             description=module.DESCRIPTION,
             epilog=_EPILOG,

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> Answer:
         for relative, source in starter_files():
             if relative == _CONFIGURATION and configured is not None:
                 existing.append(f"{configured} (pytest's settings stay there)")
-            elif _write_new(folder / relative, source.read_bytes()):
+            elif write_new(folder / relative, source.read_bytes()):
                 written.append(relative)
             else:
                 existing.append(relative)
@@ -79,7 +79,7 @@ def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]
             yield prefix + child.name.removesuffix(SUFFIX), child
 
 
-def _write_new(file: Path, data: bytes) -> bool:
+def write_new(file: Path, data: bytes) -> bool:
     """Write a file that is not there; False, and nothing is touched, when there is one (or a link)."""
     file.parent.mkdir(parents=True, exist_ok=True)
     try:

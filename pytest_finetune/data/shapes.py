@@ -26,11 +26,11 @@ from pytest_finetune.yamlfile import Json, JsonTree
 
 SHAPES: Final = ("instruction", "messages", "prompt")
 
-_KNOWN: Final = (
+NAMES: Final = (
     "instruction", "input", "output", "expected", "system", "history", "messages", "prompt", "completion", "tools",
     "tags", "group", "id", "conversations", "question", "answer", "text", "label",
 )  # fmt: skip
-_KNOWN_SET: Final = frozenset(_KNOWN)
+_KNOWN_SET: Final = frozenset(NAMES)
 _PAIRS: Final = (("question", "answer"), ("text", "label"))
 _SHAREGPT: Final = {"human": "user", "gpt": "assistant", "function_call": "assistant", "observation": "tool"}
 """The roles of ShareGPT files that have other names here."""
@@ -204,7 +204,7 @@ def _found_keys(row: Json) -> str:
     shown = ", ".join(repr(key) for key in keys[:8]) or "none"
     for key in keys:
         near = difflib.get_close_matches(
-            key, [known for known in _KNOWN if known not in row], n=1, cutoff=0.75
+            key, [known for known in NAMES if known not in row], n=1, cutoff=0.75
         )
         if near and key not in _KNOWN_SET:
             return f"found the keys {shown}; did you mean {near[0]!r} by {key!r}?"

@@ -152,6 +152,7 @@ def test_the_parser_knows_what_was_promised_and_nothing_that_is_not_there() -> N
     (commands,) = [action for action in parser()._actions if action.dest == "command"]
     assert list(commands.choices or ()) == [
         "init",
+        "import",
         "doctor",
         "fetch",
         "plan",
