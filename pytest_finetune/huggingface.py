@@ -8,6 +8,7 @@ import pytest
 
 from pytest_finetune.answering.runtimes import Runtime
 from pytest_finetune.answering.runtimes.merged import MergedRuntime, ModelFolders
+from pytest_finetune.answering.runtimes.proof import held_out_rows
 from pytest_finetune.answering.runtimes.server.decoding import base_decoding
 from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
 from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
@@ -47,7 +48,9 @@ def pytest_finetune_runtime(
         log = store.log(re.sub(r"[^0-9A-Za-z._-]", "-", f"{experiment.name}-{name}")[:120].lstrip("._-"))
         folders = _folders(experiment, base, device, store)
         filled_in = base_decoding(base_folder(experiment), experiment.generation)
-        return OpenAIRuntime(name, settings, folders.folder, log, filled_in, chat_of(experiment))
+        return OpenAIRuntime(
+            name, settings, folders.folder, log, filled_in, chat_of(experiment), folders.proof
+        )
     if name != TRANSFORMERS:
         return None
     return TransformersRuntime(
@@ -63,4 +66,5 @@ def pytest_finetune_runtime(
 def _folders(
     experiment: Experiment, base: str, device: str, store: Store, dtype: str = "auto"
 ) -> ModelFolders:
-    return ModelFolders(store, source_of(experiment, base), base_folder(experiment), device, dtype)
+    source, rows = source_of(experiment, base), held_out_rows(experiment)
+    return ModelFolders(store, source, base_folder(experiment), device, dtype, rows)

@@ -53,6 +53,15 @@ class ThinkingFacts(Facts):
     off: str
 
 
+class MergeFacts(Facts):
+    """How far a merged model's logits lie from those of the adapter on its base, and what rounding explains."""
+
+    rows: int | None
+    largest: float | None
+    allowed: float | None
+    says: str
+
+
 class ArmFacts(Facts):
     """Who answered, and how it fared under each rule."""
 
@@ -70,6 +79,7 @@ class ArmFacts(Facts):
     rules: Named[Score]
     format: FormatFacts
     thinking: ThinkingFacts
+    merge: MergeFacts
 
 
 class PeoplesLabels(Facts):

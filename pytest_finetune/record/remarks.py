@@ -69,6 +69,20 @@ def thinking(experiment: RecordedExperiment) -> list[str]:
     return said
 
 
+def merges(experiment: RecordedExperiment) -> list[str]:
+    """Say of each arm that a merged model answered how that model was proved."""
+    return [
+        one_line(f"{arm_word(name)}: {arm.merge.says}")
+        for name, arm in experiment.arms.items()
+        if arm.merge.rows
+    ]
+
+
+def of_arms(experiment: RecordedExperiment) -> list[str]:
+    """Say everything that is said of single arms."""
+    return [*formats(experiment), *thinking(experiment), *merges(experiment)]
+
+
 def _checked(arm: str, found: PeoplesLabels) -> str:
     if not found.labels:
         return f"nobody checked it on {arm_word(arm)}"

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from pytest_finetune.answering.prompts import Prompted
-from pytest_finetune.answering.runtimes import AnsweringError, Runtime
-from pytest_finetune.answering.runtimes.merged import MergedRuntime, ModelFolders
+from pytest_finetune.answering.runtimes import AnsweringError, Runtime, merging
+from pytest_finetune.answering.runtimes import merged as merged_module
+from pytest_finetune.answering.runtimes.merged import PROOF, MergedRuntime, ModelFolders
 from pytest_finetune.answering.runtimes.merging import base_dtype
+from pytest_finetune.answering.runtimes.proof import prove
 from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.experiment import Generation
 from pytest_finetune.store import Store
@@ -57,7 +59,9 @@ def build_base(folder: Path, dtype: str) -> Path:
     return folder
 
 
-def build_adapter(base: Path, folder: Path, scale: float = 1.0) -> Path:
+def build_adapter(
+    base: Path, folder: Path, scale: float = 1.0, targets: str | list[str] = "all-linear"
+) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -67,7 +71,7 @@ def build_adapter(base: Path, folder: Path, scale: float = 1.0) -> Path:
         torch.manual_seed(1)
         model = get_peft_model(
             AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
-            LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False),
+            LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM", init_lora_weights=False),
         )
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -202,3 +206,89 @@ def test_a_model_that_overflows_in_its_dtype_is_refused_and_not_kept(
 def test_the_answers_key_knows_the_dtype(store: Store, base: Path) -> None:
     abouts = [MergedRuntime(folders(store, base, dtype), "cpu").about() for dtype in ("auto", "bfloat16")]
     assert [about["dtype"] for about in abouts] == ["float32", "bfloat16"]
+
+
+def test_a_merge_is_proved_once_and_its_proof_is_kept_with_the_model(
+    store: Store, base: Path, adapter: Path
+) -> None:
+    made = folders(store, base)
+    assert made.proof(adapter) is None
+    made.folder(adapter)
+    proof = made.proof(adapter)
+    assert proof is not None
+    assert proof.rows == 3
+    assert 0 < proof.largest < proof.allowed / 100
+    assert proof.line.startswith("merge proved on 3 rows: largest logit difference ")
+    asked = list[int]()
+
+    def rows(tokenizer: object) -> list[list[int]]:
+        asked.append(1)
+        return [[5, 6, 7]]
+
+    again = ModelFolders(store, BaseSource(str(base)), base, "cpu", rows=rows)
+    again.folder(adapter)
+    assert again.proof(adapter) == proof
+    assert asked == []
+
+
+def test_a_model_that_was_merged_before_merges_were_proved_is_merged_again(
+    store: Store, base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merged_module, "PROOF", "not proved")
+    folders(store, base).folder(adapter)
+    monkeypatch.undo()
+    folders(store, base).folder(adapter)
+    assert [PROOF in entry.about for entry in store.entries("models")] == [True]
+
+
+def test_a_merge_that_loses_a_part_of_the_adapter_is_refused(
+    store: Store, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    """A tied embedding is one tensor with two uses: the adapter changes one of them, the merge both."""
+    tied = retied(base, tmp_path / "tied")
+    on_embedding = build_adapter(tied, tmp_path / "adapter", scale=30, targets=["q_proj", "embed_tokens"])
+    with pytest.raises(AnsweringError) as caught:
+        folders(store, tied).folder(on_embedding)
+    assert str(caught.value).startswith(
+        "the merged model is not the one that was judged: on 3 held-out rows its logits differ by up to "
+    )
+    assert list(store.entries("models")) == []
+
+
+def retied(base: Path, folder: Path) -> Path:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("moved", "agrees"), [(0.0009, True), (0.002, False), (float("nan"), False)])
+def test_the_tolerance_of_a_proof_hangs_on_the_dtype(moved: float, agrees: bool) -> None:
+    import torch
+
+    before = torch.linspace(-1, 1, 8).reshape(2, 4)
+    after = before + moved * torch.tensor([1.0, -1.0, 1.0, -1.0])
+    if agrees:
+        assert prove([before], [after], ("float32", "float32"), "none").largest == pytest.approx(
+            moved, rel=1e-3
+        )
+    else:
+        with pytest.raises(AnsweringError, match="its logits differ by up to"):
+            prove([before], [after], ("float32", "float32"), "none")
+    if moved == moved:
+        assert prove([before], [after], ("float32", "bfloat16"), "none").allowed == pytest.approx(0.1)
+
+
+def test_a_quantised_base_of_transposed_modules_is_not_merged_into() -> None:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    model = torch.nn.ModuleDict({"c_attn": torch.nn.Linear(2, 2)})
+    model["c_attn"].source_cls = Conv1D
+    with pytest.raises(AnsweringError, match="c_attn and its like are transposed modules"):
+        merging._check_transposed(model)

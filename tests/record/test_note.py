@@ -212,3 +212,11 @@ def test_outputs_for_later_steps(
 def test_outputs_are_three_lines_whatever_the_record_says(hostile: Any) -> None:
     lines = outputs(hostile.record, "r\nforged=1")
     assert len("\n".join(lines).splitlines()) == 3
+
+
+def test_the_note_says_how_a_merge_was_proved(make: Callable[[str], Any]) -> None:
+    record = make("keep").record
+    says = "merge proved on 3 rows: largest logit difference 0.0021 (rounding explains up to 0.9)"
+    facts = {"rows": 3, "largest": 0.0021, "allowed": 0.9, "says": says}
+    record["experiments"][0]["arms"]["tuned"]["merge"] = facts
+    assert f"- tuned: {plain(says)}" in decision_note(record)

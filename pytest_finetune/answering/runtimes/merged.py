@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.answering.runtimes import merging
 from pytest_finetune.answering.runtimes.merging import base_dtype
+from pytest_finetune.answering.runtimes.proof import Proof, RowsOf, any_rows
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.fingerprint import Key, adapter_digest, base_digest, package_versions
@@ -29,21 +30,30 @@ MERGE_SCHEMA: Final = 1
 """Raise it when our own code merges the same adapter into another model."""
 
 MODELS: Final = "models"
+PROOF: Final = "proof"
 
 
 class ModelFolders:
     """Whole models in folders, made once and kept in the store: what a server can serve."""
 
     def __init__(
-        self, store: Store, source: BaseSource, base: Path, device: str, dtype: str = "auto"
+        self,
+        store: Store,
+        source: BaseSource,
+        base: Path,
+        device: str,
+        dtype: str = "auto",
+        rows: RowsOf = any_rows,
     ) -> None:
-        """`source` says how the base is loaded, `base` is the folder in which it lies."""
+        """`source` says how the base is loaded, `base` is the folder in which it lies; `rows` prove each model."""
         self._store = store
         self.source = source
         self._base = base
         self._device = device
         self._asked_dtype = dtype
+        self._rows = rows
         self._known: dict[Path | None, Path] = {}
+        self._proofs: dict[Path | None, Proof] = {}
 
     @property
     def dtype(self) -> str:
@@ -66,22 +76,33 @@ class ModelFolders:
     def _made(self, adapter: Path | None) -> Path:
         key = self._key(adapter)
 
-        def write(folder: Path) -> None:
-            if adapter is not None and is_whole_model(adapter):
-                source = dataclasses.replace(
-                    self.source, name=str(adapter), revision=None, quantization="none"
-                )
-                merging.merge(source, adapter, None, folder, self.dtype, self._device)
-            else:
-                merging.merge(self.source, self._base, adapter, folder, self.dtype, self._device)
+        about: dict[str, object] = {
+            "base": self.source.name,
+            "dtype": self.dtype,
+            "adapter": str(adapter) if adapter else None,
+        }
 
-        about = {"base": self.source.name, "dtype": self.dtype, "adapter": str(adapter) if adapter else None}
+        def write(folder: Path) -> None:
+            source, base, merged = self.source, self._base, adapter
+            if adapter is not None and is_whole_model(adapter):
+                source = dataclasses.replace(source, name=str(adapter), revision=None, quantization="none")
+                base, merged = adapter, None
+            proof = merging.merge(source, base, merged, folder, self.dtype, self._device, self._rows)
+            about[PROOF] = proof.as_json()
+
         try:
             with self._store.lock(MODELS, key, lambda _: None):
-                entry = self._store.read(MODELS, key) or self._store.commit(MODELS, key, write, about)
+                entry = self._store.read(MODELS, key)
+                if entry is None or PROOF not in entry.about:  # made before merges were proved
+                    entry = self._store.commit(MODELS, key, write, about, replacing=entry is not None)
         except StoreError as error:
             raise AnsweringError(f"the merged model cannot be kept: {error}") from None
+        self._proofs[adapter] = Proof.of(entry.about[PROOF])
         return entry.path
+
+    def proof(self, adapter: Path | None) -> Proof | None:
+        """Return the proof of a model whose folder was asked for; None for one that lay there and was not made."""
+        return self._proofs.get(adapter)
 
     def _key(self, adapter: Path | None) -> Key:
         base = base_digest(self._base, self._store, trust_remote_code=self.source.trust_remote_code)
@@ -114,6 +135,10 @@ class MergedRuntime:
     def about(self, adapter: Path | None = None) -> JsonTree:
         """Return what the answers' key must hold besides the base, the adapter and the packages."""
         return {"merged": MERGE_SCHEMA, "dtype": self._folders.dtype}
+
+    def proof(self, adapter: Path | None) -> Proof | None:
+        """Return the proof that the merged model answers as the adapter on its base; None where nothing was merged."""
+        return self._folders.proof(adapter)
 
     @property
     def model(self) -> PreTrainedModel:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_finetune.answering.runtimes.attach import attach
+from pytest_finetune.answering.runtimes.attach import attach, detach
+from pytest_finetune.answering.runtimes.proof import Proof, RowsOf, Tokens, any_rows, logits_of, prove
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.safetensors_check import nonfinite, read_header
 from pytest_finetune.training.surroundings import surroundings
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from pytest_finetune.training.base import BaseSource
@@ -34,20 +37,31 @@ def base_dtype(folder: Path) -> str:
 
 
 def merge(
-    source: BaseSource, folder: Path, adapter: Path | None, into: Path, dtype: str, device: str
-) -> None:
+    source: BaseSource,
+    folder: Path,
+    adapter: Path | None,
+    into: Path,
+    dtype: str,
+    device: str,
+    rows: RowsOf = any_rows,
+) -> Proof:
     """Write the model of `adapter` on the base in `folder` into an empty folder; None writes the base alone.
 
     The base is loaded as it was trained on, dequantised and merged in float32 on the CPU, and only then rounded to
     `dtype`: merging into rounded or into unquantised weights gives another model than the one that was judged.
-    Tokenizer, template and generation settings are copied byte for byte. Raises AnsweringError.
+    Tokenizer, template and generation settings are copied byte for byte. What was written is loaded again, and returned
+    is the proof on `rows` that it answers as the adapter on its base. Raises AnsweringError.
     """
     import torch
 
-    from pytest_finetune.training.model import load_model
+    from pytest_finetune.training.model import load_model, load_tokenizer
 
     with surroundings(offline=source.local):
+        tokens = rows(load_tokenizer(source))
         model = load_model(source, device)
+        computed = str(model.dtype).removeprefix("torch.")
+        judged, model = _judged(model, adapter, tokens)
+        _check_transposed(model)
         if source.quantization != "none":
             model = model.dequantize()
         model = model.to(device="cpu", dtype=torch.float32)
@@ -56,8 +70,33 @@ def merge(
         model = model.to(getattr(torch, dtype))
         _without_traces(model, dtype)
         model.save_pretrained(str(into), safe_serialization=True)
-    _copy_side_files(folder, into)
-    _check_finite(into, dtype)
+        del model
+        _copy_side_files(folder, into)
+        _check_finite(into, dtype)
+        again = replace(source, name=str(into), revision=None, quantization="none", dtype=dtype)
+        written = logits_of(load_model(again, device), tokens)
+    return prove(judged, written, (computed, dtype), source.quantization)
+
+
+def _judged(
+    model: PreTrainedModel, adapter: Path | None, tokens: Tokens
+) -> tuple[list[Tensor], PreTrainedModel]:
+    """Return the logits of the adapter on its base, and the base without it."""
+    if adapter is None:
+        return logits_of(model, tokens), model
+    wrapped = attach(model, adapter)
+    return logits_of(wrapped, tokens), detach(wrapped)
+
+
+def _check_transposed(model: PreTrainedModel) -> None:
+    """Raise AnsweringError for quantised weights that would be written in another shape than they are read in."""
+    for name, module in model.named_modules():
+        if getattr(module, "source_cls", None) is not None and module.source_cls.__name__ == "Conv1D":
+            raise AnsweringError(
+                f"the quantised base cannot be merged into: {name} and its like are transposed modules (Conv1D), and "
+                "their dequantised weights would be written the wrong way round\n"
+                "  take quantization: none for a model that is to be merged"
+            )
 
 
 def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 
+from pytest_finetune.errors import FinetuneError
 from pytest_finetune.wording import counted, listed, nearest
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _ROUTER: Final = "it returns more than its product, as a router does, so an adap
 _MIXER: Final = "the state-space layer reads its weight itself, past any adapter"
 
 
-class TargetError(ValueError):
+class TargetError(FinetuneError, ValueError):
     """What was asked for cannot be adapted; the message names it and what can be."""
 
 

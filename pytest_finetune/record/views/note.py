@@ -100,7 +100,7 @@ def _remarks(experiment: RecordedExperiment) -> list[str]:
         "judges": remarks.judges(experiment),
         "drift from the base": remarks.drift(experiment.drift),
     }
-    lines = [f"- {plain(said)}" for said in (*remarks.formats(experiment), *remarks.thinking(experiment))]
+    lines = [f"- {plain(said)}" for said in remarks.of_arms(experiment)]
     lines += [f"- {about}: {plain(said)}" for about, said in told.items() if said]
     return [*lines, ""] if lines else []
 

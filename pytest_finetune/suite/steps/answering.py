@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 DECODING_FILE: Final = "decoding.json"
 """Beside the answers of a runtime that tells of its decoding."""
+MERGE_FILE: Final = "merge.json"
+"""Beside the answers of a merged model: the proof that it is the one that was judged."""
 LOOKED_UP_S: Final = 1e-6
 """What an answer without a model is said to take: above nothing, so that a rule about time can judge it."""
 
@@ -158,13 +160,15 @@ def constrained_unasked(experiment: Experiment, contract: Contract, engine: Engi
 class Stored(NamedTuple):
     """Answers by row id, the key under which the store holds them, and whether it held them before.
 
-    `decoding` is what their runtime told of it, where it may not have decoded as the decision does.
+    `decoding` is what their runtime told of it, where it may not have decoded as the decision does; `merge` the proof
+    of the merged model that answered.
     """
 
     answers: Mapping[str, Answer]
     key: str
     reused: bool
     decoding: Json | None = None
+    merge: Json | None = None
 
 
 def answered(
@@ -178,9 +182,13 @@ def answered(
         entry = _ask(context, engine, arm, prompts, suite, key)
     by_id = {answer.id: answer for answer in read_answers(entry.path / ANSWERS_FILE)}
     answers = {asked.id: dataclasses.replace(by_id[asked.id], line=asked.line) for asked in prompts}
-    told = entry.path / DECODING_FILE
-    decoding = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else None
-    return Stored(answers, entry.key, reused, decoding)
+    decoding, merge = (_told(entry.path / name) for name in (DECODING_FILE, MERGE_FILE))
+    return Stored(answers, entry.key, reused, decoding, merge)
+
+
+def _told(file: Path) -> Json | None:
+    """Return what a runtime told beside its answers."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def _ask(
@@ -205,6 +213,9 @@ def _ask(
         write_answers(folder / ANSWERS_FILE, read)
         if told := getattr(runtime, "decoding", None):
             (folder / DECODING_FILE).write_text(json.dumps(told), encoding="utf-8")
+        if (proof := getattr(runtime, "proof", None)) and (merge := proof(arm.adapter)):
+            facts = {**merge.as_json(), "says": merge.line}
+            (folder / MERGE_FILE).write_text(json.dumps(facts), encoding="utf-8")
         if plan.model == "base_model":
             runtime.release()  # it answers once; two bases at a time may not fit
 
@@ -267,7 +278,8 @@ def record_answers(
         "reused": stored.reused,
         **_thinking(stored.answers, thinking_off),
     }
-    told = {} if stored.decoding is None else {"decoding": stored.decoding}
+    beside = {"decoding": stored.decoding, "merge": stored.merge}
+    told = {name: facts for name, facts in beside.items() if facts is not None}
     context.record(("arms", label(plan.name, suite)), {**own, **told, **facts})
 
 

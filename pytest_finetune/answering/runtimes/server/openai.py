@@ -19,10 +19,15 @@ from pytest_finetune.yamlfile import Json, JsonTree
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.prompts import Prompted
+    from pytest_finetune.answering.runtimes.proof import Proof
     from pytest_finetune.data.chat import Chat
     from pytest_finetune.experiment import Generation
 
 _PROBE_S: Final = 5.0
+
+
+def _not_merged(adapter: Path | None) -> None:
+    """Stand for models of which nothing was merged here."""
 
 
 class OpenAIRuntime:
@@ -30,8 +35,9 @@ class OpenAIRuntime:
 
     `model_folder` gives the folder of the model that a command is to serve: the tuned one (an adapter's folder,
     merged) or, for None, the base. `log` is where the output of a server of ours is kept, `base` what the base's folder
-    says of decoding, `chat` its template, which makes messages the text of ``api: completions``. `decoding` tells how
-    the last questions were decoded, where that may not be how the decision does.
+    says of decoding, `chat` its template, which makes messages the text of ``api: completions``, `proof` gives the
+    proof of the merged model in such a folder. `decoding` tells how the last questions were decoded,
+    where that may not be how the decision does.
     """
 
     def __init__(
@@ -42,8 +48,10 @@ class OpenAIRuntime:
         log: Path,
         base: BaseDecoding = NOTHING_SET,
         chat: Chat | None = None,
+        proof: Callable[[Path | None], Proof | None] = _not_merged,
     ) -> None:
         """Remember what to ask; nothing is started before the first question."""
+        self.proof = proof
         self._name = name
         self._settings = settings
         self._model_folder = model_folder

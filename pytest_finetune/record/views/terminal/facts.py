@@ -24,6 +24,7 @@ def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
         *(("runtimes", text, "") for text in _runtimes(experiment)),
         *(("format", text, "") for text in remarks.formats(experiment)[:MOST_FORMATS]),
         *(("thinking", text, "yellow" if "cut" in text else "") for text in remarks.thinking(experiment)),
+        *(("merged", text, "") for text in remarks.merges(experiment)),
         ("drift", drift, ""),
     ]
     told = [

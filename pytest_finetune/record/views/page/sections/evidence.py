@@ -78,8 +78,9 @@ def rates(experiment: RecordedExperiment) -> Html:
     shown = grid(["arm", axis, "rate and interval", "passed"], bodies, "Rates of the arms by rule")
     chance = remarks.chance(experiment)
     told = f" The line called chance needs no model: it {chance}." if chance else ""
-    thought = [paragraph("muted", f"{said[:1].upper()}{said[1:]}.") for said in remarks.thinking(experiment)]
-    return join([shown, paragraph("muted", _level(experiment) + told), *thought])
+    arms = (*remarks.thinking(experiment), *remarks.merges(experiment))
+    said = [paragraph("muted", f"{text[:1].upper()}{text[1:]}.") for text in arms]
+    return join([shown, paragraph("muted", _level(experiment) + told), *said])
 
 
 def _rule_head(experiment: RecordedExperiment, rule: RuleFacts) -> Html:
