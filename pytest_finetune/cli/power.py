@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> Answer:
 
 def _next_look(project: Project, rows: Rows) -> int:
     """Return k of the look that comes next: one by an adapter that has not been judged on these rows."""
-    unseen = Look(adapter="", answers="", rules_sha256="", rows=frozenset(row.digest for row in rows))
+    questions = frozenset(row.question_digest for row in rows)
+    unseen = Look("", "", "", frozenset(row.digest for row in rows), asked=questions)
     return project.store.looks.earlier(unseen)
 
 

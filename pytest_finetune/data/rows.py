@@ -22,6 +22,7 @@ from pytest_finetune.data.shapes import content_of, name_of, renamed, tags_of
 from pytest_finetune.data.sources import Record, read_source
 from pytest_finetune.data.strict_json import StrictParser
 from pytest_finetune.data.tool_calls import read_calls
+from pytest_finetune.data.words import words_of
 from pytest_finetune.fingerprint import sha256_of
 from pytest_finetune.yamlfile import Json, JsonTree
 
@@ -67,6 +68,12 @@ class Row:
             said = {"said": said, "tools": list(self.tools)}
         text = json.dumps(said, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+    @property
+    def question_digest(self) -> str:
+        """Return the sha256 of the words that the row asks; case, spacing and the answer do not tell two apart."""
+        asked = [" ".join(words_of(text)) or text.strip() for text in (self.instruction, self.input)]
+        return hashlib.sha256(json.dumps([*asked, *self.tools]).encode("ascii")).hexdigest()
 
     @property
     def place(self) -> str:

@@ -20,6 +20,8 @@ LOW: Final = "low"
 
 _LARGE_UNSEEN_LOSS: Final = 0.1
 _ENOUGH_GROUPS: Final = 20
+_MANY_LEFT_OUT: Final = 0.1
+_CONFIDENT: Final = 0.95
 
 
 class Risk(NamedTuple):
@@ -60,6 +62,20 @@ def _rule_risks(name: str, base: Contest, scores: Scores) -> Iterator[Risk]:
         yield Risk(HIGH, f"rule {name} was changed after a look at these rows")
     if base.rule.primary and scores.blind:
         yield Risk(HIGH, f"rule {name!r} {BLIND}")
+    if base.rule.primary and scores.reads:
+        yield Risk(
+            HIGH,
+            f"rule {name!r} reads response.{scores.reads}, which no expected answer has: it was not tested, and may "
+            "judge how an answer came and not what it says",
+        )
+    yield from _unjudged_rows(name, base)
+    if base.levels.confidence < _CONFIDENT and (base.rule.primary or not base.rule.guard):
+        by_chance = wording.percent(base.levels.claim)
+        yield Risk(
+            HIGH if base.rule.primary else MEDIUM,
+            f"{name} is decided at a confidence of {base.levels.confidence:.0%}: without any gain it claims one in up "
+            f"to {by_chance} of runs",
+        )
     if scores.contradicted:
         times = wording.counted(len(scores.contradicted), "row")
         yield Risk(MEDIUM, f"the judge of {name} contradicts itself on {times}")
@@ -81,6 +97,17 @@ def _rule_risks(name: str, base: Contest, scores: Scores) -> Iterator[Risk]:
         loss = f"{100 * unseen:.1f} points"
         rows = wording.counted(sample.n, "row")
         yield Risk(LOW, f"guard {name} cannot exclude a loss of up to {loss} on {rows}")
+
+
+def _unjudged_rows(name: str, base: Contest) -> Iterator[Risk]:
+    """Yield that a rule leaves out many rows: it says nothing of them, and its text has chosen them."""
+    left_out, total = len(base.table.skipped), len(base.table.skipped) + len(base.table.rows)
+    if left_out >= _MANY_LEFT_OUT * total:
+        yield Risk(
+            HIGH if base.rule.primary else MEDIUM,
+            f"rule {name!r} leaves out {left_out} of {wording.counted(total, 'row')} (pytest.skip): it says nothing "
+            "about those",
+        )
 
 
 def _share_groups(groups: Sequence[str | None]) -> bool:

@@ -30,10 +30,14 @@ class Tally(NamedTuple):
 
 
 class SelfTest(NamedTuple):
-    """How a rule did before it judged: on the expected answers, and on those of other rows."""
+    """How a rule did before it judged: on the expected answers, and on those of other rows.
+
+    `reads` names what the rule asks of an answer besides its text: an expected answer has none, so nothing was tested.
+    """
 
     gold: Tally
     shuffled: Tally
+    reads: str = ""
 
     @property
     def blind(self) -> bool:
@@ -41,14 +45,17 @@ class SelfTest(NamedTuple):
         right, wrong = self.gold, self.shuffled
         return wrong.total > 0 and wrong.passed * right.total >= right.passed * wrong.total
 
-    def as_json(self) -> dict[str, dict[str, float]]:
+    def as_json(self) -> dict[str, object]:
         """Return the record's form."""
-        return {"gold": self.gold._asdict(), "shuffled": self.shuffled._asdict()}
+        found: dict[str, object] = {"gold": self.gold._asdict(), "shuffled": self.shuffled._asdict()}
+        return {**found, "reads": self.reads} if self.reads else found
 
     @classmethod
-    def of_json(cls, facts: Mapping[str, Mapping[str, Any]] | None) -> SelfTest | None:
+    def of_json(cls, facts: Mapping[str, Any] | None) -> SelfTest | None:
         """Return the self-test of a record; one that has none was not tested."""
-        return cls(Tally(**facts["gold"]), Tally(**facts["shuffled"])) if facts else None
+        if not facts:
+            return None
+        return cls(Tally(**facts["gold"]), Tally(**facts["shuffled"]), facts.get("reads", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,11 @@ class Scores:
     contradicted: frozenset[str] = frozenset()
     labels: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     self_test: SelfTest | None = None
+
+    @property
+    def reads(self) -> str:
+        """What the rule asks of an answer besides its text; empty where that was not seen."""
+        return self.self_test.reads if self.self_test is not None else ""
 
     @property
     def blind(self) -> bool:

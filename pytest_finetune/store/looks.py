@@ -18,7 +18,8 @@ class Look:
     """One judgement of one adapter's answers by one set of rules on a set of held-out rows.
 
     `rows` holds the digests of the rows' content, so that a copied or renamed file is the same rows. `verdicts` is
-    the digest of what judges said, where there are any: judges who are asked anew are another look.
+    the digest of what judges said, where there are any: judges who are asked anew are another look. `asked` are digests
+    of the questions alone: rows that were retouched, or given other answers, wear on.
     """
 
     adapter: str
@@ -26,6 +27,7 @@ class Look:
     rules_sha256: str
     rows: frozenset[str] = field(repr=False)
     verdicts: str | None = None
+    asked: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def identity(self) -> str:
@@ -59,10 +61,11 @@ class _Seen:
     at_ns: int
     experiment: str
     unjudged: str | None
+    asked: frozenset[str]
 
-    def shares(self, rows: frozenset[str]) -> bool:
+    def shares(self, rows: frozenset[str], asked: frozenset[str]) -> bool:
         """Unknown rows count as shared: wear is never forgotten because a line was damaged."""
-        return self.rows is None or not self.rows.isdisjoint(rows)
+        return self.rows is None or not (self.rows.isdisjoint(rows) and self.asked.isdisjoint(asked))
 
 
 class LookBook:
@@ -102,18 +105,22 @@ class LookBook:
         self._lines.send()
         return k
 
-    def rules_seen(self, rows: frozenset[str]) -> dict[str, tuple[str, ...]]:
-        """Map each rule that has judged any of `rows` to the digests of its texts, the oldest first."""
+    def rules_seen(
+        self, rows: frozenset[str], asked: frozenset[str] = frozenset()
+    ) -> dict[str, tuple[str, ...]]:
+        """Map each rule that judged any of `rows`, or asked the same, to the digests of its texts, the oldest first."""
         texts: dict[str, dict[str, None]] = {}
         for seen in self._read():
-            if seen.shares(rows):
+            if seen.shares(rows, asked):
                 for name, text in seen.rules.items():
                     texts.setdefault(name, {})[text] = None
         return {name: tuple(found) for name, found in texts.items()}
 
-    def changed_after_look(self, rules: Mapping[str, str], rows: frozenset[str]) -> tuple[str, ...]:
-        """Name the rules whose text is another one than at their first look at any of `rows`."""
-        seen = self.rules_seen(rows)
+    def changed_after_look(
+        self, rules: Mapping[str, str], rows: frozenset[str], asked: frozenset[str] = frozenset()
+    ) -> tuple[str, ...]:
+        """Name the rules whose text is another one than at their first look at any of `rows`, or of the questions."""
+        seen = self.rules_seen(rows, asked)
         return tuple(sorted(name for name, text in rules.items() if name in seen and seen[name][0] != text))
 
     def _read(self) -> list[_Seen]:
@@ -137,6 +144,7 @@ class LookBook:
 
 def _seen(records: list[Record]) -> list[_Seen]:
     sets = {record["set"]: frozenset(record["rows"]) for record in records if "set" in record}
+    asked = {record["set"]: frozenset(record["asked"]) for record in records if record.get("asked")}
     looks = [
         _Seen(
             *(
@@ -148,6 +156,7 @@ def _seen(records: list[Record]) -> list[_Seen]:
                 r.get("experiment", ""),
             ),
             r.get("unjudged"),
+            asked.get(r["rows_set"], frozenset()),
         )
         for r in records
         if "identity" in r
@@ -161,14 +170,15 @@ def _count(seen: list[_Seen], look: Look) -> int:
     if known:
         return max(known)
     begun = {look.unjudged, *(other.unjudged for other in seen)}
-    return 1 + len({other.identity for other in seen if other.shares(look.rows)} - begun)
+    return 1 + len({other.identity for other in seen if other.shares(look.rows, look.asked)} - begun)
 
 
 def _new_lines(seen: list[_Seen], look: Look, rules: dict[str, str], k: int, experiment: str) -> list[bytes]:
-    rows = digest(look.rows)
+    rows = digest([look.rows, look.asked] if look.asked else look.rows)
     lines = []
-    if all(other.rows != look.rows for other in seen):
-        lines.append(line_of({"rows": sorted(look.rows), "set": rows}))
+    if all((other.rows, other.asked) != (look.rows, look.asked) for other in seen):
+        asked = {"asked": sorted(look.asked)} if look.asked else {}
+        lines.append(line_of({**asked, "rows": sorted(look.rows), "set": rows}))
     judged = {} if look.verdicts is None else {"unjudged": look.unjudged}
     lines.append(
         line_of(

@@ -311,3 +311,14 @@ def test_the_reader_takes_any_json_for_a_row_or_a_finding(tmp_path: Path, data: 
     (tmp_path / "r.jsonl").write_text(line + "\n")
     rows = read_rows(tmp_path, "r.jsonl", "train")
     assert len(rows) + len({found.line for found in rows.defects}) == 1
+
+
+def test_a_question_is_known_by_its_words_whatever_was_retouched_or_is_expected() -> None:
+    def row(question: str, answer: str = "high") -> Row:
+        return Row("f", 1, 0, "s", "Label it", question, answer, None, (), None, {})
+
+    first = row("The printer burns!")
+    assert first.question_digest == row("the  printer burns ", "low").question_digest
+    assert first.digest != row("the  printer burns ", "low").digest
+    assert first.question_digest != row("The printer turns!").question_digest
+    assert row("??").question_digest != row("!!").question_digest

@@ -12,7 +12,7 @@ from pytest_finetune.judging.decision import Decision, decide
 from pytest_finetune.judging.drift import Drift, DriftRow
 from pytest_finetune.judging.risks import HIGH, LOW, MEDIUM, Risk, by_weight
 from pytest_finetune.judging.rule import Rule
-from pytest_finetune.judging.scores import Scores
+from pytest_finetune.judging.scores import Scores, SelfTest, Tally
 
 ROWS = tuple(f"r{i}" for i in range(40))
 WON = {"baseline": (0.0,) * 40, "tuned": (1.0,) * 40}
@@ -24,6 +24,8 @@ KEPT = Case(
     delta_nonzero=True,
 )
 TIED = {"baseline": (0.0,) * 8 + (1.0,) * 32, "tuned": (1.0,) * 32 + (0.0,) * 8}
+SKIPPING = {arm: (None,) * 4 + scores[4:] for arm, scores in WON.items()}
+NOT_TESTED = SelfTest(Tally(0, 0), Tally(0, 0), "tokens")
 FORGOTTEN = Drift(
     tuple(DriftRow(f"n{i}", "hello", "hello", "{}", tuned_like_task=True) for i in range(40)),
     told_by="contract",
@@ -48,6 +50,21 @@ GUARDED = {
             {"scores": {"priority": Scores("priority", ROWS, ("g",) * 40, WON)}},
             HIGH,
             "counts rows of one group as independent",
+        ),
+        (
+            {"scores": {"priority": replace(KEPT.scores["priority"], self_test=NOT_TESTED)}},
+            HIGH,
+            "reads response.tokens, which no expected answer has: it was not tested",
+        ),
+        (
+            {"scores": {"priority": Scores("priority", ROWS, arms=SKIPPING)}},
+            HIGH,
+            "rule 'priority' leaves out 4 of 40 rows (pytest.skip): it says nothing about those",
+        ),
+        (
+            {"defaults": DecisionDefaults(confidence=0.6)},
+            HIGH,
+            "priority is decided at a confidence of 60%: without any gain it claims one in up to 20.0% of runs",
         ),
         ({"looks": 2}, MEDIUM, "look 2 on these held-out rows"),
         ({"delta_nonzero": None}, MEDIUM, "were not checked for being a zero change"),

@@ -128,9 +128,24 @@ def test_what_is_wrong_with_the_rule_itself_is_said_before_any_model_is_asked(
 
 
 def test_how_an_answer_came_cannot_be_tested() -> None:
-    assert result_of(rules.stops_by_itself(), rows("a", "b")) is None
-    assert result_of(rules.length(max_tokens=3, max_chars=2), rows("a", "b")) is None
-    assert result_of(rules.latency(1), rows("a", "b")) is None
+    asked = {
+        "stopped": rules.stops_by_itself(),
+        "tokens": rules.length(max_tokens=3),
+        "seconds": rules.latency(1),
+    }
+    for name, rule in asked.items():
+        found = result_of(rule, rows("a", "b"))
+        assert found is not None
+        assert (found.reads, found.gold.total, found.blind) == (name, 0, False)
+        assert SelfTest.of_json(found.as_json()) == found
+
+
+def test_a_primary_rule_may_not_hang_on_a_clock() -> None:
+    def fast(response: Any) -> None:
+        assert 0 < response.seconds < 1
+
+    said = told(fast, rows("a", "b"), primary=True)
+    assert said.startswith("is primary and reads response.seconds, which hang on the machine")
 
     def shows(response: Any) -> None:
         assert repr(response) == f"Response(text={response.text!r})"

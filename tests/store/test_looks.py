@@ -54,6 +54,19 @@ def test_looks_at_other_rows_do_not_count(store: Store) -> None:
     assert store.looks.register(look(rows=frozenset({"y", "row1"}))) == 3
 
 
+def test_rows_that_were_retouched_or_answered_otherwise_wear_on(store: Store) -> None:
+    asked = frozenset({"question1", "question2"})
+    first = Look("a", "o", "r", ROWS, asked=asked)
+    retouched = Look("b", "o", "r", frozenset({"row1 with a space"}), asked=frozenset({"question2"}))
+    assert store.looks.register(first, {"json": "t"}) == 1
+    assert store.looks.register(retouched) == 2
+    assert store.looks.changed_after_look({"json": "u"}, retouched.rows, retouched.asked) == ("json",)
+    assert store.looks.earlier(Look("c", "o", "r", frozenset({"other"}), asked=frozenset({"other"}))) == 1
+    # What a book without questions holds is the same look, and counts by its rows.
+    assert first.identity == Look("a", "o", "r", ROWS).identity
+    assert store.looks.earlier(Look("c", "o", "r", ROWS)) == 2
+
+
 def test_rows_are_known_by_content_and_not_by_order(store: Store) -> None:
     store.looks.register(look(rows=frozenset(["1", "2"])))
     assert store.looks.register(look(rows=frozenset(["2", "1"]))) == 1

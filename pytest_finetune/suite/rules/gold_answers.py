@@ -38,12 +38,21 @@ MOST_SHUFFLED: Final = 200
 _REMEDY: Final = "mend the rule or the rows, since what a held-out row expects must pass"
 
 
+_A_CLOCK: Final = (
+    "is primary and reads response.seconds, which hang on the machine and the batch and not on the adapter: let a rule "
+    "that is not primary watch them, such as rules.latency"
+)
+
+
 class NotTestable(Exception):
     """A rule asks how an answer came, which an expected answer cannot tell."""
 
 
-def _not_testable(_: Response) -> NoReturn:
-    raise NotTestable
+def _not_testable(what: str) -> property:
+    def refuse(_: Response) -> NoReturn:
+        raise NotTestable(what)
+
+    return property(refuse)
 
 
 class ExpectedAnswer(Response):
@@ -55,7 +64,8 @@ class ExpectedAnswer(Response):
         object.__setattr__(self, "text", text)
         object.__setattr__(self, "raw", text)
 
-    tokens = seconds = stopped = thinking = thinking_tokens = property(_not_testable)
+    tokens, seconds, stopped = map(_not_testable, ("tokens", "seconds", "stopped"))
+    thinking, thinking_tokens = map(_not_testable, ("thinking", "thinking_tokens"))
 
     def __repr__(self) -> str:
         return f"Response(text={self.text!r})"
@@ -135,7 +145,7 @@ def waits(item: pytest.Function) -> bool:
 def tested(
     item: pytest.Function, rule: Rule, rows: Sequence[Row], early: Mapping[str, object]
 ) -> SelfTest | None:
-    """Run a rule on expected answers; None where they tell nothing, RuleBroken where it fails one.
+    """Run a rule on expected answers; None where there are none, RuleBroken where it fails one.
 
     `early` are the fixtures that are there before the rule's turn.
     """
@@ -144,8 +154,10 @@ def tested(
     expecting = [row for row in rows if row.expected.strip()]
     try:
         found = (_on_all if rule.corpus else _on_each)(item, expecting, early)
-    except NotTestable:
-        return None
+    except NotTestable as asked:
+        if rule.primary and str(asked) == "seconds":
+            raise RuleBroken(_A_CLOCK) from None
+        return SelfTest(Tally(0, 0), Tally(0, 0), str(asked))
     return found if found.gold.total else None
 
 

@@ -282,12 +282,14 @@ def look_of(
     }
     judged |= more or {}
     answers = {arm: tree["arms"][arm]["answers_sha256"] for arm in looked_arms(tree)}
+    rows = tuple(rows)
     return Look(
         adapter=tree["training"]["adapter_sha256"],
         answers=digest(answers),
         rules_sha256=rules_sha256(rules_in(tree)),
         rows=frozenset(row.digest for row in rows),
         verdicts=digest(judged) if judged else None,
+        asked=frozenset(row.question_digest for row in rows),
     )
 
 
@@ -299,6 +301,6 @@ def settled_look(context: Context, rows: Rows, verdicts: Mapping[str, str | None
     k = book.earlier(look)
     context.record(("looks",), {"k": k, "rules_sha256": look.rules_sha256})
     texts = {rule: facts["sha256"] for rule, facts in tree["rules"].items()}
-    for name in book.changed_after_look(texts, look.rows):
+    for name in book.changed_after_look(texts, look.rows, look.asked):
         context.record(("rules", name, "changed_after_look"), True)
     return k

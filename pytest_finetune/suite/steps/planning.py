@@ -112,7 +112,8 @@ def power_facts(
         return None
     name, rule = next(((name, rule) for name, rule in rules.items() if rule["primary"]), (None, {}))
     asked = decision.min_gain if rule.get("min_gain") is None else rule["min_gain"]
-    unseen = Look(adapter="", answers="", rules_sha256="", rows=frozenset(row.digest for row in rows))
+    questions = frozenset(row.question_digest for row in rows)
+    unseen = Look("", "", "", frozenset(row.digest for row in rows), asked=questions)
     look = looks.earlier(unseen)
     levels = Levels(rule.get("confidence") or decision.confidence, look, decision.spend)
     plan = Plan(len(rows), asked, levels, decision.power)
