@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pytest_finetune.data.chat import folder_chat, token_text
 from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.data.formatting import CHAT, Pair, Turns, format_pair
+from pytest_finetune.data.rows import Rows
 from pytest_finetune.data.turns import Spans, supervised, tokens_of
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.fingerprint import BaseModelError, base_folder
@@ -101,10 +102,18 @@ class Tokenization:
     chat: Chat | None = None
     special: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
+    _counted: dict[int, tuple[Rows, list[TokenCount]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def counts(self, rows: Iterable[Row]) -> list[TokenCount]:
-        """Return one count for each row, in order."""
-        return self.count([format_pair(row, self.prompt, self.turns) for row in rows])
+        """Return one count for each row, in order; a file's rows are counted once."""
+        if not isinstance(rows, Rows):
+            return self.count([format_pair(row, self.prompt, self.turns) for row in rows])
+        if id(rows) not in self._counted:  # the rows are kept with their counts, so no other has their id
+            pairs = [format_pair(row, self.prompt, self.turns) for row in rows]
+            self._counted[id(rows)] = rows, self.count(pairs)
+        return self._counted[id(rows)][1]
 
     def table(self, rows: Iterable[Row]) -> dict[str, int]:
         """Return the record's ``data.<split>.tokens``."""
