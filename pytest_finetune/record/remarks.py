@@ -62,7 +62,7 @@ def thinking(experiment: RecordedExperiment) -> list[str]:
         found = arm.thinking
         if not found.answers:
             continue
-        cut = f"; {found.cut} were cut before they answered" if found.cut else ""
+        cut = f"; {found.cut} cut before the answer" if found.cut else ""
         spent = counted(found.tokens or 0, "token")
         often = f"{found.answers} of {counted(arm.answers or 0, 'answer')}"
         said.append(one_line(f"{arm_word(name)} thought {spent} before {often}{cut}"))

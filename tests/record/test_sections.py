@@ -60,6 +60,21 @@ def test_labels_are_counted_for_each_arm_and_no_label_has_a_column(make: Callabl
     assert '<span class="ft-share-0">0</span>' in source
 
 
+def test_an_arm_that_thought_and_was_cut_is_counted_on_the_page_and_marked_at_its_rows(
+    make: Callable[[str], Any],
+) -> None:
+    sample = make("keep")
+    run = sample.record["experiments"][0]
+    run["arms"]["baseline"]["thinking"] = {"answers": 30, "cut": 1, "tokens": 900, "off": None}
+    answer = sample.answers[run["name"]]["baseline"][0]
+    answer |= {"response": "", "stopped": False, "thinking": "first I look"}
+    said = words(sample)
+    assert "Base thought 900 tokens before 30 of " in said
+    assert "; 1 cut before the answer." in said
+    assert "cut while thinking" in said
+    assert "base thought 900 tokens before 30 of " in decision_note(sample.record)
+
+
 def test_a_rule_without_labels_has_no_confusion(make: Callable[[str], Any]) -> None:
     assert "Label confusion" not in words(make("keep"))
 

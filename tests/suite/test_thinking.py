@@ -151,18 +151,43 @@ def test_a_tuned_model_that_the_limit_cuts_is_not_discarded_for_it(thinker: Worl
     assert decide(replace(case, cut={"some_arm": cut[TUNED]})).keep  # another decision's arm
 
 
-def test_what_turns_thinking_off_is_in_both_keys_and_the_header_only_in_that_of_the_answers(
+def prompt_in_key(world: World, more: str, template: str) -> Any:
+    """Return what the adapter's key says of the prompt."""
+    config = {"eos_token": "<|im_end|>", "chat_template": template}
+    world.write({"base/tokenizer_config.json": json.dumps(config)})
+    run = world.run(more)
+    run.answers(TUNED)
+    return run.context.facts.tree()["key_fields"]["prompt"]
+
+
+def test_the_key_of_an_adapter_holds_what_a_template_adds_and_nothing_where_it_adds_nothing(
     thinker: World,
 ) -> None:
-    thinker.base_says = RIGHT
-    on, off = thinker.run(CHAT), thinker.run(OFF)
-    on.answers(TUNED)
-    off.answers(TUNED)
-    keys = [run.context.facts.tree()["key_fields"]["prompt"] for run in (on, off)]
-    assert keys == [
-        {"template": "chat"},
-        {"template": "chat", "chat_template_kwargs": {"enable_thinking": False}},
-    ]
+    assert prompt_in_key(thinker, CHAT, TEMPLATE) == {"template": "chat"}  # as before there were any of these
+    off = {"chat_template_kwargs": {"enable_thinking": False}}
+    assert prompt_in_key(thinker, OFF, TEMPLATE) == {"template": "chat", **off}
+    opened = TEMPLATE.replace("assistant\n{% if enable", "assistant\n<think>\n{% if enable").replace(
+        "<think>\n\n</think>\n\n{% endif %}{{ m.content", "{% endif %}{{ m.content"
+    )
+    assert prompt_in_key(thinker, CHAT, opened) == {"template": "chat", "as_asked": True}
+    dated = "{{ strftime_now('%Y') }}" + TEMPLATE
+    assert prompt_in_key(thinker, CHAT, dated) == {"template": "chat", "date": "2024-07-26"}
+
+
+def test_answers_are_asked_again_only_where_they_are_read_otherwise(thinker: World) -> None:
+    prompts = [Prompted("a", 1, [{"role": "user", "content": "x"}])]
+    plain = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+    config = {"eos_token": "<|im_end|>", "chat_template": plain}
+    keys = []
+    for template in (plain, TEMPLATE):
+        config["chat_template"] = template
+        thinker.write({"base/tokenizer_config.json": json.dumps(config)})
+        run = thinker.run(CHAT)
+        arm = run._resolve(run.arms[BASELINE])
+        keys.append(arm.key(prompts).fields.get("template"))
+        assert "template" not in arm.key([Prompted("a", 1, "text")]).fields
+    assert keys[0] is None
+    assert keys[1]["reading"]["thinking"] == [["<think>", "</think>"]]
 
 
 def test_answers_with_a_thought_survive_the_store_and_those_without_look_as_before(tmp_path: Path) -> None:
@@ -183,4 +208,4 @@ def test_a_server_that_tells_thinking_apart_is_believed_and_its_thought_counted(
 def test_a_remark_counts_what_was_thought_and_cut() -> None:
     arms = {"baseline": {"answers": 40, "thinking": {"answers": 30, "cut": 12, "tokens": 900, "off": None}}}
     said = thinking(RecordedExperiment.of({"arms": arms}))
-    assert said == ["base thought 900 tokens before 30 of 40 answers; 12 were cut before they answered"]
+    assert said == ["base thought 900 tokens before 30 of 40 answers; 12 cut before the answer"]
