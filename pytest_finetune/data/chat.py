@@ -122,7 +122,7 @@ class Chat:
     ) -> Taught:
         """Return the text of a question with its answer. Raises TemplateError."""
         asked = self.asked(messages, tools)
-        whole = self.finished([*messages, *answer], tools)
+        whole = self.finished([*messages, *answer], tools) + self._ending
         if whole.startswith(asked):
             return Taught(asked, whole)
         # The turn is opened otherwise than a finished one begins: what was asked stays, and the answer follows it.
@@ -177,6 +177,18 @@ class Chat:
         except TemplateError:
             return ""
         return whole.rpartition(_SENTINEL)[2] if _SENTINEL in whole else ""
+
+    @cached_property
+    def _ending(self) -> str:
+        """The token that opens the next turn, where nothing else stands after an answer (GLM): it ends it."""
+        if self._tail:
+            return ""
+        try:
+            whole = self._render([*_SAMPLE, {"role": "assistant", "content": _SENTINEL}, *_SAMPLE], (), False)
+        except TemplateError:
+            return ""
+        after = whole.partition(_SENTINEL)[2]
+        return next((token for token in self._special if after.startswith(token)), "")
 
     @property
     def facts(self) -> JsonTree:

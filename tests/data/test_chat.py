@@ -21,7 +21,6 @@ QUESTION = [{"role": "user", "content": "Which priority?"}]
 ANSWER = [{"role": "assistant", "content": '{"priority": "high"}'}]
 SPECIAL = re.compile(r"<[|｜][^<>|｜\s'\"{}]+[|｜]>|</?s>|<(?:start|end)_of_turn>|<\|[a-z_]+>|<[a-z_]+\|>")
 PARTS_ONLY = {"idefics3", "smolvlm", "llava_next"}  # vision: they write content only where it comes in parts
-ENDLESS = {"glm4moe"}  # nothing stands after the answer; TRL's training version writes the next turn's token
 
 QWEN3 = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
@@ -88,12 +87,11 @@ def test_every_template_that_trl_ships_is_taught_as_it_is_asked_and_read_back_or
         hidden = {tokenizer.token_to_id(text) for text in special if text not in known.reading.special}
         stop = encode(taught.whole.rpartition(ANSWER[0]["content"])[2])[:1]
         said = ids[start:]
-        said = said[: said.index(stop[0])] if stop else said
+        said = said[: said.index(stop[0])]
         text = tokenizer.decode([at for at in said if at not in hidden], skip_special_tokens=False)
         found = known.reading.read(text, taught.asked)
         assert found.answer == known.answer_in(taught) == ANSWER[0]["content"], file.stem
         assert found.thinking is None
-        assert bool(stop) is (file.stem not in ENDLESS), file.stem
         seen += 1
     assert seen >= 60
 

@@ -178,7 +178,7 @@ def test_answers_are_asked_again_only_where_they_are_read_otherwise(thinker: Wor
     prompts = [Prompted("a", 1, [{"role": "user", "content": "x"}])]
     plain = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
     config = {"eos_token": "<|im_end|>", "chat_template": plain}
-    keys = []
+    keys: list[Any] = []
     for template in (plain, TEMPLATE):
         config["chat_template"] = template
         thinker.write({"base/tokenizer_config.json": json.dumps(config)})
