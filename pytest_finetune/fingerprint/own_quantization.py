@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Final
 
 from pytest_finetune.yamlfile import Json
 
 # What transformers reads into plain weights when it is asked to, with the class of its configuration.
-_DEQUANTISED: Final = {"fp8": "FineGrainedFP8Config", "mxfp4": "Mxfp4Config"}
+_DEQUANTISED: Final = {
+    "fp8": "FineGrainedFP8Config",
+    "mxfp4": "Mxfp4Config",
+    "compressed-tensors": "CompressedTensorsConfig",
+}
+_PACKAGES: Final = {"compressed-tensors": "compressed_tensors"}
 OWN_KEYS: Final = ("quantization_config", "compression_config")
 _BITSANDBYTES: Final = {"bitsandbytes 4-bit": "nf4", "bitsandbytes 8-bit": "int8"}
 _WRITTEN: Final = {"nf4": "peft_method: qlora", "int8": "quantization: int8 with peft_method: lora"}
@@ -46,6 +52,10 @@ class OwnQuantization:
     def untrainable(self, quantization: str, method: str) -> str | None:
         """Say why `method` cannot train on a base that is stored so, and what to write; None where it can."""
         plain = "name the model that it was made from, which is not quantised"
+        package = _PACKAGES.get(self.name)
+        if package is not None and find_spec(package) is None:
+            missing = f"and the package that reads it is not installed: pip install {self.name}"
+            return f"is stored in {self.name}, {missing}, or {plain}"
         if self.loaded is None:
             return (
                 f"is stored in {self.name}, on which nothing is trained here: {plain} (peft_method: qlora stores that "

@@ -42,7 +42,7 @@ _ATTENTION: Final = re.compile(
 )
 _NO_SDPA: Final = "torch.nn.functional.scaled_dot_product_attention"
 # Said of settings that are not used here, and of what was asked for.
-_NOISE: Final = re.compile(r"LOAD REPORT|generation flags|[Dd]equantiz")
+_NOISE: Final = re.compile(r"LOAD REPORT|generation flags|[Dd]equantiz|You passed `quantization_config`")
 _SHOWN: Final = 600
 
 
@@ -144,8 +144,11 @@ def quantization_settings(
             raise TrainingError(f"base model {source.name!r} {trouble}")
         if own.dequantised is None:
             return {}
-        kind = getattr(transformers, own.dequantised)
-        return {"quantization_config": kind.from_dict({**own.settings, "dequantize": True})}
+        try:
+            kind = getattr(transformers, own.dequantised)
+            return {"quantization_config": kind.from_dict({**own.settings, "dequantize": True})}
+        except _REFUSALS as error:
+            raise TrainingError(_cannot_load(source, error)) from error
     match source.quantization:
         case "nf4":
             config = BitsAndBytesConfig(
@@ -177,7 +180,8 @@ def heard() -> Iterator[list[str]]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("default", UserWarning)
             yield said
-        said += [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
+        told = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
+        said += [text[:_SHOWN] for text in told if not _NOISE.search(text)]
     finally:
         logger.handlers, logger.propagate = before[0], before[2]
         logger.setLevel(before[1])

@@ -21,6 +21,8 @@ from pytest_finetune.training.request import TrainingError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from pytest_finetune.fingerprint import OwnQuantization
+
 
 def compute_dtype(device: str) -> torch.dtype:
     """Return the dtype to compute in: float32, but on CUDA bfloat16 where the card has it, else float16."""
@@ -57,6 +59,7 @@ def load_model(source: BaseSource, device: str) -> PreTrainedModel:
 def load_base(source: BaseSource, device: str) -> LoadedBase:
     """Return the base model as `load_model` does; TrainingError unless it is the one that its files hold."""
     dtype = compute_dtype(device) if source.dtype is None else getattr(torch, source.dtype)
+    own = stored_quantization(source)
     with heard() as said:
         model, info = with_attention(
             AutoModelForCausalLM,
@@ -66,20 +69,31 @@ def load_base(source: BaseSource, device: str) -> LoadedBase:
             device_map=None if device == "cpu" else {"": _indexed(device)},
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # what does not match is refused below, by name
-            **quantization_settings(source, stored_quantization(source), dtype),
+            **quantization_settings(source, own, dtype),
         )
     match = match_of(model, info)
-    if match.trouble:
-        raise TrainingError(f"base model {source.name!r}: {match.trouble}")
-    if getattr(model, "_hf_peft_config_loaded", False):
-        raise TrainingError(
-            f"base model {source.name!r}: its repository holds an adapter beside the model (adapter_config.json), and "
-            "transformers put it on the base: name a repository or a folder without one"
-        )
+    trouble = match.trouble or _not_as_named(model, own)
+    if trouble:
+        raise TrainingError(f"base model {source.name!r}: {trouble}")
     _keep_autograd(model)
     return LoadedBase(
         model.eval(), (*match.notes, *(f"transformers on loading the base: {one}" for one in said))
     )
+
+
+def _not_as_named(model: PreTrainedModel, own: OwnQuantization | None) -> str | None:
+    """Say in what a model whose tensors match is still another one than its files hold."""
+    if own and own.dequantised and getattr(model.config, "quantization_config", None) is not None:
+        return (
+            f"it is stored in {own.name}, which the installed transformers does not read into plain weights: upgrade "
+            "it, or name the model that the base was made from"
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        return (
+            "its repository holds an adapter beside the model (adapter_config.json), and transformers put it on the "
+            "base: name a repository or a folder without one"
+        )
+    return None
 
 
 def check_trainable(source: BaseSource, method: str) -> None:

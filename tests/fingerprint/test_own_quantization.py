@@ -90,6 +90,16 @@ def test_which_method_can_train_on_it(
         assert found is None or "name the model that it was made from, which is not quantised" in found
 
 
+def test_a_quantisation_that_a_package_reads_needs_that_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = own({"quant_method": "compressed-tensors", "format": "float-quantized"})
+    there = "pytest_finetune.fingerprint.own_quantization.find_spec"
+    monkeypatch.setattr(there, lambda name: None)
+    assert "pip install compressed-tensors, or name the model that" in str(packed.untrainable("none", "lora"))
+    monkeypatch.setattr(there, lambda name: object())
+    assert packed.untrainable("none", "lora") is None
+    assert "cannot be stored in nf4 on top of it" in str(packed.untrainable("nf4", "qlora"))
+
+
 def test_an_adapter_that_was_trained_without_the_scales_is_not_taken_for_one_with_them(base: Path) -> None:
     """Only a base that is dequantised has another digest than its files alone would give."""
 
