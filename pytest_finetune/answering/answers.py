@@ -54,7 +54,7 @@ class Answer:
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
     """Write the answers as JSONL, in the order given."""
-    lines = [json.dumps(_tree(answer), ensure_ascii=False) + "\n" for answer in answers]
+    lines = [json.dumps(answer_json(answer), ensure_ascii=False) + "\n" for answer in answers]
     # A model can end inside a character pair; such text must survive the round trip, so it is escaped.
     path.write_text("".join(map(_encodable, lines)), encoding="utf-8", newline="\n")
 
@@ -67,7 +67,7 @@ def read_answers(path: Path) -> list[Answer]:
     return [_read(line, number, path) for number, line in enumerate(lines, 1)]
 
 
-def _tree(answer: Answer) -> JsonTree:
+def answer_json(answer: Answer) -> JsonTree:
     """Return the answer as JSON; what only a model that thinks has stands there only for one."""
     tree = asdict(answer)
     return {name: value for name, value in tree.items() if name in _TYPES or value}

@@ -139,7 +139,7 @@ def _method_problems(tree: Json, experiment: Experiment, problem: Say) -> Iterat
             ("quantization",),
             "'nf4' contradicts peft_method: lora: write peft_method: qlora, or quantization: none",
         )
-    if method != "full" and tree.get("lora") is None:
+    if method != "full" and tree.get("lora") is None and experiment.trained is None:
         yield problem(
             ("peft_method",),
             f"{method!r} needs lora: write lora: {{r: 8, alpha: 16}}, or peft_method: full for a small model",

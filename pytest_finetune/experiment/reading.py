@@ -182,6 +182,8 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
         "drift": _drift(tree.get("drift", True)),
         "charter": CharterText(**tree.get("charter", {})),
     }
+    if "trained" in tree:
+        values["trained"] = tree["trained"]["adapter"]
     return Experiment(
         name=name or Path(relative).with_suffix("").as_posix(),
         file=relative,

@@ -149,9 +149,9 @@ class DriftSettings:
 class OutsideArm:
     """An arm from outside; exactly one of the first four says what it is.
 
-    `adapter` is a key in the store (its beginning is enough), `bundle` a promoted folder, `base_model` another base,
-    `answers` a file in one of the formats. `chat_template_kwargs` None: those of `prompt`. `must_beat` None: an
-    adapter or a bundle must be beaten, the others are shown.
+    `adapter` is a key in the store (its beginning is enough) or a folder, `bundle` a promoted folder, `base_model`
+    another base, `answers` a file in one of the formats. `chat_template_kwargs` None: those of `prompt`. `must_beat`
+    None: an adapter or a bundle must be beaten, the others are shown.
     """
 
     adapter: str | None = None
@@ -184,7 +184,8 @@ class CharterText:
 class Experiment:
     """One resolved experiment: every key has its value, `resolved` is the same as a JSON tree.
 
-    With ``peft_method: full`` nothing reads `lora`, which is null in `resolved`.
+    With ``peft_method: full`` nothing reads `lora`, which is null in `resolved`. `trained` is the folder of an adapter
+    that is judged instead of being trained.
     """
 
     name: str
@@ -209,6 +210,7 @@ class Experiment:
     runtime_settings: Mapping[str, RuntimeSettings] = field(default_factory=dict)
     arms: Mapping[str, OutsideArm] = field(default_factory=dict)
     drift: DriftSettings = field(default_factory=DriftSettings)
+    trained: str | None = None
     attn_implementation: str | None = None
 
     def path(self, relative: str) -> Path:

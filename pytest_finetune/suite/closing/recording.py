@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune import __version__
+from pytest_finetune.answering.answers import answer_json
 from pytest_finetune.judging.decision import pairs_of
 from pytest_finetune.record import changes
 from pytest_finetune.record.build import RunHeader, assemble, experiment_record
@@ -37,7 +37,9 @@ def build_record(
     for name in names:
         tree = state.evidence.tree(name)
         arms = {arm: stored_answers(state.store, tree, arm) for arm in tree.get("arms", {})}
-        answers[name] = {arm: [asdict(answer) for answer in found.values()] for arm, found in arms.items()}
+        answers[name] = {
+            arm: [answer_json(answer) for answer in found.values()] for arm, found in arms.items()
+        }
         experiments.append(_experiment(state, name, tree, several=len(names) > 1))
     finetune, project = state.settings.finetune, state.config.rootpath.name
     header = RunHeader(_now(), command, exitstatus, project, __version__, finetune, notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from pytest_finetune.bundle.format import MANIFEST, BundleError
 from pytest_finetune.bundle.reading import adapter_problems, file_problems, open_bundle
 from pytest_finetune.fingerprint import (
     BaseModelError,
+    Key,
     adapter_digest,
     base_folder,
     configurations,
@@ -23,6 +25,8 @@ from pytest_finetune.fingerprint import (
 )
 from pytest_finetune.fingerprint.canonical import digest, plain
 from pytest_finetune.training.artifact import ADAPTER, WHOLE_MODEL
+from pytest_finetune.training.given import copy_adapter, given_folder
+from pytest_finetune.training.request import TrainingError
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from pytest_finetune.store import Store
 
 _SHOWN: Final = 12
+_KEY: Final = re.compile("[0-9a-f]{6,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +69,32 @@ def outside_of(project: Project, plan: ArmPlan) -> Outside:
     return _FINDERS[plan.model](project, plan)
 
 
+def _adapter(project: Project, plan: ArmPlan) -> Outside:
+    """Find a stored adapter by its key or an unambiguous beginning of it, else in a folder."""
+    return _stored(project, plan) if _KEY.fullmatch(str(plan.source)) else _given(project, plan)
+
+
+def _given(project: Project, plan: ArmPlan) -> Outside:
+    """Take an adapter that another tool trained into the store, without what lies beside it."""
+    place = f"arms.{plan.name}.adapter"
+    try:
+        folder = given_folder(project.experiment, str(plan.source), place)
+        sha256 = adapter_digest(folder)
+        key = Key.of({"given": sha256, "base": project.base().training_parts()})
+        entry = project.store.read("adapters", key)
+        if entry is None:
+            about: dict[str, Any] = {}
+
+            def fill(into: Path) -> None:
+                about["notes"] = list(copy_adapter(folder, into, project.experiment, place))
+
+            entry = project.store.commit("adapters", key, fill, about)
+    except TrainingError as error:
+        raise AnsweringError(str(error)) from None
+    return Outside({"path": str(plan.source), "adapter_sha256": sha256}, adapter=entry.path)
+
+
 def _stored(project: Project, plan: ArmPlan) -> Outside:
-    """Find a stored adapter by its key or an unambiguous beginning of it."""
     prefix = str(plan.source)
     store = project.store
     found = sorted(entry.key for entry in store.entries("adapters") if entry.key.startswith(prefix))
@@ -162,4 +191,4 @@ def _answers(project: Project, plan: ArmPlan) -> Outside:
     return Outside(facts, answers=answers)
 
 
-_FINDERS: Final = {"adapter": _stored, "bundle": _bundle, "base_model": _other_base, "answers": _answers}
+_FINDERS: Final = {"adapter": _adapter, "bundle": _bundle, "base_model": _other_base, "answers": _answers}

@@ -21,6 +21,7 @@ from pytest_finetune.fingerprint import (
     weight_tensors,
 )
 from pytest_finetune.training.base import check_folder
+from pytest_finetune.training.given import given_folder
 from pytest_finetune.training.request import TrainingError
 from pytest_finetune.training.sft_arguments import known_arguments, unknown
 from pytest_finetune.wording import nearest
@@ -45,6 +46,11 @@ def lacking(context: Context) -> list[str]:
 
 def problems(experiment: Experiment) -> Iterator[tuple[KeyPath, str]]:
     """Yield each key that cannot be trained with, and why."""
+    if experiment.trained:
+        try:
+            given_folder(experiment, experiment.trained, "trained.adapter")
+        except TrainingError as error:
+            yield ("trained", "adapter"), str(error).partition(": ")[2]
     given = experiment.training.sft
     for name, text in unknown(given, known_arguments() if given else ()):
         yield ("training", "sft", name), text
@@ -69,7 +75,8 @@ def problems(experiment: Experiment) -> Iterator[tuple[KeyPath, str]]:
             f"'chat' needs a chat template, and the tokenizer of {experiment.base_model!r} has none: write a "
             "template with {instruction} and {input}, or take an instruct model",
         )
-    yield from _targets(experiment, folder)
+    if experiment.trained is None:
+        yield from _targets(experiment, folder)
 
 
 def _only_configured(folder: Path) -> bool:

@@ -21,6 +21,7 @@ from pytest_finetune.suite.steps import reuse, trainer_results
 from pytest_finetune.suite.steps.engine import base_name
 from pytest_finetune.training.artifact import WHOLE_MODEL, is_whole_model
 from pytest_finetune.training.difference import largest_difference
+from pytest_finetune.training.given import given_digest, take
 from pytest_finetune.training.request import TrainingRequest
 
 if TYPE_CHECKING:
@@ -106,9 +107,14 @@ class TrainingStep:
             package_versions(),
             self._engine.the_device,
             self._engine.dtype,
-            trainer=trainers(self._context.hooks),
+            trainer=self._trainer(),
             template=self._template(),
         )
+
+    def _trainer(self) -> str:
+        """Name what makes the adapter: the trainers, or the very adapter that was given."""
+        experiment = self._context.experiment
+        return f"given:{given_digest(experiment)}" if experiment.trained else trainers(self._context.hooks)
 
     def _template(self) -> dict[str, Any]:
         """Return what the chat template adds to the key: nothing where it adds nothing to the rows."""
@@ -169,7 +175,9 @@ class TrainingStep:
             fit=self._fit(),
             held_out=held_out,
         )
-        result = trainer_results.checked(request, context.hooks.pytest_finetune_train(request=request))
+        given = context.experiment.trained
+        trained = take(request) if given else context.hooks.pytest_finetune_train(request=request)
+        result = trainer_results.checked(request, trained)
         return {
             "task": context.experiment.task,
             "experiment": context.experiment.name,
