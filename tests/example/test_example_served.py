@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +75,6 @@ class Served:
         (root / "test_rules.py").write_text(RULES)
         (root / "pytest.ini").write_text("[pytest]\n")
 
-    def start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "pytest", "--finetune", "-p", "no:cacheprovider"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        return subprocess.Popen(
-            command,
-            cwd=self.root,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
     @property
     def log(self) -> Path:
         return self.root / ".finetune" / "logs" / "finetune-served.log"
@@ -100,15 +86,16 @@ class Served:
         return found
 
 
-def kill_the_server(session: subprocess.Popen[str]) -> None:
-    """Kill the server alone, neither the session nor the process that guards the server."""
-    for child in psutil.Process(session.pid).children(recursive=True):
+def kill_the_server_once_it_was_asked(log: Path, over: threading.Event) -> None:
+    """Kill the server alone, neither this process nor the one that guards the server."""
+    while not log.exists() or "POST /v1/completions" not in log.read_text(errors="replace"):
+        if over.wait(0.02):
+            return
+    for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             line = child.cmdline()
             if str(SERVE) in line and not any(word.endswith("supervisor.py") for word in line):
                 child.kill()
-                return
-    raise AssertionError("there is no server to kill")
 
 
 @pytest.fixture(autouse=True)
@@ -119,18 +106,22 @@ def _servable() -> None:
         pytest.skip("the command `transformers` is not installed beside this Python")
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft 0.21
 @pytest.mark.timeout(600)  # two sessions and two servers, on a machine that may be busy
-def test_a_real_server_agrees_with_the_first_runtime_and_dies_without_a_half_record(tmp_path: Path) -> None:
-    project = Served(tmp_path, rows=24)
-    session = project.start()
-    deadline = time.monotonic() + 240
-    while not project.log.exists() or "POST /v1/completions" not in project.log.read_text(errors="replace"):
-        assert session.poll() is None, session.communicate()[0]
-        assert time.monotonic() < deadline, "the server was not asked"
-        time.sleep(0.02)
-    kill_the_server(session)
-    said, _ = session.communicate(timeout=120)
-    assert session.returncode == 1
+def test_a_real_server_agrees_with_the_first_runtime_and_dies_without_a_half_record(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    project, over = Served(pytester.path, rows=24), threading.Event()
+    killer = threading.Thread(target=kill_the_server_once_it_was_asked, args=(project.log, over))
+    killer.start()
+    try:
+        session = pytester.runpytest_inprocess("--finetune")
+    finally:
+        over.set()
+        killer.join()
+    said = session.stdout.str()
+    assert session.ret == 1
     assert "runtime 'served': " in said
     assert "of 24" in said
     assert "none of them is kept" in said
@@ -141,8 +132,7 @@ def test_a_real_server_agrees_with_the_first_runtime_and_dies_without_a_half_rec
     assert "tuned@served" not in experiment["arms"]
     assert experiment["runtime_match"] == []
 
-    session = project.start()
-    said, _ = session.communicate(timeout=240)
+    said = pytester.runpytest_inprocess("--finetune").stdout.str()
     experiment = project.experiment()
     assert not experiment["decision"]["undecided"], said
     assert experiment["training"]["reused"]

@@ -152,7 +152,10 @@ class Project:
     def run(self, *args: str, subprocess: bool = False) -> pytest.RunResult:
         """Run pytest in the project."""
         if subprocess:
-            return self.pytester.runpytest_subprocess(*args)
+            with pytest.MonkeyPatch.context() as patch:
+                # It imports all of Hypothesis at the end of a session, which takes longer than the session.
+                patch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+                return self.pytester.runpytest_subprocess(*args)
         return self.pytester.runpytest_inprocess(*args)
 
     def record(self) -> dict[str, Any]:

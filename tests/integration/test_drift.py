@@ -6,7 +6,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -337,17 +337,3 @@ def test_a_server_that_decides_gives_texts_and_the_reason_for_no_kl(project: Pro
     assert drift["kl_reason"] == "the runtime 'prod' gives texts and no probabilities"
     assert drift["mean_kl"] is None
     assert drift["like_task"] == {"base": 0, "tuned": 40, "p_value": 2**-40}
-
-
-def timeless(experiment: dict[str, Any]) -> Any:
-    return experiment["drift"], experiment["decision"]["risks"]
-
-
-def test_two_workers_record_the_drift_of_a_serial_run(project: Project) -> None:
-    ask_for(project)
-    forget(project, 38)
-    project.run("--finetune", subprocess=True)
-    serial = timeless(project.experiment())
-    project.run("--finetune", "-n", "2", subprocess=True)
-    assert timeless(project.experiment()) == serial
-    assert serial[0]["answers_changed"] == 38

@@ -52,7 +52,7 @@ def test_nothing_hostile_is_obeyed(project: Project, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("GITHUB_REF", f"refs/heads/{TAGS}")
     monkeypatch.setenv("BUILD_TAG", TAGS)
     poison(project)
-    result = project.run("--finetune", subprocess=True)
+    result = project.run("--finetune")
     lines = result.outlines
     section = lines[next(at for at, line in enumerate(lines) if "= finetune =" in line) :]
     assert not re.search("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "".join(section))
@@ -84,7 +84,7 @@ def test_nothing_hostile_is_obeyed(project: Project, monkeypatch: pytest.MonkeyP
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 @pytest.mark.skipif(not AXE.is_file(), reason=NO_AXE)
 def test_axe_finds_nothing_serious_on_the_whole_page(project: Project) -> None:
-    project.run("--finetune", subprocess=True)
+    project.run("--finetune")
     with Browser() as browser:
         assert browser.open(project.path / "finetune-record" / "report.html").serious() == []
 

@@ -187,9 +187,7 @@ SHARE = "@pytest.mark.eval_rule(min_rate=95)"
 NONE = "@pytest.mark.eval_rule(min_gain=0.1)"
 
 
-@pytest.mark.parametrize(
-    "flags", [(), ("--finetune",), ("--finetune", "-n", "2")], ids=["plain", "finetune", "xdist"]
-)
+@pytest.mark.parametrize("flags", [(), ("--finetune",)], ids=["plain", "finetune"])
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -219,9 +217,20 @@ def test_rules_that_cannot_judge_train_nothing(
     rules = (project.path / "test_rules.py").read_text()
     assert old in rules
     project.write({"test_rules.py": rules.replace(old, new)})
-    result = project.run(*flags, subprocess="-n" in flags)
+    result = project.run(*flags)
     assert result.ret == 1
     result.stdout.fnmatch_lines([f"*{said}*"])
+    assert project.calls() == []
+
+
+def test_workers_train_nothing_either(project: Project) -> None:
+    rules = (project.path / "test_rules.py").read_text()
+    project.write(
+        {"test_rules.py": rules.replace("@pytest.mark.eval_rule(primary=True, min_gain=0.1)", NONE)}
+    )
+    result = project.run("--finetune", "-n", "2")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*no rule is primary: mark the one that the decision is about*"])
     assert project.calls() == []
 
 

@@ -79,7 +79,7 @@ def test_four_keys_on_two_workers_are_four_trainings_and_four_adapters(project: 
     project.write(files | {"pytest.ini": f"[pytest]\nfinetune_experiments = {' '.join(files)}\n"})
     # Its one number is the rank, so that an adapter shows whose it is.
     change_trainer(project, 'TABLE.get("delta", 1.0)', "float(request.experiment.lora.r)")
-    result = project.run("--finetune", "-n", "2", subprocess=True)
+    result = project.run("--finetune", "-n", "2")
     assert result.ret == 0
     assert project.calls().count("train") == 4
     store = Store(project.path / ".finetune")
@@ -91,10 +91,10 @@ def test_four_keys_on_two_workers_are_four_trainings_and_four_adapters(project: 
 
 
 def test_what_the_store_says_on_a_worker_stands_in_the_record(project: Project) -> None:
-    assert project.run("--finetune", subprocess=True).ret == 0
+    assert project.run("--finetune").ret == 0
     (weights,) = (project.path / ".finetune" / "adapters").glob("*/adapter_model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7e")
-    result = project.run("--finetune", "-n", "2", subprocess=True)
+    result = project.run("--finetune", "-n", "2")
     assert result.ret == 0
     assert "counts as a miss: adapter_model.safetensors does not match its checksum" in str(
         project.record()["notes"]

@@ -112,14 +112,6 @@ def test_junit_has_rates_verdict_and_digest(project: Project) -> None:
     assert decided["finetune_adapter_sha256"] == training["adapter_sha256"]
 
 
-def test_junit_is_the_same_from_a_worker(project: Project) -> None:
-    project.run("--finetune", "--junitxml=junit.xml", subprocess=True)
-    serial = [properties(project, test) for test in ("test_label", "test_keep")]
-    result = project.run("--finetune", "-n", "2", "--junitxml=junit.xml", subprocess=True)
-    assert result.ret == 0
-    assert [properties(project, test) for test in ("test_label", "test_keep")] == serial
-
-
 def test_hostile_words_in_a_rule_stay_one_property(project: Project) -> None:
     text = (project.path / "test_rules.py").read_text()
     name = '@pytest.mark.eval_rule(primary=True, min_gain=0.1, name="label<b>&\\x1b[31m\\u202e]]>")'

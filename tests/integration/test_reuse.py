@@ -58,10 +58,10 @@ def test_a_retraining_is_compared_with_the_adapter_it_replaces(project: Project)
 
 def test_another_environment_trains_anew_unless_asked_otherwise(project: Project) -> None:
     on_torch(project, "2.12.0")
-    project.run("--finetune", subprocess=True)
+    project.run("--finetune")
     first = project.experiment()
     on_torch(project, "2.13.0")
-    result = project.run("--finetune", "--finetune-reuse=semantic", subprocess=True)
+    result = project.run("--finetune", "--finetune-reuse=semantic")
     assert result.ret == 0
     experiment = project.experiment()
     training = experiment["training"]
@@ -72,7 +72,7 @@ def test_another_environment_trains_anew_unless_asked_otherwise(project: Project
     # The answers are this environment's own: all arms were asked again.
     assert project.calls() == ["train", "answer tuned", "answer baseline", "answer tuned", "answer baseline"]
 
-    project.run("--finetune", subprocess=True)
+    project.run("--finetune")
     assert "train" in project.calls()
     assert project.experiment()["training"]["reuse"] is None
 
@@ -80,16 +80,16 @@ def test_another_environment_trains_anew_unless_asked_otherwise(project: Project
 def test_an_adapter_of_another_environment_is_promoted_on_answers_produced_here(project: Project) -> None:
     project.write({"test_fit.py": FIT})
     on_torch(project, "2.12.0")
-    project.run("--finetune", subprocess=True)
+    project.run("--finetune")
     on_torch(project, "2.13.0")
-    result = project.run("--finetune", "--finetune-reuse=semantic", "--finetune-promote", subprocess=True)
+    result = project.run("--finetune", "--finetune-reuse=semantic", "--finetune-promote")
     result.stdout.fnmatch_lines(["promoted: *"])
 
 
 def test_an_adapter_of_another_environment_is_not_promoted_on_answers_from_there(project: Project) -> None:
     project.write({"test_fit.py": FIT})
     on_torch(project, "2.12.0")
-    project.run("--finetune", subprocess=True)
+    project.run("--finetune")
     on_torch(project, "2.13.0")
     project.write({"as_if_there.py": AS_IF_ANSWERED_THERE})
     asked = ("--finetune", "--finetune-reuse=semantic", "--finetune-promote", "-p", "as_if_there")

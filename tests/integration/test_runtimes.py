@@ -283,5 +283,5 @@ def test_an_unknown_runtime_is_named(project: Project) -> None:
 def test_workers_compare_runtimes_too(project: Project, workers: str) -> None:
     pytest.importorskip("xdist")
     elsewhere(project, differ=2)
-    project.run("--finetune", workers, subprocess=True)
+    project.run("--finetune", workers)
     assert project.experiment()["runtime_match"][0]["text"]["same"] == 78

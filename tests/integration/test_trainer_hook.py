@@ -40,7 +40,7 @@ def with_trainer(project: Project, trainer: str) -> None:
 def test_a_trainer_of_under_thirty_lines_goes_through_the_whole_session(project: Project) -> None:
     assert len(TRAINER.strip().splitlines()) < 30
     with_trainer(project, TRAINER)
-    result = project.run("--finetune", subprocess=True)
+    result = project.run("--finetune")
     assert result.ret == 0
     experiment = project.experiment()
     assert experiment["decision"]["verdict"] == "keep"

@@ -135,7 +135,7 @@ def test_the_champion_of_an_adapter_may_be_a_model_that_was_trained_in_full(
     project.write(
         {"finetune.yaml": experiment + "arms: {champion: {bundle: champion}}\n", "test_fit.py": FIT}
     )
-    result = project.run("--finetune", subprocess=True)
+    result = project.run("--finetune")
     arms: dict[str, Any] = project.experiment()["arms"]
     digest = json.loads((promoted / "MANIFEST.json").read_bytes())["adapter_sha256"]
     assert digest in json.dumps(arms["champion"]), result.stdout.str()

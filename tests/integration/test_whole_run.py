@@ -93,7 +93,7 @@ def test_failing_tests_that_a_conftest_leaves_out_are_no_way_to_a_bundle(
 
 def test_two_workers_say_the_same(compared: Project) -> None:
     add_to_conftest(compared, DESELECT.replace("HOW", ""))
-    result = compared.run("--finetune", "--finetune-promote", "-n", "2", subprocess=True)
+    result = compared.run("--finetune", "--finetune-promote", "-n", "2")
     assert result.ret == 1
     result.stdout.fnmatch_lines([f"not promoted: {TWO.replace('[', '[[]')}"])
     assert f"narrowed run: {TWO}" in compared.record()["notes"]
@@ -110,7 +110,7 @@ def test_a_part_of_a_suite_that_was_split_is_not_promoted(compared: Project, gro
 
 @pytest.mark.skipif(not importlib.util.find_spec("pytest_split"), reason="pytest-split is not installed")
 def test_a_part_of_a_suite_that_pytest_split_split_is_not_promoted(compared: Project) -> None:
-    result = compared.run("--finetune", "--finetune-promote", "--splits=2", "--group=2", subprocess=True)
+    result = compared.run("--finetune", "--finetune-promote", "--splits=2", "--group=2")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["not promoted: * collected and did not run: *"])
 
@@ -146,7 +146,7 @@ def test_what_changes_nothing_for_the_decision_is_a_whole_run(project: Project, 
 
 def test_work_that_is_shared_is_a_whole_run(project: Project) -> None:
     project.write({"test_fit.py": FIT})
-    assert project.run("--finetune", "--finetune-promote", "-n", "2", subprocess=True).ret == 0
+    assert project.run("--finetune", "--finetune-promote", "-n", "2").ret == 0
     assert not any("narrowed" in note for note in project.record()["notes"])
 
 

@@ -11,7 +11,7 @@ import pytest
 from pytest_finetune.record.validate import problems
 
 from .conftest import DATA
-from .test_outcomes import crash, discard, gate_closed, interrupt, iterate
+from .test_outcomes import crash, discard, gate_closed, interrupt, properties
 
 if TYPE_CHECKING:
     from .conftest import Project
@@ -28,11 +28,12 @@ def timeless(value: Any) -> Any:
 
 
 def test_two_workers_write_the_record_of_a_serial_run(project: Project) -> None:
-    project.run("--finetune", subprocess=True)
-    project.run("--finetune", subprocess=True)
-    serial = project.record()
-    result = project.run("--finetune", "-n", "2", subprocess=True)
+    project.run("--finetune")
+    project.run("--finetune", "--junitxml=junit.xml")
+    serial, facts = project.record(), [properties(project, test) for test in ("test_label", "test_keep")]
+    result = project.run("--finetune", "-n", "2", "--junitxml=junit.xml")
     assert result.ret == 0
+    assert [properties(project, test) for test in ("test_label", "test_keep")] == facts
     parallel = project.record()
     for one, other in zip(parallel["experiments"], serial["experiments"], strict=True):
         for part in one | other:
@@ -47,14 +48,14 @@ def without_place(record: dict[str, Any], store: str) -> Any:
     return timeless(json.loads(json.dumps(record).replace(store, "STORE")))
 
 
-@pytest.mark.parametrize("end", [iterate, discard, gate_closed, crash], ids=lambda end: str(end.__name__))
+@pytest.mark.parametrize("end", [discard, gate_closed, crash], ids=lambda end: str(end.__name__))
 def test_however_it_ends_two_workers_write_the_record_of_a_serial_run(
     project: Project, end: Callable[[Project], None]
 ) -> None:
     end(project)
     records = []
     for store, workers in (("store-serial", ()), ("store-parallel", ("-n", "2"))):
-        result = project.run("--finetune", f"--finetune-store={store}", *workers, subprocess=True)
+        result = project.run("--finetune", f"--finetune-store={store}", *workers)
         assert result.ret == 1
         record = project.record()
         assert problems(record) == []
@@ -67,7 +68,7 @@ def test_however_it_ends_two_workers_write_the_record_of_a_serial_run(
 
 def test_an_interrupted_worker_leaves_a_record_that_keeps_its_schema(project: Project) -> None:
     interrupt(project)
-    result = project.run("--finetune", "-n", "2", subprocess=True)
+    result = project.run("--finetune", "-n", "2")
     record = project.record()
     assert result.ret == record["exit_status"] == 2
     assert problems(record) == []
@@ -81,7 +82,7 @@ def test_an_experiment_stays_on_one_worker_and_trains_once(project: Project) -> 
     project.write(
         {"test_other.py": "import pytest\n@pytest.mark.parametrize('n', range(8))\ndef test_n(n): pass\n"}
     )
-    result = project.run("--finetune", "-n", "2", "-v", subprocess=True)
+    result = project.run("--finetune", "-n", "2", "-v")
     assert result.ret == 0
     assert project.calls() == ["train", "answer tuned", "answer baseline"]
     workers = {line.split()[0] for line in result.outlines if "PASSED" in line and "test_other" not in line}
@@ -91,43 +92,9 @@ def test_an_experiment_stays_on_one_worker_and_trains_once(project: Project) -> 
 
 def test_a_closed_gate_is_closed_under_xdist_too(project: Project) -> None:
     project.write({"train.jsonl": "not json\n"})
-    result = project.run("--finetune", "-n", "2", subprocess=True)
+    result = project.run("--finetune", "-n", "2")
     result.assert_outcomes(failed=1, errors=3)
     assert project.calls() == []
-
-
-SEVERAL = """
-@pytest.hookimpl(tryfirst=True)
-def pytest_finetune_train(request):
-    called(f"train rank {request.experiment.lora.r}")
-    rank = request.experiment.lora.r
-    import numpy, safetensors.numpy
-    weights = {f"base_model.model.q.lora_{side}.weight": numpy.full((rank,), 0.5, "float32") for side in "AB"}
-    safetensors.numpy.save_file(weights, request.folder / "adapter_model.safetensors")
-    (request.folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank}))
-    return TrainingResult(folder=request.folder, steps=rank, seconds=0.1, final_loss=0.5, log=())
-"""
-
-
-def test_four_keys_on_two_workers_are_four_trainings_with_the_right_adapters(project: Project) -> None:
-    text = (project.path / "finetune.yaml").read_text()
-    ranks = (2, 3, 5, 7)
-    project.write({f"rank{rank}.yaml": text.replace("r: 4", f"r: {rank}") for rank in ranks})
-    names = " ".join(f"rank{rank}.yaml" for rank in ranks)
-    project.write({"pytest.ini": f"[pytest]\nfinetune_experiments = {names}\n"})
-    conftest = (project.path / "conftest.py").read_text()
-    start, end = conftest.index("def pytest_finetune_train"), conftest.index("class TableRuntime")
-    project.write({"conftest.py": conftest[:start] + SEVERAL + conftest[end:]})
-    result = project.run("--finetune", "-n", "2", subprocess=True)
-    assert result.ret == 0
-    trained = sorted(call for call in project.calls() if call.startswith("train"))
-    assert trained == [f"train rank {rank}" for rank in ranks]
-    experiments = {experiment["name"]: experiment for experiment in project.record()["experiments"]}
-    assert len({experiment["key"] for experiment in experiments.values()}) == 4
-    for rank in ranks:
-        training = experiments[f"rank{rank}"]["training"]
-        config = json.loads((project.path / training["adapter_path"] / "adapter_config.json").read_text())
-        assert (config["r"], training["steps"]) == (rank, rank)
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
@@ -139,6 +106,6 @@ def test_a_session_begins_with_its_first_test_where_nothing_else_speaks_of_it(
     )
     project.write({"small.yaml": (project.path / "finetune.yaml").read_text(), "test_small.py": marked})
     (project.path / "finetune.yaml").unlink()
-    result = project.run(*workers, "test_small.py", subprocess=True)
+    result = project.run(*workers, "test_small.py")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*= finetune =*", "*small*"])

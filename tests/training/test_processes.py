@@ -37,6 +37,15 @@ ONE = Training(
 TWO = replace(ONE, launcher=Launcher(2))
 
 
+@pytest.fixture(autouse=True)
+def _without_bitsandbytes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide it from the processes: nothing here is quantised, and its import is half of their start."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['bitsandbytes'] = None\n")
+    path = filter(None, (str(folder), os.environ.get("PYTHONPATH")))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+
+
 def test_two_processes_end_where_one_does_though_ctrl_c_came_between(ask: Ask) -> None:
     alone = train(ask("alone", pairs=PAIRS, training=ONE, held_out=PAIRS[:3]))
     told: list[Progress] = []
@@ -154,7 +163,7 @@ def test_a_session_trains_in_two_processes(
     (pytester.path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     pytester.makepyfile(test_training=SESSION)
 
-    ran = pytester.runpytest_subprocess("--finetune", "--finetune-device=cpu", "-p", "no:cacheprovider")
+    ran = pytester.runpytest_inprocess("--finetune", "--finetune-device=cpu")
 
     text = (pytester.path / "finetune-record" / "record.json").read_text()
     (experiment,) = json.loads(text)["experiments"]
