@@ -190,7 +190,8 @@ def outcome(name: str, root: Path, shape: Shape, **overrides: Any) -> Outcome:
         folders = ModelFolders(Store(root / "store"), source, base, "cpu")
         merged = MergedRuntime(folders, "cpu")
         texts["merged"] = [a.response for a in merged.answer(asked, one.generation, root / "adapter")]
-        if texts["merged"] != texts["beside"]:
+        # An int8 base rounds what goes into each layer; what is merged is not, so single answers may change.
+        if texts["merged"] != texts["beside"] and one.quantization != "int8":
             raise AssertionError(f"merged answers otherwise: {texts}")
 
     stages: Mapping[str, Callable[[], None]] = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
+from pytest_finetune.memory.tracer.architectures import auto_class
 from pytest_finetune.memory.tracer.weights import match_of
 from pytest_finetune.training.base import BaseSource
 from pytest_finetune.training.loading import (
@@ -62,7 +63,7 @@ def load_base(source: BaseSource, device: str) -> LoadedBase:
     own = stored_quantization(source)
     with heard() as said:
         model, info = with_attention(
-            AutoModelForCausalLM,
+            auto_class(from_pretrained(AutoConfig, source)),
             source,
             dtype=dtype,
             use_safetensors=True,

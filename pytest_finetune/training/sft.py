@@ -15,6 +15,7 @@ from pytest_finetune.training.base import BaseSource, check_folder, source_of
 from pytest_finetune.training.checkpoints import drop_others, newest
 from pytest_finetune.training.held_out import chosen, held_out
 from pytest_finetune.training.memory_error import memory_report, peak_bytes, reset_peak
+from pytest_finetune.training.packing import check_packing
 from pytest_finetune.training.processes.launch import train_in_processes
 from pytest_finetune.training.request import (
     Progress,
@@ -101,6 +102,8 @@ def _train(
     check_stop(rows, Stops(model.stop_ids(base, tokenizer), tokenizer.eos_token), max_length)
     targets = None if whole else adapter.chosen_targets(base, request.experiment)
     trainer = _trainer(request, config, base, tokenizer, rows, stop, targets)
+    if trainer.padding_free:
+        check_packing(trainer.model, trainer.data_collator, [row.ids for row in rows])
     uncovered = [] if targets is None else adapter.uncovered(trainer.model, request.experiment, targets)
     trainable, parameters = adapter.trainable_share(trainer.model)
     first = None if whole else adapter.first_weights(trainer.model, request.experiment)

@@ -14,7 +14,7 @@ from pytest_finetune.answering.runtimes import AnsweringError, Runtime, merging
 from pytest_finetune.answering.runtimes import merged as merged_module
 from pytest_finetune.answering.runtimes.merged import PROOF, MergedRuntime, ModelFolders
 from pytest_finetune.answering.runtimes.merging import base_dtype
-from pytest_finetune.answering.runtimes.proof import prove
+from pytest_finetune.answering.runtimes.proof import check_tokens, prove
 from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.experiment import Generation
 from pytest_finetune.store import Store
@@ -282,6 +282,12 @@ def test_the_tolerance_of_a_proof_hangs_on_the_dtype(moved: float, agrees: bool)
             prove([before], [after], ("float32", "float32"), "none")
     if moved == moved:
         assert prove([before], [after], ("float32", "bfloat16"), "none").allowed == pytest.approx(0.1)
+
+
+def test_a_tokenizer_that_reads_otherwise_beside_the_merged_model_is_refused() -> None:
+    check_tokens([[1, 2], [3]], [[1, 2], [3]])
+    with pytest.raises(AnsweringError, match="reads 1 of 2 rows as other tokens"):
+        check_tokens([[1, 2], [3]], [[1, 2], [4]])
 
 
 def test_a_quantised_base_of_transposed_modules_is_not_merged_into() -> None:

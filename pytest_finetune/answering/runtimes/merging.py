@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.answering.runtimes.attach import attach, detach
-from pytest_finetune.answering.runtimes.proof import Proof, RowsOf, Tokens, any_rows, logits_of, prove
+from pytest_finetune.answering.runtimes.proof import (
+    Proof,
+    RowsOf,
+    Tokens,
+    any_rows,
+    check_tokens,
+    logits_of,
+    prove,
+)
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.safetensors_check import nonfinite, read_header
 from pytest_finetune.training.surroundings import surroundings
@@ -74,6 +82,7 @@ def merge(
         _copy_side_files(folder, into)
         _check_finite(into, dtype)
         again = replace(source, name=str(into), revision=None, quantization="none", dtype=dtype)
+        check_tokens(tokens, rows(load_tokenizer(again)))
         written = logits_of(load_model(again, device), tokens)
     return prove(judged, written, (computed, dtype), source.quantization)
 

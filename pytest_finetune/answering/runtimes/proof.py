@@ -99,6 +99,21 @@ def logits_of(model: PreTrainedModel, rows: Tokens) -> list[Tensor]:
     return found
 
 
+def check_tokens(judged: Tokens, written: Tokens) -> None:
+    """Raise AnsweringError unless the tokenizer beside the written model reads the rows as the base's does.
+
+    transformers may choose its class by the model's, and a language model that was taken out of one that also sees
+    is of another.
+    """
+    other = sum(list(a) != list(b) for a, b in zip(judged, written, strict=True))
+    if other:
+        raise AnsweringError(
+            f"the merged model would be asked otherwise than the one that was judged: the tokenizer beside it reads "
+            f"{other} of {counted(len(judged), 'row')} as other tokens, because transformers takes another class of "
+            "tokenizer for it\n  serve the adapter on its base instead of the merged model"
+        )
+
+
 def prove(
     judged: Sequence[Tensor], written: Sequence[Tensor], dtypes: Sequence[str], quantization: str
 ) -> Proof:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from pytest_finetune.fingerprint import Match, weight_tensors
+from pytest_finetune.memory.tracer.architectures import auto_class
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,7 +49,7 @@ def match_of(model: PreTrainedModel, info: dict[str, Any]) -> Match:
 
 def matched(folder: Path) -> Match | None:
     """Return how a base's files match its model; None for an architecture that needs code of its own."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -58,7 +59,7 @@ def matched(folder: Path) -> Match | None:
         for name, tensor in weight_tensors(folder).items()
     }
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    kind: Any = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    kind: Any = auto_class(config)._model_mapping.get(type(config), None)
     if kind is None or isinstance(kind, tuple):
         return None
     if kind.config_class is config.sub_configs.get("text_config"):
