@@ -30,7 +30,7 @@ from pytest_finetune.fingerprint.keys import (
     package_versions,
 )
 from pytest_finetune.fingerprint.matching import Match
-from pytest_finetune.fingerprint.own_quantization import OwnQuantization, own_quantization
+from pytest_finetune.fingerprint.quantization import OwnQuantization, own_quantization
 from pytest_finetune.fingerprint.sealed import sha256_of
 
 __all__ = [

@@ -15,7 +15,7 @@ from pytest_finetune.fingerprint.folder import (
     top_files,
     weight_tensors,
 )
-from pytest_finetune.fingerprint.own_quantization import own_quantization
+from pytest_finetune.fingerprint.quantization import own_quantization
 from pytest_finetune.fingerprint.sealed import sha256_of
 from pytest_finetune.yamlfile import JsonTree
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.fingerprint.own_quantization import own_quantization
+from pytest_finetune.fingerprint.quantization import own_quantization
 from pytest_finetune.safetensors_check import Tensor, TensorFileError, is_pointer, read_header
 from pytest_finetune.wording import counted
 from pytest_finetune.yamlfile import Json

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.experiment.launcher import share_of
 from pytest_finetune.fingerprint import BaseModelError, base_folder, own_quantization, portable
-from pytest_finetune.fingerprint.own_quantization import OWN_KEYS
+from pytest_finetune.fingerprint.quantization import OWN_KEYS
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.cards import UNKNOWN, Family
 from pytest_finetune.memory.hardware.disk import DiskPlan, plan_disk

@@ -92,7 +92,7 @@ def test_which_method_can_train_on_it(
 
 def test_a_quantisation_that_a_package_reads_needs_that_package(monkeypatch: pytest.MonkeyPatch) -> None:
     packed = own({"quant_method": "compressed-tensors", "format": "float-quantized"})
-    there = "pytest_finetune.fingerprint.own_quantization.find_spec"
+    there = "pytest_finetune.fingerprint.quantization.find_spec"
     monkeypatch.setattr(there, lambda name: None)
     assert "pip install compressed-tensors, or name the model that" in str(packed.untrainable("none", "lora"))
     monkeypatch.setattr(there, lambda name: object())
