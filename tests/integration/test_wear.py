@@ -53,6 +53,8 @@ def test_a_file_that_is_renamed_split_or_grown_is_no_fresh_file(project: Project
     assert looks(project) == 2  # of the looks before, only the first saw these
     write_rows(project, "other-name.jsonl", rows)
     assert looks(project) == 4
+    write_rows(project, "other-name.jsonl", [{**row, "input": row["input"].upper() + " "} for row in rows])
+    assert looks(project) == 5  # retouched rows ask the same
 
 
 def test_a_judged_row_that_is_trained_on_is_found_though_the_file_was_renamed(project: Project) -> None:

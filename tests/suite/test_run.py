@@ -14,7 +14,7 @@ from pytest_finetune.suite.run import ExperimentRun
 from .conftest import World, rows
 
 
-def judge(run: ExperimentRun, *, right: int = 8) -> None:
+def judge(run: ExperimentRun, *, right: int = 8, text: str = "0" * 64, look: int = 1) -> None:
     """Record a primary rule as if it had run: the base is never right, chance on a quarter, tuned on the first rows."""
     run.begin()
     ids = [row.id for row in run.eval_rows]
@@ -27,7 +27,7 @@ def judge(run: ExperimentRun, *, right: int = 8) -> None:
         "nodeid": "test_rules.py::test_label",
         "primary": True,
         "min_gain": 0.1,
-        "sha256": "0" * 64,
+        "sha256": text,
         "changed_after_look": False,
         "reasons": [],
         "outcome": "passed",
@@ -35,7 +35,14 @@ def judge(run: ExperimentRun, *, right: int = 8) -> None:
         "scores": scores,
     }
     run.context.record(("rules", "label"), facts)
-    assert run.looks == 1
+    assert run.looks == look
+
+
+def test_runs_beside_each_other_do_not_take_the_same_look(world: World) -> None:
+    """Neither has ended when the other asks; who asks again is told its own number."""
+    judge(world.run())
+    judge(world.run(), text="1" * 64, look=2)
+    judge(world.run())
 
 
 def test_nothing_is_made_before_it_is_asked_for(world: World) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +24,7 @@ from pytest_finetune.judging.runtime_match import warnings_of
 from pytest_finetune.record.case import case_of, judged_arms, looked_arms, rules_in, score_of
 from pytest_finetune.record.runtime_match import runtime_matches
 from pytest_finetune.record.thinking import CUT
-from pytest_finetune.store import Look
+from pytest_finetune.store import Look, StoreError
 from pytest_finetune.suite.steps.answering import grammar_of
 from pytest_finetune.suite.steps.training_step import trainers
 from pytest_finetune.wording import arm as arm_in_words
@@ -294,13 +296,19 @@ def look_of(
 
 
 def settled_look(context: Context, rows: Rows, verdicts: Mapping[str, str | None]) -> int:
-    """Return which look this is at rows that every arm has answered; record it, and the rules changed after a look."""
+    """Return which look this is at rows that every arm has answered; record it, and the rules changed after a look.
+
+    It is written down before anything is judged, so that sessions beside each other do not all take the same number.
+    What judges will say is not part of it yet: both together are one look.
+    """
     tree = context.facts.tree()
-    look = look_of(tree, rows, verdicts)
-    book = context.store.looks
+    look, book = look_of(tree, rows, verdicts), context.store.looks
+    texts = {rule: facts["sha256"] for rule, facts in tree["rules"].items()}
+    changed = book.changed_after_look(texts, look.rows, look.asked)
+    with suppress(StoreError):  # the end of the session tells that looks cannot be written down
+        book.register(replace(look, verdicts=None), texts, context.experiment.name)
     k = book.earlier(look)
     context.record(("looks",), {"k": k, "rules_sha256": look.rules_sha256})
-    texts = {rule: facts["sha256"] for rule, facts in tree["rules"].items()}
-    for name in book.changed_after_look(texts, look.rows, look.asked):
+    for name in changed:
         context.record(("rules", name, "changed_after_look"), True)
     return k
