@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pytest_finetune.answering.answers import Answer, read_answers, write_answers
-from pytest_finetune.answering.arm_plans import BASELINE, TUNED
+from pytest_finetune.answering.arm_plans import BASELINE, PROMPTED, TUNED
 from pytest_finetune.answering.prompts import Prompted
 from pytest_finetune.answering.reading import taken_apart
 from pytest_finetune.experiment import Generation
@@ -53,7 +53,9 @@ class Thinker:
     ) -> list[Answer]:
         """Answer every question alike."""
         quiet = prompts[0].arguments == {"enable_thinking": False}
-        said = f"{'' if quiet else EMPTY}{RIGHT}" if adapter else self.world.base_says
+        prompted = len(prompts[0].prompt) > 1  # solved rows stand before the question
+        base_says = "<think>so many examples" if prompted and not quiet else self.world.base_says
+        said = f"{'' if quiet else EMPTY}{RIGHT}" if adapter else base_says
         stopped = bool(adapter) or quiet or "</think>" in said
         return [Answer(one.id, one.line, str(one.prompt), said, 40, 0.1, stopped) for one in prompts]
 
@@ -80,7 +82,7 @@ def judged(world: World, more: str) -> tuple[Decision, dict[str, Any]]:
     """Let both arms answer, hold their answers to the one that is right, and decide."""
     run = world.run(more)
     run.begin()
-    said = {arm: run.answers(arm) for arm in (TUNED, BASELINE)}
+    said = {arm: run.answers(arm) for arm in (TUNED, BASELINE, PROMPTED) if arm in run.arms}
     facts = {
         "nodeid": "test_rules.py::test_label",
         "primary": True,
@@ -133,6 +135,17 @@ def test_a_base_that_does_not_think_or_gets_to_its_answer_is_judged_by_it(thinke
     decision, tree = judged(thinker, f"{CHAT}generation: {{max_new_tokens: 81}}\n")
     assert not decision.keep
     assert tree["arms"][BASELINE]["thinking"]["cut"] == 0
+
+
+def test_a_prompt_that_makes_the_base_think_too_long_is_no_fair_opponent_either(thinker: World) -> None:
+    thinker.base_says = '{"label": "low"}'
+    solved = "prompt: {template: chat, few_shot: 2, chat_template_kwargs: {enable_thinking: %s}}\n"
+    quiet, _ = judged(thinker, solved % "false")
+    assert quiet.keep
+    decision, tree = judged(thinker, solved % "true")
+    assert decision.verdict == "iterate"
+    assert any(one.startswith("the prompt alone is no fair opponent: 40 of 40") for one in decision.reasons)
+    assert tree["arms"][PROMPTED]["thinking"]["off"] == "{enable_thinking: false}"
 
 
 def test_a_tuned_model_that_the_limit_cuts_is_not_discarded_for_it(thinker: World) -> None:

@@ -86,7 +86,7 @@ class ResolvedArm:
     def thinking_off(self) -> str | None:
         """What to write under ``prompt.chat_template_kwargs`` so that it does not think, if known."""
         given = self.experiment.prompt.chat_template_kwargs
-        return None if self.chat is None or "enable_thinking" in given else self.chat.switch
+        return None if self.chat is None or given.get("enable_thinking") is False else self.chat.switch
 
     def greedy(self) -> ResolvedArm:
         """Return the same arm without sampling."""
