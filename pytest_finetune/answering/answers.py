@@ -90,7 +90,7 @@ _TYPES: Final[JsonTree] = {
     "seconds": float | int,
     "stopped": bool,
 }
-_FURTHER: Final[JsonTree] = {"thinking": str, "thinking_tokens": int, "raw": str}
+_FURTHER: Final[JsonTree] = {"thinking": str | None, "thinking_tokens": int, "raw": str | None}
 
 
 def _read(line: str, number: int, path: Path) -> Answer:

@@ -13,8 +13,12 @@ from typing import Any
 
 import pytest
 
+from pytest_finetune.answering.prompts import Prompted
+from pytest_finetune.answering.reading import taken_apart
+from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
+from pytest_finetune.data.chat import folder_chat
 from pytest_finetune.data.formatting import Pair
-from pytest_finetune.experiment import Lora, Training
+from pytest_finetune.experiment import Generation, Lora, Prompt, Training
 from pytest_finetune.training.base import BaseSource
 from pytest_finetune.training.model import load_tokenizer
 from pytest_finetune.training.request import Progress, TrainingRequest
@@ -213,15 +217,21 @@ def test_a_row_is_trained_as_it_is_asked_where_the_template_opens_a_thought(
     base = base_builder(tmp_path / "thinks", chat=THINKS)
     pairs = tuple(
         Pair([{"role": "user", "content": f"{i} + 1"}], [{"role": "assistant", "content": f"{i + 1}"}])
-        for i in range(8)
+        for i in range(4)
     )
+    experiment = replace(ask().experiment, peft_method="full", prompt=Prompt("chat"))
+    learnt = replace(SHORT, learning_rate=3e-3, max_steps=70)
+    result = train(replace(ask(base=str(base), pairs=pairs), experiment=replace(experiment, training=learnt)))
     fast = load_tokenizer(BaseSource(str(base)))
     taught = fast("\n</think>\n\n1</s>", add_special_tokens=False)["input_ids"]
-    result = train(ask(base=str(base), pairs=pairs, training=SHORT))
     assert result.tokens["supervised"] == len(pairs) * len(taught)
     assert result.notes == ()
+    asked = [Prompted(str(at), at, pair.prompt) for at, pair in enumerate(pairs)]
+    said = TransformersRuntime(str(base)).answer(asked, Generation(max_new_tokens=30), result.folder)
+    read = taken_apart(asked, said, folder_chat(base, {}), len)
+    assert [answer.response for answer in read] == [str(i + 1) for i in range(4)]
     other = replace(SHORT, sft={"assistant_only_loss": True})
-    with pytest.raises(TrainingError, match=r"8 of 8 otherwise than they are asked"):
+    with pytest.raises(TrainingError, match=r"4 of 4 otherwise than they are asked"):
         train(ask(base=str(base), pairs=pairs, training=other))
 
 

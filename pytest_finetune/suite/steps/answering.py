@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pytest_finetune.answering.answers import ANSWERS_FILE, Answer, read_answers, write_answers
+from pytest_finetune.answering.answers import ANSWERS_FILE, Answer, answer_json, read_answers, write_answers
 from pytest_finetune.answering.prompts import arm_prompts, choose_shots
 from pytest_finetune.answering.reading import taken_apart
 from pytest_finetune.answering.runtimes.constrained import trouble_with
@@ -226,7 +226,7 @@ def _ask(
 
 def imported(context: Context, plan: ArmPlan, answers: Mapping[str, Answer]) -> Stored:
     """Keep imported answers like our own in the store, where the record finds them."""
-    key = digest({"imported": [dataclasses.asdict(answer) for answer in answers.values()]})
+    key = digest({"imported": [answer_json(answer) for answer in answers.values()]})
     if context.store.read("outputs", key) is None:
         about = _about(context, plan, None)
         context.store.commit(
