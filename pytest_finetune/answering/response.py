@@ -35,6 +35,11 @@ class Response:
     thinking_tokens: int = 0
     raw: str = ""
 
+    @property
+    def cut_while_thinking(self) -> bool:
+        """Whether the token limit came while the model was thinking, so that there is no answer."""
+        return self.thinking is not None and not self.stopped and not self.text.strip()
+
     def json(self) -> Any:
         """Return the answer as JSON; raise NotJson for prose around it, a repeated key, NaN, Infinity or 1e999.
 

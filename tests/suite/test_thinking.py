@@ -132,6 +132,8 @@ def test_a_base_that_does_not_think_or_gets_to_its_answer_is_judged_by_it(thinke
     response = as_response(answer)
     assert (response.text, response.thinking, response.raw) == (RIGHT, "it is high", thinker.base_says)
     assert (response.thinking_tokens, response.tokens) == (5, 35)
+    assert not response.cut_while_thinking
+    assert as_response(replace(answer, response="", stopped=False)).cut_while_thinking
     decision, tree = judged(thinker, f"{CHAT}generation: {{max_new_tokens: 81}}\n")
     assert not decision.keep
     assert tree["arms"][BASELINE]["thinking"]["cut"] == 0
