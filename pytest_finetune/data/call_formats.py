@@ -204,7 +204,7 @@ def _mistral(text: str, tools: Sequence[Json]) -> list[ToolCall]:
 
 def _harmony(text: str, tools: Sequence[Json]) -> list[ToolCall]:
     found = []
-    for match in re.finditer(r"to=functions\.([\w.-]+)", text):
+    for match in re.finditer(r"to=functions\.([\w.-]+?)(?=commentary|[^\w.-]|\Z)", text):
         rest = text[match.end() :]
         body = rest[rest.find("{") :] if "{" in rest else rest.rpartition("<|message|>")[2]
         found.append(_called(match[1], body))

@@ -113,6 +113,11 @@ class Chat:
         """How the template is handed calls of tools."""
         return spelling_of(self._render)
 
+    @property
+    def call_tokens(self) -> tuple[str, ...]:
+        """The special tokens that the template writes around a call."""
+        return tuple(token for token in self._special if token in self.spelling.text)
+
     def _text(self, messages: Sequence[Message], tools: Sequence[Json], *, open_turn: bool) -> str:
         calling = any(message.get("tool_calls") for message in messages)
         return self._render(self.spelling.spelt(messages) if calling else messages, tools, open_turn)

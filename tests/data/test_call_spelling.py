@@ -67,6 +67,12 @@ def test_arguments_and_content_are_spelt_as_the_template_reads_them() -> None:
     assert spelling_of(renderer(WANTS_NOTHING, {})).content is None
 
 
+def test_the_special_tokens_around_a_call_are_known_so_that_an_answer_shows_them() -> None:
+    special = ("$", "^", "<|call|>", "<|channel|>", "<|message|>", "<|end|>")
+    chat = Chat.of({"default": template("gptoss")}, {"bos_token": "^", "eos_token": "$"}, special, {})
+    assert chat.call_tokens == ("<|call|>", "<|channel|>", "<|message|>")
+
+
 def test_what_a_template_leaves_out_is_named(tmp_path: Path) -> None:
     row = row_of(tmp_path, WEATHER)
     assert left_out(row, "", "{input}") == [

@@ -52,6 +52,7 @@ WRITTEN = {
         f"to=functions.get_weather <|constrain|>json<|message|>{ARGUMENTS}<|call|>"
     ),
     "gpt-oss without its special tokens": f"commentary to=functions.get_weather json{ARGUMENTS}",
+    "gpt-oss in its template's order": f" to=functions.get_weathercommentary json{ARGUMENTS}",
     "DeepSeek": f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{ARGUMENTS}<｜tool▁call▁end｜>",
     "DeepSeek, older": (
         f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n{ARGUMENTS}\n```"

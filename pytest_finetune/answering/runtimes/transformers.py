@@ -199,10 +199,11 @@ class TransformersRuntime:
     def _decoded(self, item: Encoded, ids: list[int]) -> str:
         """Return the text, without special tokens but those that tell an answer from what is written around it."""
         tokenizer = self.tokenizer
-        text = isinstance(item.asked.prompt, str) and not isinstance(item.asked.prompt, Rendered)
-        shown = (
-            () if text or not tokenizer.chat_template else self._chat(item.asked.arguments).reading.special
-        )
+        rendered = isinstance(item.asked.prompt, Rendered)
+        shown: tuple[str, ...] = ()
+        if tokenizer.chat_template and (rendered or not isinstance(item.asked.prompt, str)):
+            chat = self._chat(item.asked.arguments)
+            shown = (*chat.reading.special, *(chat.call_tokens if rendered or item.asked.tools else ()))
         if shown:
             hidden = set(tokenizer.all_special_ids) | {
                 at for at, token in tokenizer.added_tokens_decoder.items() if token.special
