@@ -72,12 +72,17 @@ def _prompt_findings(row: Row, count: TokenCount) -> Iterator[Finding]:
 
 
 def _special_tokens(row: Row, tokenization: Tokenization) -> Iterator[Finding]:
-    found = [token for token in tokenization.special if token in row.output]
+    found = [token for token in tokenization.special if token in _said(row)]
     stops = [token for token in found if token in tokenization.stops]
     if found:
         rule = "tokens/stop-token" if stops else "tokens/special-token"
         read = f"the answer holds {(stops or found)[0]!r}"
         yield finding(rule, read, file=row.file, line=row.line, digest=row.digest)
+
+
+def _said(row: Row) -> str:
+    """Return the text of an answer; its calls are written by the chat template, with the tokens that belong there."""
+    return row.output if row.messages is None else str(row.messages[-1]["content"])
 
 
 def _ends_in_stop(row: Row, tokenization: Tokenization) -> bool:
