@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # The models of the example and of the tests are so small that a second thread mostly waits for the first.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: example banking test nightly lint types clean
+.PHONY: example banking banking-base test nightly lint types clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pytest-finetune needs Python 3.11 or newer")'
@@ -22,15 +22,18 @@ $(VENV)/ready: pyproject.toml constraints.txt
 example: $(VENV)/ready
 	cd example_project && ../$(BIN)/python -m pytest --finetune $(ARGS)
 
-# A model of 135 million parameters is worth every core: the limit above is not for it.
-banking: $(VENV)/ready
+banking-base: $(VENV)/ready
 	$(BIN)/python examples/banking/make_base_model.py
+
+# A model of 135 million parameters is worth every core: the limit above is not for it.
+banking: banking-base
 	cd examples/banking && env -u OMP_NUM_THREADS ../../$(BIN)/python -m pytest --finetune $(ARGS)
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
-nightly: $(VENV)/ready
+# What is worth its time once a day: the long tests, and the real model from its first row to a verdict.
+nightly: banking
 	$(BIN)/python -m pytest -n auto --dist loadfile -m nightly $(ARGS)
 
 lint: $(VENV)/ready

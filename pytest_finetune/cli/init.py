@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -10,9 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from pytest_finetune.cli.answer import Answer, CommandError
+from pytest_finetune.data.contract import Contract, ContractError
 
 HELP: Final = "write a project to own: experiment, contract, sample rows and four short test files"
-DESCRIPTION: Final = "Write the files of a small project. A file that exists is left as it is, and named."
+DESCRIPTION: Final = (
+    "Write the files of a small project. A file that exists is left as it is, and named. Where `import` has drafted a "
+    "contract, the rules and the experiment are written for it."
+)
 SUFFIX: Final = ".starter"
 _CONFIGURATION: Final = "pytest.ini"
 _CONFIGURED_BY: Final = (
@@ -50,19 +56,23 @@ def run(args: argparse.Namespace) -> Answer:
     """Write what is missing."""
     folder: Path = args.folder
     written, existing = [], []
+    contract = _imported(folder)
     configured = next((name for name in _CONFIGURED_BY if (folder / name).exists()), None)
     try:
         for relative, source in starter_files():
             if relative == _CONFIGURATION and configured is not None:
                 existing.append(f"{configured} (pytest's settings stay there)")
-            elif write_new(folder / relative, source.read_bytes()):
+                continue
+            text = _suited(relative, source.read_text("utf-8"), contract, folder.resolve().name)
+            if write_new(folder / relative, text.encode()):
                 written.append(relative)
             else:
                 existing.append(relative)
     except OSError as error:
         place = error.filename or folder
         raise CommandError(f"cannot write {str(place)!r}: {error.strerror or error}") from None
-    lines = [*(f"wrote   {name}" for name in written), *(f"exists  {name}" for name in existing), "", *_NEXT]
+    lines = [*(f"wrote   {name}" for name in written), *(f"exists  {name}" for name in existing), ""]
+    lines += [line for line in _NEXT if contract is None or not line.startswith("  data/")]
     return Answer(lines, {"folder": str(folder), "written": written, "existing": existing})
 
 
@@ -88,3 +98,58 @@ def write_new(file: Path, data: bytes) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _imported(folder: Path) -> Contract | None:
+    """Return the contract that stands there already; None where there is none, or none that can be read."""
+    try:
+        return Contract.load(folder.resolve(), "data/contract.yaml")
+    except ContractError:
+        return None
+
+
+def _suited(relative: str, text: str, contract: Contract | None, task: str) -> str:
+    """Return a file of the starter, written for the rows that are there already."""
+    if contract is None:
+        return text
+    if relative == "tests/test_rules.py":
+        return _RULES.format(**_judged(contract))
+    if relative == "finetune.yaml":
+        named = re.sub(r"^task: .*", f"task: {json.dumps(task)}", text, flags=re.M)
+        return re.sub(
+            r"^(  behaviour:).*",
+            r"\1                          # what is taught, in one sentence",
+            named,
+            flags=re.M,
+        )
+    return text
+
+
+def _judged(contract: Contract) -> dict[str, str]:
+    """Return name and test of the primary rule: the label where the answers have one, else the whole answer."""
+    field = contract.labels.field if contract.labels else None
+    if field is not None:
+        name = re.sub(r"\W", "_", field)
+        return {"name": name, "right": f"response.json()[{field!r}] == example.expected_json()[{field!r}]"}
+    if contract.output_format == "json":
+        return {"name": "answer", "right": "response.json() == example.expected_json()"}
+    return {"name": "answer", "right": "response.text.strip() == example.expected.strip()"}
+
+
+_RULES: Final = '''\
+"""The evaluation: each rule is written once and runs on every held-out row and every arm."""
+
+import pytest
+
+
+@pytest.mark.eval_rule(min_rate=0.95)
+def test_keeps_the_contract(response, contract):
+    assert contract.problems_of(response.text) == []
+
+
+# A gain says that the adapter is better than what there was; min_rate, its own floor, that it is good enough to use.
+# Where several answers are right, write what all of them have, or ask a judge (pytest_finetune.rules).
+@pytest.mark.eval_rule(primary=True, min_gain=0.10, min_rate=0.70)
+def test_{name}(response, example):
+    assert {right}
+'''

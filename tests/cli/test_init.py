@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pytest_finetune
+from pytest_finetune.experiment import load_experiment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,3 +122,30 @@ def pytest_in(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         timeout=240,
         env={**os.environ, "PYTHONPATH": package, "HF_HUB_CACHE": str(folder / "no-cache"), "COLUMNS": "200"},
     )
+
+
+@pytest.mark.parametrize(
+    ("output", "rule"),
+    [
+        ('{"kind": "KIND", "n": 1}', "response.json()['kind'] == example.expected_json()['kind']"),
+        ("KIND", "response.text.strip() == example.expected.strip()"),
+    ],
+)
+def test_imported_rows_get_rules_and_an_experiment_of_their_own(
+    run: Callable[..., Ran], tmp_path: Path, output: str, rule: str
+) -> None:
+    words = ["".join(chr(97 + int(digit)) for digit in f"{n * 7919:06}") for n in range(40)]
+    rows = [
+        {"question": f"{word} is {word[::-1]} or {word[2:]}", "answer": output.replace("KIND", "ab"[n % 2])}
+        for n, word in enumerate(words)
+    ]
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    to = tmp_path / "my task"
+    assert run("import", tmp_path / "r.json", "--to", to).code == 0
+    ran = run("init", to)
+    assert "exists  data/train.jsonl" in ran.out
+    assert "in place of the samples" not in ran.out
+    assert rule in (to / "tests" / "test_rules.py").read_text()
+    experiment = load_experiment(to, "finetune.yaml")
+    assert (experiment.task, experiment.charter.behaviour) == ("my task", None)
+    compile((to / "tests" / "test_rules.py").read_text(), "test_rules.py", "exec")
