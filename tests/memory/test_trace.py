@@ -202,9 +202,11 @@ WITHOUT_SDPA: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", WITHOUT_SDPA)
 def test_an_architecture_without_sdpa_is_built_as_training_loads_it(kind: str) -> None:
     register_attention(_no_recorder)
-    workload = Workload(config={"model_type": kind, **WITHOUT_SDPA[kind]}, tokens=16, adapter=None)
+    own = {"quantization_config": {"quant_method": "fp8"}}  # loaded as plain weights
+    workload = Workload(config={"model_type": kind, **WITHOUT_SDPA[kind], **own}, tokens=16, adapter=None)
     model = build(workload, lambda base: None)
     assert model.config._attn_implementation == "eager"
+    assert not hasattr(model.config, "quantization_config")
     limit = getattr(model.config, "time_step_limit", None)
     assert limit is None or limit[1] == float("inf")
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.experiment.launcher import share_of
 from pytest_finetune.fingerprint import BaseModelError, base_folder, own_quantization, portable
-from pytest_finetune.fingerprint.quantization import OWN_KEYS
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.cards import UNKNOWN, Family
 from pytest_finetune.memory.hardware.disk import DiskPlan, plan_disk
@@ -192,7 +191,7 @@ def workload_of(
     config = read_config(experiment)
     own = _own_quantization(experiment, config)
     workload = Workload(
-        config={name: value for name, value in config.items() if name not in OWN_KEYS},
+        config=config,
         tokens=tokens,
         batch=batch,
         accumulation=share_of(training).accumulation,

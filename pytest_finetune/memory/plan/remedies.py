@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from pytest_finetune.fingerprint import own_quantization
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.plan.figures import Figures
 from pytest_finetune.memory.plan.plan import MemoryPlan
@@ -144,6 +145,8 @@ def changes(workload: Workload, longest_row: int | None, processes: int = 1) -> 
         adapter = dataclasses.replace(workload.adapter, dtype=workload.dtype)
         quantized = workload.changed(quantization="nf4", adapter=adapter)
         note = "the base in 4 bits (NF4), unpacked in every pass"
+        if own_quantization(workload.config) is not None:
+            note += ": name the model that this base was made from"
         yield [Change("quantization", "peft_method qlora", _QLORA, quantized, note)]
     if workload.adapter is None:
         yield list(_adapter_instead(workload))

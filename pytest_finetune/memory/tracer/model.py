@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import torch
 
 from pytest_finetune.fingerprint import numbers
+from pytest_finetune.fingerprint.quantization import OWN_KEYS
 from pytest_finetune.memory.plan.figures import PlanError
 from pytest_finetune.memory.plan.workload import Adapter, Workload, layer_count, text_config
 from pytest_finetune.memory.tracer.architectures import auto_class, name_backbone
@@ -60,7 +61,8 @@ def build(workload: Workload, prepare: Callable[[PreTrainedModel], None]) -> Pre
 def _base(workload: Workload) -> PreTrainedModel:
     from transformers import AutoConfig
 
-    tree = numbers(dict(workload.config))
+    # How the base is stored by itself is in the workload's own words already.
+    tree = numbers({name: value for name, value in workload.config.items() if name not in OWN_KEYS})
     kind = tree.pop("model_type", None)
     try:
         config = AutoConfig.for_model(kind, **tree)
