@@ -229,6 +229,11 @@ def test_a_kind_of_architecture_that_has_parts_of_its_own_can_be_traced(name: st
     assert live_peak(variants(traced.events, "streamed", 0)[0]).parts["adapter"] >= 4 * traced.trainable
 
 
+def test_layers_that_are_only_listed_are_counted() -> None:
+    listed = {key: value for key, value in SHAPES["Nemotron-H"].items() if key != "num_hidden_layers"}
+    assert Workload(config=listed, tokens=16).depth == 3
+
+
 def test_a_tower_gets_no_adapter_in_the_plan_and_its_layers_are_not_the_language_models() -> None:
     shape = SHAPES["Gemma 3"]
     deep = {**shape, "vision_config": {**shape["vision_config"], "num_hidden_layers": 9}}

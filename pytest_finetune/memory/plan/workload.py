@@ -103,7 +103,9 @@ def layer_count(config: Json) -> int:
     for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
         if isinstance(tree.get(key), int):
             return int(tree[key])
-    return 0
+    # Some hybrids only list the kinds of their layers.
+    kinds = tree.get("layers_block_type") or tree.get("layer_types") or ()
+    return len(kinds)
 
 
 def each_process(processes: int, trainable: int) -> Iterator[str]:

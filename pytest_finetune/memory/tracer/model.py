@@ -71,7 +71,8 @@ def _base(workload: Workload) -> PreTrainedModel:
             f"model_type {kind!r} is not an architecture that the installed transformers knows; "
             "a newer transformers may, or the model needs code of its own, which a plan does not run"
         ) from None
-    _cut(config, workload.depth)
+    if workload.depth:
+        _cut(config, workload.depth)
     config.use_cache = False
     try:
         model = _built(config, workload)
@@ -299,7 +300,8 @@ def is_uniform(workload: Workload) -> bool:
 
     A tower beside the language model has layers of its own, which the names cannot be told from.
     """
-    kinds = text_config(workload.config).get("layer_types")
+    text = text_config(workload.config)
+    kinds = text.get("layer_types") or text.get("layers_block_type")
     towers = any(workload.config.get(name) for name in SENSES)
     return layer_count(workload.config) > 0 and (not kinds or len(set(kinds)) == 1) and not towers
 
