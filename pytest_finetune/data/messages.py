@@ -72,6 +72,12 @@ def transcript(messages: Sequence[Json]) -> str:
     return "\n".join(f"{str(message['role']).capitalize()}: {text_of(message)}" for message in asked)
 
 
+def further_texts(messages: Sequence[Json]) -> Iterator[str]:
+    """Yield what a chat template is given of messages besides what they say: names and thoughts."""
+    for message in messages:
+        yield from (message[key] for key in _TEXTS if message.get(key))
+
+
 def not_understood(messages: Sequence[Json]) -> Iterator[str]:
     """Yield the keys of messages that nothing here and no chat template is given, a sentence for each key."""
     first: dict[str, tuple[int, str]] = {}

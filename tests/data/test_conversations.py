@@ -215,6 +215,15 @@ def test_what_a_conversation_holds_for_nobody_is_a_finding(
     assert any(says in one.read for one in found), found
 
 
+def test_secrets_are_found_in_thoughts_and_tools_too(tmp_path: Path) -> None:
+    key = f"ghp_{'a1B2' * 9}"
+    talk = [said("user", "q"), said("assistant", "a", reasoning_content=f"The token is {key}.")]
+    assert [one.rule for one in findings(tmp_path, {"messages": talk})] == ["privacy/secret"]
+    tool = {"name": "f", "description": f"Needs {key}."}
+    row = {"messages": [said("user", "q"), said("assistant", "a")], "tools": [tool]}
+    assert [one.rule for one in findings(tmp_path, row)] == ["privacy/secret"]
+
+
 def test_a_whole_conversation_with_tools_has_no_finding(tmp_path: Path) -> None:
     talk = [
         said("system", "Help."), said("user", "Weather in Rome and Oslo?"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.data.catalogue import finding
 from pytest_finetune.data.detectors import SECRETS, Hit, scan, short_hash
+from pytest_finetune.data.messages import further_texts
 from pytest_finetune.data.strict_json import strings_in
 from pytest_finetune.errors import FinetuneError
 
@@ -66,6 +67,8 @@ def _hits(rows: Sequence[Row]) -> Iterator[tuple[Row, str, Hit]]:
             )
             if "\\" in row.output:
                 own.append(_unescaped(row.output))
+            own += further_texts(row.messages or ())
+            own += [json.dumps(row.tools, ensure_ascii=False)] if row.tools else []
             texts += own
             owners += [row] * len(own)
         for index, hit in scan(texts):
