@@ -136,7 +136,9 @@ class Chat:
         if not found:
             raise TemplateError("the chat template leaves out the answer")
         start = _shared(lead, whole)
-        return Taught(asked, asked + self.reading.closing(asked, lead) + whole[start:], moved=True)
+        thought = str(answer[0].get("reasoning_content") or "").strip()
+        closing = self.reading.closing(asked, lead, "" if thought in whole[start:] else thought)
+        return Taught(asked, asked + closing + whole[start:], moved=True)
 
     def answer_in(self, taught: Taught) -> str:
         """Return the answer that would be read if a model wrote what is taught."""

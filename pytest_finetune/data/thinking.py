@@ -93,16 +93,19 @@ class Reading:
         end = asked.rstrip()
         return next((mark for mark in self.marks if end.endswith(mark.open.strip())), None)
 
-    def closing(self, asked: str, lead: str) -> str:
-        """Return what ends the thinking that a question opened; `lead` is how the template begins a finished turn."""
+    def closing(self, asked: str, lead: str, thought: str = "") -> str:
+        """Return what ends the thinking that a question opened, after a `thought` that the template leaves out.
+
+        `lead` is how the template begins a finished turn.
+        """
         mark = self.opened(asked)
         if mark is None:
             return ""
         _, found, rest = lead.rpartition(mark.open)
-        if found and mark.close in rest and lead.endswith(rest):
+        if not thought and found and mark.close in rest and lead.endswith(rest):
             return rest[rest.index(mark.close) :]
         blank = asked[len(asked.rstrip()) :]
-        return f"{blank}{mark.close}{blank * 2}"
+        return f"{thought}{blank}{mark.close}{blank * 2}"
 
     def read(self, text: str, asked: str, *, stopped: bool = True) -> Read:
         """Take apart what was written after a question; `stopped` says that the model ended by itself.

@@ -129,6 +129,19 @@ def test_what_is_taught_follows_what_is_asked(
     assert known.answer_in(taught) == "yes"
 
 
+def test_a_thought_is_taught_where_the_question_opens_one_though_the_template_leaves_it_out() -> None:
+    known = chat(R1)
+    thought = {"role": "assistant", "content": "yes", "reasoning_content": "It is so."}
+    taught = known.taught(QUESTION, [thought])
+    assert taught.whole == taught.asked + "It is so.\n</think>\n\nyes</s>"
+    assert known.answer_in(taught) == "yes"
+    assert (
+        chat(QWEN3)
+        .taught(QUESTION, [thought])
+        .whole.endswith("<think>\nIt is so.\n</think>\n\nyes<|im_end|>\n")
+    )
+
+
 def test_tokens_that_would_join_across_the_end_of_the_question_are_kept_apart() -> None:
     taught = chat(R1.replace("<|a|><think>\n", "<|a|> ").replace("<|a|>{{", "<|a|> {{")).taught(
         QUESTION, ANSWER
