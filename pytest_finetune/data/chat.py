@@ -232,14 +232,19 @@ def chat_of(experiment: Experiment) -> Chat | None:
         folder = base_folder(experiment)
     except BaseModelError:
         return None
-    return folder_chat(folder, experiment.prompt.chat_template_kwargs)
+    found = folder_chat(folder, experiment.prompt.chat_template_kwargs)
+    return found if found.known else None
 
 
-def folder_chat(folder: Path, arguments: Json) -> Chat:
-    """Return the chat template of a model's folder, read without transformers."""
+def folder_chat(folder: Path, arguments: Json, added: Sequence[str] | None = None) -> Chat:
+    """Return the chat template of a model's folder, read without transformers.
+
+    `added` are the special tokens that a tokenizer has added, where it is loaded already: its file is large.
+    """
     config = _json(folder / "tokenizer_config.json")
     named = {name: text for name in _SPECIAL if (text := token_text(config.get(name))) is not None}
-    return Chat.of(_templates(folder, config), named, _special_texts(folder, named), arguments)
+    special = sorted({*named.values(), *(_added(folder) if added is None else added)})
+    return Chat.of(_templates(folder, config), named, special, arguments)
 
 
 def token_text(token: object) -> str | None:
@@ -276,9 +281,9 @@ def _templates(folder: Path, config: Json) -> dict[str, str]:
     return found
 
 
-def _special_texts(folder: Path, named: Mapping[str, str]) -> list[str]:
+def _added(folder: Path) -> list[str]:
     added = _json(folder / "tokenizer.json").get("added_tokens") or ()
-    return sorted({*named.values(), *(one["content"] for one in added if one.get("special"))})
+    return [one["content"] for one in added if one.get("special")]
 
 
 def _shared(left: str, right: str) -> int:

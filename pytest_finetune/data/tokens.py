@@ -134,7 +134,8 @@ def tokenization(
     if eos is None:
         raise NoTokenizer(f"{folder / 'tokenizer_config.json'}: no eos_token")
     stops = _stop_ids(tokenizer, eos, _json(folder / "generation_config.json"))
-    chat = folder_chat(folder, prompt.chat_template_kwargs)
+    added = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+    chat = folder_chat(folder, prompt.chat_template_kwargs, added)
 
     if prompt.template == CHAT and not chat.known:
         raise NoTokenizer(f"{folder}: the tokenizer has no chat template")
