@@ -25,7 +25,7 @@ HANDED_ON: Final = (
 )  # fmt: skip
 """The keys of a message that the chat template is given; `weight` is for the training."""
 
-KNOWN: Final = frozenset({*HANDED_ON, "weight"})
+KNOWN: Final = frozenset({*HANDED_ON, "weight", "function_call"})
 
 _PLAIN: Final = {"role", "content"}
 _TEXTS: Final = ("name", "reasoning_content", "reasoning", "thinking", "tool_call_id")
@@ -156,14 +156,24 @@ def _part(part: object, place: str) -> str:
 
 
 def _calls(message: Json, place: str) -> list[Json]:
-    calls = message.get("tool_calls")
-    if calls is None or calls == []:
+    calls = message.get("tool_calls") or _older(message.get("function_call"), place)
+    if not calls:
         return []
     if message["role"] != "assistant":
         raise ShapeError(f"{place}: only the assistant calls tools, not the {message['role']}")
     if not isinstance(calls, list):
         raise ShapeError(f"{place}: tool_calls must be a list, found {kind(calls)}")
     return [_call(call, f"{place}: call {number}") for number, call in enumerate(calls, start=1)]
+
+
+def _older(call: object, place: str) -> object:
+    """Return what older files write as one `function_call`, an object or the JSON text of one or of several."""
+    if isinstance(call, str):
+        parsed = StrictParser().parse(call)
+        if parsed.faults:
+            raise ShapeError(f"{place}: function_call is no JSON: {parsed.faults[0].read}")
+        call = parsed.value
+    return [call] if isinstance(call, dict) else call
 
 
 def _call(call: object, place: str) -> Json:

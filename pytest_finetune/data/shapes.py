@@ -32,7 +32,7 @@ NAMES: Final = (
 )  # fmt: skip
 _KNOWN_SET: Final = frozenset(NAMES)
 _PAIRS: Final = (("question", "answer"), ("text", "label"))
-_SHAREGPT: Final = {"human": "user", "gpt": "assistant", "function_call": "assistant", "observation": "tool"}
+_SHAREGPT: Final = {"human": "user", "gpt": "assistant", "observation": "tool"}
 """The roles of ShareGPT files that have other names here."""
 _ANSWERS: Final = frozenset({"output", "expected", "completion", "messages"})
 
@@ -103,7 +103,10 @@ def _sharegpt(row: Json) -> Iterator[Json]:
             raise ShapeError("conversations must be a list of objects with from and value")
         sender = turn["from"]
         role = _SHAREGPT.get(sender, sender) if isinstance(sender, str) else sender
-        yield {"role": role, "content": turn["value"]}
+        if role == "function_call":
+            yield {"role": "assistant", "content": None, "function_call": turn["value"]}
+        else:
+            yield {"role": role, "content": turn["value"]}
 
 
 def tags_of(row: Json) -> tuple[str, ...]:

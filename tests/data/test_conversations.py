@@ -113,6 +113,28 @@ def test_calls_have_one_spelling_and_are_what_the_row_expects(tmp_path: Path, sp
     assert row.expected == '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
 
 
+def test_calls_as_older_files_and_sharegpt_write_them_are_the_same_calls(tmp_path: Path) -> None:
+    text = '{"name": "weather", "arguments": {"city": "Rome"}}'
+    older = row_of(tmp_path, said("user", "Rain?"), said("assistant", None, function_call=json.loads(text)))
+    turns = [("human", "Rain?"), ("function_call", text), ("observation", "sun"), ("gpt", "No.")]
+    (shared,) = read(
+        tmp_path, {"conversations": [{"from": sender, "value": value} for sender, value in turns]}
+    )
+    newer = row_of(tmp_path, said("user", "Rain?"), said("assistant", None, tool_calls=[call()]))
+    assert format_pair(older, CHAT) == format_pair(newer, CHAT)
+    assert shared.messages is not None
+    assert format_prompt(shared, CHAT)[:2] == [
+        *format_prompt(newer, CHAT),
+        *format_pair(newer, CHAT).completion,
+    ]
+    assert shared.messages[2]["tool_call_id"] == "call00001"
+    assert findings(tmp_path, shared.raw) == []  # type: ignore[arg-type]
+    broken = {
+        "conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": "weather"}]
+    }
+    assert "function_call is no JSON" in refusal(tmp_path, broken)
+
+
 def test_tools_are_part_of_what_a_row_says_and_have_one_spelling(tmp_path: Path) -> None:
     bare = {"name": "weather", "parameters": WEATHER["function"]["parameters"]}  # type: ignore[index]
     talk = (said("user", "Weather?"), said("assistant", "Which city?"))
