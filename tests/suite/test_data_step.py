@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models
 from pytest_finetune.data.rows import Row, read_rows
 from pytest_finetune.store import Store
 from pytest_finetune.suite.steps.data_step import contract_of, file_of, read, trained_after_a_look
+from pytest_finetune.suite.steps.premises import problems
 
 from .conftest import World
 
@@ -58,3 +59,12 @@ def test_a_server_that_writes_the_date_of_the_day_is_named(world: World) -> None
         rows = (read(context, contract, f"{name}.jsonl", name) for name in ("train", "eval"))
         found.append([one.read for one in contract.findings(*rows) if one.rule == "chat/date"])
     assert found == [["runtime 'prod' renders with today's date, training with 2024-07-26"], []]
+
+
+def test_a_template_that_does_not_compile_is_named_before_anything_is_trained(world: World) -> None:
+    experiment = world.experiment("prompt: {template: chat}\n")
+    world.write({"base/tokenizer.json": "{}", "base/chat_template.jinja": "{% if %}"})
+    ((path, said),) = problems(experiment)
+    assert path == ("prompt", "template")
+    assert said.startswith("the chat template does not compile: ")
+    assert said.endswith("base'")

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pytest_finetune.data.chat import folder_chat
+from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.data.formatting import CHAT
 from pytest_finetune.experiment.reading import located
 from pytest_finetune.fingerprint import (
@@ -69,12 +71,8 @@ def problems(experiment: Experiment) -> Iterator[tuple[KeyPath, str]]:
     untrainable = own and own.untrainable(experiment.quantization, experiment.peft_method)
     if untrainable:
         yield ("base_model",), f"{experiment.base_model!r} {untrainable}"
-    if experiment.prompt.template == CHAT and not _has_template(folder):
-        yield (
-            ("prompt", "template"),
-            f"'chat' needs a chat template, and the tokenizer of {experiment.base_model!r} has none: write a "
-            "template with {instruction} and {input}, or take an instruct model",
-        )
+    if experiment.prompt.template == CHAT:
+        yield from _template(experiment, folder)
     if experiment.trained is None:
         yield from _targets(experiment, folder)
 
@@ -82,6 +80,20 @@ def problems(experiment: Experiment) -> Iterator[tuple[KeyPath, str]]:
 def _only_configured(folder: Path) -> bool:
     """Tell whether the folder holds no more than a configuration, from which a memory plan can be made."""
     return not has_tokenizer(folder) and not holds_weights(folder)
+
+
+def _template(experiment: Experiment, folder: Path) -> Iterator[tuple[KeyPath, str]]:
+    if not _has_template(folder):
+        yield (
+            ("prompt", "template"),
+            f"'chat' needs a chat template, and the tokenizer of {experiment.base_model!r} has none: write a "
+            "template with {instruction} and {input}, or take an instruct model",
+        )
+        return
+    try:
+        folder_chat(folder, experiment.prompt.chat_template_kwargs, ())
+    except TemplateError as error:
+        yield ("prompt", "template"), f"{error}: mend the template in {str(folder)!r}"
 
 
 def _has_template(folder: Path) -> bool:
