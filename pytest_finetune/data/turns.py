@@ -2,7 +2,8 @@
 
 Of several answers each must stand in the whole conversation as it is asked and answered alone: the text of the question
 up to it, and the text up to its own end, are beginnings of the whole. Where a template writes earlier answers otherwise
-(it leaves out their thinking, say), the conversation cannot teach them all at once.
+(it leaves out their thinking, say), the conversation cannot teach them all at once. A ``{% generation %}`` block is not
+asked: it says where an answer stands, not that it ends as it would alone (gpt-oss ends only the last with its stop).
 """
 
 from __future__ import annotations
