@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pytest_finetune.data.rows import Rows, read_rows
 from pytest_finetune.suite.rules.rule_marks import unclustered
+from pytest_finetune.suite.steps.data_step import trained_turns
 
 
 class Item:
@@ -34,3 +39,33 @@ def test_a_rule_on_rows_needs_a_cluster_where_each_answer_is_asked(turns: str) -
         assert said is not None
         assert said.startswith("rule 'answer' would count every answer of a conversation as a row of its own")
         assert "write cluster='group' in its eval_rule" in said
+
+
+def read(folder: Path, split: str, *talks: str) -> Rows:
+    """Read conversations written as their messages in a line, question and answer in turn."""
+    rows = [
+        {
+            "messages": [
+                {"role": ("user", "assistant")[at % 2], "content": word}
+                for at, word in enumerate(talk.split())
+            ]
+        }
+        for talk in talks
+    ]
+    (folder / split).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read_rows(folder, split, split)
+
+
+@pytest.mark.parametrize(
+    ("turns", "taught", "leaks"), [("each", "all", [1, 3]), ("each", "last", [3]), ("last", "all", [])]
+)
+def test_an_answer_that_is_asked_for_on_the_way_must_not_be_trained_on(
+    tmp_path: Path, turns: str, taught: str, leaks: list[int]
+) -> None:
+    train = read(tmp_path, "train", "a A b B", "e E")
+    held_out = read(tmp_path, "eval", "a A c C", "d D b B", "e E f F")
+    experiment: Any = SimpleNamespace(
+        prompt=SimpleNamespace(turns=turns), training=SimpleNamespace(assistant_turns=taught)
+    )
+    found = list(trained_turns(experiment, train, held_out))
+    assert [(one.rule, one.line) for one in found] == [("leak/exact", line) for line in leaks]

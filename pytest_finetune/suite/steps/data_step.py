@@ -19,6 +19,7 @@ from pytest_finetune.data.formatting import Pair, format_pair, format_prompt
 from pytest_finetune.data.profile import overlap, profile
 from pytest_finetune.data.rows import read_rows
 from pytest_finetune.data.tokens import tokenization_of
+from pytest_finetune.data.turn_by_turn import turn_by_turn
 from pytest_finetune.experiment import ServerSettings
 from pytest_finetune.experiment.reading import line_of
 
@@ -53,6 +54,7 @@ def contract_of(context: Context) -> Contract:
         partial(_plugin_checks, context),
         partial(trained_after_a_look, context.store.looks),
         partial(few_shot_findings, experiment, tokenization, contract.label_field),
+        partial(trained_turns, experiment),
         partial(dated_findings, experiment, tokenization),
     )
     return SessionContract.of(contract.with_checks(*checks), partial(_record_findings, context))
@@ -147,6 +149,19 @@ def few_shot_findings(
                 f"generation.max_new_tokens leaves {tokenization.limits.room}"
             )
             yield say(read)
+
+
+def trained_turns(experiment: Experiment, train: Rows, held_out: Rows) -> Iterator[Finding]:
+    """Yield held-out conversations of which an answer before the last is asked for and trained on."""
+    if experiment.prompt.turns == "last":
+        return
+    taught = turn_by_turn(train) if experiment.training.assistant_turns == "all" else train
+    places = {row.digest: row.place for row in taught}
+    whole = {row.digest for row in held_out}  # the other checks see to these
+    for case in turn_by_turn(held_out):
+        if case.digest in places and case.digest not in whole:
+            read = f"{case.id} is trained on: {places[case.digest]}"
+            yield finding("leak/exact", read, file=case.file, line=case.line, digest=case.digest)
 
 
 def file_of(experiment: Experiment, suite: str | None) -> str:
