@@ -227,10 +227,11 @@ HEAD: Final = """\
 
 `python -m benchmarks.families --page docs/families.md` writes this page: a tiny random base of each architecture, made
 from transformers' own configuration ({versions}), goes through the
-[memory plan](memory.md), two training steps, three answers and a [merge](runtimes.md) on the CPU, with `peft_method:
-lora`, `target_modules: all-linear` and nothing else set. A stage works (yes) or is refused, in the words below; after a
-refusal nothing is tried. The {count} families took {minutes} minutes on one core. The page says that the machinery
-fits the shape, and nothing about what a real model of the family learns."""
+[memory plan](memory.md), two training steps, three answers and a [merge](runtimes.md) on the CPU, with a LoRA
+[adapter](glossary.md#adapter) on `target_modules: all-linear` and nothing else set. A stage works (yes) or is
+refused, in the words below; what follows a refusal is not tried, but for the plan's. The {count} families took
+{minutes} minutes of one core. The page says that the machinery fits the shape, and nothing about what a
+real model of the family learns."""
 
 
 def page(outcomes: Sequence[Outcome], seconds: float) -> str:

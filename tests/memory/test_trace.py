@@ -229,6 +229,18 @@ def test_a_kind_of_architecture_that_has_parts_of_its_own_can_be_traced(name: st
     assert live_peak(variants(traced.events, "streamed", 0)[0]).parts["adapter"] >= 4 * traced.trainable
 
 
+def test_dora_on_4_bit_weights_is_traced_and_takes_each_weight_whole() -> None:
+    plain, dora = (
+        trace(Workload(config=EXAMPLE, tokens=16, quantization="nf4", adapter=Adapter(dora=dora)))
+        for dora in (False, True)
+    )
+    assert dora.trainable > plain.trainable
+    assert (
+        live_peak(variants(dora.events, "streamed", 0)[0]).bytes
+        > live_peak(variants(plain.events, "streamed", 0)[0]).bytes
+    )
+
+
 def test_layers_that_are_only_listed_are_counted() -> None:
     listed = {key: value for key, value in SHAPES["Nemotron-H"].items() if key != "num_hidden_layers"}
     assert Workload(config=listed, tokens=16).depth == 3

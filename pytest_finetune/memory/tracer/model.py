@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 
@@ -128,6 +128,8 @@ def _wrapped(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
         use_dora=adapter.dora,
         task_type="CAUSAL_LM",
     )
+    if adapter.dora:
+        _read_packed_weights()
     try:
         wrapped = get_peft_model(model, config, autocast_adapter_dtype=adapter.dtype == "float32")
     except ValueError as error:
@@ -138,6 +140,24 @@ def _wrapped(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
             if parameter is not None and parameter.requires_grad and parameter.dtype != dtype:
                 module._parameters[name] = torch.nn.Parameter(parameter.detach().to(dtype))
     return wrapped
+
+
+def _read_packed_weights() -> None:
+    """Let DoRA dequantise the 4-bit weights of a plan, which PEFT does not know for what they are (`_nf4_weight`)."""
+    from peft.tuners.lora import dora
+    from peft.utils.integrations import dequantize_module_weight
+
+    def dequantised(module: torch.nn.Module) -> Tensor:
+        weight: Any = module.weight
+        state: Any = getattr(
+            module, "quant_state", None
+        )  # PEFT copies the module, and the weight's own is lost
+        if state is not None and type(weight).__name__ != "Params4bit":
+            return torch.empty(state.shape, dtype=state.dtype, device=weight.device)
+        whole: Tensor = dequantize_module_weight(module)
+        return whole
+
+    setattr(dora, "dequantize_module_weight", dequantised)  # noqa: B010 (not exported there)
 
 
 def _upcast(model: PreTrainedModel) -> None:
