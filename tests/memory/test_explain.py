@@ -21,6 +21,12 @@ from pytest_finetune.memory.plan.remedies import changes, find_remedies
 from pytest_finetune.memory.plan.workload import Workload
 
 
+@pytest.fixture
+def tiny_config(tiny_config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The small model with layers to take away: a smaller base is one of the remedies."""
+    return {**tiny_config, "num_hidden_layers": 4}
+
+
 class Formula(Planner):
     """A planner that computes instead of tracing: activations by tokens and batch, weights by layers and bits."""
 
