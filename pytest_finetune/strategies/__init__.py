@@ -19,6 +19,7 @@ Every valid answer was judged by jsonschema, and so was every broken one.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -120,7 +121,7 @@ def rows(contract: Contract, *, held_out: bool = False) -> SearchStrategy[dict[s
     parts: dict[str, SearchStrategy[Any]] = {
         "instruction": instruction,
         "input": _sentences().filter(lambda text: not contract.out_of_scope(text) and not find(text)),
-        "expected" if held_out else "output": outputs(contract).filter(lambda text: not find(text)),
+        "expected" if held_out else "output": outputs(contract).filter(_clean),
     }
     optional = {"tags": st.lists(st.sampled_from(tags), unique=True)} if tags else {}
     return st.fixed_dictionaries(parts, optional=optional)
@@ -144,6 +145,11 @@ def perturbations(text: str, *, kinds: Collection[str] = tuple(KINDS)) -> Search
 
 def _answer_schema(contract: Contract) -> Any:
     return True if contract.schema is None else contract.schema
+
+
+def _clean(answer: str) -> bool:
+    """Tell whether a row may have this answer: no secret, and no characters in another form than NFC."""
+    return not find(answer) and unicodedata.is_normalized("NFC", answer)
 
 
 def _json_text(value: Any) -> str:

@@ -166,6 +166,17 @@ def test_text_contracts_draw_labels_and_patterns(project: Any) -> None:
         strategies.broken_outputs(project.contract("task: t\n"))
 
 
+def test_a_drawn_row_has_no_answer_in_another_unicode_form(project: Any) -> None:
+    contract = project.contract('output: {schema: {enum: ["e\\u0301", "x"]}}\n')
+
+    @settings(max_examples=20, deadline=None, database=None)
+    @given(row=strategies.rows(contract))
+    def check(row: dict[str, Any]) -> None:
+        assert json.loads(row["output"]) == "x"
+
+    check()
+
+
 def test_drawn_rows_keep_their_contract(project: Any) -> None:
     text = (
         "instruction: [Classify., Sort.]\n"
