@@ -38,9 +38,9 @@ def _traced_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def experiment(tmp_path: Path, tiny_config: Mapping[str, Any]) -> Experiment:
+def experiment(tmp_path: Path, shallow_config: Mapping[str, Any]) -> Experiment:
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(json.dumps(tiny_config))
+    (tmp_path / "model" / "config.json").write_text(json.dumps(shallow_config))
     (tmp_path / "finetune.yaml").write_text(EXPERIMENT)
     (tmp_path / "train.jsonl").touch()
     (tmp_path / "eval.jsonl").touch()
@@ -85,10 +85,10 @@ def figures(*, allocated: int, reserved: int, smallest: int) -> Figures:
 
 
 @pytest.fixture
-def plan(tiny_config: Mapping[str, Any]) -> MemoryPlan:
+def plan(shallow_config: Mapping[str, Any]) -> MemoryPlan:
     """A plan that allocates 10 GiB, reserves 12 and survives in 11; the context adds 600 MiB."""
     return MemoryPlan(
-        Workload(config=tiny_config, tokens=512, batch=8),
+        Workload(config=shallow_config, tokens=512, batch=8),
         figures(allocated=10 * GiB, reserved=12 * GiB, smallest=11 * GiB),
         411,
     )

@@ -104,8 +104,8 @@ def test_a_workload_survives_its_journey_through_json() -> None:
     assert Figures.from_json(figures(3).as_json()) == figures(3)
 
 
-def test_the_tracing_process_climbs_from_both_ends(tiny_config: Mapping[str, Any]) -> None:
-    ladder = [Workload(config=tiny_config, tokens=tokens, batch=4) for tokens in (256, 64, 16)]
+def test_the_tracing_process_climbs_from_both_ends(shallow_config: Mapping[str, Any]) -> None:
+    ladder = [Workload(config=shallow_config, tokens=tokens, batch=4) for tokens in (256, 64, 16)]
     bad = Workload(config={"model_type": "llama9"}, tokens=8)
     workspace = planning.WORKSPACES[0]
     ((mild, middle, strong), (error,)) = trace_elsewhere([ladder, [bad]], Limit(workspace, 10**12))

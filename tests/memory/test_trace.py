@@ -73,8 +73,8 @@ def peak(workload: Workload) -> int:
     return live_peak(variants(trace(workload).events, workload.loading, 8320 * 1024)[0]).bytes
 
 
-def test_more_of_anything_and_fewer_savings_need_more(tiny_config: Mapping[str, Any]) -> None:
-    plain = Workload(config=tiny_config, batch=2, tokens=48, adapter=Adapter(rank=8))
+def test_more_of_anything_and_fewer_savings_need_more(shallow_config: Mapping[str, Any]) -> None:
+    plain = Workload(config=shallow_config, batch=2, tokens=48, adapter=Adapter(rank=8))
     needed = peak(plain)
     for more in ({"batch": 4}, {"tokens": 96}, {"adapter": Adapter(rank=16)}):
         assert needed < peak(plain.changed(**more)), more
@@ -95,10 +95,10 @@ def test_more_of_anything_and_fewer_savings_need_more(tiny_config: Mapping[str, 
     checkpointing=st.booleans(),
 )
 def test_more_of_anything_drawn_and_fewer_savings_never_need_less(
-    tiny_config: Mapping[str, Any], batch: int, tokens: int, rank: int, more: str, checkpointing: bool
+    shallow_config: Mapping[str, Any], batch: int, tokens: int, rank: int, more: str, checkpointing: bool
 ) -> None:
     small = Workload(
-        config=tiny_config,
+        config=shallow_config,
         batch=batch,
         tokens=tokens,
         adapter=Adapter(rank=rank),
@@ -120,9 +120,9 @@ def test_more_of_anything_drawn_and_fewer_savings_never_need_less(
 
 
 def test_two_steps_are_traced_and_the_second_holds_the_optimizers_state(
-    tiny_config: Mapping[str, Any],
+    shallow_config: Mapping[str, Any],
 ) -> None:
-    events = trace(Workload(config=tiny_config, tokens=32)).events
+    events = trace(Workload(config=shallow_config, tokens=32)).events
     assert sum(event == Entered("optimizer", None) for event in events) == STEPS
     peaks = [live_peak(part).bytes for part in (events, up_to(events, "optimizer"))]
     assert peaks[0] > peaks[1]
@@ -132,9 +132,9 @@ def up_to(events: list[Event], phase: str) -> list[Event]:
     return events[: events.index(Entered(phase, None))]
 
 
-def test_every_death_follows_its_birth(tiny_config: Mapping[str, Any]) -> None:
+def test_every_death_follows_its_birth(shallow_config: Mapping[str, Any]) -> None:
     alive: set[int] = set()
-    for event in trace(Workload(config={**tiny_config, "num_hidden_layers": 9}, tokens=32)).events:
+    for event in trace(Workload(config={**shallow_config, "num_hidden_layers": 9}, tokens=32)).events:
         if isinstance(event, Born):
             assert event.storage not in alive
             alive.add(event.storage)
@@ -168,19 +168,19 @@ def test_trl_scores_the_supervised_positions_as_its_own_fused_head_does() -> Non
     ],
 )
 def test_what_cannot_be_traced_says_why(
-    changes: dict[str, Any], says: str, tiny_config: Mapping[str, Any]
+    changes: dict[str, Any], says: str, shallow_config: Mapping[str, Any]
 ) -> None:
     with pytest.raises(PlanError, match=says):
-        trace(Workload(config=tiny_config, tokens=16).changed(**changes))
+        trace(Workload(config=shallow_config, tokens=16).changed(**changes))
 
 
-def test_a_step_from_elsewhere_is_traced(tiny_config: Mapping[str, Any]) -> None:
-    plain = Workload(config=tiny_config, tokens=64, step=PLAIN_STEP)
+def test_a_step_from_elsewhere_is_traced(shallow_config: Mapping[str, Any]) -> None:
+    plain = Workload(config=shallow_config, tokens=64, step=PLAIN_STEP)
     assert live_peak(trace(plain).events).parts["logits and loss"] > 64 * 512 * 4
 
 
-def test_the_smallest_budget_lies_between_live_and_reserved(tiny_config: Mapping[str, Any]) -> None:
-    timeline = variants(trace(Workload(config=tiny_config, tokens=64)).events, "streamed", 8320 * 1024)[0]
+def test_the_smallest_budget_lies_between_live_and_reserved(shallow_config: Mapping[str, Any]) -> None:
+    timeline = variants(trace(Workload(config=shallow_config, tokens=64)).events, "streamed", 8320 * 1024)[0]
     held = replay(timeline)
     assert live_peak(timeline).bytes <= smallest_budget(timeline) <= held.reserved
 
