@@ -30,7 +30,7 @@ banking: banking-base
 	cd examples/banking && env -u OMP_NUM_THREADS ../../$(BIN)/python -m pytest --finetune $(ARGS)
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # What is worth its time once a day: the long tests, and the real model from its first row to a verdict.
 nightly: banking
