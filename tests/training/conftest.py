@@ -119,7 +119,11 @@ def make_experiment(
             "peft_method": method,
             "quantization": quantization,
             "lora": None if method == "full" else json.loads(json.dumps(dataclasses.asdict(lora))),
-            "training": dataclasses.asdict(training),
+            "training": {
+                name: value
+                for name, value in dataclasses.asdict(training).items()
+                if (name, value) != ("assistant_turns", "last")  # as `load_experiment` leaves it out
+            },
             "prompt": {},
             "paths": {"train_file": "train.jsonl", "eval_file": "eval.jsonl"},
         },
