@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = os.environ["TQDM_DISABLE"] = "1"
 
 HERE: Final = Path(__file__).parent
 OUT: Final = HERE / "models" / "smollm2-135m-instruct"

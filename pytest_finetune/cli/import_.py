@@ -34,10 +34,11 @@ _SHOWN: Final = 5
 
 
 class Found(NamedTuple):
-    """The rows that can be used, and what was left out: findings, and rows that stand there twice."""
+    """The rows that can be used, and what was left out: findings, rows that say nothing, and rows that stand twice."""
 
     rows: list[Row]
     findings: list[Finding]
+    blank: list[Row]
     repeated: list[Row]
 
 
@@ -123,9 +124,12 @@ def _read(files: Sequence[Path], columns: Mapping[str, str]) -> Found:
                         findings.append(item)
             except OSError as error:
                 raise CommandError(f"{file}: cannot be read: {error.strerror or error}") from None
-    first = {row.digest: row for row in reversed(rows)}
-    kept = [row for row in rows if first[row.digest] is row]
-    return Found(kept, findings, [row for row in rows if first[row.digest] is not row])
+    blank = [row for row in rows if not row.output.strip() or not (row.instruction + row.input).strip()]
+    empty = {id(row) for row in blank}
+    said = [row for row in rows if id(row) not in empty]
+    first = {row.digest: row for row in reversed(said)}
+    kept = [row for row in said if first[row.digest] is row]
+    return Found(kept, findings, blank, [row for row in said if first[row.digest] is not row])
 
 
 def _exported(folder: Path, scratch: Path) -> tuple[Path, str]:
@@ -202,6 +206,10 @@ def _lines(found: Found, answers: Answers, split: Split, asked: float) -> Iterat
 
 
 def _left_out(found: Found) -> Iterator[str]:
+    if found.blank:
+        empty = counted(len(found.blank), "row")
+        yield f"  left out: {empty} with an empty question or answer, first {found.blank[0].place}"
+        yield "    is it the right column? --column maps ours to yours"
     if found.repeated:
         twice = counted(len(found.repeated), "row")
         yield f"  left out: {twice} that stand there twice, first {found.repeated[0].place}"
@@ -210,7 +218,7 @@ def _left_out(found: Found) -> Iterator[str]:
         alike.setdefault((one.rule, one.read), []).append(one)
     for (rule, read), ones in list(alike.items())[:_SHOWN]:
         fix = (
-            "name your columns: --column input=THEIRS --column output=THEIRS"
+            "name your columns: --column prompt=THEIRS --column completion=THEIRS"
             if "found the keys" in read
             else ones[0].fix
         )

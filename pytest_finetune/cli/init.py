@@ -114,6 +114,8 @@ def _suited(relative: str, text: str, contract: Contract | None, task: str) -> s
         return text
     if relative == "tests/test_rules.py":
         return _RULES.format(**_judged(contract))
+    if relative == "tests/test_decision.py":
+        return text.replace('"intent"', f'"{_judged(contract)["name"]}"')
     if relative == "finetune.yaml":
         named = re.sub(r"^task: .*", f"task: {json.dumps(task)}", text, flags=re.M)
         return re.sub(

@@ -213,6 +213,10 @@ class Chat:
         """The argument that turns thinking off, where the template reads it."""
         return "{enable_thinking: false}" if "enable_thinking" in self._template else None
 
+    def reads(self, name: str) -> bool:
+        """Tell whether the template can read an argument: it stands in its text."""
+        return name in self._template
+
     @cached_property
     def dated(self) -> bool:
         """Whether the template writes the date of the day."""

@@ -27,6 +27,20 @@ def contradictions(file: YamlFile, tree: Json, experiment: Experiment) -> Iterat
     yield from _path_problems(experiment, problem)
 
 
+_RESERVED: Final = frozenset(
+    {
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tokenize",
+        "return_dict",
+    }
+)
+"""What rendering gives a chat template itself."""
+
+
 def _prompt_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
     prompt = experiment.prompt
     if prompt.template != "chat" and "{input}" not in prompt.template:
@@ -37,6 +51,9 @@ def _prompt_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
     if prompt.chat_template_kwargs and prompt.template != "chat":
         text = f"is given to no chat template: prompt.template is {prompt.template!r}, write chat or leave it out"
         yield problem(("prompt", "chat_template_kwargs"), text)
+    for name in sorted(prompt.chat_template_kwargs.keys() & _RESERVED):
+        text = f"{name!r} is given by the plugin itself: only what the template asks for besides can be set"
+        yield problem(("prompt", "chat_template_kwargs", name), text)
     for number, candidate in enumerate(prompt.candidates):
         if "{input}" not in candidate:
             text = f"found {candidate!r}, which shows no {{input}}: the model would answer every row alike"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from pathlib import Path
@@ -22,6 +23,16 @@ def base_folder(experiment: Experiment) -> Path:
         return local
     snapshot = cached_snapshot(experiment.base_model, experiment.revision)
     if snapshot is None:
+        beside = experiment.root / Path(experiment.base_model).parent
+        if beside != experiment.root and beside.is_dir():
+            there = sorted(folder.name for folder in beside.iterdir() if (folder / "config.json").is_file())
+            guess = difflib.get_close_matches(Path(experiment.base_model).name, there, n=1, cutoff=0.3)
+            told = (
+                f"did you mean {str(Path(experiment.base_model).parent / guess[0])!r}?"
+                if guess
+                else "make it first"
+            )
+            raise BaseModelError(f"base model: there is no folder {experiment.base_model!r}; {told}")
         revision = f" --revision {experiment.revision}" if experiment.revision else ""
         raise BaseModelError(
             f"base model: {experiment.base_model!r} is neither a folder of the project nor in the "

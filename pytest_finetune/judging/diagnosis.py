@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import ceil, isfinite
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_finetune import wording
 from pytest_finetune.judging.evidence import TRIVIAL, Agreement, DiagnosisEvidence, NextChange
@@ -21,6 +21,9 @@ from pytest_finetune.judging.symptoms import (
     squeezed,
     training_text_repeated,
 )
+
+if TYPE_CHECKING:
+    from pytest_finetune.experiment import Training
 
 __all__ = [
     "DIAGNOSES",
@@ -165,7 +168,7 @@ def prompting_is_enough(evidence: DiagnosisEvidence) -> NextChange | None:
 def hardly_started(evidence: DiagnosisEvidence) -> NextChange | None:
     """Too few steps to have seen the data, or a loss that has hardly moved."""
     training, losses, steps = evidence.training, evidence.losses, evidence.steps
-    if training is None or steps is None or evidence.training_rows is None:
+    if training is None or not steps or evidence.training_rows is None:  # no step: the adapter was given
         return None
     effective = training.per_device_train_batch_size * training.gradient_accumulation_steps
     seen, epoch = steps * effective, max(1, evidence.training_rows)
@@ -181,12 +184,19 @@ def hardly_started(evidence: DiagnosisEvidence) -> NextChange | None:
             change, f"{steps} steps saw {seen:,} of {wording.counted(epoch, 'row')} for training{moved}"
         )
     if len(losses) > 1 and losses[-1] > 0.95 * losses[0]:
-        epochs = training.num_train_epochs
-        change = f"raise training.num_train_epochs from {epochs:g} to {2 * epochs:g}"
         return NextChange(
-            change, f"the loss has hardly moved in {steps} steps, from {losses[0]:.2f} to {losses[-1]:.2f}"
+            _longer(training),
+            f"the loss has hardly moved in {steps} steps, from {losses[0]:.2f} to {losses[-1]:.2f}",
         )
     return None
+
+
+def _longer(training: Training) -> str:
+    """Name the key that says how long the training is, twice as long."""
+    if training.max_steps is not None:
+        return f"raise training.max_steps from {training.max_steps} to {2 * training.max_steps}"
+    epochs = training.num_train_epochs
+    return f"raise training.num_train_epochs from {epochs:g} to {2 * epochs:g}"
 
 
 def never_stops(evidence: DiagnosisEvidence) -> NextChange | None:
@@ -208,10 +218,7 @@ def never_stops(evidence: DiagnosisEvidence) -> NextChange | None:
         because += ", and no training row shows a stop token after the answer"
         return NextChange(change, because, rows)
     else:  # it was written after every answer
-        epochs = None if evidence.training is None else evidence.training.num_train_epochs
-        change = "train longer" + (
-            "" if epochs is None else f": raise training.num_train_epochs from {epochs:g} to {2 * epochs:g}"
-        )
+        change = "train longer" + ("" if evidence.training is None else f": {_longer(evidence.training)}")
         because += ", though every training row ends in a stop token"
         because += "" if longest is None else f" and the longest expected answer has {longest}"
         return NextChange(change, because, rows)

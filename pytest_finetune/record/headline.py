@@ -117,13 +117,15 @@ def _at_stage(experiment: RecordedExperiment, stage: str, message: str, test: st
     """Say what the stage said; rows at fault are the next change, otherwise the test is."""
     if stage == "fit" and experiment.memory.fits == "does not fit":
         return _too_large(experiment.memory)
-    lines = message.strip().splitlines() or ["no message was recorded"]
+    lines = message.removeprefix("Failed: ").strip().splitlines() or ["no message was recorded"]
     reason = f"The {one_line(stage or 'first')} stage failed: {one_line(lines[0])}"
     found = _at_fault(experiment, f"{test}\n{message}") if stage == "data" else None
     if found:
         because = one_line(f"{place(found)}: {found.read}")
         return Headline("STOPPED", "bad", reason, _without_stop(found.fix), because)
-    return Headline("STOPPED", "bad", reason, f"look at {one_line(test or 'the failed test')}")
+    # Our own messages end with what to do, set in under what happened.
+    remedy = lines[-1].strip() if len(lines) > 1 and lines[-1].startswith("  ") else None
+    return Headline("STOPPED", "bad", reason, one_line(remedy or f"look at {test or 'the failed test'}"))
 
 
 def _at_fault(experiment: RecordedExperiment, said: str) -> Finding | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.experiment import is_hub_id
-from pytest_finetune.fingerprint import adapter_digest, cached_snapshot
+from pytest_finetune.fingerprint import BaseModelError, adapter_digest, base_folder, cached_snapshot
+from pytest_finetune.safetensors_check import Tensor, TensorFileError, read_header
 from pytest_finetune.training.artifact import (
     ADAPTER,
     ADAPTER_CONFIG,
@@ -46,6 +47,40 @@ def given_folder(experiment: Experiment, named: str, key: str) -> Path:
     if is_whole_model(folder) or (folder / ADAPTER).is_file():
         return folder
     raise TrainingError(f"{key}: {named!r} {_without_adapter(folder)}")
+
+
+def given_problems(experiment: Experiment) -> str | None:
+    """Return why the given adapter cannot be judged on the experiment's base, as far as files tell it."""
+    key = "trained.adapter"
+    try:
+        folder = given_folder(experiment, str(experiment.trained), key)
+        _check_method(folder, experiment, key, whole=is_whole_model(folder))
+    except TrainingError as error:
+        return str(error).partition(": ")[2]
+    try:
+        base = _tensors(base_folder(experiment))
+    except BaseModelError:
+        return None  # not fetched yet
+    wide = {
+        tensor.name.removesuffix(".weight"): tensor.shape[-1] for tensor in base if len(tensor.shape) == 2
+    }
+    for tensor in () if is_whole_model(folder) else _tensors(folder):
+        module, found, _ = tensor.name.removeprefix("base_model.model.").partition(".lora_A.")
+        here, there = wide.get(module), tensor.shape[-1]
+        if found and here is not None and here != there:
+            named = _config(folder).get("base_model_name_or_path")
+            return (
+                f"{experiment.trained!r} does not fit {experiment.base_model!r}: {module} takes {there} values there "
+                f"and {here} here; the adapter names {named!r} as its base"
+            )
+    return None
+
+
+def _tensors(folder: Path) -> list[Tensor]:
+    try:
+        return [tensor for file in sorted(folder.glob("*.safetensors")) for tensor in read_header(file)]
+    except (TensorFileError, OSError):
+        return []  # whoever reads the file says what is wrong with it
 
 
 def given_digest(experiment: Experiment) -> str:

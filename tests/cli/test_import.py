@@ -137,7 +137,11 @@ def test_what_exists_is_left_and_unknown_columns_are_named_once(
     ran = run("import", table, "--to", tmp_path / "p")
     assert ran.code == 2
     assert "121 rows, first" in ran.err
-    assert "--column input=THEIRS" in ran.err
+    assert "--column prompt=THEIRS" in ran.err
+    (tmp_path / "empty.csv").write_text("text,label\nhello,\n ,greeting\nhow are you,greeting\n")
+    ran = run("import", tmp_path / "empty.csv", "--to", tmp_path / "q")
+    assert ran.code == 2
+    assert f"left out: 2 rows with an empty question or answer, first {tmp_path / 'empty.csv'}:2" in ran.err
     assert "--column inputs=body: write OURS=THEIRS" in run("import", table, "--column", "inputs=body").err
     columns = ("--column", "prompt=body", "--column", "completion=category")
     run("import", table, "--to", tmp_path / "p", *columns)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -148,4 +149,6 @@ def test_imported_rows_get_rules_and_an_experiment_of_their_own(
     assert rule in (to / "tests" / "test_rules.py").read_text()
     experiment = load_experiment(to, "finetune.yaml")
     assert (experiment.task, experiment.charter.behaviour) == ("my task", None)
-    compile((to / "tests" / "test_rules.py").read_text(), "test_rules.py", "exec")
+    rules, decision = ((to / "tests" / f"test_{name}.py").read_text() for name in ("rules", "decision"))
+    (name,) = re.findall(r"primary=True.*\n *def test_(\w+)", rules)
+    assert set(re.findall(r'(?:tuned|prompted)\["(\w+)"\]', decision)) == {name}

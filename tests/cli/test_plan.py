@@ -120,7 +120,7 @@ def test_headroom_and_step_are_options(world: World, stored: Path) -> None:
     assert other["breakdown"]["logits and loss"] != tree["breakdown"]["logits and loss"]
     ran = world.run("plan", "--store", stored, "--headroom", "8")
     assert ran.code == 2
-    assert "'8' is not a share of the card: write 8% or 0.08" in ran.err
+    assert "'8' is not a share: write 8% or 0.08" in ran.err
     ran = world.run("plan", "--store", stored, "--step", "nowhere:Step")
     assert (ran.code, ran.out) == (2, "")
     assert "the training step 'nowhere:Step' cannot be loaded: ModuleNotFoundError" in ran.err

@@ -74,6 +74,12 @@ def test_it_is_keyed_by_its_bytes(given: Project) -> None:
     assert given.experiment()["key_changed"].keys() == {"trainer"}
 
 
+def matrix(name: str) -> bytes:
+    """Return a safetensors file with one matrix of two by two."""
+    header = json.dumps({name: {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}).encode()
+    return struct.pack("<Q", len(header)) + header + struct.pack("<4f", 1, 2, 3, 4)
+
+
 REFUSED: dict[str, Callable[[Path], object]] = {
     "there is no such folder": lambda folder: folder.rename(folder.with_name("gone")),
     "holds its adapter as a pickle": lambda folder: (folder / "adapter_model.safetensors").rename(
@@ -82,11 +88,19 @@ REFUSED: dict[str, Callable[[Path], object]] = {
     "name a folder in it: checkpoint-4": lambda folder: (folder / "adapter_model.safetensors").rename(
         folder / "checkpoint-4" / "adapter_model.safetensors"
     ),
+    "and the adapter says otherwise: write dora": lambda folder: leave_behind(
+        folder, config={"use_dora": True}
+    ),
+    "q takes 1 values there and 2 here; the adapter names '/elsewhere/base'": lambda folder: (
+        folder.parent / "base" / "model.safetensors"
+    ).write_bytes(matrix("q.weight")),
 }
 
 
 @pytest.mark.parametrize("told", REFUSED)
-def test_a_folder_without_an_adapter_is_told_in_seconds_under_plain_pytest(given: Project, told: str) -> None:
+def test_what_cannot_be_judged_is_told_in_seconds_under_plain_pytest_with_its_line(
+    given: Project, told: str
+) -> None:
     REFUSED[told](given.path / "theirs")
     text = (given.path / "conftest.py").read_text()
     start, end = text.index("def pytest_finetune_train"), text.index("class TableRuntime")

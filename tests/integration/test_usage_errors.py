@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         (["--finetune-store=nowhere", "--finetune-store-readonly"], "there is no such folder to read"),
         (["--finetune-budget=12parsecs"], "12parsecs"),
         (["--finetune-budget=rtx-9999"], "rtx-9999"),
-        (["--finetune-headroom=8"], "--finetune-headroom: '8' is not a share of the card: write 8% or 0.08"),
+        (["--finetune-headroom=8"], "--finetune-headroom: '8' is not a share: write 8% or 0.08"),
         (["--finetune", "--finetune-require-gpu"], "there is no accelerator here"),
         (["--finetune", "-n", "2", "--dist", "each"], "--dist=each"),
     ],

@@ -50,7 +50,7 @@ def test_a_share_is_a_percentage_or_a_fraction(text: str, share: float) -> None:
 
 @pytest.mark.parametrize("text", ["8", "100%", "1.0", "-1%", "much", ""])
 def test_what_is_no_share_of_the_card_says_how_to_write_one(text: str) -> None:
-    with pytest.raises(SizeError, match=r"is not a share of the card: write 8% or 0\.08"):
+    with pytest.raises(SizeError, match=r"is not a share: write 8% or 0\.08"):
         parse_share(text)
 
 

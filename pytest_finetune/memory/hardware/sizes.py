@@ -72,5 +72,5 @@ def parse_share(text: str) -> float:
     found = _SHARE.match(text)
     share = None if found is None else float(found[1]) / (100 if found[2] else 1)
     if share is None or share >= 1:
-        raise SizeError(f"{text!r} is not a share of the card: write 8% or 0.08 (less than the whole)")
+        raise SizeError(f"{text!r} is not a share: write 8% or 0.08 (less than the whole)")
     return share

@@ -55,7 +55,7 @@ def contract_of(context: Context) -> Contract:
         partial(trained_after_a_look, context.store.looks),
         partial(few_shot_findings, experiment, tokenization, contract.label_field),
         partial(trained_turns, experiment),
-        partial(dated_findings, experiment, tokenization),
+        partial(template_findings, experiment, tokenization),
     )
     return SessionContract.of(contract.with_checks(*checks), partial(_record_findings, context))
 
@@ -100,11 +100,17 @@ class SessionContract(Contract):
         return self._found[2]
 
 
-def dated_findings(
+def template_findings(
     experiment: Experiment, tokenization: Tokenization | None, train: Rows, held_out: Rows
 ) -> Iterator[Finding]:
-    """Yield the servers that would be asked with the date of the day, where training gives the template another."""
-    if tokenization is None or tokenization.chat is None or not tokenization.chat.dated:
+    """Yield arguments that the chat template does not read, and servers that would write the date of the day."""
+    if tokenization is None or tokenization.chat is None:
+        return
+    for name in experiment.prompt.chat_template_kwargs:
+        if not tokenization.chat.reads(name):
+            line = line_of(experiment, ("prompt", "chat_template_kwargs", name))
+            yield finding("chat/argument", f"{name!r} stands nowhere in it", file=experiment.file, line=line)
+    if not tokenization.chat.dated:
         return
     for number, name in enumerate(experiment.runtimes):
         settings = experiment.runtime_settings.get(name)

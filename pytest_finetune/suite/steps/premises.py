@@ -23,7 +23,7 @@ from pytest_finetune.fingerprint import (
     weight_tensors,
 )
 from pytest_finetune.training.base import check_folder
-from pytest_finetune.training.given import given_folder
+from pytest_finetune.training.given import given_problems
 from pytest_finetune.training.request import TrainingError
 from pytest_finetune.training.sft_arguments import known_arguments, unknown
 from pytest_finetune.wording import nearest
@@ -48,11 +48,8 @@ def lacking(context: Context) -> list[str]:
 
 def problems(experiment: Experiment) -> Iterator[tuple[KeyPath, str]]:
     """Yield each key that cannot be trained with, and why."""
-    if experiment.trained:
-        try:
-            given_folder(experiment, experiment.trained, "trained.adapter")
-        except TrainingError as error:
-            yield ("trained", "adapter"), str(error).partition(": ")[2]
+    if experiment.trained and (trouble := given_problems(experiment)):
+        yield ("trained", "adapter"), trouble
     given = experiment.training.sft
     for name, text in unknown(given, known_arguments() if given else ()):
         yield ("training", "sft", name), text
