@@ -53,6 +53,7 @@ CHANGES_NO_WEIGHTS = {
     "runtimes",
     "runtime_settings",
     "arms",
+    "trained",
     "drift",  # prompts that are asked after the training
     "paths",  # rows count as formatted
     "decision",

@@ -39,7 +39,7 @@ def test_looks_are_counted_from_one() -> None:
         Levels(look=0)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=20)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_rejects_what_statsmodels_rejects(p_values: list[float]) -> None:
     expected = multipletests(p_values, alpha=0.025, method="holm")[0]

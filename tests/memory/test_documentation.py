@@ -35,6 +35,7 @@ def blocks(language: str) -> list[str]:
     )
 
 
+@pytest.mark.nightly  # an 8B model and its remedies are traced; test_explain holds the message every day
 def test_the_failing_assertion_of_the_page_is_what_the_terminal_shows(pytester: pytest.Pytester) -> None:
     pytester.mkdir("model")
     (pytester.path / "model" / "config.json").write_text(json.dumps(LLAMA_8B))
