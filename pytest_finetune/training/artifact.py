@@ -9,6 +9,8 @@ WHOLE_MODEL: Final = "model.safetensors"
 MODEL_CONFIG: Final = "config.json"
 ADAPTER: Final = "adapter_model.safetensors"
 ADAPTER_CONFIG: Final = "adapter_config.json"
+PICKLES: Final = (".bin", ".pt", ".pth", ".pkl")
+"""How files end that can run code when they are loaded, and never are."""
 
 
 def is_whole_model(folder: Path) -> bool:

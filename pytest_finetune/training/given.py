@@ -9,15 +9,22 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pytest_finetune.experiment import is_hub_id
-from pytest_finetune.fingerprint import BaseModelError, adapter_digest, base_folder, cached_snapshot
-from pytest_finetune.safetensors_check import Tensor, TensorFileError, read_header
+from pytest_finetune.fingerprint import (
+    BaseModelError,
+    adapter_digest,
+    base_folder,
+    cached_snapshot,
+    weight_tensors,
+)
+from pytest_finetune.safetensors_check import TensorFileError, read_header
 from pytest_finetune.training.artifact import (
     ADAPTER,
     ADAPTER_CONFIG,
     MODEL_CONFIG,
+    PICKLES,
     WHOLE_MODEL,
     is_whole_model,
     missing_file,
@@ -28,8 +35,6 @@ from pytest_finetune.wording import listed
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment
     from pytest_finetune.training.request import TrainingRequest
-
-_PICKLES: Final = (".bin", ".pt", ".pth", ".pkl")
 
 
 def given_folder(experiment: Experiment, named: str, key: str) -> Path:
@@ -57,14 +62,18 @@ def given_problems(experiment: Experiment) -> str | None:
         _check_method(folder, experiment, key, whole=is_whole_model(folder))
     except TrainingError as error:
         return str(error).partition(": ")[2]
+    if is_whole_model(folder):
+        return None
     try:
-        base = _tensors(base_folder(experiment))
-    except BaseModelError:
-        return None  # not fetched yet
+        base, adapter = weight_tensors(base_folder(experiment)), read_header(folder / ADAPTER)
+    except (BaseModelError, TensorFileError, OSError):
+        return None  # not fetched yet, or damaged: whoever reads the file says so
     wide = {
-        tensor.name.removesuffix(".weight"): tensor.shape[-1] for tensor in base if len(tensor.shape) == 2
+        name.removesuffix(".weight"): tensor.shape[-1]
+        for name, tensor in base.items()
+        if len(tensor.shape) == 2
     }
-    for tensor in () if is_whole_model(folder) else _tensors(folder):
+    for tensor in adapter:
         module, found, _ = tensor.name.removeprefix("base_model.model.").partition(".lora_A.")
         here, there = wide.get(module), tensor.shape[-1]
         if found and here is not None and here != there:
@@ -74,13 +83,6 @@ def given_problems(experiment: Experiment) -> str | None:
                 f"and {here} here; the adapter names {named!r} as its base"
             )
     return None
-
-
-def _tensors(folder: Path) -> list[Tensor]:
-    try:
-        return [tensor for file in sorted(folder.glob("*.safetensors")) for tensor in read_header(file)]
-    except (TensorFileError, OSError):
-        return []  # whoever reads the file says what is wrong with it
 
 
 def given_digest(experiment: Experiment) -> str:
@@ -108,7 +110,7 @@ def copy_adapter(folder: Path, into: Path, experiment: Experiment, key: str) -> 
     for name in names:
         shutil.copyfile(folder / name, into / name)
     others = sorted(file.name for file in folder.iterdir() if file.name not in names)
-    pickles = [name for name in others if name.endswith(_PICKLES)]
+    pickles = [name for name in others if name.endswith(PICKLES)]
     notes = []
     if pickles:
         notes.append(

@@ -6,7 +6,7 @@ import math
 import shutil
 from typing import TYPE_CHECKING
 
-from pytest_finetune.training.artifact import missing_file
+from pytest_finetune.training.artifact import PICKLES, missing_file
 from pytest_finetune.training.request import TrainingError, TrainingResult
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _check_files(request: TrainingRequest) -> None:
     if missing is None:
         return
     found = sorted(file.name for file in request.folder.iterdir())
-    pickles = [name for name in found if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    pickles = [name for name in found if name.endswith(PICKLES)]
     told = ", ".join(found[:8]) or "nothing"
     why = f"; {pickles[0]} is a pickle, which can run code when it is loaded" if pickles else ""
     raise TrainingError(
