@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # The models of the example and of the tests are so small that a second thread mostly waits for the first.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: example banking banking-base test nightly lint types clean
+.PHONY: example banking banking-base test nightly lint types docs clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pytest-finetune needs Python 3.11 or newer")'
@@ -42,6 +42,10 @@ lint: $(VENV)/ready
 
 types: $(VENV)/ready
 	$(BIN)/mypy
+
+# build/site, which opens from the disk; nothing is fetched, and a link that leads nowhere is an error.
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
 	cd example_project && rm -rf .finetune finetune-record artifacts
