@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.answering.answers import Answer, AnswersError
-from pytest_finetune.answering.inspect_log import inspect_samples
+from pytest_finetune.answering.inspect_log import calls_beside, inspect_samples
 from pytest_finetune.answering.joining import Found, join
+from pytest_finetune.data.tool_calls import with_calls
 from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
@@ -62,8 +63,10 @@ def _lines(path: Path, label: str) -> Iterator[tuple[str, Json]]:
 
 
 def _outputs(path: Path, label: str) -> Iterator[Found]:
-    """Read ``outputs/<arm>.jsonl`` of a record; only `id` and `response` are needed."""
+    """Read ``outputs/<arm>.jsonl`` of a record; only `id` and `response` are needed, or `tool_calls` in its place."""
     for where, value in _lines(path, label):
+        calls = calls_beside(value, where)
+        said = _text(value, "response", where) if not calls or value.get("response") is not None else None
         yield Found(
             where=where,
             id=_text(value, "id", where),
@@ -72,7 +75,7 @@ def _outputs(path: Path, label: str) -> Iterator[Found]:
             input=None,
             shown=list(_strings(value.get("prompt"))),
             prompt=value["prompt"] if isinstance(value.get("prompt"), str) else "",
-            response=_text(value, "response", where),
+            response=with_calls(said, calls) or "",
             tokens=int(_number(value.get("tokens"))),
             seconds=_number(value.get("seconds")),
             stopped=value.get("stopped") is not False,

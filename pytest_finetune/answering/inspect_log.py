@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from pytest_finetune.answering.answers import AnswersError
+from pytest_finetune.data.tool_calls import with_calls
 from pytest_finetune.errors import install
 from pytest_finetune.yamlfile import Json, JsonTree
 
@@ -86,7 +87,9 @@ def _sample(where: str, sample: Json) -> JsonTree:
         error = _part(sample, "error").get("message") or "the sample has no output"
         raise AnswersError(f"{where}: no answer: {error}")
     attachments = _part(sample, "attachments")
-    text = _message_text(_part(choices[0], "message").get("content"), attachments)
+    message = _part(choices[0], "message")
+    text = _message_text(message.get("content"), attachments)
+    text = with_calls(text, calls_beside(message, where))
     if text is None:
         raise AnswersError(f"{where}: the first choice holds no text")
     return {
@@ -98,6 +101,14 @@ def _sample(where: str, sample: Json) -> JsonTree:
         "seconds": output.get("time"),
         "stopped": choices[0].get("stop_reason") not in {"max_tokens", "model_length"},
     }
+
+
+def calls_beside(message: Json, where: str) -> list[object]:
+    """Return the calls of tools that a file tells apart from the text of an answer."""
+    calls = message.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise AnswersError(f"{where}: 'tool_calls' is {type(calls).__name__}, it must be a list of calls")
+    return calls
 
 
 def _part(of: Json, key: str) -> Json:

@@ -33,6 +33,31 @@ def call_text(calls: Sequence[Json]) -> str:
     )
 
 
+def with_calls(content: str | None, calls: Sequence[Any]) -> str | None:
+    """Return an answer as one text that `read_calls` reads, with the calls that were told apart from it.
+
+    Arguments stay as they were given: what is no JSON there is malformed here too. Calls that the text holds as well
+    are not written twice.
+    """
+    if not calls or (content and read_calls(content)):
+        return content
+    return "\n".join([*([content] if content else []), *map(_told_apart, calls)])
+
+
+def _told_apart(call: Any) -> str:
+    """Write one call in the words of OpenAI (a function with its name) or inspect_ai (the name of a function)."""
+    inner = call.get("function") if isinstance(call, dict) else None
+    flat = inner if isinstance(inner, dict) else call
+    if not isinstance(flat, dict):
+        return f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>"
+    name = json.dumps(inner if isinstance(inner, str) else flat.get("name"), ensure_ascii=False)
+    arguments = flat.get("arguments") or "{}"
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    if call.get("parse_error"):  # what inspect_ai says of arguments that it could not read
+        text = json.dumps(str(call["parse_error"]), ensure_ascii=False)
+    return f'<tool_call>\n{{"name": {name}, "arguments": {text}}}\n</tool_call>'
+
+
 def schema_problem(name: str, arguments: Json, tools: Sequence[Json]) -> str | None:
     """Return how arguments break the schema of their tool; None when they keep it, or there is none."""
     schema = parameters_of(name, tools)

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_finetune.answering.answers import AnswersError
 from pytest_finetune.answering.imported import imported_answers
+from pytest_finetune.answering.response import Response
 from pytest_finetune.data.rows import Row
 
 
@@ -234,6 +235,63 @@ def test_an_inspect_log_in_json_is_read_with_parts_and_attachments(tmp_path: Pat
     assert [one.response for one in found] == [" yes ", "no", "long"]
     assert [one.stopped for one in found] == [True, False, True]
     assert (found[2].prompt, found[0].tokens, found[0].seconds) == ("ticket 3", 2, 0.5)
+
+
+CALL = {"name": "weather", "arguments": {"city": "Rome"}}
+WRITTEN = f"<tool_call>{json.dumps(CALL)}</tool_call>"
+
+
+@pytest.mark.parametrize(
+    ("said", "calls", "expected"),
+    [
+        (
+            "",
+            [{"type": "function", "function": {**CALL, "arguments": '{"city": "Rome"}'}}],
+            [("weather", "")],
+        ),
+        (None, [{"id": "1", "function": "weather", "arguments": {"city": "Rome"}}], [("weather", "")]),
+        (WRITTEN, [{"function": CALL}], [("weather", "")]),  # told apart, and left in the text
+        (WRITTEN, None, [("weather", "")]),
+        ("Let me see.", [CALL, CALL], [("weather", ""), ("weather", "")]),
+        ("", [{"function": {**CALL, "arguments": '{"city": '}}], [("weather", "not JSON")]),
+        (
+            "",
+            [{"function": "weather", "arguments": {}, "parse_error": "Error parsing: EOF"}],
+            [("weather", "no JSON object: 'Error parsing: EOF'")],
+        ),
+        ("", ["weather"], [("", "no JSON object")]),
+        ("It is noon.", None, []),
+    ],
+)
+@pytest.mark.parametrize("form", ["outputs", "inspect"])
+def test_calls_that_a_file_tells_apart_are_calls_of_the_answer(
+    tmp_path: Path, form: str, said: str | None, calls: list[Any] | None, expected: list[tuple[str, str]]
+) -> None:
+    if form == "outputs":
+        path = written(tmp_path / "log", [{"id": "r1", "response": said, "tool_calls": calls}])
+    else:
+        path = tmp_path / "log"
+        sample = inspected("r1", "ticket 1", said)
+        sample["output"]["choices"][0]["message"]["tool_calls"] = calls
+        path.write_text(json.dumps({"samples": [sample]}))
+    (answer,) = imported_answers(path, "log", form, ROWS[:1]).answers.values()
+    found = Response(answer.response).tool_calls
+    assert [call.name for call in found] == [name for name, _ in expected]
+    for call, (_, malformed) in zip(found, expected, strict=True):
+        assert call.malformed.startswith(malformed)
+        assert bool(call.malformed) == bool(malformed)
+        assert call.malformed or call.arguments == {"city": "Rome"}
+    assert "Let me see." not in (said or "") or answer.response.startswith("Let me see.\n")
+
+
+@pytest.mark.parametrize("form", ["outputs", "inspect"])
+def test_calls_that_are_no_list_are_refused(tmp_path: Path, form: str) -> None:
+    sample = inspected("r1", "ticket 1")
+    sample["output"]["choices"][0]["message"]["tool_calls"] = {"name": "weather"}
+    lines = [{"id": "r1", "response": "", "tool_calls": {"name": "weather"}}, {"samples": [sample]}]
+    path = written(tmp_path / "log", [lines[form == "inspect"]])
+    with pytest.raises(AnswersError, match="'tool_calls' is dict, it must be a list of calls"):
+        imported_answers(path, "log", form, ROWS[:1])
 
 
 def test_numbered_samples_are_matched_by_their_input(tmp_path: Path) -> None:

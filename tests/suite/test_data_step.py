@@ -61,6 +61,33 @@ def test_a_server_that_writes_the_date_of_the_day_is_named(world: World) -> None
     assert found == [["runtime 'prod' renders with today's date, training with 2024-07-26"], []]
 
 
+def test_a_suite_is_checked_as_the_held_out_rows_are(world: World) -> None:
+    template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    )
+    config = {"eos_token": "</s>", "chat_template": template + "{{ messages[0].content }}</s>"}
+    system = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "zebra"}]
+    row = {"id": "h1", "messages": [*system, {"role": "assistant", "content": "low", "mood": "calm"}]}
+    world.write(
+        {
+            "base/tokenizer_config.json": json.dumps(config),
+            "hard.jsonl": json.dumps(row) + "\n{broken\n",
+        }
+    )
+    Tokenizer(models.WordLevel({"[UNK]": 0, "</s>": 1}, unk_token="[UNK]")).save(
+        str(world.path / "base" / "tokenizer.json")
+    )
+    paths = "paths: {train_file: train.jsonl, eval_file: eval.jsonl, suites: {hard: hard.jsonl}}\n"
+    context = world.context("prompt: {template: chat}\n" + paths)
+    contract = contract_of(context)
+    rows = (read(context, contract, f"{name}.jsonl", name) for name in ("train", "eval"))
+    found = {one.rule: (one.line, one.read) for one in contract.findings(*rows) if one.file == "hard.jsonl"}
+    said = "the chat template refuses these messages: System role not supported"
+    assert found["chat/refused"] == (1, said)
+    assert found["messages/unknown-key"][0] == 1
+    assert found["data/invalid-json"][0] == 2
+
+
 def test_a_template_that_does_not_compile_is_named_before_anything_is_trained(world: World) -> None:
     experiment = world.experiment("prompt: {template: chat}\n")
     world.write({"base/tokenizer.json": "{}", "base/chat_template.jinja": "{% if %}"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,13 @@ from pytest_finetune.data.tool_calls import schema_mistake, schema_problem
 if TYPE_CHECKING:
     from pytest_finetune.data.contract_rules import ContractRules
     from pytest_finetune.data.findings import Finding
-    from pytest_finetune.data.rows import Row, Rows
+    from pytest_finetune.data.rows import Row
     from pytest_finetune.data.tokens import Tokenization
 
 
-def check_conversations(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
+def check_conversations(
+    contract: ContractRules, train: Iterable[Row], held_out: Iterable[Row]
+) -> Iterator[Finding]:
     """Yield what a conversation holds that is not taught or asked, and calls that their own tool would refuse."""
     for rows in (train, held_out):
         for row in rows:

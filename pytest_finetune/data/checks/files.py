@@ -44,14 +44,20 @@ def check_tokens(contract: ContractRules, train: Rows, held_out: Rows) -> Iterat
     for row in train:
         if not _ends_in_stop(row, tokenization):
             yield from _special_tokens(row, tokenization)
-    for row in held_out:
-        yield from _special_tokens(row, tokenization)
     for row, count in zip(train, counts, strict=True):
         kept = min(count.length, tokenization.max_length)
         if limits.positions is not None and kept > limits.positions:
             read = f"{kept} tokens, and the model has {limits.positions} positions"
             yield finding("tokens/positions", read, file=row.file, line=row.line, digest=row.digest)
         yield from _without_embedding(row, count, limits)
+    yield from asked_findings(held_out, tokenization)
+
+
+def asked_findings(held_out: Rows, tokenization: Tokenization) -> Iterator[Finding]:
+    """Yield rows that cannot be asked as they stand there: refused by the template, too long, of unknown tokens."""
+    limits = tokenization.limits
+    for row in held_out:
+        yield from _special_tokens(row, tokenization)
     for row, count in zip(held_out, tokenization.counts(held_out), strict=True):
         yield from _prompt_findings(row, count)
         if limits.room is not None and count.prompt > limits.room:

@@ -13,7 +13,8 @@ import pytest
 from pytest_finetune.answering.prompts import choose_shots
 from pytest_finetune.data.catalogue import finding
 from pytest_finetune.data.chat_template import CLOCK
-from pytest_finetune.data.checks.files import longest
+from pytest_finetune.data.checks.conversations import check_conversations
+from pytest_finetune.data.checks.files import asked_findings, longest
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.formatting import Pair, format_pair, format_prompt
 from pytest_finetune.data.profile import overlap, profile
@@ -52,6 +53,7 @@ def contract_of(context: Context) -> Contract:
         contract = contract.with_tokens(tokenization)
     checks = (
         partial(_plugin_checks, context),
+        partial(suite_findings, experiment, contract),
         partial(trained_after_a_look, context.store.looks),
         partial(few_shot_findings, experiment, tokenization, contract.label_field),
         partial(trained_turns, experiment),
@@ -98,6 +100,18 @@ class SessionContract(Contract):
             assert self._found is not None
             self._record(self._found[2])
         return self._found[2]
+
+
+def suite_findings(
+    experiment: Experiment, contract: Contract, train: Rows, held_out: Rows
+) -> Iterator[Finding]:
+    """Yield what keeps a row of a suite from being asked as it stands there."""
+    for name, relative in experiment.paths.suites.items():
+        rows = _rows(experiment, contract, relative, name)
+        yield from rows.defects
+        yield from check_conversations(contract, (), rows)
+        if contract.tokenization is not None:
+            yield from asked_findings(rows, contract.tokenization)
 
 
 def template_findings(
@@ -183,17 +197,20 @@ def file_of(experiment: Experiment, suite: str | None) -> str:
 
 def read(context: Context, contract: Contract, relative: str, split: str) -> Rows:
     """Read the rows of a file and record their profile."""
-    experiment = context.experiment
-    rows = read_rows(
+    rows = _rows(context.experiment, contract, relative, split)
+    counted = contract.tokenization.table(rows) if contract.tokenization else None
+    context.record(("data", split), profile(rows, contract, counted))
+    return rows
+
+
+def _rows(experiment: Experiment, contract: Contract, relative: str, split: str) -> Rows:
+    return read_rows(
         experiment.root,
         relative,
         split,
         max_line_bytes=contract.max_line_bytes,
         columns=experiment.paths.columns,
     )
-    counted = contract.tokenization.table(rows) if contract.tokenization else None
-    context.record(("data", split), profile(rows, contract, counted))
-    return rows
 
 
 def record_overlap(context: Context, train: Rows, held_out: Rows) -> None:

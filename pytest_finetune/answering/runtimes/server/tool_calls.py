@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 
 from pytest_finetune.data.call_spelling import Spelling
+from pytest_finetune.data.tool_calls import with_calls
 from pytest_finetune.yamlfile import Json, JsonTree
 
 _OPENAI: Final = Spelling("text", None)
@@ -18,19 +18,6 @@ def offered(messages: Sequence[JsonTree], tools: Sequence[Json]) -> JsonTree:
 
 
 def said(message: Any) -> str | None:
-    """Return an answer as one text, the calls that the server has told apart after it; None where it has no text.
-
-    Arguments stay as the server gives them: what is no JSON there is malformed here too.
-    """
+    """Return an answer as one text, the calls that the server has told apart after it; None where it has no text."""
     calls = message.get("tool_calls")
-    if not calls:
-        return message["content"]  # type: ignore[no-any-return]
-    content = message.get("content")
-    return "\n".join([*([content] if content else []), *(_written(call["function"]) for call in calls)])
-
-
-def _written(function: Any) -> str:
-    name = json.dumps(function["name"], ensure_ascii=False)
-    arguments = function.get("arguments") or "{}"
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return f'<tool_call>\n{{"name": {name}, "arguments": {text}}}\n</tool_call>'
+    return with_calls(message.get("content"), calls) if calls else message["content"]
