@@ -33,8 +33,11 @@ def pytest_finetune_train(request: TrainingRequest) -> TrainingResult | None:
     returned is verified like our own training before it is kept: safetensors only, every tensor finite. The names of
     all registered trainers are part of the adapter's key, so a new trainer never reuses another's adapter::
 
+        from my_trainer import trained_model
+        from pytest_finetune import TrainingResult
+
         def pytest_finetune_train(request):
-            model = my_trainer(request.base, request.pairs, lora=request.experiment.lora)
+            model = trained_model(request.base, request.pairs, lora=request.experiment.lora)
             model.save_pretrained(request.folder)
             return TrainingResult(folder=request.folder, steps=120, seconds=61.0, final_loss=0.31, log=())
     """
@@ -63,6 +66,8 @@ def pytest_finetune_runtime(
     `pytest_finetune.Runtime`, and `ComparingRuntime` for one that can measure a KL. Take of the arguments those that
     you need::
 
+        from my_runtimes import VllmRuntime
+
         def pytest_finetune_runtime(name, experiment, base, device):
             if name == "vllm":
                 return VllmRuntime(base, device)
@@ -77,11 +82,14 @@ def pytest_finetune_data_checks(  # type: ignore[empty-body]
 
     Each appears, and closes the gate, like a built-in one::
 
+        from pytest_finetune import Finding
+
         def pytest_finetune_data_checks(experiment, train_rows, eval_rows):
             for row in train_rows:
                 if "lorem ipsum" in row.input.lower():
                     yield Finding(rule="acme/filler", severity="error", read="filler text",
-                                  why="nothing to learn", fix="delete the row", file=row.file, line=row.line)
+                                  why="nothing to learn", fix="delete the row", file=row.file, line=row.line,
+                                  digest=row.digest)
     """
 
 
@@ -89,15 +97,19 @@ def pytest_finetune_data_checks(  # type: ignore[empty-body]
 def pytest_finetune_diagnose(evidence: DiagnosisEvidence) -> NextChange | None:
     """Name the one next change that the evidence points to, or None; asked after the built-in diagnoses::
 
+    from pytest_finetune import NextChange
+
     def pytest_finetune_diagnose(evidence):
         if evidence.final_loss is not None and evidence.final_loss > 3:
-            return NextChange(change="use our house tokenizer", because=f"loss {evidence.final_loss:.1f}", rows=())
+            return NextChange("use our house tokenizer", f"loss {evidence.final_loss:.1f}", rows=())
     """
 
 
 @pytest.hookspec
 def pytest_finetune_record(record: Mapping[str, Any], directory: Path) -> None:
     """Receive the finished record (the content of ``record.json``) and the folder in which it lies::
+
+    import tracker
 
     def pytest_finetune_record(record, directory):
         tracker.log(record["experiments"][0]["decision"]["verdict"], artifact=directory)

@@ -11,7 +11,8 @@ from pytest_finetune.record.views.page.glossary import WORDS
 
 ROOT = Path(__file__).parent.parent
 GLOSSARY = ROOT / "docs" / "glossary.md"
-PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {GLOSSARY})
+FROM_CODE = set((ROOT / "docs" / "reference").glob("*.md"))  # their words are those of schemas and docstrings
+PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {GLOSSARY} - FROM_CODE)
 # Where a word has an everyday meaning too, only what can hardly be that.
 SPECIAL = {
     "brake": r"\*?brakes?\*?",

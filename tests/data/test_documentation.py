@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest_finetune
 from pytest_finetune.data.catalogue import RULES
-from pytest_finetune.data.contract import Contract, schema
+from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.shapes import content_of
 
 DOCUMENT = (Path(pytest_finetune.__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
@@ -30,12 +30,6 @@ def test_every_rule_says_how_severe_it_is_why_it_matters_and_what_to_do() -> Non
         assert rule.severity in {"error", "warning"}
         assert rule.why.endswith(".")
         assert rule.fix.endswith(".")
-
-
-def test_every_key_of_the_contract_is_described() -> None:
-    for section, rule in schema()["properties"].items():
-        for key in rule.get("properties", {}):
-            assert f"`{section}.{key}`" in DOCUMENT, f"{section}.{key}"
 
 
 def test_the_contracts_and_rows_of_the_documentation_can_be_read(tmp_path: Path) -> None:
