@@ -14,7 +14,7 @@ from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, CommandError
 from pytest_finetune.cli.init import write_new
 from pytest_finetune.data.drafting import Answers, contract_text, look_at
-from pytest_finetune.data.findings import Finding
+from pytest_finetune.data.findings import Finding, Findings
 from pytest_finetune.data.rows import Row, stream_rows
 from pytest_finetune.data.shapes import NAMES
 from pytest_finetune.data.splitting import Split, split_rows
@@ -34,12 +34,13 @@ _SHOWN: Final = 5
 
 
 class Found(NamedTuple):
-    """The rows that can be used, and what was left out: findings, rows that say nothing, and rows that stand twice."""
+    """The rows that can be used, what was left out (findings, rows that say nothing, rows that stand twice), notes."""
 
     rows: list[Row]
     findings: list[Finding]
     blank: list[Row]
     repeated: list[Row]
+    notes: tuple[Finding, ...]
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -112,7 +113,7 @@ def _columns(assignments: Sequence[str]) -> dict[str, str]:
 
 def _read(files: Sequence[Path], columns: Mapping[str, str]) -> Found:
     rows: list[Row] = []
-    findings: list[Finding] = []
+    found: list[Finding] = []
     with TemporaryDirectory() as scratch:
         for file in files:
             root, relative = _exported(file, Path(scratch)) if file.is_dir() else (Path(), str(file))
@@ -121,7 +122,7 @@ def _read(files: Sequence[Path], columns: Mapping[str, str]) -> Found:
                     if isinstance(item, Row):
                         rows.append(item)
                     else:
-                        findings.append(item)
+                        found.append(item)
             except OSError as error:
                 raise CommandError(f"{file}: cannot be read: {error.strerror or error}") from None
     blank = [row for row in rows if not row.output.strip() or not (row.instruction + row.input).strip()]
@@ -129,7 +130,8 @@ def _read(files: Sequence[Path], columns: Mapping[str, str]) -> Found:
     said = [row for row in rows if id(row) not in empty]
     first = {row.digest: row for row in reversed(said)}
     kept = [row for row in said if first[row.digest] is row]
-    return Found(kept, findings, blank, [row for row in said if first[row.digest] is not row])
+    findings = Findings(found)
+    return Found(kept, findings, blank, [row for row in said if first[row.digest] is not row], findings.notes)
 
 
 def _exported(folder: Path, scratch: Path) -> tuple[Path, str]:
@@ -206,6 +208,8 @@ def _lines(found: Found, answers: Answers, split: Split, asked: float) -> Iterat
 
 
 def _left_out(found: Found) -> Iterator[str]:
+    for note in found.notes:
+        yield f"  noted: {note.place}: {note.read}"
     if found.blank:
         empty = counted(len(found.blank), "row")
         yield f"  left out: {empty} with an empty question or answer, first {found.blank[0].place}"

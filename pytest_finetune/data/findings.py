@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from pytest_finetune.yamlfile import JsonTree
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
 
 PLACES_SHOWN: Final = 5
 
@@ -70,13 +70,16 @@ class Waiver:
 class Findings(list[Finding]):
     """The findings of one check run; an empty list when all holds.
 
-    `waived` pairs each accepted finding with its waiver; waived findings are not in the list.
+    `notes` are findings that nobody has to act on, `waived` pairs each accepted finding with its waiver; neither is
+    in the list.
     """
 
     def __init__(
         self, findings: Iterable[Finding] = (), waived: Sequence[tuple[Finding, Waiver]] = ()
     ) -> None:
-        super().__init__(findings)
+        found = tuple(findings)
+        super().__init__(one for one in found if one.severity != "note")
+        self.notes: tuple[Finding, ...] = tuple(one for one in found if one.severity == "note")
         self.waived: tuple[tuple[Finding, Waiver], ...] = tuple(waived)
 
     @property
@@ -112,6 +115,7 @@ class Findings(list[Finding]):
                 lines.append(f"  ... and {len(found) - limit} more")
             lines.append(f"  why: {found[0].why}")
             lines.append(f"  fix: {found[0].fix}")
+        lines.extend(f"note: {_placed(finding)}" for finding in self.notes)
         if self.waived:
             lines.append(f"{_count(len(self.waived), 'finding')} waived in the contract")
         return lines

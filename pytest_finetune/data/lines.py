@@ -20,6 +20,7 @@ MAX_LINE_BYTES: Final = 1024 * 1024
 
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
+PACKED: Final = (_GZIP, _ZSTD)
 
 
 class Line(NamedTuple):

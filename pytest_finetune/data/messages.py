@@ -25,6 +25,10 @@ HANDED_ON: Final = (
 )  # fmt: skip
 """The keys of a message that the chat template is given; `weight` is for the training."""
 
+ONLY_TEXT: Final = (
+    "Leave pictures and sounds out where the text is enough; a model that looks is trained elsewhere."
+)
+
 KNOWN: Final = frozenset({*HANDED_ON, "weight", "function_call"})
 
 _PLAIN: Final = {"role", "content"}
@@ -32,7 +36,11 @@ _TEXTS: Final = ("name", "reasoning_content", "reasoning", "thinking", "tool_cal
 
 
 class ShapeError(FinetuneError, ValueError):
-    """The row has no shape that we read; the message says what was found."""
+    """The row has no shape that we read; the message says what was found, `fix` what to do where that is special."""
+
+    def __init__(self, message: str, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.fix = fix
 
 
 def messages_of(row: Json, key: str) -> tuple[Json, ...]:
@@ -152,7 +160,7 @@ def _part(part: object, place: str) -> str:
     if isinstance(part, dict) and isinstance(part.get("text"), str) and part.get("type", "text") == "text":
         return str(part["text"])
     found = f"a part of type {part.get('type')!r}" if isinstance(part, dict) else f"{kind(part)} for a part"
-    raise ShapeError(f"{place} has {found}: only parts of type 'text' can be taught and asked")
+    raise ShapeError(f"{place} has {found}: only parts of type 'text' can be taught and asked", ONLY_TEXT)
 
 
 def _calls(message: Json, place: str) -> list[Json]:

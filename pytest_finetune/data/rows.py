@@ -96,16 +96,24 @@ class Row:
 
 
 class Rows(Sequence[Row]):
-    """The rows of one file in file order, what was wrong with the file, and its checksum."""
+    """The rows of one file in file order, what was wrong with the file or is noted of it, and its checksum."""
 
     def __init__(
-        self, rows: Iterable[Row], *, path: str, split: str, sha256: str = "", defects: Iterable[Finding] = ()
+        self,
+        rows: Iterable[Row],
+        *,
+        path: str,
+        split: str,
+        sha256: str = "",
+        findings: Iterable[Finding] = (),
     ) -> None:
         self._rows = tuple(rows)
         self.path = path
         self.split = split
         self.sha256 = sha256
-        self.defects = tuple(defects)
+        found = tuple(findings)
+        self.defects = tuple(one for one in found if one.severity != "note")
+        self.notes = tuple(one for one in found if one.severity == "note")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -149,22 +157,22 @@ def read_rows(
     max_line_bytes: int = MAX_LINE_BYTES,
     columns: Mapping[str, str] | None = None,
 ) -> Rows:
-    """Read a whole file; defective lines are left out of the rows and stand in `defects`.
+    """Read a whole file; defective lines are left out of the rows and stand in its `defects`.
 
     `columns` maps our names to the file's. Held-out rows get ids that are unique in their file. Raises OSErrors of
     opening (FileNotFoundError).
     """
     rows: list[Row] = []
-    defects: list[Finding] = []
+    findings: list[Finding] = []
     for item in stream_rows(root, relative, max_line_bytes=max_line_bytes, columns=columns):
         if isinstance(item, Row):
             rows.append(item)
         else:
-            defects.append(item)
-    defects.extend(_repeated_ids(rows))
+            findings.append(item)
+    findings.extend(_repeated_ids(rows))
     if split != "train":
         rows = list(_with_unique_ids(rows))
-    return Rows(rows, path=relative, split=split, sha256=sha256_of(root / relative), defects=defects)
+    return Rows(rows, path=relative, split=split, sha256=sha256_of(root / relative), findings=findings)
 
 
 def stream_rows(
@@ -212,7 +220,7 @@ class _Reader:
         try:
             return self._row(renamed(value, self._columns), number, offset)
         except ShapeError as error:
-            return self._finding("data/row-shape", str(error), number)
+            return finding("data/row-shape", str(error), file=self._file, line=number, fix=error.fix)
 
     def close(self) -> Iterator[Finding]:
         if len(self._shapes) < 2:

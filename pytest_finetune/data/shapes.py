@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from pytest_finetune.data.messages import (
     BEFORE,
+    ONLY_TEXT,
     ShapeError,
     kind,
     messages_of,
@@ -37,6 +38,10 @@ _SHAREGPT: Final = {"human": "user", "gpt": "assistant", "observation": "tool"}
 _ANSWERS: Final = frozenset({"output", "expected", "completion", "messages"})
 
 
+_PICTURES: Final = ("image", "images", "video", "videos", "audio", "audios")
+"""Where data sets for models that look and listen keep what these get; a row without it would ask another question."""
+
+
 class Content(NamedTuple):
     """What a row says, whatever its shape."""
 
@@ -52,8 +57,12 @@ def content_of(row: Json) -> Content:
     """Read a row's text and its tools; ShapeError says what is missing or has the wrong type."""
     if "chosen" in row and "rejected" in row and not row.keys() & _ANSWERS:
         raise ShapeError(
-            "chosen and rejected are a pair for preference training (DPO); a supervised fine-tune learns one answer: "
-            "write the chosen one as completion, or train with a DPO trainer through the hook pytest_finetune_train"
+            "chosen and rejected are a pair for preference training (DPO); a supervised fine-tune learns one answer",
+            "Write the chosen one as completion, or train with a DPO trainer through the hook pytest_finetune_train.",
+        )
+    if seen := next((key for key in _PICTURES if row.get(key)), None):
+        raise ShapeError(
+            f"the key {seen!r} holds a picture or a sound: only text can be taught and asked", ONLY_TEXT
         )
     content = _content_of(row)
     return content._replace(tools=tools_of(row)) if "tools" in row else content

@@ -17,12 +17,12 @@ from typing import Final, NamedTuple
 
 from pytest_finetune.data.catalogue import finding
 from pytest_finetune.data.findings import Finding
-from pytest_finetune.data.lines import Line, invalid_utf8, read_lines
+from pytest_finetune.data.lines import PACKED, Line, invalid_utf8, read_lines
 from pytest_finetune.errors import lacking
 from pytest_finetune.wording import counted
 from pytest_finetune.yamlfile import JsonTree
 
-_HEAD: Final = 4096
+_HEAD: Final = 16 * 1024
 _PARQUET: Final = b"PAR1"
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _FOREIGN: Final = {
@@ -70,12 +70,13 @@ def read_source(path: Path, label: str, max_line_bytes: int) -> Iterator[Line | 
 
 def _trouble(head: bytes) -> tuple[str, str] | None:
     """Return the rule that the first bytes break, and what they are."""
-    if head.startswith(_UTF16) or (head[1:4:2] == b"\0\0" and b"\0" not in head[0:4:2]):
+    zeros = [place for place in range(4) if head[place : place + 1] == b"\0"]
+    if head.startswith(_UTF16) or zeros in ([0, 2], [1, 3]):
         return "data/utf-16", "two bytes a character (UTF-16), as some Windows programs save text"
     for magic, what in _FOREIGN.items():
         if head.startswith(magic):
             return "data/unknown-format", what
-    if b"\r" in head and b"\n" not in head and not head.startswith(_PARQUET):
+    if b"\r" in head and b"\n" not in head and not head.startswith((_PARQUET, *PACKED)):
         return "data/cr-only", "lines end with CR alone, so that the file is one line"
     return None
 

@@ -62,7 +62,8 @@ def experiment_record(
     record: JsonTree = {"name": name, **dict.fromkeys(_NULL), "charter": {"findings": []}, "data": {}}
     record |= {**{key: {} for key in _MAPPINGS}, **{key: [] for key in _LISTS}}
     record |= {key: value for key, value in tree.items() if key not in _PRIVATE}
-    record["data"] = {"findings": [], "waived": [], **record["data"]}
+    checked = "findings" in record["data"]
+    record["data"] = {"findings": [], "waived": [], "checked": checked, **record["data"]}
     if record["memory"] is not None:
         record["memory"] = {**record["memory"], **tree.get("measured", {})}
     record["arms"] = {

@@ -123,6 +123,7 @@ class Split(Facts):
 class DataFacts(Facts):
     findings: tuple[Finding, ...]
     waived: tuple[object, ...]
+    checked: bool | None
     overlap: Mapping[str, int]
     raw: Json
 

@@ -80,8 +80,9 @@ class RecordedExperiment(Facts):
 
     @property
     def findings(self) -> list[inputs.Finding]:
-        """The findings of data and charter, errors first."""
-        return sorted((*self.data.findings, *self.charter.findings), key=lambda one: one.severity != "error")
+        """The findings of data and charter, errors first and notes last."""
+        found = (*self.data.findings, *self.charter.findings)
+        return sorted(found, key=lambda one: {"error": 0, "note": 2}.get(one.severity, 1))
 
     @property
     def files(self) -> Named[inputs.FileFacts]:

@@ -144,7 +144,10 @@ def test_what_exists_is_left_and_unknown_columns_are_named_once(
     assert f"left out: 2 rows with an empty question or answer, first {tmp_path / 'empty.csv'}:2" in ran.err
     assert "--column inputs=body: write OURS=THEIRS" in run("import", table, "--column", "inputs=body").err
     columns = ("--column", "prompt=body", "--column", "completion=category")
-    run("import", table, "--to", tmp_path / "p", *columns)
+    windows = tmp_path / "windows.jsonl"
+    windows.write_bytes(b'{"text": "how are you", "label": "greeting"}\r\n')
+    ran = run("import", table, windows, "--to", tmp_path / "p", *columns)
+    assert f"noted: {windows}:1: 1 of 1 lines end with CRLF" in ran.out
     before = (tmp_path / "p" / "data" / "train.jsonl").read_bytes()
     again = run("import", table, "--to", tmp_path / "p", "--split", "50%", *columns)
     assert again.code == 1

@@ -27,7 +27,7 @@ def test_the_table_of_rules_is_the_catalogue() -> None:
 def test_every_rule_says_how_severe_it_is_why_it_matters_and_what_to_do() -> None:
     for name, rule in RULES.items():
         assert re.fullmatch(r"[a-z]+/[a-z0-9-]+", name)
-        assert rule.severity in {"error", "warning"}
+        assert rule.severity in {"error", "warning", "note"}
         assert rule.why.endswith(".")
         assert rule.fix.endswith(".")
 

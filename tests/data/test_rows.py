@@ -14,16 +14,15 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.findings import Finding
-from pytest_finetune.data.rows import Row, read_rows, stream_rows
+from pytest_finetune.data.rows import Row, Rows, read_rows, stream_rows
 
 GOOD = b'{"instruction": "i", "input": "a", "output": "x"}\n'
 ROW_START = b'{"instruction": "i", "input": "a", "output": '
 
 BROKEN = {
     "invalid utf-8": (GOOD + GOOD[:20] + b"\xff\xfe" + GOOD[20:] + GOOD, "data/invalid-utf8", 2),
-    "byte order mark": (b"\xef\xbb\xbf" + GOOD, "data/bom", 1),
-    "crlf": (GOOD + GOOD.replace(b"\n", b"\r\n") * 2, "data/crlf", 2),
     "nul": (GOOD + b'{"instruction": "i\0", "input": "a", "output": "x"}\n', "data/nul", 2),
     "blank line": (GOOD + b"  \n" + GOOD, "data/blank-line", 2),
     "truncated last line": (GOOD + GOOD[:30], "data/truncated-line", 2),
@@ -74,7 +73,7 @@ def test_all_defects_of_a_file_are_found_in_one_pass(tmp_path: Path) -> None:
     parts = [
         content
         for name, (content, _, _) in BROKEN.items()
-        if name not in ("empty file", "byte order mark", "truncated last line", "crlf", "mixed shapes")
+        if name not in ("empty file", "truncated last line", "mixed shapes")
     ]
     (tmp_path / "rows.jsonl").write_bytes(b"".join(parts))
     defects = read_rows(tmp_path, "rows.jsonl", "train", max_line_bytes=4800).defects
@@ -84,6 +83,18 @@ def test_all_defects_of_a_file_are_found_in_one_pass(tmp_path: Path) -> None:
     for found in defects:
         assert found.line is not None
         assert lines[found.line - 1] + b"\n" != GOOD
+
+
+def test_a_byte_order_mark_and_crlf_are_read_and_noted(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_bytes(b"\xef\xbb\xbf" + GOOD + GOOD.replace(b"\n", b"\r\n") * 2)
+    rows = read_rows(tmp_path, "r.jsonl", "train")
+    assert ([row.input for row in rows], rows.defects) == (["a"] * 3, ())
+    noted = [(note.rule, note.line) for note in rows.notes]
+    assert noted == [("data/bom", 1), ("data/crlf", 2)]
+    found = Contract.default().findings(rows, Rows([], path="e.jsonl", split="eval"))
+    assert not [one for one in found if one.rule in ("data/bom", "data/crlf")]
+    assert [(note.rule, note.line) for note in found.notes] == noted
+    assert "note: r.jsonl:2: 2 of 3 lines end with CRLF" in found.explain()
 
 
 def test_several_defects_of_one_row_are_all_told(tmp_path: Path) -> None:
@@ -322,3 +333,14 @@ def test_a_question_is_known_by_its_words_whatever_was_retouched_or_is_expected(
     assert first.digest != row("the  printer burns ", "low").digest
     assert first.question_digest != row("The printer turns!").question_digest
     assert row("??").question_digest != row("!!").question_digest
+
+
+def test_a_packed_file_is_not_asked_for_its_line_ends(tmp_path: Path) -> None:
+    packed = next(
+        one
+        for n in range(400)
+        if b"\r" in (one := gzip.compress(GOOD.replace(b"a", b"%d" % n))) and b"\n" not in one
+    )
+    (tmp_path / "r.jsonl.gz").write_bytes(packed)
+    rows = read_rows(tmp_path, "r.jsonl.gz", "train")
+    assert (len(rows), rows.defects) == (1, ())

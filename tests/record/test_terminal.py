@@ -341,3 +341,14 @@ def test_an_empty_record_says_so() -> None:
         "No experiment was run.",
         "record: r/report.html",
     ]
+
+
+def test_rows_that_were_not_checked_are_not_called_clean(make: Callable[[str], Any]) -> None:
+    record = make("iterate").record
+    data = record["experiments"][0]["data"]
+    data.update(findings=[], checked=False)
+    assert "held out; not checked" in text_of(record)
+    data.update(checked=True)
+    assert "held out; no findings" in text_of(record)
+    data.update(findings=[{"rule": "data/crlf", "severity": "note", "read": "r", "why": "w", "fix": "f"}])
+    assert "held out; 1 note" in text_of(record)

@@ -21,7 +21,7 @@ _LONGEST: Final = 16
 def check_files(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
     """Yield what reading found, files that are not the pinned ones, and files with too few rows."""
     for rows in (train, held_out):
-        yield from rows.defects
+        yield from (*rows.defects, *rows.notes)
         pinned = contract.checksums.get(rows.path)
         if pinned is not None and pinned != rows.sha256:
             read = f"sha256 is {rows.sha256[:12]}..., the contract pins {pinned[:12]}..."

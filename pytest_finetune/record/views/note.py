@@ -145,7 +145,7 @@ def _trained(training: TrainingFacts) -> str:
 
 def _risks(experiment: RecordedExperiment) -> list[str]:
     risks = [plain(risk.words) for risk in experiment.decision.weighed]
-    findings = experiment.findings
+    findings = [one for one in experiment.findings if one.severity != "note"]
     if findings:
         first = plain(findings[0].read)
         risks.append(f"{counted(len(findings), 'finding')} in data and charter; the first: {first}")

@@ -63,7 +63,7 @@ def contract_of(context: Context) -> Contract:
 
 
 def _record_findings(context: Context, findings: Findings) -> None:
-    context.record(("data", "findings"), [found.as_json() for found in findings])
+    context.record(("data", "findings"), [found.as_json() for found in (*findings, *findings.notes)])
     waived = [{**found.as_json(), "waiver": waiver.as_json()} for found, waiver in findings.waived]
     context.record(("data", "waived"), waived)
 

@@ -60,15 +60,15 @@ def _data(experiment: RecordedExperiment) -> str:
         return "not read"
     train, held = (counted(data.splits[name].rows, "row") for name in ("train", "eval"))
     charter = _counts(experiment.charter.findings)
-    said = f"{train} to train on, {held} held out; {_counts(data.findings) or 'no findings'}"
+    nothing = "not checked" if data.checked is False else "no findings"
+    said = f"{train} to train on, {held} held out; {_counts(data.findings) or nothing}"
     return said + (f"; charter: {charter}" if charter else "")
 
 
 def _counts(found: Sequence[Finding]) -> str:
-    errors = sum(one.severity == "error" for one in found)
-    warnings = len(found) - errors
-    said = [counted(errors, "error")] * bool(errors) + [counted(warnings, "warning")] * bool(warnings)
-    return ", ".join(said)
+    errors, notes = (sum(one.severity == kind for one in found) for kind in ("error", "note"))
+    kinds = {"error": errors, "warning": len(found) - errors - notes, "note": notes}
+    return ", ".join(counted(number, kind) for kind, number in kinds.items() if number)
 
 
 def _memory(experiment: RecordedExperiment) -> str:

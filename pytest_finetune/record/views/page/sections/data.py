@@ -46,7 +46,7 @@ def data(experiment: RecordedExperiment) -> Html:
     profile = element("div", table(head, rows, "Profile of the rows"), _overlap(known.overlap))
     beside = element("div", table(head, shares, "Labels and tags")) if shares else None
     both = element("div", profile, beside, class_="ft-pair")
-    return join([both, _findings(experiment.findings), _waived(known)])
+    return join([both, _findings(experiment.findings, known), _waived(known)])
 
 
 def _count(number: int | None) -> str:
@@ -80,7 +80,9 @@ def _overlap(overlap: Mapping[str, int]) -> Html | None:
     return paragraph("muted", f"{of} share {words} words in a row with a training question.")
 
 
-def _findings(found: list[Finding]) -> Html:
+def _findings(found: list[Finding], known: DataFacts) -> Html:
+    if not found and known.checked is False:
+        return paragraph("muted", "The rows were read and not checked in this run.")
     if not found:
         return paragraph("muted", "The checks of data and charter found nothing.")
     shown: list[list[Child]] = [
@@ -101,6 +103,8 @@ def _findings(found: list[Finding]) -> Html:
 def _severity(one: Finding) -> Html:
     if one.severity == "error":
         return element("span", "✕ error", class_="ft-bad-text")
+    if one.severity == "note":
+        return element("span", "note")
     return element("span", "! warning", class_="ft-warn-text")
 
 
