@@ -53,6 +53,7 @@ AT_HOME_WITH_TORCH: Final = (
 
 FLOOR: Final = (
     "errors",
+    "clock",
     "wording",
     "yamlfile",
     "experiment",

@@ -20,7 +20,8 @@ _NULL: Final = (
     "drift", "decision",
 )  # fmt: skip
 _MAPPINGS: Final = (
-    "key_changed", "config", "overrides", "checksums", "environment", "planned_arms", "noise", "arms", "rules",
+    "key_changed", "config", "overrides", "checksums", "environment", "timings", "planned_arms", "noise", "arms",
+    "rules",
 )  # fmt: skip
 _LISTS: Final = ("held_out", "comparisons", "pairs", "runtime_match")
 _PRIVATE: Final = frozenset({"looks", "measured"})

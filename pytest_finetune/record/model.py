@@ -38,6 +38,7 @@ class RecordedExperiment(Facts):
     data: inputs.DataFacts
     memory: inputs.MemoryFacts
     training: inputs.TrainingFacts
+    timings: Mapping[str, float]
     power: outcomes.PowerFacts
     gate: outcomes.Gate
     planned_arms: Named[outcomes.PlannedArm]

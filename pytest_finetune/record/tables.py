@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pytest_finetune.record.inputs import MemoryFacts, TrainingFacts
@@ -53,6 +54,14 @@ class Training(NamedTuple):
     loss: str
 
 
+class Time(NamedTuple):
+    """What some of a run's seconds were spent on, and their share of all."""
+
+    part: str
+    seconds: str
+    share: float
+
+
 def rates(experiment: RecordedExperiment) -> list[tuple[RuleFacts, list[Rate]]]:
     """Return each rule with the rates of all arms, both in the order of the record."""
     rules = experiment.rules.values()
@@ -95,6 +104,26 @@ def gain(pair: Comparison, *, asked: bool = True) -> Gain:
 def training_row(training: TrainingFacts) -> Training:
     """Word what a training took and where it ended."""
     return Training(counted(training.steps, "step"), duration(training.seconds), figure(training.final_loss))
+
+
+def time_rows(timings: Mapping[str, float]) -> list[Time]:
+    """Word what the seconds were spent on, most first; nothing where no second was counted."""
+    spent = {part: seconds for part, seconds in timings.items() if math.isfinite(seconds)}
+    whole = sum(spent.values())
+    if whole <= 0:
+        return []
+    ranked = sorted(spent.items(), key=lambda pair: (-pair[1], pair[0]))
+    return [Time(_time_word(part), duration(seconds), seconds / whole) for part, seconds in ranked]
+
+
+def whole_time(timings: Mapping[str, float]) -> str:
+    """Word all the seconds together."""
+    return duration(sum(seconds for seconds in timings.values() if math.isfinite(seconds)))
+
+
+def _time_word(part: str) -> str:
+    what, of, arm = part.partition(" of ")
+    return f"{what} of {arm_word(arm)}" if of else part
 
 
 def passed_of(passed: float | None, total: int | None) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_finetune.clock import Clock
 from pytest_finetune.memory.hardware.detect import HEADROOM
 from pytest_finetune.memory.hardware.sizes import parse_share
 
@@ -47,6 +48,7 @@ class Context:
     chosen: ChosenDevice
     line: Line
     facts: Facts
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def device(self) -> str:

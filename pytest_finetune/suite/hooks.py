@@ -163,7 +163,9 @@ class Hooks:
         place = collection.place_of(pyfuncitem)
         assert place is not None
         assert place.experiment is not None
-        run_rule_item(self._session.run(place.experiment), pyfuncitem)
+        run = self._session.run(place.experiment)
+        with run.context.clock.spent_on("rules"):
+            run_rule_item(run, pyfuncitem)
         return True
 
     @pytest.hookimpl(wrapper=True)
@@ -189,6 +191,7 @@ class Hooks:
                 run.not_judged(dropped[0], f"the {closed.stage.word} stage failed" if closed else dropped[1])
         if run is not None and report.when == "call":
             item.user_properties += properties(run.context.facts, place.stage, item)
+            run.context.record(("timings",), run.context.clock.facts())
         session.outbox.send(report, place.stage.word, experiment.name if experiment else None)
 
     def pytest_assertrepr_compare(self, op: str, left: object, right: object) -> list[str] | None:

@@ -125,12 +125,16 @@ class ExperimentRun:
     @part
     def train_rows(self) -> Rows:
         """The training rows."""
-        return data_step.read(self.context, self.contract, self.experiment.paths.train_file, "train")
+        return self._read(self.experiment.paths.train_file, "train")
 
     @part
     def eval_rows(self) -> Rows:
         """The held-out rows."""
-        return data_step.read(self.context, self.contract, self.experiment.paths.eval_file, "eval")
+        return self._read(self.experiment.paths.eval_file, "eval")
+
+    def _read(self, file: str, name: str) -> Rows:
+        with self.context.clock.spent_on("data"):
+            return data_step.read(self.context, self.contract, file, name)
 
     @part
     def trivial_opponent(self) -> Trivial | None:
@@ -151,12 +155,8 @@ class ExperimentRun:
         return self._rows.once(suite, lambda: self._read_rows(suite))
 
     def _read_rows(self, suite: str | None) -> Rows:
-        if suite is None:
-            rows = self.eval_rows
-        else:
-            rows = data_step.read(
-                self.context, self.contract, data_step.file_of(self.experiment, suite), suite
-            )
+        file = data_step.file_of(self.experiment, suite) if suite else None
+        rows = self._read(file, str(suite)) if file else self.eval_rows
         return turn_by_turn(rows) if self.experiment.prompt.turns == "each" else rows
 
     @part
@@ -170,7 +170,10 @@ class ExperimentRun:
 
         They look for everything that the run will need: a night must not burn for a missing file.
         """
-        data = Data(self.contract, self.train_rows, self.eval_rows)
+        with self.context.clock.spent_on("data"):
+            return self._checked(Data(self.contract, self.train_rows, self.eval_rows))
+
+    def _checked(self, data: Data) -> Data:
         findings = data.contract.findings(data.train, data.held_out)
         data_step.record_overlap(self.context, data.train, data.held_out)
         if findings.errors:
@@ -195,7 +198,8 @@ class ExperimentRun:
     @part
     def memory_plan(self) -> MemoryPlan:
         """The predicted peak of the training."""
-        return planning.memory_plan(self.context, self.contract, self.train_rows, self.budget)
+        with self.context.clock.spent_on("plan"):
+            return planning.memory_plan(self.context, self.contract, self.train_rows, self.budget)
 
     @part
     def budget(self) -> Budget:
@@ -237,7 +241,8 @@ class ExperimentRun:
     def the_training(self) -> Adapter:
         """The adapter of this experiment's training."""
         data = self.checked_data
-        return TrainingStep(self.context, self.engine, data, self._fit, self._power_warning).adapter()
+        with self.context.clock.spent_on("training"):
+            return TrainingStep(self.context, self.engine, data, self._fit, self._power_warning).adapter()
 
     def _fit(self) -> Fit | None:
         asked_for = ExperimentRun.memory_plan.made(self)
@@ -255,7 +260,8 @@ class ExperimentRun:
         """
         found = self._answers.once((arm, suite), lambda: self._answered(self.arms[arm], suite, rows))
         if self.experiment.drift.measure:
-            self._drifting.ask_along(arm)
+            with self.context.clock.spent_on("drift"):
+                self._drifting.ask_along(arm)
         return found
 
     def _answered(self, plan: ArmPlan, suite: str | None, rows: Rows | None) -> Mapping[str, Answer]:
@@ -263,6 +269,10 @@ class ExperimentRun:
         _ = self.checked_data
         if plan.model in TRIVIAL:
             return self._without_model(plan, suite, self.rows_of(suite) if rows is None else rows)
+        with self.context.clock.spent_on(f"answers of {answering.label(plan.name, suite)}"):
+            return self._asked(plan, suite, rows)
+
+    def _asked(self, plan: ArmPlan, suite: str | None, rows: Rows | None) -> Mapping[str, Answer]:
         outside = self._outside_of(plan)
         if outside is not None and outside.answers is not None:
             stored = answering.imported(self.context, plan, outside.answers)
@@ -339,7 +349,8 @@ class ExperimentRun:
         """The further answers of the base to the held-out rows."""
         first = self.answers(BASELINE)
         arms = [self._resolve(plan) for plan in repeated(self.experiment)]
-        return answering.noise(self.context, self.engine, arms, self.rows_of(None), first)
+        with self.context.clock.spent_on("noise runs"):
+            return answering.noise(self.context, self.engine, arms, self.rows_of(None), first)
 
     @cached_property
     def _drifting(self) -> drifting.Drifting:
@@ -355,7 +366,8 @@ class ExperimentRun:
     @part
     def drift(self) -> Drift:
         """The drift from the base on neutral prompts."""
-        return self._drifting.measure(lambda: self.adapter.path, self.contract, self.train_rows)
+        with self.context.clock.spent_on("drift"):
+            return self._drifting.measure(lambda: self.adapter.path, self.contract, self.train_rows)
 
     def drift_or_fail(self) -> Drift:
         """Return the drift to a test that asks for it; fail with the reason where there is none."""
@@ -396,9 +408,10 @@ class ExperimentRun:
     def decision(self, tree: Mapping[str, Any] | None = None) -> Decision:
         """Return the decision over everything that is known by now, or over the facts of a whole run."""
         facts = self.context.facts.tree() if tree is None else tree
-        return deciding.decided(
-            self.context, facts, lambda: Data(self.contract, self.train_rows, self.rows_of(None))
-        )
+        with self.context.clock.spent_on("decision"):
+            return deciding.decided(
+                self.context, facts, lambda: Data(self.contract, self.train_rows, self.rows_of(None))
+            )
 
     def runtime_match(self) -> tuple[RuntimeMatch, ...]:
         """Return the agreement between runtimes; an experiment that names one runtime has none."""

@@ -108,7 +108,7 @@ class TrainingResult:
     counts the training rows: `p50`, `p95`, `max` (before truncation), `truncated`, `supervised`. `notes` are
     sentences for the record. `measured` holds the peaks of the longest batch before the training:
     `measured_peak_bytes` (of the process), `measured_allocated_bytes`, `measured_reserved_bytes`; empty if unmeasured.
-    `held_out_loss` has one entry an epoch: `step`, `epoch`, `loss`.
+    `held_out_loss` has one entry an epoch: `step`, `epoch`, `loss`. `timings` are the seconds of the training's parts.
     """
 
     folder: Path
@@ -125,3 +125,4 @@ class TrainingResult:
     notes: tuple[str, ...] = ()
     measured: Mapping[str, int] = field(default_factory=dict)
     held_out_loss: tuple[Mapping[str, float], ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_finetune.clock import Clock
 from pytest_finetune.experiment.launcher import share_of, shared_words
 from pytest_finetune.fingerprint import digest, package_versions
 from pytest_finetune.memory.tracer.architectures import name_backbone
@@ -72,17 +72,19 @@ def train_here(request: TrainingRequest, stop: Callable[[], bool]) -> TrainingRe
 
     Of several processes the first writes and hears the progress, and all return the same result.
     """
-    started = time.monotonic()
-    source = source_of(request.experiment, request.base)
-    with surroundings(offline=source.local), no_dataset_bars(), memory_report(request):
-        return _train(request, source, started, stop)
+    source, clock = source_of(request.experiment, request.base), Clock()
+    offline = surroundings(offline=source.local)
+    with clock.spent_on("training"), offline, no_dataset_bars(), memory_report(request):
+        result = _train(request, source, clock, stop)
+    return dataclasses.replace(result, seconds=sum(clock.seconds.values()), timings=clock.seconds)
 
 
 def _train(
-    request: TrainingRequest, source: BaseSource, started: float, stop: Callable[[], bool]
+    request: TrainingRequest, source: BaseSource, clock: Clock, stop: Callable[[], bool]
 ) -> TrainingResult:
-    from pytest_finetune.training import adapter, arguments, measuring, model
-    from pytest_finetune.training.processes import ranks
+    with clock.spent_on("imports"):
+        from pytest_finetune.training import adapter, arguments, measuring, model
+        from pytest_finetune.training.processes import ranks
 
     max_length = request.experiment.training.max_seq_length
     model.check_trainable(source, request.experiment.peft_method)
@@ -94,21 +96,24 @@ def _train(
     reset_peak(request.device)
     whole = request.experiment.peft_method == "full"
     # Every weight that is trained is kept in float32: small updates would vanish in 16 bits.
-    base, said = model.load_base(
-        dataclasses.replace(source, dtype="float32") if whole else source, request.device
-    )
+    with clock.spent_on("load"):
+        base, said = model.load_base(
+            dataclasses.replace(source, dtype="float32") if whole else source, request.device
+        )
     check_room(rows, max_length, Room(model.context_tokens(base), model.embeddings(base)))
     name_backbone(base)
     check_stop(rows, Stops(model.stop_ids(base, tokenizer), tokenizer.eos_token), max_length)
     targets = None if whole else adapter.chosen_targets(base, request.experiment)
-    trainer = _trainer(request, config, base, tokenizer, rows, stop, targets)
+    trainer = _trainer(request, config, base, tokenizer, rows, stop, targets, clock)
     if trainer.padding_free:
         check_packing(trainer.model, trainer.data_collator, [row.ids for row in rows])
     uncovered = [] if targets is None else adapter.uncovered(trainer.model, request.experiment, targets)
     trainable, parameters = adapter.trainable_share(trainer.model)
     first = None if whole else adapter.first_weights(trainer.model, request.experiment)
-    measured = measuring.measure_first(trainer, request) if ranks.count() == 1 else None
-    resumed = _run(trainer, request)
+    with clock.spent_on("measured batch"):
+        measured = measuring.measure_first(trainer, request) if ranks.count() == 1 else None
+    with clock.spent_on("steps"):
+        resumed = _run(trainer, request)
     if whole and ranks.is_first():
         adapter.save_whole(trainer.model, tokenizer, request.folder)
     elif ranks.is_first():
@@ -118,7 +123,7 @@ def _train(
     return TrainingResult(
         folder=request.folder,
         steps=int(trainer.state.global_step),
-        seconds=time.monotonic() - started,
+        seconds=0.0,  # counted to the end, where it is known
         final_loss=log[-1]["loss"] if log else None,
         log=log,
         peak_bytes=ranks.largest(reserved, config.device),
@@ -145,6 +150,7 @@ def _trainer(
     rows: Sequence[TokenRow],
     stop: Callable[[], bool],
     targets: Chosen | None,
+    clock: Clock,
 ) -> SealingTrainer:
     from datasets import Dataset
 
@@ -164,6 +170,7 @@ def _trainer(
             else adapter.save_adapter(model, request.experiment, folder)
         ),
         places={row.ids[: training.max_seq_length]: row.place for row in rows},
+        clock=clock,
         model=base,
         args=config,
         train_dataset=Dataset.from_list(_examples(request, rows)),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import SFTTrainer
 
+from pytest_finetune.clock import Clock
 from pytest_finetune.training.checkpoints import seal, whole_steps
 from pytest_finetune.training.coverage import Reached
 from pytest_finetune.training.held_out import HeldOut, held_out_loss
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 class SealingTrainer(SFTTrainer):  # type: ignore[misc]
     """An SFTTrainer that marks whole checkpoints and never trains on after a loss that is not finite.
 
-    `identity` names the training in its checkpoints, `write` puts the adapter of a model into a folder, and
-    `places` maps the token ids of a row to its place.
+    `identity` names the training in its checkpoints, `write` puts the adapter of a model into a folder, `places` maps
+    the token ids of a row to its place, and `clock` counts what is not the steps themselves.
     """
 
     train_dataset: Dataset
@@ -43,10 +44,12 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
         identity: str,
         write: Callable[[PreTrainedModel, Path], None],
         places: Mapping[tuple[int, ...], str],
+        clock: Clock,
         **settings: object,
     ) -> None:
         super().__init__(**settings)
         self._identity, self._write, self._places = identity, write, places
+        self.clock = clock
         self.step_loss = 0.0
         self.tokens_seen = 0
         self.stopped = False
@@ -108,6 +111,10 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
         self._write(self.model, Path(output_dir or self.args.output_dir))
 
     def _save_checkpoint(self, model: PreTrainedModel, trial: object) -> None:
+        with self.clock.spent_on("checkpoints"):
+            self._write_checkpoint(model, trial)
+
+    def _write_checkpoint(self, model: PreTrainedModel, trial: object) -> None:
         # Not SFTTrainer's own: that one adds a second model card.
         Trainer._save_checkpoint(self, model, trial)
         ranks.wait()  # until everybody's random state lies there
@@ -157,7 +164,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         )
         self._tell(dataclasses.replace(reading, memory_bytes=in_use(str(args.device))))
         if self._rows.examples and (float(state.epoch).is_integer() or state.global_step == state.max_steps):
-            found = held_out_loss(self.trainer, self._rows)
+            with self.trainer.clock.spent_on("held-out loss"):
+                found = held_out_loss(self.trainer, self._rows)
             state.log_history.append(
                 {"step": state.global_step, "epoch": float(state.epoch), "held_out_loss": found}
             )

@@ -352,3 +352,12 @@ def test_rows_that_were_not_checked_are_not_called_clean(make: Callable[[str], A
     assert "held out; no findings" in text_of(record)
     data.update(findings=[{"rule": "data/crlf", "severity": "note", "read": "r", "why": "w", "fix": "f"}])
     assert "held out; 1 note" in text_of(record)
+
+
+def test_the_time_is_told_by_its_largest_parts(make: Callable[[str], Any]) -> None:
+    record = make("keep").record
+    spent = {"steps": 152.5, "answers of baseline": 30.0, "load": 42.5, "rules": 0.5, "data": 24.5}
+    record["experiments"][0]["timings"] = spent
+    assert "  time      4 min 10 s: steps 61%, load 17%, answers of base 12%, data 10%" in text_of(record)
+    record["experiments"][0]["timings"] = {}
+    assert "  time " not in text_of(record)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_finetune import __version__
 from pytest_finetune.answering.answers import answer_json
+from pytest_finetune.clock import Clock
 from pytest_finetune.judging.decision import pairs_of
 from pytest_finetune.record import changes
 from pytest_finetune.record.build import RunHeader, assemble, experiment_record
@@ -40,7 +41,10 @@ def build_record(
         answers[name] = {
             arm: [answer_json(answer) for answer in found.values()] for arm, found in arms.items()
         }
-        experiments.append(_experiment(state, name, tree, several=len(names) > 1))
+        clock = Clock()
+        with clock.spent_on("record"):
+            experiment = _experiment(state, name, tree, several=len(names) > 1)
+        experiments.append({**experiment, "timings": {**experiment["timings"], **clock.facts()}})
     finetune, project = state.settings.finetune, state.config.rootpath.name
     header = RunHeader(_now(), command, exitstatus, project, __version__, finetune, notes)
     tests = (test.as_json() for test in state.evidence.tests.values())

@@ -178,6 +178,7 @@ class TrainingStep:
         given = context.experiment.trained
         trained = take(request) if given else context.hooks.pytest_finetune_train(request=request)
         result = trainer_results.checked(request, trained)
+        context.clock.add(result.timings)
         return {
             "task": context.experiment.task,
             "experiment": context.experiment.name,

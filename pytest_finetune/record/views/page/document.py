@@ -88,7 +88,7 @@ def _experiment(
     judged = bool(experiment.arms)
     rows_read = _section(f"{anchor}-data", "Data", data.data(experiment))
     work = _pair(
-        _section(f"{anchor}-training", "Training", work_done.training(experiment.training)),
+        _section(f"{anchor}-training", "Training", _training(experiment)),
         _section(f"{anchor}-memory", "Memory", work_done.memory(experiment.memory)),
     )
     if judged:
@@ -112,6 +112,10 @@ def _experiment(
             _section(f"{anchor}-repeat", "Repeat this run", facts.repeat(experiment, run)),
         ]
     )
+
+
+def _training(experiment: RecordedExperiment) -> Html:
+    return join([work_done.training(experiment.training), work_done.timings(experiment.timings)])
 
 
 def _evaluated(experiment: RecordedExperiment, anchor: str) -> list[Html]:

@@ -8,11 +8,12 @@ from typing import Final
 from pytest_finetune.record import remarks
 from pytest_finetune.record.inputs import Finding
 from pytest_finetune.record.model import RecordedExperiment
-from pytest_finetune.record.tables import peaks, training_row
+from pytest_finetune.record.tables import peaks, time_rows, training_row, whole_time
 from pytest_finetune.record.views.terminal.layout import Line, fit, wrapped
 from pytest_finetune.wording import counted, figure, one_line, size
 
 MOST_FORMATS: Final = 3
+MOST_TIMES: Final = 4
 
 
 def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
@@ -26,6 +27,7 @@ def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
         *(("thinking", text, "yellow" if "cut" in text else "") for text in remarks.thinking(experiment)),
         *(("merged", text, "") for text in remarks.merges(experiment)),
         ("drift", drift, ""),
+        ("time", _time(experiment), ""),
     ]
     told = [
         (_title(experiment), "bold"),
@@ -92,6 +94,12 @@ def _training(experiment: RecordedExperiment) -> str:
     if training.reused:
         return f"reused adapter {key} ({took.steps}{fall})"
     return f"{took.steps} in {took.seconds}{fall}; adapter {key}"
+
+
+def _time(experiment: RecordedExperiment) -> str:
+    """What the run took, and the parts that it took most for."""
+    parts = [f"{row.part} {row.share:.0%}" for row in time_rows(experiment.timings)[:MOST_TIMES]]
+    return one_line(f"{whole_time(experiment.timings)}: {', '.join(parts)}") if parts else ""
 
 
 def _runtimes(experiment: RecordedExperiment) -> Iterator[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pytest_finetune.record.inputs import LossPoint, MemoryFacts, Retrained, TrainingFacts
-from pytest_finetune.record.tables import training_row
+from pytest_finetune.record.tables import time_rows, training_row, whole_time
 from pytest_finetune.record.views.page import svg
 from pytest_finetune.record.views.page.html import Child, Html, element, facts, folded, join, paragraph, table
 from pytest_finetune.record.views.page.sections.evidence import badge
@@ -34,6 +34,13 @@ def training(done: TrainingFacts) -> Html:
         ]
     )
     return join([_elsewhere(done), _curve(done), known, _retrained(done.retrained)])
+
+
+def timings(spent: Mapping[str, float]) -> Html | None:
+    """What the seconds of the run were spent on; None in a record that does not say it."""
+    rows: list[list[Child]] = [[row.part, row.seconds, f"{row.share:.0%}"] for row in time_rows(spent)]
+    title = f"where the time went: {whole_time(spent)}"
+    return folded(title, table(["part", "time", "share"], rows, "Where the time went")) if rows else None
 
 
 def _elsewhere(done: TrainingFacts) -> Html | None:
