@@ -59,7 +59,7 @@ def told(template: str) -> tuple[str, str, str]:
     except TemplateError as error:
         return thinks, "", f"refused: {error}"
     if chat.answer_in(taught) != ANSWER:
-        return thinks, "", "refused: the answer is lost, which is written only where content comes in parts"
+        return thinks, "", "refused: the answer is lost"
     said = taught.whole[len(taught.asked) :]
     notes = ["the date is fixed"] if chat.dated else []
     notes += ["thinking can be switched off"] if chat.switch else []

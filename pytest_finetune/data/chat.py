@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_finetune.data.call_spelling import Spelling, spelling_of
 from pytest_finetune.data.chat_template import CLOCK, Render, TemplateError, renderer
+from pytest_finetune.data.content_parts import in_its_form
 from pytest_finetune.data.formatting import CHAT
 from pytest_finetune.data.thinking import Reading, find_marks, opened_at_the_end
 from pytest_finetune.fingerprint import BaseModelError, base_folder
@@ -127,7 +128,7 @@ class Chat:
     ) -> Taught:
         """Return the text of a question with its answer. Raises TemplateError."""
         asked = self.asked(messages, tools)
-        whole = self.finished([*messages, *answer], tools) + self._ending
+        whole = self.finished([*messages, *answer], tools) + self.ending
         if whole.startswith(asked):
             return Taught(asked, whole)
         # The turn is opened otherwise than a finished one begins: what was asked stays, and the answer follows it.
@@ -186,7 +187,7 @@ class Chat:
         return whole.rpartition(_SENTINEL)[2] if _SENTINEL in whole else ""
 
     @cached_property
-    def _ending(self) -> str:
+    def ending(self) -> str:
         """The token that opens the next turn, where nothing else stands after an answer (GLM): it ends it."""
         if self._tail:
             return ""
@@ -194,8 +195,11 @@ class Chat:
             whole = self._render([*_SAMPLE, {"role": "assistant", "content": _SENTINEL}, *_SAMPLE], (), False)
         except TemplateError:
             return ""
-        after = whole.partition(_SENTINEL)[2]
-        return next((token for token in self._special if after.startswith(token)), "")
+        return self.token_at(whole.partition(_SENTINEL)[2])
+
+    def token_at(self, text: str) -> str:
+        """Return the special token that a text begins with, none where it begins with another text."""
+        return next((token for token in self._special if text.startswith(token)), "")
 
     @property
     def facts(self) -> JsonTree:
@@ -261,7 +265,9 @@ def token_text(token: object) -> str | None:
 def _choosing(
     templates: Mapping[str, str], named: Mapping[str, str], arguments: Json, **clock: datetime
 ) -> Render:
-    renders = {name: renderer(text, named, arguments, **clock) for name, text in templates.items()}
+    renders = {
+        name: in_its_form(renderer(text, named, arguments, **clock)) for name, text in templates.items()
+    }
     default = renders.get("default") or renderer(None, named)
     with_tools = renders.get("tool_use", default)
 

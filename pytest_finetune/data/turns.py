@@ -60,7 +60,7 @@ def _several(
     chat: Chat, pair: Pair, said: Sequence[Message], taught: Sequence[bool], encode: Encode
 ) -> Tokens:
     messages, first = [*pair.prompt, *said], len(pair.prompt)
-    whole = chat.finished(messages, pair.tools)
+    whole = chat.finished(messages, pair.tools) + chat.ending
     cuts: list[tuple[int, int]] = []
     for at in (first + number for number, wanted in enumerate(taught) if wanted):
         asked = chat.asked(messages[:at], pair.tools)
@@ -72,7 +72,10 @@ def _several(
                 f"the chat template writes answer {len(cuts) + 1} otherwise once the conversation goes on: with "
                 f"assistant_turns: all another text would be taught than is asked\n  {_REMEDY}"
             )
-        cuts.append((len(asked), len(ended)))
+        end = len(ended)
+        if chat.ending:  # the next turn, whoever's it is, is opened by what ends this one
+            end += len(chat.token_at(whole[end:]))
+        cuts.append((len(asked), end))
     return _in_tokens(whole, cuts, encode)
 
 

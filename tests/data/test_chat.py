@@ -20,7 +20,6 @@ from pytest_finetune.data.thinking import Mark, Reading, find_marks
 QUESTION = [{"role": "user", "content": "Which priority?"}]
 ANSWER = [{"role": "assistant", "content": '{"priority": "high"}'}]
 SPECIAL = re.compile(r"<[|｜][^<>|｜\s'\"{}]+[|｜]>|</?s>|<(?:start|end)_of_turn>|<\|[a-z_]+>|<[a-z_]+\|>")
-PARTS_ONLY = {"idefics3", "smolvlm", "llava_next"}  # vision: they write content only where it comes in parts
 
 QWEN3 = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
@@ -58,15 +57,7 @@ def byte_tokenizer(special: tuple[str, ...]) -> Tokenizer:
     return tokenizer
 
 
-def _refused(known: Chat) -> bool:
-    """Tell whether a template raises, or writes another answer: both are findings of the data stage."""
-    try:
-        return known.answer_in(known.taught(QUESTION, ANSWER)) != ANSWER[0]["content"]
-    except TemplateError as error:
-        return str(error).startswith("the chat template cannot write these messages: ")
-
-
-def test_every_template_that_trl_ships_is_taught_as_it_is_asked_and_read_back_or_refused() -> None:
+def test_every_template_that_trl_ships_is_taught_as_it_is_asked_and_read_back() -> None:
     special = tuple(sorted({text for file in shipped() for text in SPECIAL.findall(file.read_text())}))
     tokenizer = byte_tokenizer(special)
 
@@ -76,10 +67,6 @@ def test_every_template_that_trl_ships_is_taught_as_it_is_asked_and_read_back_or
     seen = 0
     for file in shipped():
         known = chat(file.read_text(), special)
-        family = file.stem.removesuffix("_training")
-        if family in PARTS_ONLY:
-            assert _refused(known), file.stem
-            continue
         taught = known.taught(QUESTION, ANSWER)
         ids, start, _ = taught.ids(encode)
         assert ids[:start] == encode(taught.asked), file.stem
@@ -93,7 +80,7 @@ def test_every_template_that_trl_ships_is_taught_as_it_is_asked_and_read_back_or
         assert found.answer == known.answer_in(taught) == ANSWER[0]["content"], file.stem
         assert found.thinking is None
         seen += 1
-    assert seen >= 60
+    assert seen >= 70
 
 
 def test_the_page_holds_the_table_of_the_templates_that_are_installed() -> None:

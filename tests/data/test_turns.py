@@ -91,3 +91,35 @@ def test_templates_that_keep_what_they_wrote_teach_every_answer(name: str) -> No
     assert "C" in text
     assert "?" not in text
     assert "B" not in text.replace("BOS", "")
+
+
+GLM = (
+    "[gMASK]{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+OPENINGS = ("<|user|>", "<|assistant|>", "<|observation|>", "$")
+
+
+@pytest.mark.parametrize("template", [GLM, (SHIPPED / "glm4moe.jinja").read_text()])
+def test_an_answer_that_the_next_turn_ends_is_taught_with_the_token_that_opens_it(template: str) -> None:
+    chat = Chat.of({"default": template}, {"eos_token": "$"}, OPENINGS, {})
+    first, second = said("assistant", "A"), said("assistant", "B")
+
+    def taught_with(*between: dict[str, Any]) -> list[str]:
+        found = tokens_of(chat, Pair([said("user", "a?")], [first, *between, second]), letters)
+        return [
+            "".join(map(chr, found.ids[start:end])).rpartition("</think>\n")[2] for start, end in found.taught
+        ]
+
+    assert taught_with(said("user", "b?")) == ["A<|user|>", "B<|user|>"]
+    if template == GLM:  # whoever speaks next
+        assert taught_with(said("observation", "4")) == ["A<|observation|>", "B<|user|>"]
+
+
+@pytest.mark.parametrize(
+    "part", ["{% if part.type == 'text' %}{{ part.text }}{% endif %}", "{{ part['text'] }}"]
+)
+def test_a_template_that_takes_content_only_in_parts_is_handed_parts(part: str) -> None:
+    template = PREFIX.replace("{{ m.content }}", f"{{% for part in m.content %}}{part}{{% endfor %}}")
+    assert tokens_of(chat_of(template), TALK, letters) == tokens_of(chat_of(PREFIX), TALK, letters)
+    assert chat_of(template).asked(TALK.prompt) == chat_of(PREFIX).asked(TALK.prompt)

@@ -123,7 +123,9 @@ class TrainingStep:
         if chat is None:
             return {}
         given = experiment.prompt.chat_template_kwargs
-        arguments = {"chat_template_kwargs": given} if given else {}
+        arguments: dict[str, Any] = {"chat_template_kwargs": given} if given else {}
+        if experiment.training.assistant_turns == "all" and chat.ending:
+            arguments["ending"] = chat.ending
         moved = tokenization is not None and any(one.moved for one in tokenization.counts(self._data.train))
         return {**arguments, **chat.date, **({"as_asked": True} if moved else {})}
 
