@@ -122,4 +122,5 @@ def test_an_answer_that_the_next_turn_ends_is_taught_with_the_token_that_opens_i
 def test_a_template_that_takes_content_only_in_parts_is_handed_parts(part: str) -> None:
     template = PREFIX.replace("{{ m.content }}", f"{{% for part in m.content %}}{part}{{% endfor %}}")
     assert tokens_of(chat_of(template), TALK, letters) == tokens_of(chat_of(PREFIX), TALK, letters)
+    assert isinstance(TALK.prompt, list)
     assert chat_of(template).asked(TALK.prompt) == chat_of(PREFIX).asked(TALK.prompt)

@@ -55,8 +55,11 @@ class Thinker:
         quiet = prompts[0].arguments == {"enable_thinking": False}
         prompted = len(prompts[0].prompt) > 1  # solved rows stand before the question
         base_says = "<think>so many examples" if prompted and not quiet else self.world.base_says
-        said = f"{'' if quiet else EMPTY}{RIGHT}" if adapter else base_says
-        stopped = bool(adapter) or quiet or "</think>" in said
+        tuned_says = self.world.tuned_says
+        if not quiet and not tuned_says.startswith("<think>"):
+            tuned_says = f"{EMPTY}{tuned_says}"  # as it was taught
+        said = tuned_says if adapter else base_says
+        stopped = quiet or "</think>" in said
         return [Answer(one.id, one.line, str(one.prompt), said, 40, 0.1, stopped) for one in prompts]
 
     def release(self) -> None:
@@ -137,6 +140,41 @@ def test_a_base_that_does_not_think_or_gets_to_its_answer_is_judged_by_it(thinke
     decision, tree = judged(thinker, f"{CHAT}generation: {{max_new_tokens: 81}}\n")
     assert not decision.keep
     assert tree["arms"][BASELINE]["thinking"]["cut"] == 0
+
+
+ON_AND_SOLVED = "prompt: {template: chat, few_shot: 2}\n"
+OFF_AND_SOLVED = OFF.replace("chat,", "chat, few_shot: 2,")
+WRONG = '{"label": "low"}'
+CUT, TO_RIGHT, TO_WRONG = "<think>well", f"<think>well</think>{RIGHT}", f"<think>well</think>{WRONG}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "base", "tuned", "verdict"),
+    [
+        # With thinking on, an answer is what stands after the thought, whoever thinks and whoever does not.
+        (CHAT, TO_WRONG, RIGHT, "keep"),
+        (CHAT, TO_WRONG, TO_RIGHT, "keep"),
+        (CHAT, TO_RIGHT, WRONG, "discard"),
+        (CHAT, TO_RIGHT, TO_WRONG, "discard"),
+        (CHAT, TO_RIGHT, TO_RIGHT, "iterate or discard"),
+        # What the limit cut was never answered: it is neither beaten nor does it lose.
+        (CHAT, CUT, RIGHT, "iterate"),
+        (CHAT, TO_RIGHT, CUT, "iterate"),
+        (ON_AND_SOLVED, TO_WRONG, RIGHT, "iterate"),
+        # With thinking off nobody thinks.
+        (OFF, WRONG, RIGHT, "keep"),
+        (OFF, RIGHT, WRONG, "discard"),
+        (OFF_AND_SOLVED, WRONG, RIGHT, "keep"),
+        (OFF_AND_SOLVED, RIGHT, WRONG, "discard"),
+    ],
+)
+def test_base_prompt_and_adapter_are_judged_by_their_answers_with_thinking_on_and_off(
+    thinker: World, settings: str, base: str, tuned: str, verdict: str
+) -> None:
+    thinker.base_says, thinker.tuned_says = base, tuned
+    decision, _ = judged(thinker, settings)
+    assert decision.verdict in verdict.split(" or "), decision.reasons
+    assert not decision.undecided
 
 
 def test_a_prompt_that_makes_the_base_think_too_long_is_no_fair_opponent_either(thinker: World) -> None:
