@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import pytest_finetune
 from pytest_finetune import rules
@@ -25,7 +29,8 @@ def test_the_arguments_of_the_marker_stand_on_the_page_as_the_table_has_them() -
     assert "|---|---|---|\n" + "".join(rows) in PAGE
 
 
-def test_the_rules_of_the_page_can_be_meant() -> None:
+def test_the_rules_of_the_page_can_be_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "my_judge", ModuleType("my_judge"))
     found = 0
     for text in CODE:
         names: dict[str, object] = {}
