@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -69,7 +69,7 @@ def read_answers(path: Path) -> list[Answer]:
 
 def answer_json(answer: Answer) -> JsonTree:
     """Return the answer as JSON; what only a model that thinks has stands there only for one."""
-    tree = asdict(answer)
+    tree = {name: getattr(answer, name) for name in (*_TYPES, *_FURTHER)}
     return {name: value for name, value in tree.items() if name in _TYPES or value}
 
 

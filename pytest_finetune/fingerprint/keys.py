@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -197,13 +198,16 @@ def adapter_digest(folder: Path) -> str:
 
 def package_versions(names: Sequence[str] = WEIGHT_PACKAGES) -> dict[str, str]:
     """Return the installed version of each package, ABSENT where there is none; imports none of them."""
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = ABSENT
-    return versions
+    return {name: installed_version(name) for name in names}
+
+
+@cache
+def installed_version(name: str) -> str:
+    """Return the version of a package, ABSENT where there is none; its metadata is parsed once a process."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ABSENT
 
 
 def _canonical_config(config: object) -> object:

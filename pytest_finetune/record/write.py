@@ -33,13 +33,13 @@ _EXPERIMENT_ORDER: Final = (
 def write_record(directory: Path, record: Json, answers: Answers) -> None:
     """Write `record.json`, `decision.md` and `outputs/` into `directory`, each file atomically.
 
+    `record` is what `as_written` gives, so that the note tells what the file does.
     Outputs that an earlier record in this folder names, and this one does not, are removed; no other file is.
     `report.html` is written by pytest-html.
     """
-    record = as_written(record)
     directory.mkdir(parents=True, exist_ok=True)
     stale = _named_outputs(_earlier(directory / "record.json"))
-    written = _write_outputs(directory, record, answers)
+    written = _write_outputs(directory, answers)
     _replace(directory / "decision.md", decision_note(record))
     _replace(directory / "record.json", record_json(record))
     for name in sorted(stale - written):
@@ -74,8 +74,8 @@ def _file_name(name: str) -> str:
     return f"{safe[:60]}-{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}".lstrip("-")
 
 
-def _write_outputs(directory: Path, record: Json, answers: Answers) -> set[str]:
-    several = len(RecordedRun.of(record).experiments) > 1
+def _write_outputs(directory: Path, answers: Answers) -> set[str]:
+    several = len(answers) > 1
     written = set()
     for experiment, by_arm in answers.items():
         for arm, rows in by_arm.items():

@@ -16,9 +16,9 @@ from pytest_finetune.fingerprint import keys
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
     version = (Path(__file__).parent / "torch-version").read_text()
-    real = keys.metadata.version
-    keys.metadata.version = lambda name: version if name == "torch" else real(name)
-    config.add_cleanup(lambda: setattr(keys.metadata, "version", real))
+    real = keys.installed_version
+    keys.installed_version = lambda name: version if name == "torch" else real(name)
+    config.add_cleanup(lambda: setattr(keys, "installed_version", real))
 """
 
 

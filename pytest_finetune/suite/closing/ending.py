@@ -95,8 +95,8 @@ class Closing:
         self.record, self.answers = build_record(self.state, exitstatus, self._command(), notes)
         if self.state.settings.finetune:
             keep(self.state, self.record)
-            self._write(self.record)
             self.record = as_written(self.record)
+            self._write(self.record)
         self.page.show(self.record, self.answers)
 
     def _write(self, record: Mapping[str, Any]) -> None:

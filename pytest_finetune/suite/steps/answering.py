@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -22,6 +21,7 @@ from pytest_finetune.fingerprint import (
     attention_of,
     canonical_json,
     digest,
+    installed_version,
     model_digest,
     outputs_key,
     package_versions,
@@ -263,7 +263,7 @@ def record_answers(
 ) -> None:
     """Record an arm with its answers, and what else is known of what answered."""
     answers = stored.answers.values()
-    version = f" {metadata.version('transformers')}" if plan.runtime == "transformers" else ""
+    version = f" {installed_version('transformers')}" if plan.runtime == "transformers" else ""
     own = {
         **plan.facts(),
         "runtime": plan.runtime + version,

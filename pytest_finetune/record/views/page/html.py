@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from html import escape
 from typing import Final
 
@@ -99,6 +100,7 @@ def _child(child: Child) -> str:
     return "" if child is None else text(child)
 
 
+@lru_cache(1024, typed=True)  # most are the names of classes
 def _attribute(key: str, value: Attribute) -> str:
     if value is None or value is False:
         return ""

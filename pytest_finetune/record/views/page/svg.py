@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Final, NamedTuple
 
 from pytest_finetune.record.views.page.html import Html, element, join
@@ -94,6 +95,7 @@ def whisker(
     return element("svg", *lines, middle, class_=f"ft-plot {_colour(arm)}", aria_hidden="true")
 
 
+@cache
 def marker(arm: str) -> Html:
     """Draw an arm's marker alone, as a key to the plots."""
     inner = element("svg", _mark(arm), x="8", y="8", overflow="visible")
