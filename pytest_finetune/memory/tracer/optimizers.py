@@ -1,4 +1,8 @@
-"""What an optimizer keeps and takes on the card, by its name in `TrainingArguments.optim`."""
+"""What an optimizer keeps and takes on the card, by its name in `TrainingArguments.optim`.
+
+Nothing of torch's optimizers runs here: what they allocate follows from the shapes of the parameters, and a release of
+torch may change how they compute without changing that. A test holds it against the installed torch's own step.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,10 @@ import torch
 from pytest_finetune.memory.plan.figures import PlanError
 from pytest_finetune.memory.tracer.recorder import Recorder
 
+PART: Final = "optimizer"
 _BLOCK: Final = 256
 _SMALL: Final = 4096
+_COUNTER: Final = 4  # bytes of a float32 scalar
 
 
 class Optimizer(Protocol):
@@ -22,26 +28,40 @@ class Optimizer(Protocol):
         """Create the state at the first call, and update."""
 
 
-class TorchOptimizer:
-    """One of torch's own optimizers, run for real on the traced tensors.
+class AdamW:
+    """torch's AdamW: two moments for each parameter, kept in its dtype.
 
-    On CUDA the multi-tensor implementation is the default, whose lists of temporaries are as large as the
-    parameters; a CPU would loop. Its step counters stay on the host.
+    The multi-tensor implementation, the default on CUDA, takes the roots of all second moments at once, and counts its
+    steps on the host. The fused one needs no roots, and counts on the card.
     """
 
-    def __init__(self, kind: str, parameters: list[torch.nn.Parameter]) -> None:
-        rate = 1e-4
-        self._inner: torch.optim.Optimizer
-        if kind == "sgd":
-            self._inner = torch.optim.SGD(parameters, lr=rate, foreach=True)
-        elif kind == "adamw_torch_fused":
-            self._inner = torch.optim.AdamW(parameters, lr=rate, fused=True)
-        else:
-            self._inner = torch.optim.AdamW(parameters, lr=rate, foreach=True)
+    def __init__(self, parameters: list[torch.nn.Parameter], *, fused: bool) -> None:
+        self._parameters, self._fused = parameters, fused
+        self._made: set[int] = set()
 
     def step(self, recorder: Recorder) -> None:
-        """Run torch's step."""
-        self._inner.step()
+        """Make the state of the parameters that have a gradient for the first time, and take the roots."""
+        sizes = [self._state(parameter, recorder) for parameter in _with_gradient(self._parameters)]
+        if self._fused:
+            return
+        for root in [recorder.held(size, "roots", PART) for size in sizes]:
+            recorder.release(root)
+
+    def _state(self, parameter: torch.nn.Parameter, recorder: Recorder) -> int:
+        """Make the state of a parameter once; return the bytes of one moment."""
+        size = _bytes_of(parameter)
+        if id(parameter) not in self._made:
+            self._made.add(id(parameter))
+            for kept in (*((_COUNTER,) if self._fused else ()), size, size):
+                recorder.held(kept, "adamw", PART)
+        return size
+
+
+class Sgd:
+    """torch's SGD without momentum: it keeps nothing, and works in place."""
+
+    def step(self, recorder: Recorder) -> None:
+        """Take nothing."""
 
 
 class StateOnly:
@@ -69,12 +89,7 @@ class StateOnly:
                     recorder.held(-(-count // _BLOCK) * 4, self._name, "optimizer")
 
 
-_TORCH: Final = {
-    "adamw_torch": "adamw_torch",
-    "adamw_torch_fused": "adamw_torch_fused",
-    "adamw_hf": "adamw_torch",
-    "sgd": "sgd",
-}
+_ADAMW: Final = {"adamw_torch": False, "adamw_torch_fused": True, "adamw_hf": False}  # is it fused?
 _BITS8: Final = {
     "adamw_8bit": (2, False),
     "adamw_bnb_8bit": (2, False),
@@ -85,14 +100,16 @@ _BITS8: Final = {
     "paged_lion_8bit": (1, True),
     "paged_lion_32bit": (1, True),
 }
-KNOWN: Final = (*_TORCH, *_BITS8)
+KNOWN: Final = (*_ADAMW, "sgd", *_BITS8)
 
 
 def make_optimizer(name: str, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
     """Return the optimizer with this name; PlanError names the ones that can be planned."""
     trainable = list(parameters)
-    if name in _TORCH:
-        return TorchOptimizer(_TORCH[name], trainable)
+    if name in _ADAMW:
+        return AdamW(trainable, fused=_ADAMW[name])
+    if name == "sgd":
+        return Sgd()
     if name in _BITS8:
         states, paged = _BITS8[name]
         return StateOnly(name, trainable, states, paged=paged)
@@ -101,13 +118,31 @@ def make_optimizer(name: str, parameters: Iterable[torch.nn.Parameter]) -> Optim
     raise PlanError(f"the optimizer {name!r} cannot be planned{guess} Known are {', '.join(KNOWN)}")
 
 
-def clip_gradients(parameters: Iterable[torch.nn.Parameter], max_norm: float) -> None:
-    """Clip as the Trainer does before it steps: a norm for each gradient, then one factor for all, in place.
+def clip_gradients(parameters: Iterable[torch.nn.Parameter], recorder: Recorder) -> None:
+    """Take what `torch.nn.utils.clip_grad_norm_` does before the step.
 
-    The operators are those of `torch.nn.utils.clip_grad_norm_` on CUDA, which refuses to run them on meta tensors.
+    A norm for each gradient, these joined, the norm of all, and in four small steps the factor that scales them.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norms = torch._foreach_norm(gradients, 2.0)
-    total = torch.linalg.vector_norm(torch.stack(norms), 2.0)
-    factor = torch.clamp(max_norm / (total + 1e-6), max=1.0)
-    torch._foreach_mul_(gradients, factor)
+    gradients = [parameter.grad for parameter in _with_gradient(parameters) if parameter.grad is not None]
+    if not gradients:
+        return
+    each = [recorder.held(gradient.element_size(), "norms", PART) for gradient in gradients]
+    widest = max(gradient.element_size() for gradient in gradients)
+    joined = recorder.held(widest * len(gradients), "norms joined", PART)
+    total = recorder.held(widest, "norm of all", PART)
+    recorder.release(joined)
+    raised, inverse, scaled = (recorder.held(widest, "factor", PART) for _ in range(3))
+    recorder.release(inverse)
+    recorder.release(raised)
+    factor = recorder.held(widest, "factor", PART)
+    for number in (scaled, *each, total, factor):
+        recorder.release(number)
+
+
+def _with_gradient(parameters: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
+    """Return the parameters that the step reached: the others are left as they are."""
+    return [parameter for parameter in parameters if parameter.grad is not None]
+
+
+def _bytes_of(parameter: torch.nn.Parameter) -> int:
+    return parameter.numel() * parameter.element_size()

@@ -185,18 +185,13 @@ class _Run:
 def _first_update(
     name: str, max_grad_norm: float, shapes: tuple[tuple[tuple[int, ...], torch.dtype], ...]
 ) -> list[Event]:
-    # Meta tensors are several times faster than fake ones, but the fused optimizers refuse them.
-    fused = FakeTensorMode(allow_non_fake_inputs=True) if "fused" in name else torch.device("meta")
-    with fused:
+    with torch.device("meta"):
         parameters = [torch.nn.Parameter(torch.empty(shape, dtype=dtype)) for shape, dtype in shapes]
         for parameter in parameters:
             parameter.grad = torch.empty_like(parameter)
-        recorder = Recorder(vocabulary=frozenset(), kernels=Kernels({}, {}))
-        recorder.part = "optimizer"
-        optimizer = make_optimizer(name, parameters)
-        with recorder:
-            _update(max_grad_norm, optimizer, parameters, recorder)
-        return list(recorder.events)
+    recorder = Recorder(vocabulary=frozenset(), kernels=Kernels({}, {}))
+    _update(max_grad_norm, make_optimizer(name, parameters), parameters, recorder)
+    return recorder.events
 
 
 def _update(
@@ -204,7 +199,7 @@ def _update(
 ) -> None:
     """Clip and step, as the trainer does between the backward and the next batch."""
     if max_grad_norm > 0:
-        clip_gradients(parameters, max_grad_norm)
+        clip_gradients(parameters, recorder)
     optimizer.step(recorder)
 
 
