@@ -6,13 +6,16 @@ import argparse
 import json
 import shutil
 import webbrowser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, CommandError
 from pytest_finetune.cli.project import folder_of
+from pytest_finetune.record.partial import PARTIAL, why_partial
 from pytest_finetune.record.views.terminal import summary_lines
+from pytest_finetune.record.write import earlier
 from pytest_finetune.yamlfile import Json
 
 HELP: Final = "the last record in a few lines, or its page in the browser"
@@ -49,7 +52,15 @@ def run(args: argparse.Namespace) -> Answer:
         if not webbrowser.open(page.resolve().as_uri()):
             raise CommandError(f"no browser could be started; the page is {page.resolve()}")
     width = shutil.get_terminal_size().columns
-    return Answer([line.text for line in summary_lines(record, str(args.record), width)], record)
+    lines = [line.text for line in summary_lines(record, str(args.record), width)]
+    return Answer([*lines, *_later(folder, args.record, record)], record)
+
+
+def _later(folder: Path, named: Path, record: Json) -> Iterator[str]:
+    """Name the record of a later run that was not whole, and so lies beside this one."""
+    beside = earlier(folder / PARTIAL / "record.json")
+    if str(beside.get("created", "")) > str(record.get("created", "")):
+        yield f"a later run was not whole ({why_partial(beside)}): pytest-finetune show {named / PARTIAL}"
 
 
 def _read(folder: Path) -> Json:

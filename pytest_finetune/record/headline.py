@@ -58,7 +58,7 @@ class Headline(NamedTuple):
 def headline(experiment: RecordedExperiment, run: RecordedRun) -> Headline:
     """Say how an experiment ended; where nothing could be judged, name the first thing that stopped it."""
     decision = experiment.decision
-    if not decision.verdict or (decision.undecided and not experiment.arms):
+    if experiment.stopped:
         return _stopped(experiment, run)
     tones: dict[str, Tone] = {"keep": "good", "iterate": "warn", "discard": "bad"}
     reasons = [one_line(reason) for reason in decision.reasons]

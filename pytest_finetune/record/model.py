@@ -80,6 +80,11 @@ class RecordedExperiment(Facts):
         return next((rule for rule in self.rules.values() if rule.primary), self.rules[""])
 
     @property
+    def stopped(self) -> bool:
+        """Tell whether the run ended before the model could be judged."""
+        return not self.decision.verdict or (bool(self.decision.undecided) and not self.arms)
+
+    @property
     def findings(self) -> list[inputs.Finding]:
         """The findings of data and charter, errors first and notes last."""
         found = (*self.data.findings, *self.charter.findings)

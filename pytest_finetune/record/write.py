@@ -38,7 +38,7 @@ def write_record(directory: Path, record: Json, answers: Answers) -> None:
     `report.html` is written by pytest-html.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    stale = _named_outputs(_earlier(directory / "record.json"))
+    stale = _named_outputs(earlier(directory / "record.json"))
     written = _write_outputs(directory, answers)
     _replace(directory / "decision.md", decision_note(record))
     _replace(directory / "record.json", record_json(record))
@@ -87,8 +87,8 @@ def _write_outputs(directory: Path, answers: Answers) -> set[str]:
     return written
 
 
-def _earlier(path: Path) -> Json:
-    """Read the record that is being replaced; an unreadable one names no files, so none is removed for it."""
+def earlier(path: Path) -> Json:
+    """Read the record that stands there; an unreadable one is empty and names no files, so none is removed for it."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

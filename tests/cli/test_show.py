@@ -33,6 +33,11 @@ def test_the_last_record_is_summed_up_as_the_session_did(recorded: World) -> Non
     assert "DISCARD" in ran.out
     assert ran.out.rstrip().endswith("finetune-record/report.html")
     assert recorded.run("show", "--json").tree["experiments"] == [EXPERIMENT]
+    narrowed = {"created": "2030-01-01", "notes": ["narrowed run: -k x"], "experiments": [EXPERIMENT]}
+    recorded.write("finetune-record/partial/record.json", json.dumps(narrowed))
+    assert recorded.run("show").out.endswith(
+        "a later run was not whole (it was narrowed): pytest-finetune show finetune-record/partial\n"
+    )
 
 
 def test_the_page_is_opened_when_it_is_there(recorded: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,9 +159,13 @@ class Project:
         return self.pytester.runpytest_inprocess(*args)
 
     def record(self) -> dict[str, Any]:
-        """Return the record of the last run."""
-        text = (self.path / "finetune-record" / "record.json").read_text(encoding="utf-8")
-        found: dict[str, Any] = json.loads(text)
+        """Return the record of the last run, which lies beside that of the last whole one where it was none."""
+        folder = self.path / "finetune-record"
+        written = [
+            file for file in (folder / "record.json", folder / "partial" / "record.json") if file.exists()
+        ]
+        last = max(written, key=lambda file: file.stat().st_mtime_ns, default=folder / "record.json")
+        found: dict[str, Any] = json.loads(last.read_text(encoding="utf-8"))
         return found
 
     def experiment(self) -> dict[str, Any]:

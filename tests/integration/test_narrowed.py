@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +25,23 @@ def test_a_decision_asked_for_alone_brings_its_rules(project: Project, args: tup
     result.assert_outcomes(passed=3, deselected=1)
     assert project.experiment()["decision"]["verdict"] == "keep"
     assert any("narrowed run" in note for note in project.record()["notes"])
+
+
+def test_a_run_that_is_not_whole_leaves_the_record_of_the_whole_one(project: Project) -> None:
+    project.run("--finetune")
+    whole = (project.path / "finetune-record" / "record.json").read_bytes()
+    result = project.run("--finetune", "-k", "test_keep")
+    result.stdout.fnmatch_lines(
+        [
+            "record: finetune-record/partial/report.html",
+            "no whole run: it was narrowed; the record of the last whole one stays beside it",
+        ]
+    )
+    assert (project.path / "finetune-record" / "record.json").read_bytes() == whole
+    beside = project.path / "finetune-record" / "partial"
+    assert any("narrowed" in note for note in json.loads((beside / "record.json").read_text())["notes"])
+    assert (beside / "report.html").is_file()
+    assert (beside / "outputs" / "tuned.jsonl").is_file()
 
 
 def test_a_test_id_given_twice_runs_once(project: Project) -> None:

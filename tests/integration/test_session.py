@@ -361,6 +361,23 @@ def test_a_disk_too_full_for_the_page_is_no_trouble_of_pytest_html(
     assert (project.path / "finetune-record" / "record.json").is_file()
 
 
+def test_a_page_of_the_users_own_that_cannot_be_written_is_told_with_its_flag(project: Project) -> None:
+    full = (
+        "\nimport os, errno\n@pytest.hookimpl(optionalhook=True, trylast=True)\n"
+        "def pytest_html_results_summary():\n    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
+    )
+    project.write({"conftest.py": (project.path / "conftest.py").read_text() + full, "file": ""})
+    result = project.run("--finetune", "--html=own.html")
+    text = no_traceback(result)
+    assert result.ret == 1
+    assert re.search(r"^KEEP", text, re.M)
+    assert "the page cannot be written to own.html (No space left on device): make room there" in text
+    assert (project.path / "finetune-record" / "record.json").is_file()
+    result = project.run("--finetune", "--html=file/own.html")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--html=file/own.html: the folder" in no_traceback(result)
+
+
 def test_without_pytest_html_the_record_says_so(project: Project) -> None:
     result = project.run("--finetune", "-p", "no:html")
     assert result.ret == 0

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_finetune.record.partial import folder_for, why_partial
 from pytest_finetune.record.validate import problems
 from pytest_finetune.record.write import outputs_path, record_json, write_record
 
@@ -168,3 +169,26 @@ def test_the_same_record_writes_the_same_bytes(make: Callable[[str], Any], tmp_p
         write_record(tmp_path / folder, *make("several"))
     for name in files(tmp_path / "one"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "why"),
+    [
+        ("keep", {}, ""),
+        ("iterate", {}, ""),
+        ("keep", {"notes": ["narrowed run: -k 'x'"]}, "it was narrowed"),
+        ("keep", {"exit_status": 2}, "it was broken off"),
+        ("gate_closed", {}, "could not be judged"),
+    ],
+)
+def test_only_the_record_of_a_whole_run_takes_the_place_of_one(
+    tmp_path: Path, make: Callable[[str], Any], case: str, changes: dict[str, Any], why: str
+) -> None:
+    record = {**make(case).record, **changes}
+    assert why_partial(record).endswith(why)
+    assert bool(why_partial(record)) == bool(why)
+    assert folder_for(tmp_path, record) == tmp_path
+    write_record(tmp_path, {**make("keep").record, "notes": ["narrowed run: -x"]}, {})
+    assert folder_for(tmp_path, record) == tmp_path
+    write_record(tmp_path, make("keep").record, {})
+    assert folder_for(tmp_path, record) == (tmp_path / "partial" if why else tmp_path)

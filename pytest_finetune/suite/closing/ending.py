@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_finetune import wording
 from pytest_finetune.answering.joining import BY_QUESTION
+from pytest_finetune.record.partial import NARROWED, folder_for, why_partial
 from pytest_finetune.record.views.terminal import summary_lines
 from pytest_finetune.record.views.terminal.layout import Line
 from pytest_finetune.record.write import as_written, write_record
@@ -33,6 +36,7 @@ class Closing:
 
     def __init__(self, state: FinetuneSession) -> None:
         self.state = state
+        self.folder: Path = state.settings.record
         self.record: dict[str, Any] | None = None
         self.answers: Mapping[str, Mapping[str, Sequence[Any]]] = {}
         self.refusals: Sequence[str] = ()
@@ -67,14 +71,14 @@ class Closing:
         except OSError as error:
             if not self.page.is_at_fault(error):
                 raise
-            self._blame_folder(error)
+            self._blame(error)
         self.page.retire()
         if self.record is None:
             self._refuse_without_evidence(session)
         elif self.state.settings.finetune:
             self._copy_page()
             self._promote(session)
-            self.unwritten = publish(self.record, self.state.settings.record)
+            self.unwritten = publish(self.record, self.folder)
             if self.fault:
                 _fail(session)
         return result
@@ -101,7 +105,7 @@ class Closing:
 
     def _write(self, record: Mapping[str, Any]) -> None:
         """Write the record's folder, and hand the record to the plugins that want it."""
-        folder = self.state.settings.record
+        folder = self.folder = folder_for(self.state.settings.record, record)
         try:
             write_record(folder, record, self.answers)
             for experiment in record["experiments"]:
@@ -116,20 +120,30 @@ class Closing:
         if self.fault:
             return
         try:
-            self.page.copy_to(self.state.settings.record)
+            self.page.copy_to(self.folder)
         except OSError as error:
+            self._blame_folder(error)
+
+    def _blame(self, error: OSError) -> None:
+        """Say in one sentence where the page could not be written: in its user's own place, or in one of ours."""
+        if self.page.own_place:
+            self.fault = self.fault or (
+                f"the page cannot be written to {self.page.own_place} ({error.strerror or error}): "
+                f"{_room(error)}, or name another file with --html=FILE"
+            )
+        else:
             self._blame_folder(error)
 
     def _blame_folder(self, error: OSError) -> None:
         """Say in one sentence that the record's folder cannot take what belongs there; the first fault stands."""
         self.fault = self.fault or (
-            f"the record cannot be written to {self._folder()} ({error.strerror or error}): make room there, "
-            "or name another folder with --finetune-record=DIR"
+            f"the record cannot be written to {self._folder()} ({error.strerror or error}): "
+            f"{_room(error)}, or name another folder with --finetune-record=DIR"
         )
 
     def _folder(self) -> str:
-        folder, base = self.state.settings.record, self.state.config.invocation_params.dir
-        return str(folder.relative_to(base) if folder.is_relative_to(base) else folder)
+        base = self.state.config.invocation_params.dir
+        return str(self.folder.relative_to(base) if self.folder.is_relative_to(base) else self.folder)
 
     def _command(self) -> str:
         return shlex.join(["pytest", *map(str, self.state.config.invocation_params.args)])
@@ -141,7 +155,7 @@ class Closing:
         narrowed = self.state.narrowed()
         left_out = [] if interrupted else self.state.left_out()
         if narrowed or left_out:
-            notes.append(f"narrowed run: {'; '.join([*filter(None, [', '.join(narrowed)]), *left_out])}")
+            notes.append(f"{NARROWED}: {'; '.join([*filter(None, [', '.join(narrowed)]), *left_out])}")
         notes += _joined_by_question(self.state)
         return list(dict.fromkeys(notes + self._told_by_workers + self.state.warnings()))
 
@@ -168,6 +182,9 @@ class Closing:
         lines = summary_lines(self.record, self._folder(), terminalreporter._tw.fullwidth)
         if self.fault:  # the last line would name a file that is not there
             lines[-1] = Line(visible(self.fault), "red")
+        elif self.folder != self.state.settings.record:
+            why = why_partial(self.record)
+            lines.append(Line(f"no whole run: {why}; the record of the last whole one stays beside it"))
         terminalreporter.write_sep("=", "finetune")
         for line in lines:
             terminalreporter.write_line(line.text, **line.marks)
@@ -193,6 +210,10 @@ def _joined_by_question(state: FinetuneSession) -> Iterator[str]:
                     f"{wording.arm(arm)}: the answers of {facts['path']} stand in another order than their ids "
                     "say, and were matched by their questions"
                 )
+
+
+def _room(error: OSError) -> str:
+    return "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "let it be written to"
 
 
 def _fail(session: pytest.Session) -> None:

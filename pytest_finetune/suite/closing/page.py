@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, Final
 
 import pytest
@@ -42,7 +43,9 @@ class Page:
         """Set pytest-html's options before it reads them."""
         option = self._config.option
         option.self_contained_html = True  # a copy of the page has to stand alone
-        if not option.htmlpath:
+        if option.htmlpath:
+            _make_room(option.htmlpath)
+        else:
             self._temporary = Path(tempfile.mkdtemp(prefix="finetune-page-"))
             self._config.add_cleanup(partial(shutil.rmtree, self._temporary, ignore_errors=True))
             option.htmlpath = str(self._temporary / REPORT)
@@ -57,11 +60,16 @@ class Page:
         if self.expected:
             self._title, self._fragment = page_title(record), summary_html(record, answers)
 
+    @property
+    def own_place(self) -> str:
+        """Return where the user wants the page; empty where only we asked for one."""
+        return "" if self._temporary else str(self._config.option.htmlpath or "")
+
     def is_at_fault(self, error: OSError) -> bool:
-        """Tell whether an error is about writing the page that only we asked for."""
-        folder = self._temporary
-        return folder is not None and (
-            error.filename is None or Path(str(error.filename)).is_relative_to(folder)
+        """Tell whether an error was met where pytest-html writes its page."""
+        return self._finetune and any(
+            str(frame.f_globals.get("__name__", "")).startswith("pytest_html")
+            for frame, _ in walk_tb(error.__traceback__)
         )
 
     def copy_to(self, folder: Path) -> None:
@@ -108,6 +116,18 @@ class Page:
         if self._fragment is not None:
             self._report.title = self._title
             prefix.append(self._fragment)
+
+
+def _make_room(page: str) -> None:
+    """Make the folder of the user's page as pytest-html would, whose error would be a traceback."""
+    folder = (Path.cwd() / Path(os.path.expandvars(page)).expanduser()).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise pytest.UsageError(
+            f"--html={page}: the folder {str(folder)!r} cannot be made ({error.strerror or error}): "
+            "name another file"
+        ) from None
 
 
 def available(config: pytest.Config) -> bool:
