@@ -30,6 +30,7 @@ from pytest_finetune.fingerprint.keys import (
     outputs_key,
     package_versions,
 )
+from pytest_finetune.fingerprint.layers import match_of_layers
 from pytest_finetune.fingerprint.matching import Match
 from pytest_finetune.fingerprint.quantization import OwnQuantization, own_quantization
 from pytest_finetune.fingerprint.sealed import sha256_of
@@ -56,6 +57,7 @@ __all__ = [
     "holds_weights",
     "importing_keys",
     "installed_version",
+    "match_of_layers",
     "model_digest",
     "numbers",
     "outputs_key",

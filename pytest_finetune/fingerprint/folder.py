@@ -177,12 +177,21 @@ def _check_tokenizer(folder: Path) -> None:
             )
 
 
+def indexed_tensors(folder: Path) -> set[str]:
+    """Return the names of the tensors that the index of a model in several files promises; none without one."""
+    return set(_shards(folder)) if (folder / INDEX).is_file() else set()
+
+
 def _indexed(folder: Path) -> set[str]:
+    return {str(name) for name in _shards(folder).values()}
+
+
+def _shards(folder: Path) -> Json:
     index = read_json(folder, INDEX)
     shard_names = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(shard_names, dict):
         raise BaseModelError(f"base model: {INDEX} in {str(folder)!r} has no weight_map")
-    return {str(name) for name in shard_names.values()}
+    return shard_names
 
 
 def _explicit(folder: Path, found: Sequence[str]) -> str:

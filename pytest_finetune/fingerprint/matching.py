@@ -14,7 +14,7 @@ from pytest_finetune.fingerprint.folder import wrapped
 from pytest_finetune.wording import counted
 
 # Buffers of older versions, which are computed now.
-_COMPUTED: Final = re.compile(r"(inv_freq|position_ids|(attn|attention)\.(masked_)?bias|(cos|sin)_cached)$")
+COMPUTED: Final = re.compile(r"(inv_freq|position_ids|(attn|attention)\.(masked_)?bias|(cos|sin)_cached)$")
 _LAYER: Final = re.compile(r"\.layers\.(\d+)\.")
 
 
@@ -83,7 +83,7 @@ class Match:
 
     def _left(self) -> list[str]:
         """Return what is left out and was not meant to be computed."""
-        return sorted(name for name in self.unexpected if not _COMPUTED.search(name))
+        return sorted(name for name in self.unexpected if not COMPUTED.search(name))
 
     def _instead(self) -> str:
         """Name what the files hold in the place of what is missing: a head for another task."""

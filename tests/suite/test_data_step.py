@@ -12,7 +12,7 @@ from pytest_finetune.store import Store
 from pytest_finetune.suite.steps.data_step import contract_of, file_of, read, trained_after_a_look
 from pytest_finetune.suite.steps.premises import problems
 
-from .conftest import World
+from .conftest import World, safetensors
 
 
 def test_findings_of_the_same_rows_are_computed_once_and_recorded(world: World) -> None:
@@ -95,3 +95,21 @@ def test_a_template_that_does_not_compile_is_named_before_anything_is_trained(wo
     assert path == ("prompt", "template")
     assert said.startswith("the chat template does not compile: ")
     assert said.endswith("base'")
+
+
+def test_a_base_that_lacks_a_tensor_is_named_before_anything_is_loaded(world: World) -> None:
+    experiment = world.experiment()
+    names = [f"model.layers.{number}.mlp.{part}.weight" for number in (0, 1) for part in ("up", "down")]
+    world.write({"base/tokenizer.json": "{}", "base/config.json": '{"model_type": "llama"}'})
+    whole = ["model.embed_tokens.weight", "model.norm.weight", *names]
+    for tensors in (whole, whole[:-1]):
+        (world.path / "base" / "model.safetensors").write_bytes(safetensors([0.0] * len(tensors), *tensors))
+        found = list(problems(experiment))
+        assert [path for path, _ in found] == [("base_model",)] * (tensors != whole)
+    assert found[0][1].startswith(
+        "'base': 1 of 6 tensors are not in the files (model.layers.1.mlp.down.weight)"
+    )
+    (world.path / "base" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    ((path, said),) = problems(experiment)
+    assert path == ("base_model",)
+    assert "holds a model and an adapter (adapter_config.json)" in said

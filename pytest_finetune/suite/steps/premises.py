@@ -19,6 +19,7 @@ from pytest_finetune.fingerprint import (
     base_folder,
     has_tokenizer,
     holds_weights,
+    match_of_layers,
     own_quantization,
     weight_tensors,
 )
@@ -68,6 +69,9 @@ def problems(experiment: Experiment) -> Iterator[tuple[KeyPath, str]]:
     untrainable = own and own.untrainable(experiment.quantization, experiment.peft_method)
     if untrainable:
         yield ("base_model",), f"{experiment.base_model!r} {untrainable}"
+    if (match := match_of_layers(folder)) is not None:
+        yield ("base_model",), f"{experiment.base_model!r}: {match.trouble}"
+        return
     if experiment.prompt.template == CHAT:
         yield from _template(experiment, folder)
     if experiment.trained is None:
