@@ -35,6 +35,9 @@ class Response:
     thinking_tokens: int = 0
     raw: str = ""
 
+    def __repr__(self) -> str:
+        return f"<answer {self.text!r}>"
+
     @property
     def cut_while_thinking(self) -> bool:
         """Whether the token limit came while the model was thinking, so that there is no answer."""

@@ -50,6 +50,9 @@ class Row:
     given_id: str | None = None
     tools: tuple[Json, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<row {self.id} at {self.place}>"
+
     @property
     def id(self) -> str:
         """Return the row's own id, else one made from its content."""

@@ -170,9 +170,11 @@ class Hooks:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item
+        self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Close the gate behind a failed data or fit test, and send the evidence with the report."""
+        if call.excinfo is not None and isinstance(call.excinfo.value, FinetuneError):
+            _say_alone(call.excinfo.value)
         report = yield
         place = collection.place_of(item)
         if place is not None:
@@ -203,3 +205,8 @@ class Hooks:
             return None
         explain.section(self._session.item, found.title, found.whole)
         return list(found.brief)
+
+
+def _say_alone(error: FinetuneError) -> None:
+    """Keep what an error of ours came from out of the report: its message says all that a user can act on."""
+    error.__cause__, error.__suppress_context__ = None, True

@@ -465,4 +465,30 @@ def test_a_tokenizer_that_cannot_be_read_costs_only_the_token_counts(project: Pr
 def test_a_failed_rule_names_its_rows_by_file_and_line(project: Project) -> None:
     project.says("tuned", 20)
     result = project.run("--finetune")
-    result.stdout.fnmatch_lines(["*eval.jsonl:21: JSONDecodeError: Expecting value*"])
+    result.stdout.fnmatch_lines(
+        [
+            "  eval.jsonl:21: JSONDecodeError: Expecting value*",
+            "    asked     'held-out case 20 on *'",
+            """    expected  '{"label": "critical"}'""",
+            "    answered  'prose'",
+            "  eval.jsonl:22: *",
+        ]
+    )
+
+
+def test_a_failed_comparison_shows_no_inside_of_ours_and_no_error_that_came_before(project: Project) -> None:
+    project.write(
+        {
+            "test_rules.py": "import pytest\nfrom pytest_finetune import FinetuneError\n"
+            "@pytest.mark.eval_rule(primary=True, min_rate=1)\n"
+            "def test_same(response, example):\n"
+            "    assert response.text == example.expected, [response, example]\n"
+            "def test_told(tuned):\n    try:\n        1 / 0\n"
+            "    except ZeroDivisionError as error:\n        raise FinetuneError('told once') from error\n"
+        }
+    )
+    text = project.run("--finetune").stdout.str()
+    assert """[<answer '{"label": "none"}'>, <row e072 at eval.jsonl:73>]""" in text
+    assert "FinetuneError: told once" in text
+    for inside in ("Row(file=", "Response(text=", "ZeroDivisionError: ", "above exception"):
+        assert inside not in text

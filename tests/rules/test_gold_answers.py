@@ -148,7 +148,7 @@ def test_a_primary_rule_may_not_hang_on_a_clock() -> None:
     assert said.startswith("is primary and reads response.seconds, which hang on the machine")
 
     def shows(response: Any) -> None:
-        assert repr(response) == f"Response(text={response.text!r})"
+        assert repr(response) == f"<answer {response.text!r}>"
 
     assert result_of(shows, rows("a", "b")) is not None
 

@@ -68,7 +68,7 @@ class ExpectedAnswer(Response):
     thinking, thinking_tokens = map(_not_testable, ("thinking", "thinking_tokens"))
 
     def __repr__(self) -> str:
-        return f"Response(text={self.text!r})"
+        return f"<answer {self.text!r}>"
 
 
 class EarlyRun(Protocol):

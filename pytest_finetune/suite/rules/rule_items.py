@@ -11,6 +11,7 @@ import pytest
 from pytest_finetune.answering.arm_plans import TUNED, asking_order
 from pytest_finetune.answering.pairs import paired
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.data.catalogue import quoted
 from pytest_finetune.data.rows import members
 from pytest_finetune.judging.agreement import Agreement
 from pytest_finetune.judging.rule import Rule, RuleBroken
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 ALL: Final = "all rows"
 """The one row of a corpus rule in the record: all of them."""
+SHOWN: Final = 3
+QUOTED_CHARS: Final = 160
 SAMPLE: Final = 20
 """So many answers of the tuned and of the base model are scored a second time."""
 
@@ -258,19 +261,24 @@ def _judge(run: JudgedRun, rule: Rule, rows: Rows, outcomes: Outcomes, facts: di
     run.context.record(("rules", rule.name), {**facts, "reasons": list(verdict.reasons)})
     if verdict.outcome != "passed":
         word = "does not hold" if verdict.outcome == "failed" else "cannot be judged"
-        _fail(f"rule {rule.name!r} {word}", verdict.reasons, _shown_rows(rows, outcomes))
+        _fail(f"rule {rule.name!r} {word}", verdict.reasons, _shown_rows(run, rule, rows, outcomes))
 
 
-def _shown_rows(rows: Rows, outcomes: Outcomes) -> list[str]:
-    """Name the first failed rows of the tuned arm by file and line."""
+def _shown_rows(run: JudgedRun, rule: Rule, rows: Rows, outcomes: Outcomes) -> list[str]:
+    """Name the first failed rows of the tuned arm by file and line, with what was asked, expected and answered."""
     messages = outcomes.arms[TUNED].messages if TUNED in outcomes.arms else {}
     if ALL in messages:
         return [f"  {messages[ALL].splitlines()[0]}"]
-    places = {row.id: row.place for row in rows}
-    failed = [row for row in messages if row.partition("~")[0] in places]
-    shown = [
-        f"  {places[row.partition('~')[0]]}: {(messages[row].splitlines() or [''])[0]}" for row in failed[:3]
-    ]
+    by_id = {row.id: row for row in rows}
+    failed = [name for name in messages if name.partition("~")[0] in by_id]
+    answers = {} if rule.invariant_to else run.answers(TUNED, rule.suite)
+    shown = []
+    for name in failed[:SHOWN]:
+        row, message = by_id[name.partition("~")[0]], messages[name].splitlines() or [""]
+        shown.append(f"  {row.place}: {message[0]}")
+        if row.id in answers:
+            said = {"asked": row.input, "expected": row.expected, "answered": answers[row.id].response}
+            shown += [f"    {what:<9} {quoted(text, QUOTED_CHARS)}" for what, text in said.items()]
     if len(failed) > len(shown):
         shown.append(f"  ... {len(failed)} failed rows in the tuned arm; all of them are in the record")
     return shown
