@@ -180,7 +180,7 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
         "decision": DecisionDefaults(**tree.get("decision", {})),
         "arms": {arm: OutsideArm(**given) for arm, given in tree.get("arms", {}).items()},
         "drift": _drift(tree.get("drift", True)),
-        "charter": CharterText(**tree.get("charter", {})),
+        "charter": _charter(tree.get("charter", {})),
     }
     if "trained" in tree:
         values["trained"] = tree["trained"]["adapter"]
@@ -214,6 +214,11 @@ def _settings(section: Training | Prompt | Paths, defaults: Json) -> object:
     return _plain(
         {name: value for name, value in given.items() if name not in defaults or value != defaults[name]}
     )
+
+
+def _charter(tree: Json) -> CharterText:
+    """Return the charter; a year that YAML reads as a number is the text that its owner wrote."""
+    return CharterText(**{name: str(said) if isinstance(said, int) else said for name, said in tree.items()})
 
 
 def _drift(given: bool | Json) -> DriftSettings:

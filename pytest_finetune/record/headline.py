@@ -58,6 +58,8 @@ class Headline(NamedTuple):
 def headline(experiment: RecordedExperiment, run: RecordedRun) -> Headline:
     """Say how an experiment ended; where nothing could be judged, name the first thing that stopped it."""
     decision = experiment.decision
+    if run.broken_off and (experiment.stopped or decision.undecided):
+        return _broken_off(experiment)
     if experiment.stopped:
         return _stopped(experiment, run)
     tones: dict[str, Tone] = {"keep": "good", "iterate": "warn", "discard": "bad"}
@@ -89,6 +91,12 @@ def _after_keep(run: RecordedRun, risks: Sequence[WeighedRisk]) -> str:
     if not risks:
         return promote
     return f"weigh the {'risk' if len(risks) == 1 else 'risks'}, then {promote}"
+
+
+def _broken_off(experiment: RecordedExperiment) -> Headline:
+    stage = f"in the {one_line(experiment.gate.stage)} stage" if experiment.gate else "before it was judged"
+    again = "run the same command again: what is stored is not made again"
+    return Headline("BROKEN OFF", "warn", f"The run was stopped {stage}.", again)
 
 
 def _stopped(experiment: RecordedExperiment, run: RecordedRun) -> Headline:

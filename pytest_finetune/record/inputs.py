@@ -185,6 +185,7 @@ class TrainingFacts(Facts):
     final_loss: float | None
     log: tuple[LossPoint, ...]
     held_out_loss: tuple[LossPoint, ...]
+    notes: tuple[str, ...]
     adapter_sha256: str
     adapter_path: str
     trainable: int | None

@@ -134,6 +134,11 @@ class RecordedRun(Facts):
     tests: tuple[outcomes.RecordedTest, ...]
 
     @property
+    def broken_off(self) -> bool:
+        """Whether somebody stopped the session (pytest's exit status 2)."""
+        return self.exit_status == 2
+
+    @property
     def cheap_only(self) -> bool:
         """Whether the session ran without `--finetune`: only the stages that need no model.
 

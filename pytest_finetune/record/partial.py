@@ -12,13 +12,12 @@ from pytest_finetune.record.write import earlier
 PARTIAL: Final = "partial"
 NARROWED: Final = "narrowed run"
 """How the note of a run begins that left tests out."""
-_INTERRUPTED: Final = 2
 
 
 def why_partial(record: Json) -> str:
     """Say what kept a run from being whole; empty where nothing did."""
     run = RecordedRun.of(record)
-    if run.exit_status == _INTERRUPTED:
+    if run.broken_off:
         return "it was broken off"
     if any(note.startswith(NARROWED) for note in run.notes):
         return "it was narrowed"

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pytest_finetune.fingerprint import digest
 from pytest_finetune.record.lenient import Facts, Json, Span, whole
-from pytest_finetune.record.model import RecordedExperiment
+from pytest_finetune.record.model import RecordedExperiment, RecordedRun
 from pytest_finetune.record.write import record_json
 
 RUN: Final = "run.json"
@@ -27,6 +27,7 @@ class RunLine(Facts):
     reason: str
     key: str
     undecided: bool
+    broken_off: bool
     rate: float | None
     rate_low: float | None
     rate_high: float | None
@@ -52,7 +53,9 @@ class RunLine(Facts):
 
     @property
     def word(self) -> str:
-        """The verdict, and whether it is one of an undecided run."""
+        """The verdict, and whether it is one of an undecided run; none of one that was broken off."""
+        if self.broken_off:
+            return "broken off"
         return (self.verdict or "no decision") + " (undecided)" * self.undecided
 
     def as_json(self) -> dict[str, object]:
@@ -63,8 +66,9 @@ class RunLine(Facts):
 
 def verdicts(runs: Sequence[RunLine]) -> str:
     """Count the verdicts of runs."""
-    known = [run.verdict for run in runs]
-    words = [f"{known.count(word)} {word}" for word in ("keep", "iterate", "discard") if word in known]
+    known = ["broken off" if run.broken_off else run.verdict for run in runs]
+    order = ("keep", "iterate", "discard", "broken off")
+    words = [f"{known.count(word)} {word}" for word in order if word in known]
     return ", ".join(words) or "none decided"
 
 
@@ -94,6 +98,7 @@ def summary(record: Json, experiment: Json) -> dict[str, object]:
         "task": one.task,
         "verdict": decision.verdict or None,
         "undecided": decision.undecided,
+        "broken_off": RecordedRun.of(record).broken_off and (one.stopped or bool(decision.undecided)),
         "primary": rule or None,
         "rate": score.rate,
         "rate_low": rate_low,

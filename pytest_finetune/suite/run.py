@@ -109,7 +109,9 @@ class ExperimentRun:
         try:
             yield
         except (Exception, pytest.fail.Exception, KeyboardInterrupt) as error:
-            self.close_gate(stage, by, (str(error) or type(error).__name__).splitlines()[0])
+            stopped = isinstance(error, KeyboardInterrupt)
+            said = "somebody stopped the run" if stopped else str(error) or type(error).__name__
+            self.close_gate(stage, by, said.splitlines()[0])
             raise
 
     @part

@@ -54,3 +54,12 @@ def test_what_contradicts_them_is_told_with_its_line(
     with pytest.raises(ExperimentError) as refused:
         read(tmp_path, training, prompt)
     assert says in str(refused.value)
+
+
+def test_a_year_in_the_charter_needs_no_quotes(tmp_path: Path) -> None:
+    read(tmp_path)
+    file = tmp_path / "finetune.yaml"
+    text = file.read_text()
+    for written, read_as in (("2027", "2027"), ("2027-06-30", "2027-06-30"), ("'the end'", "the end")):
+        file.write_text(f"{text}charter: {{retire_when: {written}}}\n")
+        assert load_experiment(tmp_path, "finetune.yaml").charter.retire_when == read_as

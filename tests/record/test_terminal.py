@@ -11,6 +11,7 @@ import pytest
 
 from pytest_finetune.record.headline import headline
 from pytest_finetune.record.model import RecordedRun
+from pytest_finetune.record.summary import RunLine, summary, verdicts
 from pytest_finetune.record.views.terminal import MAX_LINES, cells, summary_lines
 
 CONTROL = re.compile(
@@ -94,8 +95,8 @@ def test_facts_of_data_memory_and_training_are_one_line_each(make: Callable[[str
     shown = text_of(make("keep").record)
     assert "  data      480 rows to train on, 160 rows held out; 1 warning\n" in shown
     assert "  memory    431 MiB predicted of 12.0 GiB (CPU, 2 cores): fits\n" in shown
-    assert "  training  120 steps in 41 s, loss 3.412 -> 0.081; adapter 3fa29c1b\n" in shown
-    assert "  training  reused adapter 3fa29c1b (120 steps, loss 3.412 -> 0.081)\n" in text_of(
+    assert "  training  120 steps in 41 s, loss 3.412 -> 0.081; adapter of key 3fa29c1b\n" in shown
+    assert "  training  reused the adapter of key 3fa29c1b (120 steps, loss 3.412 -> 0.081)\n" in text_of(
         make("iterate").record
     )
     assert "455 MiB measured" in text_of(make("discard").record)
@@ -361,3 +362,23 @@ def test_the_time_is_told_by_its_largest_parts(make: Callable[[str], Any]) -> No
     assert "  time      4 min 10 s: steps 61%, load 17%, answers of base 12%, data 10%" in text_of(record)
     record["experiments"][0]["timings"] = {}
     assert "  time " not in text_of(record)
+
+
+def test_a_run_that_somebody_stopped_is_said_to_be_broken_off(make: Callable[[str], Any]) -> None:
+    record = make("gate_closed").record
+    record["exit_status"] = 2
+    shown = text_of(record)
+    assert "BROKEN OFF: The run was stopped" in shown
+    assert "next change: run the same command again: what is stored is not made again" in shown
+    line = RunLine.of(summary(record, record["experiments"][0]))
+    assert (line.word, verdicts([line, line])) == ("broken off", "2 broken off")
+    assert RunLine.of({"verdict": "iterate", "undecided": True}).word == "iterate (undecided)"
+
+
+def test_what_is_told_of_a_given_adapter_stands_in_the_terminal(make: Callable[[str], Any]) -> None:
+    record = make("iterate").record
+    experiment = record["experiments"][0]
+    experiment["training"]["notes"] = ["the adapter says that it was trained on other"]
+    assert "was trained on other" not in text_of(record)
+    experiment["config"]["trained"] = {"adapter": "there"}
+    assert "  adapter   the adapter says that it was trained on other" in text_of(record)

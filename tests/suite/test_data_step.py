@@ -87,6 +87,14 @@ def test_a_suite_is_checked_as_the_held_out_rows_are(world: World) -> None:
     assert found["messages/unknown-key"][0] == 1
     assert found["data/invalid-json"][0] == 2
 
+    world.write({"eval.jsonl": json.dumps(row) + "\n"})
+    context = world.context("prompt: {template: chat, few_shot: 1}\n" + paths)
+    contract = contract_of(context)
+    rows = (read(context, contract, f"{name}.jsonl", name) for name in ("train", "eval"))
+    rules = {one.rule for one in contract.findings(*rows) if one.file in ("eval.jsonl", "finetune.yaml")}
+    assert "chat/refused" in rules
+    assert "tokens/few-shot" not in rules  # it says no more than that
+
 
 def test_a_template_that_does_not_compile_is_named_before_anything_is_trained(world: World) -> None:
     experiment = world.experiment("prompt: {template: chat}\n")

@@ -160,6 +160,9 @@ def few_shot_findings(
         ]
         counts = tokenization.count(pairs)
         if refused := next((count.refused for count in counts if count.refused), ""):
+            alone = [format_pair(row, prompt) for row in rows]
+            if any(count.refused for count in tokenization.count(alone)):
+                return  # the rows are refused without solved rows too, and chat/refused says so
             yield say(f"prompt.few_shot puts solved rows before each question, and {refused}")
             return
         worst = max(zip(counts, rows, strict=True), key=lambda pair: pair[0].prompt, default=None)

@@ -14,12 +14,15 @@ from pytest_finetune.wording import counted, figure, one_line, size
 
 MOST_FORMATS: Final = 3
 MOST_TIMES: Final = 4
+MOST_NOTES: Final = 3
 
 
 def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
     """Name the experiment, then what it worked with."""
     drift = one_line(remarks.drift(experiment.drift, brief=True))
+    given = experiment.training.notes[:MOST_NOTES] if experiment.config.raw.get("trained") else ()
     further = [
+        *(("adapter", one_line(note), "yellow") for note in given),
         ("reused", remarks.reused(experiment.training), "yellow"),
         ("retrained", remarks.retrained(experiment.training), ""),
         *(("runtimes", text, "") for text in _runtimes(experiment)),
@@ -92,8 +95,8 @@ def _training(experiment: RecordedExperiment) -> str:
     fall = f", loss {figure(losses[0])} -> {figure(end)}" if losses else f", loss {figure(end)}"
     took = training_row(training)
     if training.reused:
-        return f"reused adapter {key} ({took.steps}{fall})"
-    return f"{took.steps} in {took.seconds}{fall}; adapter {key}"
+        return f"reused the adapter of key {key} ({took.steps}{fall})"
+    return f"{took.steps} in {took.seconds}{fall}; adapter of key {key}"
 
 
 def _time(experiment: RecordedExperiment) -> str:

@@ -118,7 +118,12 @@ def lineage(experiment: RecordedExperiment) -> Html:
         [file.name, file.path or "unknown", element("code", file.sha256 or "unknown")]
         for file in experiment.files.values()
     ]
-    said = element("p", "Key ", element("code", key)) if key else paragraph("missing", "This run has no key.")
+    what = " is the digest of everything below: the same key is the same training, and its adapter is reused."
+    said = (
+        element("p", "Key ", element("code", key), what)
+        if key
+        else paragraph("missing", "This run has no key.")
+    )
     rows: list[list[Child]] = [[name, _code(value)] for name, value in fields]
     return join(
         [

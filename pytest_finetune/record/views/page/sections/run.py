@@ -30,7 +30,7 @@ def training(done: TrainingFacts) -> Html:
             ("final loss", took.loss),
             ("trainable parameters", share),
             ("adapter", element("code", done.adapter_path) if done.adapter_path else None),
-            ("adapter, sha256", element("code", done.adapter_sha256) if done.adapter_sha256 else None),
+            ("sha256 of its weights", element("code", done.adapter_sha256) if done.adapter_sha256 else None),
         ]
     )
     return join([_elsewhere(done), _curve(done), known, _retrained(done.retrained)])
