@@ -15,6 +15,7 @@ from pytest_finetune.answering.runtimes.attach import attach, check_whole_model,
 from pytest_finetune.answering.runtimes.constrained import Constrained, GrammarProcessor
 from pytest_finetune.answering.runtimes.divergence import Forward, Spoken, token_kl
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.answering.runtimes.shared_prefix import SharedPrefix, shared_prefix
 from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.experiment import Generation
 from pytest_finetune.fingerprint import canonical_json
@@ -112,9 +113,9 @@ class TransformersRuntime:
     ) -> list[Answer]:
         """Return one answer a prompt, in the prompts' order; `adapter` is a folder, None asks the base alone.
 
-        Prompts are batched longest first (equal lengths in their order) and padded on the left, so the
-        batches depend on the prompts and the batch size alone. Raises AnsweringError for a prompt that leaves
-        no room for the answer.
+        Prompts are batched longest first (equal lengths in their order) and padded on the left, behind what all of
+        them begin with, so the batches depend on the prompts and the batch size alone. Raises AnsweringError for a
+        prompt that leaves no room for the answer.
         """
         answers = self._answers(prompts, generation, adapter, range(len(prompts)))
         return [answers[at] for at in range(len(prompts))]
@@ -147,11 +148,12 @@ class TransformersRuntime:
         size = generation.batch_size
         answers: dict[int, Answer] = {}
         with surroundings(offline=self._source.local), self._with_adapter(adapter) as model:
+            prefix = shared_prefix(model, [item.ids for item in encoded])
             for number, start in enumerate(range(0, len(order), size)):
                 batch = order[start : start + size]
                 if any(item.at in wanted for item in batch):
                     answers.update(
-                        self._answer_batch(model, batch, generation, seed=generation.seed + number)
+                        self._answer_batch(model, batch, prefix, generation, generation.seed + number)
                     )
         return answers
 
@@ -305,18 +307,28 @@ class TransformersRuntime:
         yield model
 
     def _answer_batch(
-        self, model: PreTrainedModel, batch: Sequence[Encoded], generation: Generation, seed: int
+        self,
+        model: PreTrainedModel,
+        batch: Sequence[Encoded],
+        prefix: SharedPrefix,
+        generation: Generation,
+        seed: int,
     ) -> Iterator[tuple[int, Answer]]:
         import torch
 
-        inputs = self._padded(batch)
+        inputs = self._padded(batch, prefix.tokens)
         settings = _settings(generation, self.tokenizer, sorted(self._stops))
         processors = self._processors(generation, len(batch))
         # Sampling starts anew in every batch: an answer does not depend on the batches before it.
         torch.manual_seed(seed)
         started = time.perf_counter()
         with torch.inference_mode():
-            output = model.generate(**inputs, generation_config=settings, logits_processor=processors)
+            output = model.generate(
+                **inputs,
+                **prefix.given(len(batch)),
+                generation_config=settings,
+                logits_processor=processors,
+            )
         seconds = (time.perf_counter() - started) / len(batch)
         fresh = output[:, inputs["input_ids"].shape[1] :].tolist()
         for item, ids in zip(batch, fresh, strict=True):
@@ -329,13 +341,18 @@ class TransformersRuntime:
             self._grammar = Constrained(self.tokenizer, self._stops)
         return [self._grammar.processor(generation.constrain, batch_size)]
 
-    def _padded(self, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+    def _padded(self, batch: Sequence[Encoded], shared: int) -> dict[str, torch.Tensor]:
+        """Return the prompts as one batch, padded behind the tokens that they share."""
         import torch
 
         longest = max(len(item.ids) for item in batch)
         pad = self.tokenizer.pad_token_id
-        ids = [[pad] * (longest - len(item.ids)) + item.ids for item in batch]
-        mask = [[0] * (longest - len(item.ids)) + [1] * len(item.ids) for item in batch]
+        missing = [longest - len(item.ids) for item in batch]
+        ids = [
+            [*item.ids[:shared], *[pad] * gap, *item.ids[shared:]]
+            for item, gap in zip(batch, missing, strict=True)
+        ]
+        mask = [[1] * shared + [0] * gap + [1] * (longest - shared - gap) for gap in missing]
         return {
             "input_ids": torch.tensor(ids, device=self._device),
             "attention_mask": torch.tensor(mask, device=self._device),
