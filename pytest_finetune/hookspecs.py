@@ -30,8 +30,9 @@ def pytest_finetune_train(request: TrainingRequest) -> TrainingResult | None:
     """Train the adapter of a request and return what came out; return None to leave it to the next trainer.
 
     The adapter (``adapter_model.safetensors`` and ``adapter_config.json``) goes into ``request.folder``. What is
-    returned is verified like our own training before it is kept: safetensors only, every tensor finite. The names of
-    all registered trainers are part of the adapter's key, so a new trainer never reuses another's adapter::
+    returned is verified like our own training before it is kept: safetensors only, every tensor finite. The file in
+    which it stands is part of the adapter's key, and so is ``pytest_finetune_train.version`` where that is set: a text
+    that names whatever else trains, such as a script or a package. So a new trainer never reuses another's adapter::
 
         from my_trainer import trained_model
         from pytest_finetune import TrainingResult

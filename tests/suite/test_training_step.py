@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from pytest_finetune import hookspecs
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.formatting import Pair, Turns, format_pair
 from pytest_finetune.data.rows import Row, read_rows
@@ -11,7 +14,7 @@ from pytest_finetune.experiment import Prompt
 from pytest_finetune.suite.context import Context
 from pytest_finetune.suite.steps.data_step import Data
 from pytest_finetune.suite.steps.engine import Engine
-from pytest_finetune.suite.steps.training_step import TrainingStep
+from pytest_finetune.suite.steps.training_step import TrainingStep, trainers
 from pytest_finetune.training.request import TrainingError
 
 from .conftest import World, rows
@@ -100,3 +103,28 @@ def test_an_unchanged_held_out_file_is_not_formatted_for_the_losses_again(
     monkeypatch.setattr("pytest_finetune.suite.steps.training_step.format_pair", format_noted)
     assert step(world, world.context()).adapter().reused
     assert set(formatted) == {"train.jsonl"}
+
+
+def test_a_trainer_is_named_by_its_file_and_by_the_version_that_it_gives_itself() -> None:
+    """So another script or package behind the same hook never reuses its adapter."""
+
+    class Plain:
+        @pytest.hookimpl
+        def pytest_finetune_train(self) -> None: ...
+
+    class Versioned:
+        @pytest.hookimpl
+        def pytest_finetune_train(self) -> None: ...
+
+        pytest_finetune_train.version = "axolotl 0.13.0"  # type: ignore[attr-defined]
+
+    def named(*plugins: object) -> str:
+        manager = pytest.PytestPluginManager()
+        manager.add_hookspecs(hookspecs)
+        for plugin in plugins:
+            manager.register(plugin)
+        return trainers(manager.hook)
+
+    plain, versioned = named(Plain()), named(Versioned())
+    assert re.fullmatch(r"[\w.]+:[0-9a-f]{16}\+trl", plain)
+    assert versioned == plain.replace("+trl", ":axolotl 0.13.0+trl")

@@ -243,14 +243,19 @@ class TrainingStep:
 
 
 def trainers(hooks: HookRelay) -> str:
-    """Name the registered trainers: another one never reuses this one's adapter."""
+    """Name the registered trainers, by the file each stands in and what it says of itself as its `version`.
+
+    Another one never reuses this one's adapter.
+    """
     names = []
     for implementation in hooks.pytest_finetune_train.get_hookimpls():
         if implementation.plugin_name == "finetune-huggingface":
             continue
         file = Path(implementation.function.__code__.co_filename)
         content = sha256_hex(file.read_bytes())[:16] if file.is_file() else "?"
-        names.append(f"{implementation.function.__module__}:{content}")
+        version = getattr(implementation.function, "version", "")
+        told = f":{version}" if version else ""
+        names.append(f"{implementation.function.__module__}:{content}{told}")
     return "+".join([*sorted(names), "trl"])
 
 
