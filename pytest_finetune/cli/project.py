@@ -14,7 +14,8 @@ from pytest_finetune.cli.arguments import STORE
 from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.rows import read_rows
-from pytest_finetune.data.tokens import NoTokenizer, tokenization_of
+from pytest_finetune.data.tokenizer_files import NoTokenizer
+from pytest_finetune.data.tokens import tokenization_of
 from pytest_finetune.experiment import load_experiment, parse_set
 from pytest_finetune.store import Store, StoreError, is_url, open_store
 from pytest_finetune.yamlfile import JsonTree

@@ -7,7 +7,6 @@ open in the prompt what a finished answer does not show; `Chat.taught` says what
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,6 +17,7 @@ from pytest_finetune.data.chat_template import CLOCK, Render, TemplateError, ren
 from pytest_finetune.data.content_parts import in_its_form
 from pytest_finetune.data.formatting import CHAT
 from pytest_finetune.data.thinking import Reading, find_marks, opened_at_the_end
+from pytest_finetune.data.tokenizer_files import chat_templates, read_tree, tokenizer_config
 from pytest_finetune.fingerprint import BaseModelError, base_folder
 from pytest_finetune.yamlfile import Json, JsonTree
 
@@ -249,10 +249,10 @@ def folder_chat(folder: Path, arguments: Json, added: Sequence[str] | None = Non
 
     `added` are the special tokens that a tokenizer has added, where it is loaded already: its file is large.
     """
-    config = _json(folder / "tokenizer_config.json")
+    config = tokenizer_config(folder)
     named = {name: text for name in _SPECIAL if (text := token_text(config.get(name))) is not None}
     special = sorted({*named.values(), *(_added(folder) if added is None else added)})
-    return Chat.of(_templates(folder, config), named, special, arguments)
+    return Chat.of(chat_templates(folder, config), named, special, arguments)
 
 
 def token_text(token: object) -> str | None:
@@ -277,22 +277,8 @@ def _choosing(
     return render
 
 
-def _templates(folder: Path, config: Json) -> dict[str, str]:
-    found: dict[str, str] = {}
-    given = config.get("chat_template") or _json(folder / "chat_template.json").get("chat_template")
-    if isinstance(given, str):
-        found["default"] = given
-    elif isinstance(given, list):
-        found |= {one["name"]: one["template"] for one in given}
-    if (file := folder / "chat_template.jinja").is_file():
-        found["default"] = file.read_text(encoding="utf-8")
-    for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):
-        found[file.stem] = file.read_text(encoding="utf-8")
-    return found
-
-
 def _added(folder: Path) -> list[str]:
-    added = _json(folder / "tokenizer.json").get("added_tokens") or ()
+    added = read_tree(folder / "tokenizer.json").get("added_tokens") or ()
     return [one["content"] for one in added if one.get("special")]
 
 
@@ -300,10 +286,3 @@ def _shared(left: str, right: str) -> int:
     """Return the length of the common beginning."""
     pairs = zip(left, right, strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
-
-
-def _json(path: Path) -> JsonTree:
-    if not path.is_file():
-        return {}
-    loaded = json.loads(path.read_text(encoding="utf-8"))
-    return loaded if isinstance(loaded, dict) else {}

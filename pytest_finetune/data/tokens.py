@@ -6,7 +6,6 @@ as one text. Only ``tokenizer.json`` (a fast tokenizer) can be read this way.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -15,8 +14,8 @@ from pytest_finetune.data.chat import folder_chat, token_text
 from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.data.formatting import CHAT, Pair, Turns, format_pair
 from pytest_finetune.data.rows import Rows
+from pytest_finetune.data.tokenizer_files import CONFIG, NoTokenizer, read_tree, tokenizer_config
 from pytest_finetune.data.turns import Spans, supervised, tokens_of
-from pytest_finetune.errors import FinetuneError
 from pytest_finetune.fingerprint import BaseModelError, base_folder
 from pytest_finetune.yamlfile import Json
 
@@ -31,10 +30,6 @@ if TYPE_CHECKING:
 
 
 _SHOWN: Final = 3  # tokens before the place at which two prompts part
-
-
-class NoTokenizer(FinetuneError, ValueError):
-    """The folder holds no tokenizer that can be read without transformers."""
 
 
 class TokenCount(NamedTuple):
@@ -91,7 +86,8 @@ class Tokenization:
     """How rows become tokens: `count` takes formatted pairs; rows are cut at `max_length`.
 
     `turns` says which answers of a conversation are taught, `chat` is the base's chat template where it is asked with
-    one. `special` are the texts of special tokens, those that end an answer in `stops`.
+    one. `special` are the texts of special tokens, those that end an answer in `stops`; `start` is the one that the
+    tokenizer puts before every text that is no conversation.
     """
 
     count: Callable[[Sequence[Pair]], list[TokenCount]]
@@ -102,6 +98,7 @@ class Tokenization:
     chat: Chat | None = None
     special: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
+    start: str = ""
     _counted: dict[int, tuple[Rows, list[TokenCount]]] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -129,11 +126,10 @@ def tokenization(
     folder's chat template, which has to bring its own.
     """
     tokenizer = _fast(folder)
-    config = _json(folder / "tokenizer_config.json")
-    eos = token_text(config.get("eos_token"))
+    eos = token_text(tokenizer_config(folder).get("eos_token"))
     if eos is None:
-        raise NoTokenizer(f"{folder / 'tokenizer_config.json'}: no eos_token")
-    stops = _stop_ids(tokenizer, eos, _json(folder / "generation_config.json"))
+        raise NoTokenizer(f"{folder / CONFIG}: no eos_token")
+    stops = _stop_ids(tokenizer, eos, read_tree(folder / "generation_config.json"))
     added = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
     chat = folder_chat(folder, prompt.chat_template_kwargs, added)
 
@@ -150,7 +146,7 @@ def tokenization(
             for prompt, whole in zip(ids[::2], ids[1::2], strict=True)
         ]
 
-    base = _json(folder / "config.json")
+    base = read_tree(folder / "config.json")
     vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
     limits = Limits(
         _number(base, "max_position_embeddings", "n_positions"),
@@ -167,7 +163,15 @@ def tokenization(
         chat if prompt.template == CHAT else None,
         chat.special,
         tuple(token for token in chat.special if tokenizer.token_to_id(token) in stops),
+        "" if prompt.template == CHAT else _start(tokenizer),
     )
+
+
+def _start(tokenizer: Tokenizer) -> str:
+    """Return the special token that the tokenizer puts before a text."""
+    encoding = tokenizer.encode("a")
+    before = encoding.special_tokens_mask[:1] == [1]
+    return str(encoding.tokens[0]) if before else ""
 
 
 def _fast(folder: Path) -> Tokenizer:
@@ -277,7 +281,13 @@ def _counted(
     stopped = not stops.isdisjoint(whole[shared:])
     highest = max((*whole, *prompt), default=0)
     kept, apart = shared == len(prompt), ""
-    if not kept:
+    if not kept and prompt[-1] in stops and shared == len(prompt) - 1:
+        ending = tokenizer.decode([prompt[-1]], skip_special_tokens=False)
+        apart = (
+            f"the tokenizer puts {ending!r} after every text, so the question would be asked as one that is over: take "
+            "add_eos_token out of its tokenizer_config.json, or that token out of the post_processor in tokenizer.json"
+        )
+    elif not kept:
         start = max(0, shared - _SHOWN)
         ends = [tokenizer.decode(ids[start : shared + 1]) for ids in (prompt, whole)]
         apart = f"asked alone it goes on {ends[0]!r}, and with the answer {ends[1]!r}"
@@ -295,10 +305,3 @@ def _number(config: Mapping[str, Any], *keys: str) -> int | None:
     text = config.get("text_config")
     config = text if isinstance(text, dict) else config
     return next((config[key] for key in keys if isinstance(config.get(key), int)), None)
-
-
-def _json(path: Path) -> Json:
-    if not path.is_file():
-        return {}
-    loaded = json.loads(path.read_text(encoding="utf-8"))
-    return loaded if isinstance(loaded, dict) else {}

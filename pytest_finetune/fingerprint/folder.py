@@ -5,6 +5,7 @@ Everything is told by names, sizes and headers, so that it is known before any w
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Sequence
@@ -132,7 +133,15 @@ def read_json(folder: Path, name: str) -> object:
     """Return the content of a JSON file of the folder. Raises BaseModelError."""
     file = folder / name
     try:
-        return json.loads(file.read_bytes())
+        content = file.read_bytes()
+        if content.startswith(codecs.BOM_UTF8):
+            raise BaseModelError(
+                f"base model: {name} in {str(folder)!r} begins with a byte order mark, which transformers refuses: "
+                "save it as UTF-8 without one"
+            )
+        return json.loads(content)
+    except BaseModelError:
+        raise
     except (ValueError, RecursionError) as error:
         if is_pointer(file):
             why = "is a Git LFS pointer, not the file (run `git lfs pull`)"

@@ -68,19 +68,20 @@ def given_problems(experiment: Experiment) -> str | None:
         base, adapter = weight_tensors(base_folder(experiment)), read_header(folder / ADAPTER)
     except (BaseModelError, TensorFileError, OSError):
         return None  # not fetched yet, or damaged: whoever reads the file says so
-    wide = {
-        name.removesuffix(".weight"): tensor.shape[-1]
+    # GPT-2 stores its weights turned round; numbers packed into bytes have other sides than their matrix.
+    sides = {
+        name.removesuffix(".weight"): tensor.shape
         for name, tensor in base.items()
-        if len(tensor.shape) == 2
+        if len(tensor.shape) == 2 and tensor.dtype != "U8"
     }
     for tensor in adapter:
         module, found, _ = tensor.name.removeprefix("base_model.model.").partition(".lora_A.")
-        here, there = wide.get(module), tensor.shape[-1]
-        if found and here is not None and here != there:
+        here, there = sides.get(module), tensor.shape[-1]
+        if found and here is not None and there not in here:
             named = _config(folder).get("base_model_name_or_path")
             return (
                 f"{experiment.trained!r} does not fit {experiment.base_model!r}: {module} takes {there} values there "
-                f"and {here} here; the adapter names {named!r} as its base"
+                f"and {here[-1]} here; the adapter names {named!r} as its base"
             )
     return None
 

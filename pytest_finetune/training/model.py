@@ -129,6 +129,13 @@ def embeddings(model: PreTrainedModel) -> int | None:
     return int(layer.weight.shape[0]) if layer is not None else None
 
 
+def pad_inside(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Pad with the stop token where the tokenizer's pad token has no embedding: nobody reads what is padded."""
+    rows = embeddings(model)
+    if rows is not None and tokenizer.pad_token_id >= rows:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
 def _keep_autograd(model: torch.nn.Module) -> None:
     """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16.
 

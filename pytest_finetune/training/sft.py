@@ -101,6 +101,7 @@ def _train(
             dataclasses.replace(source, dtype="float32") if whole else source, request.device
         )
     check_room(rows, max_length, Room(model.context_tokens(base), model.embeddings(base)))
+    model.pad_inside(tokenizer, base)
     name_backbone(base)
     check_stop(rows, Stops(model.stop_ids(base, tokenizer), tokenizer.eos_token), max_length)
     targets = None if whole else adapter.chosen_targets(base, request.experiment)

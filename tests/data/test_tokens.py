@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from pytest_finetune.data.chat import folder_chat
 from pytest_finetune.data.chat_template import TemplateError, renderer
 from pytest_finetune.data.formatting import format_pair
-from pytest_finetune.data.tokens import Limits, NoTokenizer, TokenCount, token_table, tokenization
+from pytest_finetune.data.tokenizer_files import NoTokenizer
+from pytest_finetune.data.tokens import Limits, TokenCount, token_table, tokenization
 from pytest_finetune.experiment import Prompt
 
 TEMPLATE = Prompt("Q: {input}\nA:")
@@ -193,6 +196,82 @@ def test_a_template_cannot_leave_its_sandbox_and_its_refusals_are_told() -> None
         refuse([], (), True)
     with pytest.raises(TemplateError, match="does not compile"):
         renderer("{% if %}", {})
+
+
+def test_older_folders_name_their_special_tokens_in_a_file_of_their_own(project: Any, make_row: Any) -> None:
+    folder = save_tokenizer(project.root / "model", "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}")
+    rows = project.train([make_row("abc", "low")])
+    (new,) = tokenization(folder, TEMPLATE, 64).counts(rows)
+    (folder / "tokenizer_config.json").rename(folder / "special_tokens_map.json")
+    known = tokenization(folder, CHAT, 64)
+    assert tokenization(folder, TEMPLATE, 64).counts(rows) == [new]
+    assert known.chat is not None
+    assert known.chat.asked([{"role": "user", "content": "x"}]) == "<s>x</s>"
+    (folder / "tokenizer_config.json").write_text(
+        '{"added_tokens_decoder": {}}'
+    )  # as newer versions write it
+    with pytest.raises(NoTokenizer, match="no eos_token"):
+        tokenization(folder, TEMPLATE, 64)
+
+
+def test_a_template_in_a_file_stands_for_all_that_the_configuration_names(project: Any) -> None:
+    folder = save_tokenizer(project.root / "model")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    named = [
+        {"name": name, "template": f"{name}: {{{{ messages[0].content }}}}"}
+        for name in ("default", "tool_use")
+    ]
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": named}))
+    asked = [{"role": "user", "content": "x"}]
+    assert folder_chat(folder, {}).asked(asked, [{"type": "function"}]) == "tool_use: x"
+    (folder / "chat_template.jinja").write_text("file: {{ messages[0].content }}")
+    assert folder_chat(folder, {}).asked(asked, [{"type": "function"}]) == "file: x"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("tokenizer_config.json", b'{"eos_token": ', "tokenizer_config.json is not readable JSON"),
+        ("generation_config.json", b"version https://git-lfs", "generation_config.json is not readable JSON"),
+        ("chat_template.jinja", "é".encode("latin-1"), "chat_template.jinja is not in UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(project: Any, name: str, content: bytes, said: str) -> None:
+    folder = save_tokenizer(project.root / "model")
+    (folder / name).write_bytes(content)
+    with pytest.raises(NoTokenizer, match=said):
+        tokenization(folder, CHAT, 64)
+
+
+def test_a_tokenizer_that_ends_every_text_is_told_from_a_prompt_that_ends_badly(
+    project: Any, make_row: Any
+) -> None:
+    folder = save_tokenizer(project.root / "model")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    contract = project.contract("{}").with_tokens(tokenization(folder, TEMPLATE, 512))
+    found = contract.findings(project.train([make_row("abc")]), project.held_out([make_row("xyz")]))
+    reads = [one.read for one in found if one.rule == "tokens/prompt"]
+    assert len(reads) == 2
+    assert reads[0].startswith(
+        "the tokenizer puts '</s>' after every text, so the question would be asked as one "
+    )
+    assert "take add_eos_token out of its tokenizer_config.json" in reads[0]
+
+
+def test_a_start_token_in_the_template_would_stand_there_twice(project: Any, make_row: Any) -> None:
+    folder = save_tokenizer(project.root / "model")
+    found = []
+    for template in ("<s>[INST] {input} [/INST]", "[INST] {input} [/INST]"):
+        contract = project.contract("{}").with_tokens(
+            tokenization(folder, replace(TEMPLATE, template=template), 512)
+        )
+        rows = project.train([make_row("abc"), make_row("def")]), project.held_out([make_row("xyz")])
+        found.append([one.read for one in contract.findings(*rows) if one.rule == "tokens/two-starts"])
+    assert found == [["the prompt begins with '<s>', which the tokenizer puts before it as well"], []]
 
 
 TALK = (

@@ -165,6 +165,13 @@ def test_broken_json_is_named(base: Path) -> None:
         base_digest(base)
 
 
+def test_a_byte_order_mark_that_transformers_refuses_is_named(base: Path) -> None:
+    file = base / "tokenizer_config.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    with pytest.raises(BaseModelError, match=r"tokenizer_config\.json in .* begins with a byte order mark"):
+        base_digest(base)
+
+
 def test_a_missing_shard_is_named(base: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (base / "model.safetensors.index.json").write_text(json.dumps(index))

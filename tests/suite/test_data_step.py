@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 
 import pytest
 from tokenizers import Tokenizer, models
@@ -121,3 +122,35 @@ def test_a_base_that_lacks_a_tensor_is_named_before_anything_is_loaded(world: Wo
     ((path, said),) = problems(experiment)
     assert path == ("base_model",)
     assert "holds a model and an adapter (adapter_config.json)" in said
+
+
+@pytest.mark.parametrize(
+    ("base", "dtype", "fits"),
+    [
+        ([8, 4], "F32", True),
+        ([4, 8], "F32", True),  # GPT-2 stores its weights turned round
+        ([16, 1], "U8", True),  # packed, in 4 bits
+        ([8, 6], "F32", False),
+    ],
+)
+def test_a_given_adapter_is_held_to_the_sides_of_the_base(
+    world: World, base: list[int], dtype: str, fits: bool
+) -> None:
+    experiment = world.experiment("trained: {adapter: theirs}\n")
+    world.write(
+        {
+            "theirs/adapter_config.json": '{"peft_type": "LORA"}',
+            "base/config.json": '{"model_type": "gpt2"}',
+            "base/tokenizer.json": "{}",
+        }
+    )
+    for file, name, shape, kind in (
+        ("theirs/adapter_model.safetensors", "base_model.model.h.0.c_attn.lora_A.weight", [2, 4], "F32"),
+        ("base/model.safetensors", "h.0.c_attn.weight", base, dtype),
+    ):
+        size = shape[0] * shape[1] * (4 if kind == "F32" else 1)
+        header = json.dumps({name: {"dtype": kind, "shape": shape, "data_offsets": [0, size]}}).encode()
+        (world.path / file).write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+    said = [text for _, text in problems(experiment)]
+    assert len(said) == (not fits)
+    assert fits or "h.0.c_attn takes 4 values there and 6 here" in said[0]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pytest_finetune.data.formatting import Pair
 from pytest_finetune.training.base import BaseSource
 from pytest_finetune.training.request import TrainingError, TrainingRequest
 from pytest_finetune.training.sft import train
@@ -88,6 +89,26 @@ def test_a_vision_tower_is_left_out_with_a_note(base: Path) -> None:
     assert load(base).notes == (
         "left out, as no part of the base's language model: 1 tensor of its files (vision_tower.encoder)",
     )
+
+
+def test_a_pad_token_without_an_embedding_is_not_padded_with(base: Path, ask: Ask) -> None:
+    from transformers import AutoTokenizer
+
+    from pytest_finetune.answering.prompts import Prompted
+    from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
+    from pytest_finetune.experiment import Generation
+
+    asked = [Prompted("a", 1, "1 and 2"), Prompted("b", 2, "1")]
+    before = [
+        one.response for one in TransformersRuntime(str(base)).answer(asked, Generation(max_new_tokens=4))
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})  # and the embeddings stay as they are
+    tokenizer.save_pretrained(base)
+    runtime = TransformersRuntime(str(base))
+    assert [one.response for one in runtime.answer(asked, Generation(max_new_tokens=4))] == before
+    pairs = (Pair("1 and 2", " 3"), Pair("1", " 1"), Pair("12 and 3", " 15"), Pair("7", " 7"))
+    assert train(ask(base=str(base), pairs=pairs)).final_loss is not None
 
 
 def test_a_leftover_adapter_never_answers_for_the_base(base: Path, ask: Ask) -> None:

@@ -83,11 +83,12 @@ class TransformersRuntime:
         if self._model is None:
             from transformers import GenerationConfig
 
-            from pytest_finetune.training.model import load_model, stop_ids
+            from pytest_finetune.training.model import load_model, pad_inside, stop_ids
 
             with surroundings(offline=self._source.local):
                 self._model = load_model(self._source, self._device)
                 self._stops = stop_ids(self._model, self.tokenizer)
+                pad_inside(self.tokenizer, self._model)
                 # What the model's folder sets (a repetition penalty, sampling) would fill in whatever the
                 # experiment leaves open: only the experiment speaks.
                 self._model.generation_config = GenerationConfig(eos_token_id=sorted(self._stops))

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.data.catalogue import finding
+from pytest_finetune.data.formatting import format_prompt
 
 if TYPE_CHECKING:
     from pytest_finetune.data.contract_rules import ContractRules
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_finetune.data.tokens import Limits, TokenCount, Tokenization
 
 _LONGEST: Final = 16
+_LOOKED_AT: Final = 100  # what stands before all rows stands before these
 
 
 def check_files(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:
@@ -51,6 +53,17 @@ def check_tokens(contract: ContractRules, train: Rows, held_out: Rows) -> Iterat
             yield finding("tokens/positions", read, file=row.file, line=row.line, digest=row.digest)
         yield from _without_embedding(row, count, limits)
     yield from asked_findings(held_out, tokenization)
+    yield from _two_starts(train, tokenization)
+
+
+def _two_starts(rows: Rows, tokenization: Tokenization) -> Iterator[Finding]:
+    """Yield the first row that brings the token which the tokenizer puts before every text anyway."""
+    start, prompt = tokenization.start, tokenization.prompt
+    asked = ((row, str(format_prompt(row, prompt))) for row in rows[:_LOOKED_AT]) if start else ()
+    row = next((row for row, text in asked if text.startswith(start)), None)
+    if row is not None:
+        read = f"the prompt begins with {start!r}, which the tokenizer puts before it as well"
+        yield finding("tokens/two-starts", read, file=row.file, line=row.line, digest=row.digest)
 
 
 def asked_findings(held_out: Rows, tokenization: Tokenization) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_finetune.data.chat import folder_chat
 from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.data.formatting import CHAT
+from pytest_finetune.data.tokenizer_files import NoTokenizer
 from pytest_finetune.experiment.reading import located
 from pytest_finetune.fingerprint import (
     BaseModelError,
@@ -93,6 +94,8 @@ def _template(experiment: Experiment, folder: Path) -> Iterator[tuple[KeyPath, s
         return
     try:
         folder_chat(folder, experiment.prompt.chat_template_kwargs, ())
+    except NoTokenizer as error:
+        yield ("base_model",), str(error)
     except TemplateError as error:
         yield ("prompt", "template"), f"{error}: mend the template in {str(folder)!r}"
 
