@@ -14,6 +14,8 @@ _EXTRAS: Final = {
     "mlflow": "mlflow",
     "model_signing": "sign",
     "pynvml": "nvidia",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
     "zstandard": "data",
 }
 

@@ -64,6 +64,12 @@ _FLAGS: Final[dict[str, dict[str, Any]]] = {
         "metavar": "DIR",
         "help": "where the record is written (default: finetune-record)",
     },
+    "--finetune-track": {
+        "metavar": "WHERE",
+        "action": "append",
+        "help": "follow trainings and verdicts in tensorboard (files beside the record), mlflow[:URI] or "
+        "wandb[:PROJECT] (repeatable); numbers and settings, no text of a row",
+    },
     "--finetune-retrain": {"action": "store_true", "help": "do not reuse a stored adapter"},
     "--finetune-rejudge": {
         "action": "store_true",
@@ -99,6 +105,7 @@ _INI: Final[dict[str, dict[str, Any]]] = {
         "default": False,
     },
     "finetune_record": {"help": "default of --finetune-record", "default": ""},
+    "finetune_track": {"help": "default of --finetune-track", "type": "args", "default": []},
     "finetune_device": {"help": "default of --finetune-device", "default": ""},
 }
 _MARKERS: Final = {

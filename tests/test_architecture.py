@@ -27,9 +27,11 @@ HEAVY: Final = {
     "model_signing",
     "peft",
     "s3fs",
+    "tensorboard",
     "torch",
     "transformers",
     "trl",
+    "wandb",
 }
 # The files whose job a heavy package is. Each is imported only when its stage runs.
 AT_HOME_WITH_TORCH: Final = (

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
@@ -54,7 +55,11 @@ class Server:
         secrets = [os.environ.get(name, "") for name in _SECRETS] + [login, login.partition(":")[2]]
         set_tracking_uri(uri)  # where an older client looks for artifacts, whatever it was told below
         set_registry_uri(uri)
-        server = cls(shown, MlflowClient(tracking_uri=uri, registry_uri=uri), [one for one in secrets if one])
+        try:
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        except Exception as error:  # what its stores refuse: a scheme, a database that is not there
+            raise PushError(f"MLflow cannot open {shown}: {one_line(error, 300)}") from None
+        server = cls(shown, client, [one for one in secrets if one])
         server._reach()
         return server
 
@@ -135,6 +140,11 @@ class Server:
         with TemporaryDirectory() as folder:
             fetch = self._client.download_artifacts
             return Path(self._ask(f"read {path}", lambda: fetch(run.info.run_id, path, folder))).read_bytes()
+
+    def tag_run(self, run: Any, tags: Mapping[str, str]) -> None:
+        """Put tags on a run."""
+        for tag, value in tags.items():
+            self._ask("tag the run", partial(self._client.set_tag, run.info.run_id, tag, value))
 
     def end(self, run: Any, status: str) -> None:
         """End a run; one that fails stays failed also when the server is gone by now."""

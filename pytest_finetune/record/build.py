@@ -24,7 +24,7 @@ _MAPPINGS: Final = (
     "rules",
 )  # fmt: skip
 _LISTS: Final = ("held_out", "comparisons", "pairs", "runtime_match")
-_PRIVATE: Final = frozenset({"looks", "measured"})
+_PRIVATE: Final = frozenset({"looks", "measured", "tracked"})
 
 
 @dataclass(frozen=True, slots=True)

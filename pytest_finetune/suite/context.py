@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pluggy import HookRelay
 
     from pytest_finetune.experiment import Experiment
+    from pytest_finetune.publish.trackers import Tracker
     from pytest_finetune.store import Store
     from pytest_finetune.suite.device import ChosenDevice
     from pytest_finetune.suite.evidence import Facts
@@ -49,6 +50,7 @@ class Context:
     line: Line
     facts: Facts
     clock: Clock = field(default_factory=Clock)
+    trackers: Sequence[Tracker] = ()
 
     @property
     def device(self) -> str:

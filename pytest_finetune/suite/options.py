@@ -45,6 +45,7 @@ class Settings:
     headroom: str | None = None
     rejudge: bool = False
     store_readonly: bool = False
+    track: tuple[str, ...] = ()
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -82,6 +83,7 @@ def read_settings(config: pytest.Config) -> Settings:
         rejudge=option.finetune_rejudge,
         headroom=option.finetune_headroom or config.getini("finetune_headroom") or None,
         store_readonly=_readonly(option, config),
+        track=tuple(map(str, option.finetune_track or config.getini("finetune_track"))),
     )
 
 

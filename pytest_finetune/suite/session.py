@@ -11,6 +11,7 @@ import pytest
 from pytest_finetune.experiment import Experiment, ExperimentError, load_experiment
 from pytest_finetune.memory.hardware.detect import accelerator, parse_budget
 from pytest_finetune.memory.hardware.sizes import parse_share
+from pytest_finetune.publish.trackers import Tracker
 from pytest_finetune.store import Store, StoreError, is_url, open_store
 from pytest_finetune.suite import collection, xdist
 from pytest_finetune.suite.context import Context
@@ -23,6 +24,7 @@ from pytest_finetune.suite.options import DEFAULT_EXPERIMENT, Settings
 from pytest_finetune.suite.progress import ProgressLine
 from pytest_finetune.suite.run import ExperimentRun
 from pytest_finetune.suite.steps.header import hardware
+from pytest_finetune.suite.tracking import opened
 from pytest_finetune.suite.wholeness import Wholeness, outline
 
 SESSION: Final = pytest.StashKey["FinetuneSession"]()
@@ -52,6 +54,12 @@ class FinetuneSession:
         """The store; nothing is written before something is kept."""
         settings = self.settings
         return open_store(settings.store, self.config.rootpath, readonly=settings.store_readonly)
+
+    @cached_property
+    def trackers(self) -> Sequence[Tracker]:
+        """Where trainings and verdicts are followed; nothing is without the flag."""
+        settings = self.settings
+        return opened(settings.track, settings.record) if settings.finetune and settings.track else ()
 
     @cached_property
     def chosen(self) -> ChosenDevice:
@@ -84,7 +92,10 @@ class FinetuneSession:
     def _context(self, experiment: Experiment) -> Context:
         line = ProgressLine(self.config, experiment.name)
         facts = Facts(experiment.name, self.outbox)
-        return Context(experiment, self.settings, self.store, self.config.hook, self.chosen, line, facts)
+        hooks, trackers = self.config.hook, self.trackers
+        return Context(
+            experiment, self.settings, self.store, hooks, self.chosen, line, facts, trackers=trackers
+        )
 
     def known_run(self, ref: ExperimentRef | None) -> ExperimentRun | None:
         """Return the run of an experiment that has begun; None when its file could not be used, or was not asked."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from pytest_finetune.publish.trackers import _KINDS, TrackingError
 
 if TYPE_CHECKING:
     from .conftest import Project
@@ -75,3 +80,51 @@ def test_a_full_training_that_changed_nothing_is_told(project: Project) -> None:
     project.save()
     project.run("--finetune")
     assert project.experiment()["training"]["delta_nonzero"] is False
+
+
+class Follower:
+    """A tracker that writes down what it is told, and breaks where it should."""
+
+    name = "stand-in"
+    told: ClassVar[list[object]] = []
+
+    def __init__(self, where: str, folder: Path) -> None:
+        self._breaks = where
+
+    def check(self) -> None:
+        self.told.append("check")
+
+    def begin(self, experiment: str, key: str) -> str:
+        if self._breaks:
+            raise TrackingError("gone")
+        self.told.append(("begin", experiment))
+        return "r1"
+
+    def step(self, run: str, progress: object) -> None:
+        raise AssertionError("this trainer tells no step")
+
+    def trained(self, run: str) -> None:
+        self.told.append(("trained", run))
+
+    def judged(self, run: str | None, record: object, experiment: Any) -> str:
+        self.told.append((run, experiment["decision"]["verdict"]))
+        return "there"
+
+
+def test_a_tracker_hears_of_trainings_and_every_verdict_and_only_with_the_flag(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_KINDS, "stand-in", Follower)
+    monkeypatch.setattr(Follower, "told", [])
+    project.says("tuned", 0)
+    result = project.run("--finetune", "--finetune-track=stand-in")
+    result.stdout.fnmatch_lines(["stand-in: finetune at there"])
+    assert Follower.told == ["check", ("begin", "finetune"), ("trained", "r1"), ("r1", "discard")]
+    assert "tracked" not in project.experiment()
+    Follower.told.clear()
+    project.run("--finetune")
+    assert Follower.told == []
+    result = project.run("--finetune", "--finetune-track=stand-in:broken", "--finetune-retrain")
+    result.stdout.fnmatch_lines(["warning: stand-in does not follow this training any more: gone"])
+    assert Follower.told == ["check", (None, "discard")]
+    assert project.run("--finetune-track=elsewhere", "--finetune").ret == pytest.ExitCode.USAGE_ERROR

@@ -23,6 +23,7 @@ from pytest_finetune.suite.closing.promotion import promote
 from pytest_finetune.suite.closing.recording import build_record, keep
 from pytest_finetune.suite.rules.invariance import write_candidates
 from pytest_finetune.suite.rules.judge_labels import write_templates
+from pytest_finetune.suite.tracking import check, told
 from pytest_finetune.wording import visible
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Closing:
         self.fault = ""
         self.page = Page(state.config, finetune=state.settings.finetune)
         self._told_by_workers: list[str] = []
+        self.tracked: Sequence[str] = ()
+        check(state.trackers)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the evidence that a report carries."""
@@ -79,6 +82,7 @@ class Closing:
             self._copy_page()
             self._promote(session)
             self.unwritten = publish(self.record, self.folder)
+            self.tracked = list(told(self.state.trackers, self.record, self._tracked_runs))
             if self.fault:
                 _fail(session)
         return result
@@ -141,6 +145,10 @@ class Closing:
             f"{_room(error)}, or name another folder with --finetune-record=DIR"
         )
 
+    def _tracked_runs(self, experiment: str) -> Mapping[str, str]:
+        found: Mapping[str, str] = self.state.evidence.tree(experiment).get("tracked", {})
+        return found
+
     def _folder(self) -> str:
         base = self.state.config.invocation_params.dir
         return str(self.folder.relative_to(base) if self.folder.is_relative_to(base) else self.folder)
@@ -190,6 +198,8 @@ class Closing:
             terminalreporter.write_line(line.text, **line.marks)
         if self.state.settings.promote is not None:
             self._print_promotion(terminalreporter)
+        for place in self.tracked:
+            terminalreporter.write_line(visible(place))
         for complaint in self.unwritten:
             terminalreporter.write_line(visible(complaint), yellow=True)
         for command in workflow_commands(self.record):

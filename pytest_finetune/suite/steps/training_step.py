@@ -19,6 +19,7 @@ from pytest_finetune.fingerprint import (
 from pytest_finetune.safetensors_check import delta_nonzero
 from pytest_finetune.suite.steps import reuse, trainer_results
 from pytest_finetune.suite.steps.engine import base_name
+from pytest_finetune.suite.tracking import followed
 from pytest_finetune.training.artifact import WHOLE_MODEL, is_whole_model
 from pytest_finetune.training.difference import largest_difference
 from pytest_finetune.training.given import given_digest, take
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pytest_finetune.suite.context import Context
     from pytest_finetune.suite.steps.data_step import Data
     from pytest_finetune.suite.steps.engine import Engine
+    from pytest_finetune.training.request import Progress, TrainingResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,22 +166,8 @@ class TrainingStep:
         """Train into a folder of the store, and return what is kept beside the adapter."""
         context, data = self._context, self._data
         held_out = self._pairs(data.held_out)
-        request = TrainingRequest(
-            experiment=context.experiment,
-            pairs=self._pairs(data.train),
-            rows=tuple(row.place for row in data.train),
-            base=base_name(context.experiment),
-            folder=folder,
-            checkpoints=context.store.checkpoints(key),
-            device=context.device,
-            progress=context.line.show,
-            max_truncated=data.contract.max_truncated or 0,
-            fit=self._fit(),
-            held_out=held_out,
-        )
-        given = context.experiment.trained
-        trained = take(request) if given else context.hooks.pytest_finetune_train(request=request)
-        result = trainer_results.checked(request, trained)
+        with followed(context, key.value) as tell:
+            result = self._trained(key, folder, held_out, tell)
         context.clock.add(result.timings)
         return {
             "task": context.experiment.task,
@@ -199,6 +187,28 @@ class TrainingStep:
             "held_out_sha256": _digest_of(held_out),
             "held_out_file_sha256": data.held_out.sha256,
         }
+
+    def _trained(
+        self, key: Key, folder: Path, held_out: tuple[Pair, ...], tell: Callable[[Progress], None]
+    ) -> TrainingResult:
+        """Ask the trainers, or take the adapter that was given."""
+        context, data = self._context, self._data
+        request = TrainingRequest(
+            experiment=context.experiment,
+            pairs=self._pairs(data.train),
+            rows=tuple(row.place for row in data.train),
+            base=base_name(context.experiment),
+            folder=folder,
+            checkpoints=context.store.checkpoints(key),
+            device=context.device,
+            progress=tell,
+            max_truncated=data.contract.max_truncated or 0,
+            fit=self._fit(),
+            held_out=held_out,
+        )
+        given = context.experiment.trained
+        trained = take(request) if given else context.hooks.pytest_finetune_train(request=request)
+        return trainer_results.checked(request, trained)
 
     def _recorded(self, entry: Entry, *, reused: bool) -> Adapter:
         about, root = entry.about, self._context.experiment.root
