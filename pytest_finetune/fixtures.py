@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_finetune.suite.run import ExperimentRun
     from pytest_finetune.suite.steps.engine import BaseModel
     from pytest_finetune.suite.steps.training_step import Adapter
+    from pytest_finetune.suite.steps.unplanned import Unplanned
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +75,7 @@ def gpu_budget(_finetune_experiment: ExperimentRun) -> Budget:
 
 
 @pytest.fixture(scope="session")
-def memory_plan(_finetune_experiment: ExperimentRun) -> MemoryPlan:
+def memory_plan(_finetune_experiment: ExperimentRun) -> MemoryPlan | Unplanned:
     """The predicted peak memory of the training, before anything is loaded: ``assert memory_plan <= gpu_budget``."""
     return _finetune_experiment.memory_plan
 

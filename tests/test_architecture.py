@@ -47,6 +47,7 @@ AT_HOME_WITH_TORCH: Final = (
     "memory/tracer/model.py",
     "memory/tracer/weights.py",
     "memory/tracer/optimizers.py",
+    "memory/tracer/premises.py",
     "memory/tracer/recorder.py",
     "memory/tracer/steps.py",
     "memory/tracer/targets.py",

@@ -7,7 +7,7 @@ back, and the optimizer that was used is thrown away.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
@@ -70,6 +70,21 @@ class Measured:
     allocated: int
     reserved: int
     process: int
+
+    @property
+    def needed(self) -> int:
+        """Return the bytes without what the allocator merely keeps in its cache: that is given back under pressure."""
+        return self.process - self.reserved + self.allocated
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, int]) -> Measured | None:
+        """Read what `as_json` wrote; None where nothing, or not everything, was measured."""
+        try:
+            return cls(
+                tree["measured_allocated_bytes"], tree["measured_reserved_bytes"], tree["measured_peak_bytes"]
+            )
+        except KeyError:
+            return None
 
     def error(self, plan: MemoryPlan) -> float:
         """Return how far the plan's peak lies above the measured one, as a signed fraction."""
@@ -140,12 +155,9 @@ def measure_longest(
 
 
 def refuse_unless_fits(measured: Measured, fit: Fit) -> None:
-    """Raise TooLargeError when the measured peak is over the budget, with the first remedy that is planned to fit.
-
-    The budget is judged by what the allocator needs: what it merely keeps in its cache is given back under pressure.
-    """
+    """Raise TooLargeError when the measured batch needs more than the budget, with the first remedy planned to fit."""
     budget, plan = fit.budget, fit.judged
-    needed = measured.process - measured.reserved + measured.allocated
+    needed = measured.needed
     if needed <= budget.usable_bytes:
         return
     lines = [
@@ -154,8 +166,10 @@ def refuse_unless_fits(measured: Measured, fit: Fit) -> None:
     ]
     if crowd := budget.crowded():
         lines.append(f"  {crowd}")
-    if plan is not None:
+    if plan is not None and budget.source == "measured":
         lines.append(f"  {plan!r}: {measured.error(plan):+.1%} from the measurement")
+    elif plan is not None:
+        lines.append(f"  {plan!r} is for {budget.name}, and is no measure of the card that is here")
     if remedy := fit.first_remedy(budget.usable_bytes):
         lines.append(f"  change one thing:  {remedy}")
     if needed <= budget.with_headroom(0.0).usable_bytes:

@@ -65,8 +65,7 @@ def experiment_record(
     record |= {key: value for key, value in tree.items() if key not in _PRIVATE}
     checked = "findings" in record["data"]
     record["data"] = {"findings": [], "waived": [], "checked": checked, **record["data"]}
-    if record["memory"] is not None:
-        record["memory"] = {**record["memory"], **tree.get("measured", {})}
+    record["memory"] = _memory(record["memory"], tree.get("measured", {}))
     record["arms"] = {
         arm: {**facts, "rules": facts.get("rules", {}), "outputs": outputs_path(name, arm, several)}
         for arm, facts in record["arms"].items()
@@ -76,6 +75,30 @@ def experiment_record(
         record["comparisons"] = [comparison.as_json() for comparison in decision.comparisons]
         record["decision"] = decision.as_json()
     return record
+
+
+_NO_PLAN: Final[Json] = {
+    "not_planned": "no test asked for the plan",
+    "predicted_peak_bytes": None,
+    "breakdown": {},
+    "budget_bytes": None,
+    "budget_name": None,
+    "budget_source": None,
+    "fits": None,
+}
+
+
+def _memory(planned: Json | None, measured: Json) -> Json | None:
+    """Join the plan and the measurement: each stands for itself, and they are compared on one card only."""
+    if not measured:
+        return planned
+    memory = {**(planned or _NO_PLAN), **measured}
+    card, source = memory.get("measured_card"), memory.get("budget_source")
+    if memory["predicted_peak_bytes"] is None or not card or source is None:
+        return memory
+    if source == "measured" and memory["budget_name"] == card:
+        return memory
+    return {**memory, "not_compared": f"predicted for {memory['budget_name']}, measured on {card}"}
 
 
 def _row(row: Row) -> JsonTree:

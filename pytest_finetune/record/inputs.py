@@ -146,10 +146,16 @@ class Remedy(Facts):
 
 
 class MemoryFacts(Facts):
-    """The predicted and the measured peak against the budget."""
+    """The predicted and the measured peak against the budget.
+
+    `not_planned` is why nothing was predicted, `not_compared` why prediction and measurement are of different cards.
+    """
 
     predicted_peak_bytes: float | None
     measured_peak_bytes: float | None
+    measured_card: str
+    not_planned: str
+    not_compared: str
     budget_bytes: float | None
     budget_name: str
     fits: str

@@ -16,6 +16,7 @@ from pytest_finetune.wording import (
     figure,
     gain_span,
     gain_words,
+    one_line,
     percent,
     points,
     rate_span,
@@ -132,7 +133,20 @@ def passed_of(passed: float | None, total: int | None) -> str:
 
 
 def peaks(memory: MemoryFacts) -> str:
-    """Word the predicted peak, and the measured one where there is one."""
+    """Word the predicted peak, or why there is none, and the measured one with its card where that is another."""
     measured = memory.measured_peak_bytes
-    also = f", {size(measured)} measured" if measured is not None else ""
+    other = f" on {one_line(memory.measured_card, 40)}, another card" if memory.not_compared else ""
+    also = f", {size(measured)} measured{other}" if measured is not None else ""
+    if memory.not_planned:
+        return f"not planned ({one_line(memory.not_planned, 120)}){also}"
     return f"{size(memory.predicted_peak_bytes)} predicted{also}"
+
+
+def fits_word(memory: MemoryFacts) -> str:
+    """Word whether the training fits: planned, else measured within the budget, else not judged."""
+    if memory.fits:
+        return memory.fits
+    measured, budget = memory.measured_peak_bytes, memory.budget_bytes
+    if not memory.not_planned or measured is None or budget is None:
+        return "not judged"
+    return "fits" if measured <= budget else "tight"

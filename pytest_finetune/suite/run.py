@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from pytest_finetune.suite.context import Context
     from pytest_finetune.suite.gate import Gate
     from pytest_finetune.suite.steps.external_arms import Outside
+    from pytest_finetune.suite.steps.unplanned import Unplanned
 
 MALFORMED_SHOWN: Final = 20
 
@@ -198,10 +199,12 @@ class ExperimentRun:
         self.gold.test(item, set_up=True)
 
     @part
-    def memory_plan(self) -> MemoryPlan:
-        """The predicted peak of the training."""
+    def memory_plan(self) -> MemoryPlan | Unplanned:
+        """The predicted peak of the training, or what stands in for it where its step cannot be traced."""
         with self.context.clock.spent_on("plan"):
-            return planning.memory_plan(self.context, self.contract, self.train_rows, self.budget)
+            return planning.memory_plan(
+                self.context, self.contract, self.train_rows, self.budget, self._measured
+            )
 
     @part
     def budget(self) -> Budget:
@@ -245,6 +248,12 @@ class ExperimentRun:
         data = self.checked_data
         with self.context.clock.spent_on("training"):
             return TrainingStep(self.context, self.engine, data, self._fit, self._power_warning).adapter()
+
+    def _measured(self) -> Mapping[str, int]:
+        """Train, and return the peaks of the longest batch."""
+        _ = self.adapter
+        measured: Mapping[str, int] = self.context.facts.tree().get("measured", {})
+        return measured
 
     def _fit(self) -> Fit | None:
         asked_for = ExperimentRun.memory_plan.made(self)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pytest_finetune.memory.hardware import nvidia
 from pytest_finetune.memory.hardware.cards import UNKNOWN
 from pytest_finetune.memory.measure import (
     CudaMeter,
@@ -18,6 +19,7 @@ from pytest_finetune.memory.measure import (
     refuse_unless_fits,
 )
 from pytest_finetune.training.memory_error import naming_the_batch
+from pytest_finetune.training.processes import ranks
 from pytest_finetune.training.request import TrainingError, TrainingRequest
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 def measure_first(trainer: SealingTrainer, request: TrainingRequest) -> Measured | None:
     """Measure the longest batch where the device counts its memory, else return None.
 
+    Processes that train together measure together, each on its card, and the largest figures count for all of them.
     Weights, random states and the trainer are as before afterwards. Raises TrainingError when the measurement does not
     fit the budget, torch.OutOfMemoryError when not even the two steps do.
     """
@@ -36,7 +39,7 @@ def measure_first(trainer: SealingTrainer, request: TrainingRequest) -> Measured
     if meter is None:
         return None
     with _longest_step(trainer) as step:
-        measured = measure_longest(step.run, step.parameters, meter)
+        measured = _of_all(measure_longest(step.run, step.parameters, meter), trainer.args.device)
     if request.fit is not None:
         try:
             refuse_unless_fits(measured, request.fit)
@@ -45,12 +48,19 @@ def measure_first(trainer: SealingTrainer, request: TrainingRequest) -> Measured
     return measured
 
 
+def _of_all(measured: Measured, device: torch.device) -> Measured:
+    """Return the largest of each figure over the processes, so that all of them go on, or none."""
+    figures = (measured.allocated, measured.reserved, measured.process)
+    return Measured(*(ranks.largest(figure, device) or 0 for figure in figures))
+
+
 def meter_of(request: TrainingRequest) -> Meter | None:
     """Return what counts the memory of the request's device; None where nothing does."""
     if not request.device.startswith("cuda"):
         return None
-    family = request.fit.budget.family if request.fit is not None else UNKNOWN
-    return CudaMeter(request.device, family.context_bytes)
+    here = nvidia.card(int(request.device.partition(":")[2] or 0))
+    budget = here or (request.fit.budget if request.fit is not None else None)
+    return CudaMeter(request.device, (budget.family if budget else UNKNOWN).context_bytes)
 
 
 @contextlib.contextmanager

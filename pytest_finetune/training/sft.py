@@ -112,7 +112,7 @@ def _train(
     trainable, parameters = adapter.trainable_share(trainer.model)
     first = None if whole else adapter.first_weights(trainer.model, request.experiment)
     with clock.spent_on("measured batch"):
-        measured = measuring.measure_first(trainer, request) if ranks.count() == 1 else None
+        measured = measuring.measure_first(trainer, request)
     with clock.spent_on("steps"):
         resumed = _run(trainer, request)
     if whole and ranks.is_first():
@@ -217,14 +217,14 @@ def _examples(request: TrainingRequest, rows: Sequence[TokenRow]) -> list[JsonTr
 
 
 def _launch_notes(request: TrainingRequest) -> list[str]:
-    """Say what several processes shared, and what one process would have done besides."""
+    """Say what several processes shared, and what the measurement of each leaves out."""
     from pytest_finetune.training.processes import ranks
 
     if ranks.count() == 1:
         return []
     shared = f"{ranks.count()} processes ({ranks.backend()}): {shared_words(request.experiment.training)}"
-    unmeasured = "the longest batch was not measured before the training, which one process on a card does"
-    return [shared, *([unmeasured] if request.device.startswith("cuda") else [])]
+    measured = "the longest batch was measured in each process before they exchanged gradients: their copy comes on top"
+    return [shared, *([measured] if request.device.startswith("cuda") else [])]
 
 
 def _other_loss(sft: Json) -> bool:

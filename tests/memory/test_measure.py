@@ -103,10 +103,9 @@ def test_a_measured_batch_that_fits_is_not_refused(plan: MemoryPlan) -> None:
 def test_a_measured_batch_over_the_budget_is_refused_with_both_numbers_and_a_remedy(plan: MemoryPlan) -> None:
     held = Held(3 * GiB, 3 * GiB, 3 * GiB)
     planner = Knowing(replace(plan.figures, held={8320 * 1024: held}))
+    measured, named = Measured(10 * GiB, 11 * GiB, 11 * GiB + 300 * MiB), parse_budget("10.5GiB")
     with pytest.raises(TooLargeError) as raised:
-        refuse_unless_fits(
-            Measured(10 * GiB, 11 * GiB, 11 * GiB + 300 * MiB), Fit(parse_budget("10.5GiB"), plan, planner)
-        )
+        refuse_unless_fits(measured, Fit(replace(named, source="measured"), plan, planner))
     assert str(raised.value).splitlines() == [
         "not trained: the longest batch took 10.3 GiB (measured), the budget is 9.7 GiB "
         "(a card with 10.5GiB, 8% headroom kept)",
@@ -114,6 +113,12 @@ def test_a_measured_batch_over_the_budget_is_refused_with_both_numbers_and_a_rem
         "  change one thing:  gradient_checkpointing true -> 3.6 GiB (predicted)",
         "  it fits when less of the card is kept free: --finetune-headroom=0%",
     ]
+    with pytest.raises(TooLargeError) as raised:
+        refuse_unless_fits(measured, Fit(named, plan, planner))
+    assert str(raised.value).splitlines()[1] == (
+        "  predicted peak 10.6 GiB (batch 1, 64 tokens) is for a card with 10.5GiB, and is no measure of the card that "
+        "is here"
+    )
 
 
 class Knowing(Planner):

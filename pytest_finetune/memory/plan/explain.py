@@ -105,6 +105,30 @@ def _remedy(remedy: Remedy) -> str:
     return f"{remedy.change} -> {size(remedy.needed_bytes)}{note}"
 
 
+def unplanned_json(because: str, budget: Budget | None) -> Json:
+    """Return what the record keeps of a plan that could not be made: why, and the budget."""
+    return {
+        "not_planned": because,
+        "predicted_peak_bytes": None,
+        "breakdown": {},
+        **_budget(budget),
+        "fits": None,
+        "remedies": [],
+        "measured_peak_bytes": None,
+        "notes": [],
+    }
+
+
+def _budget(budget: Budget | None) -> Json:
+    return {
+        "budget_bytes": budget.usable_bytes if budget else None,
+        "budget_name": budget.name if budget else None,
+        "budget_source": budget.source if budget else None,
+        "headroom": budget.headroom if budget else None,
+        "crowded": budget.crowded() if budget else None,
+    }
+
+
 def as_json(plan: MemoryPlan, budget: Budget | None, planner: Planner) -> Json:
     """Return the plan as the record keeps it; without a budget nothing is judged and no remedy is sought."""
     judged = plan.on(budget.family) if budget else plan
@@ -121,10 +145,7 @@ def as_json(plan: MemoryPlan, budget: Budget | None, planner: Planner) -> Json:
         "tokens": judged.tokens,
         "batch": judged.batch,
         "tightest": tightest(judged),
-        "budget_bytes": budget.usable_bytes if budget else None,
-        "budget_name": budget.name if budget else None,
-        "headroom": budget.headroom if budget else None,
-        "crowded": budget.crowded() if budget else None,
+        **_budget(budget),
         "fits": verdict,
         "remedies": [remedy.as_json() for remedy in remedies],
         "measured_peak_bytes": None,

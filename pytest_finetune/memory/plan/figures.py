@@ -14,6 +14,10 @@ class PlanError(FinetuneError, ValueError):
     """The workload cannot be planned; the message says what was found and what is known."""
 
 
+class NotPlannedError(PlanError):
+    """The step could not be traced here: nobody's mistake, and no answer to whether it fits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """What the caching allocator does with the step; all in bytes.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pytest_finetune.errors import lacking
 from pytest_finetune.fingerprint import Key, package_versions, sha256_hex
 from pytest_finetune.memory.hardware.cards import FAMILIES
-from pytest_finetune.memory.plan.figures import Figures, PlanError
+from pytest_finetune.memory.plan.figures import Figures, NotPlannedError, PlanError
 from pytest_finetune.memory.plan.workload import Workload
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Planner:
         figures = []
         for (answer,) in self.climb([[workload] for workload in workloads]):
             if not isinstance(answer, Figures):
-                raise answer or PlanError("the memory trace gave no answer")
+                raise answer or NotPlannedError("the memory trace gave no answer")
             figures.append(answer)
         return figures
 
@@ -175,15 +175,17 @@ def run_elsewhere(module: str, *arguments: str, given: str = "", path: Sequence[
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise PlanError(f"the memory trace did not end within {TIMEOUT_S} s") from None
+        raise NotPlannedError(f"the memory trace did not end within {TIMEOUT_S} s") from None
     if done.returncode != 0:
-        raise PlanError(f"the memory trace failed: {_last_words(done.stderr)}")
+        raise NotPlannedError(f"the memory trace failed: {_last_words(done.stderr)}")
     return done.stdout
 
 
 def _read(tree: Json | None) -> Answer:
     if tree is None:
         return None
+    if "untraced" in tree:
+        return NotPlannedError(tree["untraced"])
     return PlanError(tree["error"]) if "error" in tree else Figures.from_json(tree["figures"])
 
 

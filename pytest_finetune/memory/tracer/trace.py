@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pytest_finetune.memory.plan.figures import Figures, Held, PlanError
+from pytest_finetune.memory.plan.figures import Figures, Held, NotPlannedError, PlanError
 from pytest_finetune.memory.plan.workload import Workload, text_config
-from pytest_finetune.memory.tracer import kernels
+from pytest_finetune.memory.tracer import kernels, premises
 from pytest_finetune.memory.tracer import model as models
 from pytest_finetune.memory.tracer.allocator import replay, smallest_budget
 from pytest_finetune.memory.tracer.events import LOADED, Born, Event, live_peak
@@ -254,7 +254,11 @@ def _logical(parameter: torch.nn.Parameter) -> int:
 
 
 def figures(workload: Workload, workspaces: Sequence[int]) -> Figures:
-    """Trace a workload and replay its timeline, once for each size of a cuBLAS workspace."""
+    """Trace a workload and replay its timeline, once for each size of a cuBLAS workspace.
+
+    NotPlannedError names the library whose release does not do what the trace needs.
+    """
+    premises.check(workload)
     traced = trace(workload)
     held: dict[int, Held] = {}
     for size in workspaces:
@@ -325,12 +329,15 @@ def _climb(
             traced = figures(ladder[index], workspaces)
             found[index] = {"figures": traced.as_json()}
             enough = limit is not None and traced.with_workspace(limit[0]).smallest <= limit[1]
+        except NotPlannedError as error:
+            found[index] = {"untraced": str(error)}
+            enough = False
         except PlanError as error:
             found[index] = {"error": str(error)}
             enough = False
         except Exception as error:
             # One workload must not take the others with it; what the library said is the answer.
-            found[index] = {"error": f"the step could not be traced: {type(error).__name__}: {error}"}
+            found[index] = {"untraced": premises.untraced(error)}
             enough = False
         strongest = index == len(ladder) - 1
         if limit is not None and enough != strongest:

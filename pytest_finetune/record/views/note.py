@@ -7,7 +7,7 @@ from pytest_finetune.record.headline import headline
 from pytest_finetune.record.inputs import MemoryFacts, TrainingFacts
 from pytest_finetune.record.lenient import Json
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
-from pytest_finetune.record.tables import Gain, gains, peaks, rate, rates, training_row
+from pytest_finetune.record.tables import Gain, fits_word, gains, peaks, rate, rates, training_row
 from pytest_finetune.record.views.markdown import code, plain, table
 from pytest_finetune.wording import arm_word, counted, figure, p_words, threshold
 
@@ -131,7 +131,7 @@ def _runtime(experiment: RecordedExperiment, run: RecordedRun) -> list[str]:
 
 
 def _memory(memory: MemoryFacts) -> str:
-    return f"memory {peaks(memory)}: {plain(memory.fits or 'not judged')}" if memory else "memory not planned"
+    return f"memory {plain(peaks(memory))}: {plain(fits_word(memory))}" if memory else "memory not planned"
 
 
 def _trained(training: TrainingFacts) -> str:

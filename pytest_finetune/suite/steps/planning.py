@@ -13,10 +13,12 @@ from pytest_finetune.judging.statistics.plan import Plan
 from pytest_finetune.memory.hardware.detect import detect, disk_free_bytes, expandable_segments, parse_budget
 from pytest_finetune.memory.hardware.disk import DiskBudget
 from pytest_finetune.memory.measure import Fit
-from pytest_finetune.memory.plan.explain import as_json, explain
+from pytest_finetune.memory.plan.explain import as_json, explain, unplanned_json
+from pytest_finetune.memory.plan.figures import NotPlannedError
 from pytest_finetune.memory.plan.plan import plan_memory
 from pytest_finetune.memory.plan.planner import Planner
 from pytest_finetune.store import Look
+from pytest_finetune.suite.steps.unplanned import Unplanned
 
 if TYPE_CHECKING:
     from pluggy import HookRelay
@@ -31,23 +33,47 @@ if TYPE_CHECKING:
     from pytest_finetune.suite.context import Context
 
 
-def memory_plan(context: Context, contract: Contract, train_rows: Rows, budget: Budget) -> MemoryPlan:
-    """Plan the step of the registered trainer on the longest training row, and record the plan."""
+def memory_plan(
+    context: Context,
+    contract: Contract,
+    train_rows: Rows,
+    budget: Budget,
+    measured: Callable[[], Mapping[str, int]],
+) -> MemoryPlan | Unplanned:
+    """Plan the step of the registered trainer on the longest training row, and record the plan.
+
+    Where the step cannot be traced the reason is recorded, and what `measured` trains and measures stands in for it.
+    """
     counted = contract.tokenization.table(train_rows) if contract.tokenization else {}
     step, notes = step_of(context.hooks, context.experiment)
     seen = budget if budget.comparable else None
     planner = Planner(context.store)
-    plan = plan_memory(
-        context.experiment,
-        counted.get("max") or None,
-        planner,
-        families=(seen.family,) if seen else (),
-        step=step,
-        notes=notes,
-        expandable_segments=expandable_segments(),
-    )
+    try:
+        plan = plan_memory(
+            context.experiment,
+            counted.get("max") or None,
+            planner,
+            families=(seen.family,) if seen else (),
+            step=step,
+            notes=notes,
+            expandable_segments=expandable_segments(),
+        )
+    except NotPlannedError as error:
+        context.record(("memory",), unplanned_json(str(error), seen))
+        return Unplanned(str(error), measured, _unmeasured_because(context, budget))
     context.record(("memory",), as_json(plan, seen, planner))
     return plan
+
+
+def _unmeasured_because(context: Context, budget: Budget) -> str | None:
+    """Return why the longest batch cannot be measured in this session; None where it can."""
+    if not budget.comparable:
+        return budget.incomparable_because
+    if not context.settings.finetune:
+        return "with --finetune the longest batch is measured on the card that is here"
+    if not context.device.startswith("cuda"):
+        return f"and {context.device!r} does not count the memory of a batch: run it where the card is"
+    return None
 
 
 def plan_lines(plan: MemoryPlan, budget: Budget | int, store: Store) -> list[str]:
@@ -89,7 +115,9 @@ def disk_of(store: Store) -> DiskBudget:
     return DiskBudget(str(store.root), disk_free_bytes(store.root))
 
 
-def fit_of(store: Store, budget: Budget, plan: Callable[[], MemoryPlan], *, planned: bool) -> Fit | None:
+def fit_of(
+    store: Store, budget: Budget, plan: Callable[[], MemoryPlan | Unplanned], *, planned: bool
+) -> Fit | None:
     """Return plan and budget for the training to be measured against.
 
     On a card always, even where no test asked for the plan; elsewhere only when one did, since nothing is measured
@@ -99,7 +127,8 @@ def fit_of(store: Store, budget: Budget, plan: Callable[[], MemoryPlan], *, plan
         return None
     planner = Planner(store)
     try:
-        return Fit(budget, plan(), planner)
+        made = plan()
+        return Fit(budget, None if isinstance(made, Unplanned) else made, planner)
     except pytest.fail.Exception:
         return Fit(budget, None, planner)
 

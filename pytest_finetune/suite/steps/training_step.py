@@ -16,6 +16,7 @@ from pytest_finetune.fingerprint import (
     package_versions,
     sha256_hex,
 )
+from pytest_finetune.memory.hardware.detect import detect
 from pytest_finetune.safetensors_check import delta_nonzero
 from pytest_finetune.suite.steps import reuse, trainer_results
 from pytest_finetune.suite.steps.engine import base_name
@@ -181,7 +182,7 @@ class TrainingStep:
             "parameters": result.parameters,
             "tokens": dict(result.tokens),
             "notes": list(result.notes),
-            "measured": dict(result.measured),
+            "measured": _with_card(result.measured, context),
             "delta_nonzero": _changes(context.experiment, folder),
             "held_out_loss": [dict(entry) for entry in result.held_out_loss],
             "held_out_sha256": _digest_of(held_out),
@@ -281,6 +282,12 @@ def _changes(experiment: Experiment, folder: Path) -> bool | None:
         return delta_nonzero(folder)
     largest = largest_difference(folder, base_folder(experiment), common=True)
     return None if largest is None else largest > 0
+
+
+def _with_card(measured: Mapping[str, int], context: Context) -> dict[str, Any]:
+    """Name the card beside what was measured on it: a number of one card is no measure of another."""
+    card = detect(context.device, context.store.root)
+    return {**measured, **({"measured_card": card.name} if measured and card.comparable else {})}
 
 
 def _digest_of(pairs: Sequence[Pair]) -> str:

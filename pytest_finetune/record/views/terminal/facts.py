@@ -8,7 +8,7 @@ from typing import Final
 from pytest_finetune.record import remarks
 from pytest_finetune.record.inputs import Finding
 from pytest_finetune.record.model import RecordedExperiment
-from pytest_finetune.record.tables import peaks, time_rows, training_row, whole_time
+from pytest_finetune.record.tables import fits_word, peaks, time_rows, training_row, whole_time
 from pytest_finetune.record.views.terminal.layout import Line, fit, wrapped
 from pytest_finetune.wording import counted, figure, one_line, size
 
@@ -82,7 +82,7 @@ def _memory(experiment: RecordedExperiment) -> str:
         return "not planned"
     name = one_line(memory.budget_name or "unnamed card", 30)
     against = f" of {size(memory.budget_bytes)} ({name})" if memory.budget_bytes is not None else ""
-    return f"{peaks(memory)}{against}: {one_line(memory.fits or 'not judged')}"
+    return f"{peaks(memory)}{against}: {one_line(fits_word(memory))}"
 
 
 def _training(experiment: RecordedExperiment) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pytest_finetune.record.inputs import LossPoint, MemoryFacts, Retrained, TrainingFacts
-from pytest_finetune.record.tables import time_rows, training_row, whole_time
+from pytest_finetune.record.tables import fits_word, time_rows, training_row, whole_time
 from pytest_finetune.record.views.page import svg
 from pytest_finetune.record.views.page.html import Child, Html, element, facts, folded, join, paragraph, table
 from pytest_finetune.record.views.page.sections.evidence import badge
@@ -128,11 +128,13 @@ def memory(plan: MemoryFacts) -> Html:
         return paragraph("missing", "Memory was not planned in this run.")
     predicted, measured = plan.predicted_peak_bytes, plan.measured_peak_bytes
     budget = f"{size(plan.budget_bytes)} ({plan.budget_name or 'unnamed card'})"
+    planned = f"not planned: {plan.not_planned}" if plan.not_planned else f"{size(predicted)} predicted"
+    apart = f" ({plan.not_compared}: not compared)" if plan.not_compared else _error(predicted, measured)
     verdict = element(
         "p",
-        _fits(plan.fits or "not judged"),
-        f" {size(predicted)} predicted, the budget is {budget}",
-        f"; {size(measured)} measured{_error(predicted, measured)}" if measured is not None else None,
+        _fits(fits_word(plan)),
+        f" {planned}, the budget is {budget}",
+        f"; {size(measured)} measured{apart}" if measured is not None else None,
         ".",
     )
     notes = [element("li", note) for note in plan.notes]
@@ -145,7 +147,7 @@ def _fits(word: str) -> Html:
     return Html(symbol.replace(f" {outcome}<", f" {word}<")) if outcome != word else symbol
 
 
-def _error(predicted: float | None, measured: float) -> str:
+def _error(predicted: float | None, measured: float | None) -> str:
     if predicted is None or not measured or not math.isfinite(predicted / measured):
         return ""
     return f", the prediction is off by {100 * (predicted / measured - 1):+.1f}%"

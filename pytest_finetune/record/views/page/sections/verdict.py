@@ -8,7 +8,7 @@ from typing import Final
 from pytest_finetune.record.headline import Headline, headline
 from pytest_finetune.record.inputs import MemoryFacts, TrainingFacts
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
-from pytest_finetune.record.tables import Gain, gain, gains, rate, training_row
+from pytest_finetune.record.tables import Gain, fits_word, gain, gains, rate, training_row
 from pytest_finetune.record.views.page.html import Child, Html, element, facts, folded, join, table
 from pytest_finetune.wording import counted, margin, size
 
@@ -94,7 +94,8 @@ def _tiles(experiment: RecordedExperiment) -> Iterator[Tile]:
     if experiment.training:
         yield "training", _training_tile(experiment.training)
     if experiment.memory:
-        yield "predicted memory", _memory_tile(experiment.memory)
+        said = "measured memory" if experiment.memory.not_planned else "predicted memory"
+        yield said, _memory_tile(experiment.memory)
 
 
 def _rate_tiles(experiment: RecordedExperiment) -> Iterator[Tile]:
@@ -140,8 +141,8 @@ def _training_tile(training: TrainingFacts) -> Html:
 
 
 def _memory_tile(memory: MemoryFacts) -> Html:
-    of = f"of {size(memory.budget_bytes)}, {memory.fits or 'not judged'}"
-    return _tile(size(memory.predicted_peak_bytes), of)
+    peak = memory.measured_peak_bytes if memory.not_planned else memory.predicted_peak_bytes
+    return _tile(size(peak), f"of {size(memory.budget_bytes)}, {fits_word(memory)}")
 
 
 def _tile(value: str, *below: str) -> Html:
