@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import torch
 from transformers import SchedulerType
+from transformers.trainer_utils import SaveStrategy
 from transformers.training_args import OptimizerNames
 from trl import SFTConfig
 
@@ -27,7 +28,6 @@ from pytest_finetune.yamlfile import Json, JsonTree
 _NAMED: Final[Mapping[str, type[enum.Enum]]] = {"optim": OptimizerNames, "lr_scheduler_type": SchedulerType}
 
 _LOG_POINTS: Final = 200
-_CHECKPOINTS: Final = 10
 
 
 def sft_config(experiment: Experiment, checkpoints: Path, device: str) -> SFTConfig:
@@ -91,14 +91,19 @@ def _pin(config: SFTConfig, device: torch.device) -> None:
 
 
 def pace(config: SFTConfig, examples: int, given: Json) -> None:
-    """Set how often to log and to save from the number of steps, unless the user said so in `given`."""
+    """Set how often to log from the number of steps, and that time says when to save, unless `given` says so."""
     batches = math.ceil(examples / (config.per_device_train_batch_size * config.world_size))
     per_epoch = max(1, math.ceil(batches / config.gradient_accumulation_steps))
     steps = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * per_epoch)
     if "logging_steps" not in given:
         config.logging_steps = max(1, steps // _LOG_POINTS)
-    if "save_steps" not in given:
-        config.save_steps = max(1, math.ceil(steps / _CHECKPOINTS))
+    if saved_by_time(given):
+        config.save_strategy = SaveStrategy.NO
+
+
+def saved_by_time(given: Json) -> bool:
+    """Tell whether the user leaves the pace of the checkpoints to us."""
+    return not {"save_steps", "save_strategy"} & given.keys()
 
 
 def check_passthrough(given: Json) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,6 +15,9 @@ from pytest_finetune.fingerprint import sha256_of
 from pytest_finetune.yamlfile import JsonTree
 
 SEAL: Final = "COMPLETE.json"
+EVERY_S: Final = 60.0
+"""What a kill costs at most, of a training whose checkpoints are quickly written."""
+MOST_SHARE: Final = 0.05
 _NAME: Final = re.compile(r"^checkpoint-(\d+)$")
 
 
@@ -21,6 +26,27 @@ class Checkpoint(NamedTuple):
 
     step: int
     folder: Path
+
+
+@dataclass(slots=True)
+class Pace:
+    """When a checkpoint is worth its time: after a minute, while all together take at most a twentieth."""
+
+    now: Callable[[], float]
+    _began: float = 0.0
+    _last: float = 0.0
+
+    def begin(self) -> None:
+        """Start with the first step."""
+        self._began = self._last = self.now()
+
+    def due(self, spent: float) -> bool:
+        """Tell, after a step, whether to write one; `spent` are the seconds that went into checkpoints so far."""
+        now = self.now()
+        if now - self._last < EVERY_S or spent > MOST_SHARE * (now - self._began):
+            return False
+        self._last = now
+        return True
 
 
 def seal(folder: Path, identity: str) -> None:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Row = TypeVar("Row")
 
+MIN_ROWS: Final = 32
 MAX_ROWS: Final = 256
-"""More rows would cost time and say little more: these are spread evenly over the file."""
 
 
 class HeldOut(NamedTuple):
@@ -24,7 +24,16 @@ class HeldOut(NamedTuple):
     batch: int
 
 
-def chosen(rows: Sequence[Row], most: int = MAX_ROWS) -> list[Row]:
+def most_rows(trained: int) -> int:
+    """Return how many rows to take the loss on: an eighth of those trained on, so that an epoch takes little longer.
+
+    >>> most_rows(80), most_rows(520), most_rows(100_000)
+    (32, 65, 256)
+    """
+    return min(MAX_ROWS, max(MIN_ROWS, trained // 8))
+
+
+def chosen(rows: Sequence[Row], most: int) -> list[Row]:
     """Return at most `most` rows, spread evenly.
 
     >>> chosen(range(10), 4)
@@ -34,8 +43,9 @@ def chosen(rows: Sequence[Row], most: int = MAX_ROWS) -> list[Row]:
 
 
 def held_out(rows: Sequence[TokenRow], max_length: int, batch: int) -> HeldOut:
-    """Prepare the rows as training rows are prepared; rows that carry no loss are left out."""
+    """Prepare the rows as training rows are prepared, the longest first; rows that carry no loss are left out."""
     taught = [row for row in rows if row.supervised(max_length)]
+    taught.sort(key=lambda row: -len(row.ids))  # rows of like length need no padding
     return HeldOut(tuple(_example(row, max_length) for row in taught), batch)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +14,8 @@ from pytest_finetune.experiment.launcher import share_of, shared_words
 from pytest_finetune.fingerprint import digest, package_versions
 from pytest_finetune.memory.tracer.architectures import name_backbone
 from pytest_finetune.training.base import BaseSource, check_folder, source_of
-from pytest_finetune.training.checkpoints import drop_others, newest
-from pytest_finetune.training.held_out import chosen, held_out
+from pytest_finetune.training.checkpoints import Pace, drop_others, newest
+from pytest_finetune.training.held_out import chosen, held_out, most_rows
 from pytest_finetune.training.memory_error import memory_report, peak_bytes, reset_peak
 from pytest_finetune.training.packing import check_packing
 from pytest_finetune.training.processes.launch import train_in_processes
@@ -73,8 +75,11 @@ def train_here(request: TrainingRequest, stop: Callable[[], bool]) -> TrainingRe
     Of several processes the first writes and hears the progress, and all return the same result.
     """
     source, clock = source_of(request.experiment, request.base), Clock()
-    offline = surroundings(offline=source.local)
-    with clock.spent_on("training"), offline, no_dataset_bars(), memory_report(request):
+    with clock.spent_on("training"), contextlib.ExitStack() as around:
+        with clock.spent_on("imports"):  # transformers comes with the first of them
+            around.enter_context(surroundings(offline=source.local))
+            around.enter_context(no_dataset_bars())
+        around.enter_context(memory_report(request))
         result = _train(request, source, clock, stop)
     return dataclasses.replace(result, seconds=sum(clock.seconds.values()), timings=clock.seconds)
 
@@ -159,10 +164,12 @@ def _trainer(
     from pytest_finetune.training.trainer import SealingTrainer, Watch
 
     training, whole = request.experiment.training, request.experiment.peft_method == "full"
-    asked = chosen(request.held_out)
+    asked = chosen(request.held_out, most_rows(len(rows)))
     places = [f"held-out row {number}" for number in range(1, len(asked) + 1)]
     unseen = tokenise(tokenizer, asked, places, request.experiment.prompt.chat_template_kwargs)
-    watch = Watch(request.progress, stop, held_out(unseen, training.max_seq_length, share_of(training).batch))
+    rows_unseen = held_out(unseen, training.max_seq_length, share_of(training).batch)
+    pace = Pace(time.monotonic) if arguments.saved_by_time(training.sft) else None
+    watch = Watch(request.progress, stop, rows_unseen, pace)
     trainer = SealingTrainer(
         identity=_identity(request),
         write=lambda model, folder: (

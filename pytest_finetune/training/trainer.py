@@ -14,7 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import SFTTrainer
 
 from pytest_finetune.clock import Clock
-from pytest_finetune.training.checkpoints import seal, whole_steps
+from pytest_finetune.training.checkpoints import Pace, seal, whole_steps
 from pytest_finetune.training.coverage import Reached
 from pytest_finetune.training.held_out import HeldOut, held_out_loss
 from pytest_finetune.training.memory_error import in_use, naming_the_batch
@@ -129,11 +129,18 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Tells the progress after every optimizer step, and ends the training there when `stop` says so.
 
-    At the end of each epoch the loss on the held-out rows joins the trainer's log.
+    At the end of each epoch the loss on the held-out rows joins the trainer's log. `pace` says when a checkpoint is
+    due, and the trainer's own arguments without one.
     """
 
-    def __init__(self, tell: Callable[[Progress], None], stop: Callable[[], bool], rows: HeldOut) -> None:
-        self._tell, self._stop, self._rows = tell, stop, rows
+    def __init__(
+        self,
+        tell: Callable[[Progress], None],
+        stop: Callable[[], bool],
+        rows: HeldOut,
+        pace: Pace | None = None,
+    ) -> None:
+        self._tell, self._stop, self._rows, self._pace = tell, stop, rows, pace
         self._meter: Meter | None = None
         self.trainer: SealingTrainer | None = None
 
@@ -142,6 +149,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Start the clock."""
         self._meter = Meter(time.monotonic(), state.global_step)
+        if self._pace:
+            self._pace.begin()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -169,9 +178,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             state.log_history.append(
                 {"step": state.global_step, "epoch": float(state.epoch), "held_out_loss": found}
             )
-        (asked,) = ranks.summed([self._stop()], args.device)  # all end after the same step
+        due = self._pace is not None and self._pace.due(self.trainer.clock.seconds.get("checkpoints", 0.0))
+        # All end, and all save, after the same step.
+        asked, wanted = ranks.summed([self._stop(), due], args.device)
         self.trainer.stopped = asked > 0
         if self.trainer.stopped:
-            control.should_save = True
             control.should_training_stop = True
+        if self.trainer.stopped or wanted:
+            control.should_save = True
         return control

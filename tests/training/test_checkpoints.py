@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from pytest_finetune.experiment import Lora, Training
-from pytest_finetune.training.checkpoints import SEAL, Checkpoint, drop_others, newest, seal, whole_steps
+from pytest_finetune.training import checkpoints
+from pytest_finetune.training.checkpoints import (
+    SEAL,
+    Checkpoint,
+    Pace,
+    drop_others,
+    newest,
+    seal,
+    whole_steps,
+)
 from pytest_finetune.training.request import Progress, TrainingInterrupted, TrainingRequest
 from pytest_finetune.training.sft import train
 
@@ -25,6 +34,7 @@ TRAINING = Training(
     learning_rate=1e-2,
     num_train_epochs=2.0,
     warmup_steps=2,
+    sft={"save_steps": 1},
 )
 DROPOUT = Lora(r=4, alpha=8, dropout=0.3)
 
@@ -166,6 +176,34 @@ def test_ctrl_c_ends_the_step_leaves_a_checkpoint_and_says_how_to_go_on(
     result = train(request)
     assert result.resumed_from == 3
     assert weights(result.folder) == uninterrupted(request)
+
+
+def test_a_short_training_takes_no_checkpoint_and_a_long_one_takes_them_by_time(
+    ask: Ask, uninterrupted: Callable[[TrainingRequest], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_time = replace(TRAINING, sft={})
+    request = ask(training=by_time, lora=DROPOUT)
+    assert weights(train(request).folder) == uninterrupted(ask(training=TRAINING, lora=DROPOUT))
+    assert whole_steps(request.checkpoints) == []
+    monkeypatch.setattr(checkpoints, "EVERY_S", 0.0)
+    monkeypatch.setattr(checkpoints, "MOST_SHARE", 1.0)
+    shutil.rmtree(request.folder)
+    with pytest.raises(Killed):
+        train(ask(training=by_time, lora=DROPOUT, progress=dies_at(5)))
+    result = train(request)
+    assert result.resumed_from == 4
+    assert weights(result.folder) == uninterrupted(ask(training=TRAINING, lora=DROPOUT))
+
+
+def test_checkpoints_come_a_minute_apart_and_take_a_twentieth_of_the_time_at_most() -> None:
+    now = 0.0
+    pace = Pace(lambda: now)
+    pace.begin()
+    taken: list[int] = []
+    for now in range(0, 600, 10):
+        if pace.due(spent=4.0 * len(taken)):
+            taken.append(now)
+    assert taken == [60, 120, 180, 240, 320, 400, 480, 560]
 
 
 def test_ctrl_c_at_the_last_step_loses_nothing(ask: Ask) -> None:

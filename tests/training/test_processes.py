@@ -112,7 +112,7 @@ def test_a_process_that_is_killed_ends_the_other_and_is_told(
             (second,) = [pid for pid in seen if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
             os.kill(second, signal.SIGKILL)
 
-    request = ask(pairs=PAIRS, training=TWO, progress=kill_the_second)
+    request = ask(pairs=PAIRS, training=replace(TWO, sft={"save_steps": 2}), progress=kill_the_second)
     with pytest.raises(TrainingError) as caught:
         train(request)
     text = str(caught.value)
