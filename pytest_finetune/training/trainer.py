@@ -84,13 +84,26 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _not_finite(self, value: float, batch: Sequence[Sequence[int]], mask: Tensor | None) -> str:
         places = self.places_of(batch, mask)
-        rate = self.args.learning_rate if self.optimizer is None else self.optimizer.param_groups[0]["lr"]
         return (
             f"the loss is {value} at step {self.state.global_step + 1} of {self.state.max_steps}: "
             f"the training was stopped and nothing stored\n  rows in the batch:\n{listed(places)}\n"
-            f"  the learning rate was {rate:g}: lower training.learning_rate (by ten is a good first try), "
-            "or warm up (training.warmup_steps)"
+            f"  {self._likely_cause()}"
         )
+
+    def _likely_cause(self) -> str:
+        """Say what to change: the learning rate, or the base where no step had been taken."""
+        if self.state.global_step:
+            rate = self.args.learning_rate if self.optimizer is None else self.optimizer.param_groups[0]["lr"]
+            return (
+                f"the learning rate was {rate:g}: lower training.learning_rate (by ten is a good first try), "
+                "or warm up (training.warmup_steps)"
+            )
+        weights = self.model.named_parameters()
+        broken = (name for name, weight in weights if not bool(weight.detach().isfinite().all()))
+        if name := next(broken, None):
+            named = name.removeprefix("base_model.model.").replace(".base_layer", "")
+            return f"no step had been taken: {named} of the base is not finite: download the base again"
+        return "no step had been taken: the base itself gives it on these rows, whatever the learning rate"
 
     def share_rows(self) -> None:
         """Deal the rows out to all processes so that each optimizer step sees those that one process would see."""

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import shutil
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +35,23 @@ def test_a_loss_that_is_not_finite_stops_at_once_with_the_step_and_the_rows(ask:
     assert sum(line.startswith("  data/train.jsonl:") for line in lines) == 4
     assert lines[-1].startswith("  the learning rate was 1e+30: lower training.learning_rate")
     assert not request.folder.exists()
+
+
+def test_a_base_that_is_not_finite_is_told_from_a_learning_rate_that_is_too_high(
+    tiny_base: Path, tmp_path: Path, ask: Ask
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    base = shutil.copytree(tiny_base, tmp_path / "broken")
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TrainingError) as caught:
+        train(ask(training=TRAINING, base=str(base)))
+    assert str(caught.value).split("\n")[-1] == (
+        "  no step had been taken: model.layers.1.mlp.up_proj.weight of the base is not finite: download the base again"
+    )
 
 
 def test_an_adapter_with_a_broken_weight_is_not_stored(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
