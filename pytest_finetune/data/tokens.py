@@ -39,7 +39,8 @@ class TokenCount(NamedTuple):
     are all of the prompt's tokens, `stops` that a stop token follows in the answer, `moved` that the chat template
     alone would have ended the prompt otherwise; `highest` is the largest token id; only the tokens in `taught` carry
     loss, None is the whole answer. `apart` shows both ends of a prompt that is not kept, `refused` says why a chat
-    template cannot write the row, `rewritten` is the answer that it writes instead.
+    template cannot write the row, `rewritten` is the answer that it writes instead; `ending` is the special token that
+    ends an answer which no stop token ends.
     """
 
     length: int
@@ -52,6 +53,7 @@ class TokenCount(NamedTuple):
     apart: str = ""
     refused: str = ""
     rewritten: str | None = None
+    ending: str = ""
 
     def supervised(self, max_length: int) -> int:
         """Return how many tokens of the answer are left when the row is cut at `max_length`."""
@@ -249,16 +251,24 @@ def _counted_chat(chat: Chat, pair: Pair, tokenizer: Tokenizer, stops: frozenset
         found = tokens_of(chat, pair, encode)
     except TemplateError as error:
         return TokenCount(0, 0, True, True, refused=" ".join(str(error).split()))
+    said = supervised(found.ids, found.taught, len(found.ids))
+    stopped = not stops.isdisjoint(said)
     return TokenCount(
         length=len(found.ids),
         prompt=found.start,
         kept=True,
-        stops=not stops.isdisjoint(supervised(found.ids, found.taught, len(found.ids))),
+        stops=stopped,
         moved=found.moved,
         highest=max(found.ids, default=0),
         taught=found.taught,
         rewritten=_rewritten(chat, pair, found.text),
+        ending="" if stopped else _special_at_the_end(chat, map(tokenizer.id_to_token, said)),
     )
+
+
+def _special_at_the_end(chat: Chat, tokens: Iterable[str | None]) -> str:
+    found = [token for token in tokens if token and token in chat.special]
+    return found[-1] if found else ""
 
 
 def _rewritten(chat: Chat, pair: Pair, taught: Taught | None) -> str | None:

@@ -22,6 +22,7 @@ WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 
 _PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+_READ: Final = frozenset({".safetensors", ".json", ".model", ".txt", ".jinja"})
 _OTHER_WEIGHTS: Final = frozenset({".gguf", ".ggml", ".onnx", ".h5", ".msgpack", ".npz"})
 _ADAPTER: Final = ("adapter_config.json", "adapter_model.safetensors")
 _SHARD: Final = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
@@ -126,6 +127,12 @@ def top_files(folder: Path) -> list[str]:
     """Return the names of the files in a base model's folder."""
     if not folder.is_dir():
         raise BaseModelError(f"base model: {str(folder)!r} is not a folder")
+    for entry in folder.iterdir():
+        if entry.suffix in _READ and entry.is_symlink() and not entry.exists():
+            raise BaseModelError(
+                f"base model: {entry.name} in {str(folder)!r} is a link to a file that is not there "
+                f"({entry.readlink()}): download it again"
+            )
     return sorted(entry.name for entry in folder.iterdir() if entry.is_file())
 
 

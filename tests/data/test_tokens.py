@@ -143,6 +143,21 @@ def test_a_chat_template_that_never_stops_is_found(project: Any, make_row: Any) 
     assert [one.rule for one in found] == ["tokens/no-eos"]
 
 
+def test_a_template_that_ends_answers_with_a_token_that_stops_none_is_told_with_what_to_write(
+    project: Any, make_row: Any
+) -> None:
+    folder = save_tokenizer(project.root / "model", JINJA.replace("{{ eos_token }}", "<|u|>"))
+    rows = project.train([make_row("abc")]), project.held_out([make_row("z", key="expected")])
+    (found,) = project.contract("{}").with_tokens(tokenization(folder, CHAT, 64)).findings(*rows)
+    assert found.rule == "tokens/no-eos"
+    assert found.read == (
+        "the answer ends in '<|u|>', which stops no answer of this base: name it in eos_token_id of its "
+        "generation_config.json as well"
+    )
+    (folder / "generation_config.json").write_text('{"eos_token_id": [1, 3]}')
+    assert project.contract("{}").with_tokens(tokenization(folder, CHAT, 64)).findings(*rows) == []
+
+
 def test_text_and_chat_are_tokenised_as_transformers_does_it(project: Any, make_row: Any) -> None:
     from transformers import PreTrainedTokenizerFast
 

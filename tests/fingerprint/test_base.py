@@ -172,6 +172,15 @@ def test_a_byte_order_mark_that_transformers_refuses_is_named(base: Path) -> Non
         base_digest(base)
 
 
+def test_a_link_to_a_file_that_is_not_there_is_named(base: Path) -> None:
+    (base / "model.safetensors").unlink()
+    (base / "model.safetensors").symlink_to("../../blobs/0123")
+    with pytest.raises(
+        BaseModelError, match=r"model\.safetensors in .* is a link to a file that is not there \(\.\./"
+    ):
+        base_digest(base)
+
+
 def test_a_missing_shard_is_named(base: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (base / "model.safetensors.index.json").write_text(json.dumps(index))

@@ -137,5 +137,10 @@ def token_findings(
             yield finding("tokens/unsupervised", read, file=row.file, line=row.line, digest=row.digest)
         if count.length <= max_length and not count.stops:
             read = "no stop token after the answer"
+            if count.ending:
+                read = (
+                    f"the answer ends in {count.ending!r}, which stops no answer of this base: name it in eos_token_id "
+                    "of its generation_config.json as well"
+                )
             yield finding("tokens/no-eos", read, file=row.file, line=row.line, digest=row.digest)
         yield from _prompt_findings(row, count)
