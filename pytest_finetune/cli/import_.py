@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, CommandError
@@ -31,6 +31,9 @@ DESCRIPTION: Final = (
 )
 TRAIN, HELD_OUT, CONTRACT = "data/train.jsonl", "eval/check.jsonl", "data/contract.yaml"
 _SHOWN: Final = 5
+_SHOWN_HUB: Final = "hf://datasets/"
+_HUB: Final = str(Path(_SHOWN_HUB))
+"""How a path of the hub begins once it is a Path, which knows no double slash."""
 
 
 class Found(NamedTuple):
@@ -46,7 +49,11 @@ class Found(NamedTuple):
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     command.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="files, or a folder that `datasets` saved"
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="files, a folder that `datasets` saved, or hf://datasets/ORG/NAME/SPLIT",
     )
     command.add_argument(
         "--to", type=Path, default=Path(), metavar="DIR", help="the project (default: the current folder)"
@@ -116,7 +123,8 @@ def _read(files: Sequence[Path], columns: Mapping[str, str]) -> Found:
     found: list[Finding] = []
     with TemporaryDirectory() as scratch:
         for file in files:
-            root, relative = _exported(file, Path(scratch)) if file.is_dir() else (Path(), str(file))
+            named = _is_data_set(file)
+            root, relative = _exported(file, Path(scratch)) if named else (Path(), str(file))
             try:
                 for item in stream_rows(root, relative, columns=columns):
                     if isinstance(item, Row):
@@ -134,26 +142,50 @@ def _read(files: Sequence[Path], columns: Mapping[str, str]) -> Found:
     return Found(kept, findings, blank, [row for row in said if first[row.digest] is not row], findings.notes)
 
 
-def _exported(folder: Path, scratch: Path) -> tuple[Path, str]:
-    """Write the rows of a folder that `datasets` saved as JSON lines, numbers of classes as their names."""
-    if (folder / "dataset_dict.json").exists():
-        splits = ", ".join(sorted(part.name for part in folder.iterdir() if part.is_dir()))
-        raise CommandError(f"{folder}: a data set with the splits {splits}: name one of these folders")
-    if absent := lacking("datasets"):
-        raise CommandError(f"{folder}: a folder is read with {absent}")
-    import datasets
+def _is_data_set(file: Path) -> bool:
+    return file.is_dir() or str(file).startswith(_HUB)
 
-    try:
-        rows = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError) as error:
-        raise CommandError(f"{folder}: no data set that `datasets` saved: {one_line(error)}") from None
+
+def _exported(place: Path, scratch: Path) -> tuple[Path, str]:
+    """Write the rows of a data set that `datasets` knows as JSON lines, numbers of classes as their names."""
+    if absent := lacking("datasets"):
+        raise CommandError(f"{place}: a data set is read with {absent}")
+    rows = _saved(place) if place.is_dir() else _cached(str(place).removeprefix(_HUB).lstrip("/"))
     named = {name: kind for name, kind in rows.features.items() if hasattr(kind, "int2str")}
-    file = scratch / f"{folder.name}.jsonl"
+    file = scratch / f"{place.name}.jsonl"
     with file.open("w", encoding="utf-8") as out:
         for row in rows:
             value = {name: named[name].int2str(cell) if name in named else cell for name, cell in row.items()}
             out.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
     return scratch, file.name
+
+
+def _saved(folder: Path) -> Any:
+    """Read a folder that ``save_to_disk`` wrote."""
+    import datasets
+
+    if (folder / "dataset_dict.json").exists():
+        splits = ", ".join(sorted(part.name for part in folder.iterdir() if part.is_dir()))
+        raise CommandError(f"{folder}: a data set with the splits {splits}: name one of these folders")
+    try:
+        return datasets.load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{folder}: no data set that `datasets` saved: {one_line(error)}") from None
+
+
+def _cached(place: str) -> Any:
+    """Read ``org/name/split`` of the hub, from its cache where it is there."""
+    import datasets
+
+    name, _, split = place.rpartition("/")
+    if not name.strip("/") or not split:
+        raise CommandError(
+            f"{_SHOWN_HUB}{place}: write {_SHOWN_HUB}ORG/NAME/SPLIT, as in {_SHOWN_HUB}org/name/train"
+        )
+    try:
+        return datasets.load_dataset(name, split=split)
+    except Exception as error:  # what its readers, the network and a name that is none let through
+        raise CommandError(f"{_SHOWN_HUB}{place} cannot be read: {one_line(error)[:300]}") from None
 
 
 def _write(to: Path, split: Split, label: str | None) -> tuple[list[str], list[str]]:

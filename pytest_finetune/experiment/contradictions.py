@@ -203,7 +203,10 @@ def _path_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
             yield problem(key, str(error))
             continue
         if not path.is_file():
-            yield problem(key, f"found {relative!r}, but there is no such file in {str(experiment.root)!r}")
+            where = f"there is no such file in {str(experiment.root)!r}"
+            if path.is_dir() or relative.startswith("hf://"):
+                where = f"rows are read from files: `pytest-finetune import {relative}` writes them"
+            yield problem(key, f"found {relative!r}, but {where}")
     try:
         if experiment.path(paths.output_dir) == experiment.root:
             yield problem(("paths", "output_dir"), "is the project itself; name a folder in it")

@@ -119,8 +119,8 @@ def test_conversations_with_json_answers_get_a_schema_and_a_label_field(
     assert contract.label_of('{"kind": "refund", "n": 3}') == "refund"
 
 
-def test_a_folder_that_datasets_saved_is_read_with_the_names_of_its_labels(
-    run: Callable[..., Ran], tmp_path: Path
+def test_a_data_set_is_read_with_the_names_of_its_labels(
+    run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=list(LABELS)))
@@ -129,6 +129,21 @@ def test_a_folder_that_datasets_saved_is_read_with_the_names_of_its_labels(
     ran = run("import", tmp_path / "saved", "--to", tmp_path / "p", "--json")
     assert ran.tree["labels"] == dict.fromkeys(LABELS, 10)
     assert not list(tmp_path.glob("saved*.jsonl"))
+    saved = datasets.load_from_disk(str(tmp_path / "saved"))
+    asked: list[tuple[str, str]] = []
+
+    def cached(name: str, split: str) -> Any:
+        asked.append((name, split))
+        return saved if name == "acme/mails" else datasets.load_dataset_builder("json").no_such_thing
+
+    monkeypatch.setattr(datasets, "load_dataset", cached)
+    ran = run("import", "hf://datasets/acme/mails/train", "--to", tmp_path / "q", "--json")
+    assert ran.tree["labels"] == dict.fromkeys(LABELS, 10)
+    assert asked == [("acme/mails", "train")]
+    assert "hf://datasets/ORG/NAME/SPLIT" in run("import", "hf://datasets/mails").err
+    assert (
+        "hf://datasets/acme/other/test cannot be read:" in run("import", "hf://datasets/acme/other/test").err
+    )
 
 
 def test_what_exists_is_left_and_unknown_columns_are_named_once(

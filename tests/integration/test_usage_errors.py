@@ -61,6 +61,11 @@ def test_a_flag_that_cannot_be_meant_is_a_usage_error(
         ),
         ("base_model: base\n", "", "base_model: missing"),
         ("train_file: train.jsonl", "train_file: nowhere.jsonl", "there is no such file"),
+        (
+            "train_file: train.jsonl",
+            "train_file: hf://datasets/acme/mails/train",
+            "`pytest-finetune import hf://datasets/acme/mails/train` writes them",
+        ),
         ("train_file: train.jsonl", "train_file: ../train.jsonl", "leads outside the project"),
         ("train_file: train.jsonl", "train_file: eval.jsonl", "must never be trained on"),
         ("peft_method: lora", "peft_method: lora\nquantization: nf4", "contradicts peft_method: lora"),
