@@ -1,4 +1,4 @@
-"""Architecture families from plan to merge; every family at night, one of each mended kind every day."""
+"""Architecture families from plan to a verified bundle; every family at night, one of each mended kind every day."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import pytest
 
 from benchmarks.families import STAGES, WORKS, Outcome, outcome, page
 from benchmarks.family_shapes import SHAPES
+from pytest_finetune.fingerprint import match_of_layers
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of four libraries and sixty architectures
-EVERY_DAY = ("Gemma 3", "Nemotron-H", "Qwen2.5-VL")
+EVERY_DAY = {"Gemma 3": "verify", "Nemotron-H": "merge", "Qwen2.5-VL": "merge"}
 
 
 @pytest.mark.parametrize("name", EVERY_DAY)
-def test_a_family_works_from_plan_to_merge(name: str, tmp_path: Path) -> None:
-    assert outcome(name, tmp_path, SHAPES[name]).stages == dict.fromkeys(STAGES, WORKS)
+def test_a_family_works_from_plan_to_a_verified_bundle(name: str, tmp_path: Path) -> None:
+    last = EVERY_DAY[name]
+    stages = STAGES[: STAGES.index(last) + 1]
+    assert outcome(name, tmp_path, SHAPES[name], last=last).stages == dict.fromkeys(stages, WORKS)
 
 
 @pytest.mark.nightly
@@ -23,6 +26,9 @@ def test_a_family_works_from_plan_to_merge(name: str, tmp_path: Path) -> None:
 def test_a_family_works_or_is_refused_in_words(name: str, tmp_path: Path) -> None:
     said = outcome(name, tmp_path, SHAPES[name])
     assert not said.raw, said.stages
+    if said.stages.get("answer") == WORKS:
+        assert (said.stages["bundle"], said.stages["verify"]) == (WORKS, WORKS)
+    assert match_of_layers(tmp_path / "base") is None
 
 
 @pytest.mark.nightly
@@ -46,7 +52,7 @@ def test_a_family_works_or_is_refused_in_words(name: str, tmp_path: Path) -> Non
 def test_what_a_family_cannot_do_is_refused_in_words(
     name: str, settings: dict[str, object], stage: str, tmp_path: Path
 ) -> None:
-    said = outcome(name, tmp_path, SHAPES[name], **settings)
+    said = outcome(name, tmp_path, SHAPES[name], last="merge", **settings)
     assert not said.raw, said.stages
     assert said.stages[stage] != WORKS
 
@@ -57,6 +63,6 @@ def test_the_page_holds_a_line_for_each_family_and_each_thing_said() -> None:
         "Odd", {"premises": WORKS, "plan": WORKS, "train": "cannot\n  do it"}, ["a * note"], 1.0
     )
     lines = page([works, refused], 120).splitlines()
-    assert "| Llama | yes | yes | yes | yes | 3 |" in lines
-    assert "| Odd | yes | refused | - | - | 1 |" in lines
+    assert "| Llama | yes | yes | yes | yes | yes | yes | 3 |" in lines
+    assert "| Odd | yes | refused | - | - | - | - | 1 |" in lines
     assert lines[-2:] == ["- **Odd**: cannot do it", r"- **Odd**: a \* note"]
