@@ -56,7 +56,7 @@ def record_json(record: Json, indent: int | None = 1) -> str:
 
 def as_written(record: Json) -> dict[str, Any]:
     """Return a record as it is read back from its file, so that every view shows what the file gives."""
-    read: dict[str, Any] = json.loads(record_json(record))
+    read: dict[str, Any] = json.loads(record_json(record, indent=None))
     return read
 
 

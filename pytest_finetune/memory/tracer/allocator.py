@@ -24,6 +24,8 @@ SMALL_SEGMENT: Final = 2 * MiB
 LARGE_SEGMENT: Final = 20 * MiB
 OWN_SEGMENT: Final = 10 * MiB
 SEGMENT_STEP: Final = 2 * MiB
+Call = tuple[int | None, int | None]
+"""A storage and its bytes where it begins, without bytes where it ends, neither where the cache is given back."""
 _APART: Final = 1 << 44
 _NEAR: Final = 64 * MiB
 
@@ -70,7 +72,7 @@ class CachingAllocator:
         """Give `storage` a block of at least `size` bytes; DoesNotFitError when the capacity is exhausted."""
         if size <= 0:
             return
-        need = max(BLOCK, -(-size // BLOCK) * BLOCK)
+        need = -(-size // BLOCK) * BLOCK
         small = need <= SMALL
         block = self._best_fit(small, need) or self._new_block(small, need)
         rest = block.size - need
@@ -79,7 +81,8 @@ class CachingAllocator:
         block.used = True
         self._owner[storage] = block
         self.allocated += block.size
-        self.peak_allocated = max(self.peak_allocated, self.allocated)
+        if self.allocated > self.peak_allocated:
+            self.peak_allocated = self.allocated
 
     def free(self, storage: int) -> None:
         """Take the block of `storage` back and merge it with its free neighbours."""
@@ -221,13 +224,31 @@ class CachingAllocator:
 
 def replay(events: Iterable[Event], capacity: int | None = None, *, expandable: bool = False) -> Replay:
     """Run a timeline through the allocator; DoesNotFitError when `capacity` bytes are not enough."""
-    allocator = CachingAllocator(capacity, expandable=expandable)
+    return _replay(_calls(events), capacity, expandable=expandable)
+
+
+def _calls(events: Iterable[Event]) -> list[Call]:
+    """Return what the allocator is asked for, once for all replays of a timeline."""
+    calls: list[Call] = []
     for event in events:
         if isinstance(event, Born):
-            allocator.allocate(event.storage, event.bytes)
+            calls.append((event.storage, event.bytes))
         elif isinstance(event, Died):
-            allocator.free(event.storage)
+            calls.append((event.storage, None))
         elif isinstance(event, Emptied):
+            calls.append((None, None))
+    return calls
+
+
+def _replay(calls: Iterable[Call], capacity: int | None, *, expandable: bool) -> Replay:
+    allocator = CachingAllocator(capacity, expandable=expandable)
+    allocate, free = allocator.allocate, allocator.free
+    for storage, size in calls:
+        if size is not None and storage is not None:
+            allocate(storage, size)
+        elif storage is not None:
+            free(storage)
+        else:
             allocator.empty_cache()
     return Replay(allocator.peak_allocated, allocator.peak_reserved, allocator.flushes)
 
@@ -245,12 +266,12 @@ def smallest_budget(
     Found by bisection between the peak of live bytes and `free`, the replay without pressure; `near` is a guess that
     shortens the search.
     """
-    timeline = [event for event in events if isinstance(event, Born | Died | Emptied)]
-    free = free or replay(timeline, expandable=expandable)
+    calls = _calls(events)
+    free = free or _replay(calls, None, expandable=expandable)
 
     def survives(capacity: int) -> bool:
         try:
-            replay(timeline, capacity, expandable=expandable)
+            _replay(calls, capacity, expandable=expandable)
         except DoesNotFitError:
             return False
         return True
