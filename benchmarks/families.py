@@ -237,7 +237,7 @@ from transformers' own configuration ({versions}), goes through the
 [memory plan](memory.md), two training steps (sixteen where two change no answer), answers and a [merge](runtimes.md) on
 the CPU, with a LoRA [adapter](glossary.md#adapter) on `target_modules: all-linear` and nothing else set. Then a session
 of pytest judges the adapter and [promotes](promotion.md) it, by a rule that asks for what it answered before, and
-`pytest-finetune verify --run` gives all answers of the bundle again. A stage works (yes) or is
+`pytest-finetune verify --run` gives all answers of the [bundle](glossary.md#bundle) again. A stage works (yes) or is
 refused, in the words below; what needs a stage that was refused is not tried. The {count} families took
 {minutes} minutes of one core. The page says that the machinery fits the shape, and nothing about what a
 real model of the family learns."""
