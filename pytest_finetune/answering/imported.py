@@ -8,17 +8,22 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.answering.answers import Answer, AnswersError
 from pytest_finetune.answering.inspect_log import calls_beside, inspect_samples
 from pytest_finetune.answering.joining import Found, join
+from pytest_finetune.data.thinking import read_foreign
 from pytest_finetune.data.tool_calls import with_calls
 from pytest_finetune.yamlfile import Json
 
 if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row
+
+
+_THOUGHTS: Final = ("thinking", "reasoning_content", "reasoning")
 
 
 class Imported(NamedTuple):
@@ -39,12 +44,21 @@ def imported_answers(path: Path, label: str, form: str, rows: Sequence[Row]) -> 
     if not found:
         raise AnswersError(f"{label}: holds no answer")
     by_row, by = join(found, label, rows)
-    answers = {
-        row.id: Answer(row.id, row.line, one.prompt, one.response, one.tokens, one.seconds, one.stopped)
-        for row in rows
-        for one in [by_row[row.id]]
-    }
-    return Imported(answers, by)
+    return Imported({row.id: _answer(row, by_row[row.id]) for row in rows}, by)
+
+
+def _answer(row: Row, one: Found) -> Answer:
+    """Return the answer as rules see it, its thinking apart: told apart by the file, or standing before it."""
+    answer = Answer(row.id, row.line, one.prompt, one.response, one.tokens, one.seconds, one.stopped)
+    if one.thinking is not None:
+        raw = f"{one.thinking}{one.response}"
+        return replace(answer, thinking=one.thinking, thinking_tokens=one.thinking_tokens, raw=raw)
+    read = read_foreign(one.response)
+    if read.thinking is None and read.answer == one.response:
+        return answer
+    cut = read.thinking is not None and not read.answer.strip()  # few files say so
+    stopped = one.stopped and not cut
+    return replace(answer, response=read.answer, thinking=read.thinking, raw=one.response, stopped=stopped)
 
 
 def _lines(path: Path, label: str) -> Iterator[tuple[str, Json]]:
@@ -79,7 +93,14 @@ def _outputs(path: Path, label: str) -> Iterator[Found]:
             tokens=int(_number(value.get("tokens"))),
             seconds=_number(value.get("seconds")),
             stopped=value.get("stopped") is not False,
+            thinking=_thought(value),
+            thinking_tokens=int(_number(value.get("thinking_tokens"))),
         )
+
+
+def _thought(value: Json) -> str | None:
+    """Return what a line tells of the thinking before its answer, under the names that servers give it."""
+    return next((value[name] for name in _THOUGHTS if isinstance(value.get(name), str)), None)
 
 
 def _lm_eval(path: Path, label: str) -> Iterator[Found]:
@@ -146,6 +167,7 @@ def _inspect(path: Path, label: str) -> Iterator[Found]:
             tokens=int(_number(sample["tokens"])),
             seconds=_number(sample["seconds"]),
             stopped=sample["stopped"],
+            thinking=sample["thinking"],
         )
 
 

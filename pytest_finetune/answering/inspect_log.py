@@ -23,7 +23,7 @@ _ATTACHMENT: Final = "attachment://"
 
 
 def inspect_samples(path: Path, label: str) -> Iterator[tuple[str, JsonTree]]:
-    """Yield each sample with its place: `id`, `input_text`, `asked`, `response`, `tokens`, `seconds`, `stopped`."""
+    """Yield each sample with its place: `id`, `input_text`, `asked`, `response` and what is known of it."""
     for where, sample in _samples(path, label):
         if not isinstance(sample, dict):
             raise AnswersError(f"{where}: a sample is an object, this is {type(sample).__name__}")
@@ -90,6 +90,9 @@ def _sample(where: str, sample: Json) -> JsonTree:
     message = _part(choices[0], "message")
     text = _message_text(message.get("content"), attachments)
     text = with_calls(text, calls_beside(message, where))
+    thinking = _reasoning(message.get("content"))
+    if text is None and thinking is not None:
+        text = ""  # the limit came first
     if text is None:
         raise AnswersError(f"{where}: the first choice holds no text")
     return {
@@ -97,6 +100,7 @@ def _sample(where: str, sample: Json) -> JsonTree:
         "input_text": _input_text(sample.get("input"), attachments),
         "asked": _asked(sample, attachments),
         "response": text,
+        "thinking": thinking,
         "tokens": _part(output, "usage").get("output_tokens"),
         "seconds": output.get("time"),
         "stopped": choices[0].get("stop_reason") not in {"max_tokens", "model_length"},
@@ -133,6 +137,14 @@ def _asked(sample: Json, attachments: Json) -> list[str]:
     ]
     texts = [_message_text(content, attachments) for content in (given, *said)]
     return [text for text in texts if text]
+
+
+def _reasoning(content: object) -> str | None:
+    """Return the thinking that a message holds in parts of its own."""
+    parts = content if isinstance(content, list) else ()
+    texts = [part.get("reasoning") for part in parts if isinstance(part, dict)]
+    found = [text for text in texts if isinstance(text, str)]
+    return "\n\n".join(found) if found else None
 
 
 def _message_text(value: object, attachments: Json) -> str | None:

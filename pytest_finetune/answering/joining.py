@@ -25,7 +25,7 @@ class Found(NamedTuple):
     """One answer in a foreign file: where it stands, what names its row, what was asked and said.
 
     `counted` says that its id is a position that the tool gave, not a name that stands in the row; `shown` are all
-    texts of the file that may hold the question.
+    texts of the file that may hold the question; `thinking` is what the file tells apart from the answer.
     """
 
     where: str
@@ -39,6 +39,8 @@ class Found(NamedTuple):
     tokens: int
     seconds: float
     stopped: bool
+    thinking: str | None = None
+    thinking_tokens: int = 0
 
 
 class Joined(NamedTuple):

@@ -25,6 +25,7 @@ _BLOCKS: Final = (
 _OPENING: Final = re.compile(
     r"[<\[](?:\w+:)?(?:think|thinking|thought|thoughts|reasoning|reason)[>\]]", re.IGNORECASE
 )
+_CLOSING: Final = re.compile(_OPENING.pattern.replace(r"[<\[]", r"[<\[]/", 1), re.IGNORECASE)
 
 
 _LONGEST: Final = 30  # letters of an opening
@@ -135,6 +136,33 @@ class Reading:
         for token in self.special:
             answer = answer.replace(token, "")
         return answer
+
+
+def read_foreign(text: str) -> Read:
+    r"""Take apart what a model wrote whose template nobody knows: only a thought that stands before all else is one.
+
+    It may lack its opening, which such a template wrote into the question (R1), or, where a limit cut it, its end.
+
+    >>> read_foreign("<think>so</think>\n\nhigh").answer, read_foreign("so</think>high").thinking
+    ('high', 'so')
+    >>> read_foreign("write <think> and </think>").thinking
+    """
+    start = text.lstrip()
+    marks = [Mark(open_, close) for _, open_, close in _BLOCKS if start.startswith(open_.lstrip())]
+    if found := _OPENING.match(start):
+        marks.append(Mark(found.group(), _closing(found.group())))
+    if marks:
+        return Reading(tuple(marks)).read(text, "")
+    thought, closing, answer = _partition(text)
+    if not closing or _OPENING.search(thought):
+        return Read(text)
+    return Read(answer.lstrip(), thought.strip() or None, len(thought) + len(closing))
+
+
+def _partition(text: str) -> tuple[str, str, str]:
+    """Part a text at the first mark that closes a thought."""
+    found = _CLOSING.search(text)
+    return (text[: found.start()], found.group(), text[found.end() :]) if found else (text, "", "")
 
 
 def find_marks(template: str, special: Sequence[str]) -> tuple[Mark, ...]:

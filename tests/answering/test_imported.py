@@ -284,6 +284,47 @@ def test_calls_that_a_file_tells_apart_are_calls_of_the_answer(
     assert "Let me see." not in (said or "") or answer.response.startswith("Let me see.\n")
 
 
+@pytest.mark.parametrize(
+    ("said", "answer", "thinking", "cut"),
+    [
+        ("<think>\nso\n</think>\n\nyes", "yes", "so", False),
+        ("<think>\n\n</think>\n\nyes", "yes", None, False),  # the empty block of a template
+        ("so</think>yes", "yes", "so", False),  # opened in the question
+        ("<think>so many", "", "so many", True),
+        ("<|channel|>analysis<|message|>so<|end|>yes", "yes", "so", False),
+        ("it says <think>so</think>", "it says <think>so</think>", None, False),
+        ("yes", "yes", None, False),
+    ],
+)
+def test_a_thought_before_an_answer_is_no_part_of_it(
+    tmp_path: Path, said: str, answer: str, thinking: str | None, cut: bool
+) -> None:
+    path = written(tmp_path / "s.jsonl", [sample(0, {"input": "ticket 1"}, [[said]])])
+    (found,) = imported_answers(path, "s.jsonl", "lm_eval", ROWS[:1]).answers.values()
+    assert (found.response, found.thinking, found.cut_while_thinking) == (answer, thinking, cut)
+    assert found.written == said
+
+
+@pytest.mark.parametrize("form", ["outputs", "inspect"])
+def test_a_thought_that_a_file_tells_apart_is_kept_and_one_without_an_answer_was_cut(
+    tmp_path: Path, form: str
+) -> None:
+    lines = [
+        {"id": f"r{at}", "response": said, "thinking": "so", "thinking_tokens": 1, "stopped": bool(said)}
+        for at, said in ((1, "yes"), (2, ""))
+    ]
+    path = written(tmp_path / "log", lines)
+    if form == "inspect":
+        thought = {"type": "reasoning", "reasoning": "so"}
+        contents = [[thought, {"type": "text", "text": "yes"}], [thought]]
+        samples = [inspected(f"r{at}", f"ticket {at}", said) for at, said in enumerate(contents, 1)]
+        samples[1]["output"]["choices"][0]["stop_reason"] = "max_tokens"
+        path.write_text(json.dumps({"samples": samples}))
+    answers = imported_answers(path, "log", form, ROWS[:2]).answers.values()
+    assert [(one.response, one.thinking) for one in answers] == [("yes", "so"), ("", "so")]
+    assert [one.cut_while_thinking for one in answers] == [False, True]
+
+
 @pytest.mark.parametrize("form", ["outputs", "inspect"])
 def test_calls_that_are_no_list_are_refused(tmp_path: Path, form: str) -> None:
     sample = inspected("r1", "ticket 1")
