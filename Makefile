@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
@@ -13,13 +13,15 @@ export OMP_NUM_THREADS ?= 1
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pytest-finetune needs Python 3.11 or newer")'
+	@echo "Installing into $(VENV), once: torch and some 150 packages, a few GB; five to ten minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --upgrade pip
+	$(PIP) install --quiet --upgrade pip
 	$(PIP) install -c constraints.txt torch
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	touch $@
 
 example: $(VENV)/ready
+	@echo "Training and judging a small model on the CPU: about two minutes the first time, seconds after it."
 	cd example_project && ../$(BIN)/python -m pytest --finetune $(ARGS)
 
 banking-base: $(VENV)/ready
@@ -27,6 +29,7 @@ banking-base: $(VENV)/ready
 
 # A model of 135 million parameters is worth every core: the limit above is not for it.
 banking: banking-base
+	@echo "Training and judging a model of 135 million parameters on the CPU: some ten minutes the first time."
 	cd examples/banking && env -u OMP_NUM_THREADS ../../$(BIN)/python -m pytest --finetune $(ARGS)
 
 test: $(VENV)/ready

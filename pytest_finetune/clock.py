@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
+def _unheard(_: str) -> None:
+    """Tell nobody."""
+
+
 @dataclass(slots=True)
 class Clock:
     """Seconds by what they were spent on; they add up to the time in which anything was counted.
@@ -23,15 +27,22 @@ class Clock:
 
     now: Callable[[], float] = time.monotonic
     seconds: dict[str, float] = field(default_factory=dict)
+    tell: Callable[[str], None] = _unheard
+    """Hears the part that begins, and, where one ends, that around it: none is an empty name."""
     _inside: float = 0.0
+    _part: str = ""
 
     @contextmanager
     def spent_on(self, part: str) -> Iterator[None]:
         """Count the block's seconds for `part`, less what is counted inside it."""
         began, before, self._inside = self.now(), self._inside, 0.0
+        around, self._part = self._part, part
+        self.tell(part)
         try:
             yield
         finally:
+            self._part = around
+            self.tell(around)
             took = self.now() - began
             self.seconds[part] = self.seconds.get(part, 0.0) + took - self._inside
             self._inside = before + took

@@ -24,3 +24,11 @@ def test_what_another_clock_counted_is_taken_out_of_the_block_around_it() -> Non
     with clock.spent_on("training"):
         clock.add({"steps": 7.0, "load": 2.0})
     assert clock.facts() == {"steps": 7.0, "load": 2.0, "training": 1.0}
+
+
+def test_who_listens_hears_each_part_and_the_one_around_it_again() -> None:
+    heard: list[str] = []
+    clock = Clock(tell=heard.append)
+    with clock.spent_on("training"), pytest.raises(ValueError, match="lost"), clock.spent_on("load"):
+        raise ValueError("lost")
+    assert heard == ["training", "load", "training", ""]

@@ -28,6 +28,12 @@ class Line(Protocol):
     def show(self, progress: Progress) -> None:
         """Show where the training stands."""
 
+    def begin(self, part: str) -> None:
+        """Hear which part of the work begins; an empty name says that none goes on."""
+
+    def note(self, text: str) -> None:
+        """Hear how far the part is that goes on."""
+
     def say(self, text: str) -> None:
         """Print one whole line."""
 

@@ -12,6 +12,7 @@ from pytest_finetune.suite import xdist
 if TYPE_CHECKING:
     import pytest
 
+    from pytest_finetune.suite.heartbeat import Heartbeat
     from pytest_finetune.training.request import Progress
 
 _EVERY_S = 10.0
@@ -44,9 +45,10 @@ def _duration(seconds: float) -> str:
 
 
 class ProgressLine:
-    """Shows one training: rewritten in place on a terminal, whole lines from an xdist worker, nothing elsewhere."""
+    """Shows one training: rewritten in place on a terminal, whole lines from an xdist worker and in a log."""
 
-    def __init__(self, config: pytest.Config, name: str) -> None:
+    def __init__(self, config: pytest.Config, name: str, beat: Heartbeat | None = None) -> None:
+        self._beat = beat
         self._name = name
         self._config = config
         self._worker = xdist.is_worker(config)
@@ -58,13 +60,29 @@ class ProgressLine:
     def show(self, progress: Progress) -> None:
         """Show where the training stands."""
         text = line_of(progress, self._name)
+        if self._beat is not None:
+            self._beat.say("" if self._live else text)
         if self._live:
             self._rewrite(text)
         elif self._worker and self._due(progress):
             with self._uncaptured():  # else this is the capture's file, and never a terminal
-                if os.isatty(2):
+                if os.isatty(2):  # a log is told by the heartbeat
                     worker = self._config.workerinput["workerid"]  # type: ignore[attr-defined]
                     os.write(2, f"[{worker}] {text}\n".encode())
+
+    def begin(self, part: str) -> None:
+        """Hear which part of the work begins, or, without a name, that none goes on; what takes long is told."""
+        if self._beat is None:
+            return
+        self._end_line()
+        if part and not self._live and not self._worker:
+            self._write("")  # what pytest printed so far comes before it
+        self._beat.at(self._name, part)
+
+    def note(self, text: str) -> None:
+        """Hear how far the part is that goes on."""
+        if self._beat is not None:
+            self._beat.note(text)
 
     def say(self, text: str) -> None:
         """Print one whole line, such as who holds a lock that is waited for; also where there is no terminal.

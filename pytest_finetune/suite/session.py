@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 
+from pytest_finetune.clock import Clock
 from pytest_finetune.experiment import Experiment, ExperimentError, load_experiment
 from pytest_finetune.memory.hardware.detect import accelerator, parse_budget
 from pytest_finetune.memory.hardware.sizes import parse_share
@@ -18,6 +19,7 @@ from pytest_finetune.suite.context import Context
 from pytest_finetune.suite.device import ChosenDevice, refuse_missing
 from pytest_finetune.suite.evidence import Evidence, Facts, Outbox
 from pytest_finetune.suite.gate import Gate
+from pytest_finetune.suite.heartbeat import Heartbeat
 from pytest_finetune.suite.markers import ExperimentRef, MarkerMistake, Stage
 from pytest_finetune.suite.narrowed import Selection
 from pytest_finetune.suite.options import DEFAULT_EXPERIMENT, Settings
@@ -44,6 +46,7 @@ class FinetuneSession:
         self.whole = Wholeness()
         self.item: pytest.Item | None = None
         self.promoted: list[str] = []
+        self.beat = Heartbeat.of(config) if settings.finetune else None
         self._brings_rules = settings.finetune
         self._looked_at: set[ExperimentRef] = set()
         self._runs: dict[ExperimentRef, ExperimentRun] = {}
@@ -90,11 +93,19 @@ class FinetuneSession:
         return self._runs[ref]
 
     def _context(self, experiment: Experiment) -> Context:
-        line = ProgressLine(self.config, experiment.name)
+        line = ProgressLine(self.config, experiment.name, self.beat)
         facts = Facts(experiment.name, self.outbox)
         hooks, trackers = self.config.hook, self.trackers
         return Context(
-            experiment, self.settings, self.store, hooks, self.chosen, line, facts, trackers=trackers
+            experiment,
+            self.settings,
+            self.store,
+            hooks,
+            self.chosen,
+            line,
+            facts,
+            Clock(tell=line.begin),
+            trackers,
         )
 
     def known_run(self, ref: ExperimentRef | None) -> ExperimentRun | None:
@@ -128,6 +139,8 @@ class FinetuneSession:
 
     def release(self) -> None:
         """Stop the servers that were started and give a leased GPU back; other memory goes with the process."""
+        if self.beat is not None:
+            self.beat.stop()
         leased = "chosen" in self.__dict__ and self.chosen.lease is not None
         for run in self._runs.values():
             run.engine.release(run.engine.runtimes if leased else run.experiment.runtime_settings)

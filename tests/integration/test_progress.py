@@ -67,8 +67,19 @@ def on_a_terminal(project: Project, *flags: str) -> bytes:
     return seen
 
 
-def test_what_is_no_terminal_stays_silent(project: Project) -> None:
+def test_a_log_is_told_of_what_takes_long_and_of_nothing_else(project: Project) -> None:
     with_progress(project)
+    slow = (
+        (project.path / "conftest.py")
+        .read_text()
+        .replace('    called("train")\n', '    import time\n    time.sleep(1.5)\n    called("train")\n', 1)
+    )
+    shorter = (
+        "import pytest_finetune.suite.heartbeat as beat\nbeat.Heartbeat.__init__.__defaults__ = (1.0,)\n"
+    )
+    project.write({"conftest.py": shorter + slow})
     result = project.run("--finetune", subprocess=True)
     assert result.ret == 0
-    assert "training step" not in result.stdout.str() + result.stderr.str()
+    told = [line for line in result.outlines if line.startswith("finetune: ")]
+    assert told[0].startswith("finetune: training step 3/8 (38%)  loss 0.250")
+    assert not [line for line in told if "training step" not in line]

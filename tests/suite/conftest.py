@@ -60,6 +60,12 @@ class SilentLine:
     def show(self, progress: Progress) -> None:
         """Show nothing."""
 
+    def begin(self, part: str) -> None:
+        """Begin nothing."""
+
+    def note(self, text: str) -> None:
+        """Note nothing."""
+
     def say(self, text: str) -> None:
         """Keep a line."""
         self.said.append(text)

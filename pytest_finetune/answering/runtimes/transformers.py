@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,6 +50,8 @@ class TransformersRuntime:
     """
 
     constrains = True
+    heard: Callable[[int, int], None] | None = None
+    """Hears after each batch how many answers are there, and of how many prompts."""
 
     def __init__(
         self,
@@ -156,6 +158,8 @@ class TransformersRuntime:
                     answers.update(
                         self._answer_batch(model, batch, prefix, generation, generation.seed + number)
                     )
+                    if self.heard is not None:
+                        self.heard(len(answers), len(order))
         return answers
 
     def token_kl(

@@ -208,6 +208,8 @@ def _ask(
             raise AnsweringError(
                 f"generation.constrain: the runtime {plan.runtime!r} cannot decode under a schema"
             )
+        if hasattr(runtime, "heard"):
+            runtime.heard = lambda done, of: context.line.note(f"{done} of {of}")
         given = runtime.answer(prompts, plan.generation, arm.adapter)
         read = taken_apart(prompts, given, arm.chat, lambda text: engine.tokens(arm.experiment)(text))
         write_answers(folder / ANSWERS_FILE, read)
