@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import traceback
 import warnings
@@ -44,6 +45,7 @@ _NO_SDPA: Final = "torch.nn.functional.scaled_dot_product_attention"
 # Said of settings that are not used here, and of what was asked for.
 _NOISE: Final = re.compile(r"LOAD REPORT|generation flags|[Dd]equantiz|You passed `quantization_config`")
 _SHOWN: Final = 600
+_NO_THREADS: Final = "HF_DEACTIVATE_ASYNC_LOAD"
 
 
 def from_pretrained(kind: Any, source: BaseSource, **settings: object) -> Any:
@@ -52,16 +54,35 @@ def from_pretrained(kind: Any, source: BaseSource, **settings: object) -> Any:
         check_folder(Path(source.name), trust_remote_code=source.trust_remote_code)
         settings["local_files_only"] = True
     try:
-        return kind.from_pretrained(
-            source.name,
-            revision=source.revision or "main",
-            trust_remote_code=source.trust_remote_code,
-            **settings,
-        )
+        with _in_turn() if settings.get("quantization_config") is not None else contextlib.nullcontext():
+            return kind.from_pretrained(
+                source.name,
+                revision=source.revision or "main",
+                trust_remote_code=source.trust_remote_code,
+                **settings,
+            )
     except Exception as error:
         if not _refuses(error):
             raise
         raise TrainingError(_cannot_load(source, error)) from error
+
+
+@contextlib.contextmanager
+def _in_turn() -> Iterator[None]:
+    """Let transformers read one tensor after the other while it quantises, as its later releases do by themselves.
+
+    Earlier ones read ahead in four threads, and what lies on the card unquantised meanwhile is a race: the memory that
+    the allocator keeps of it differs by a third from load to load, and no plan can tell it.
+    """
+    before = os.environ.get(_NO_THREADS)
+    os.environ[_NO_THREADS] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_NO_THREADS]
+        else:
+            os.environ[_NO_THREADS] = before
 
 
 def with_attention(kind: Any, source: BaseSource, **settings: object) -> Any:

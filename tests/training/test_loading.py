@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from pytest_finetune.data.formatting import Pair
 from pytest_finetune.training.base import BaseSource
+from pytest_finetune.training.loading import from_pretrained
 from pytest_finetune.training.request import TrainingError, TrainingRequest
 from pytest_finetune.training.sft import train
 from pytest_finetune.training.surroundings import surroundings
@@ -305,3 +307,24 @@ def test_rows_that_the_model_cannot_take_are_named_before_the_first_step(
     configure(few, vocab_size=40)
     with pytest.raises(TrainingError, match="hold tokens for which the model has no embedding: it has 40"):
         train(ask(base=str(few)))
+
+
+def test_weights_are_read_in_turn_while_they_are_quantised_and_the_environment_is_as_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str | None] = []
+
+    class Kind:
+        @staticmethod
+        def from_pretrained(name: str, **settings: object) -> None:
+            seen.append(os.environ.get("HF_DEACTIVATE_ASYNC_LOAD"))
+
+    source = BaseSource("acme/base")
+    for before in (None, "0"):
+        monkeypatch.delenv("HF_DEACTIVATE_ASYNC_LOAD", raising=False)
+        if before is not None:
+            monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", before)
+        from_pretrained(Kind, source)
+        from_pretrained(Kind, source, quantization_config={"load_in_4bit": True})
+        assert os.environ.get("HF_DEACTIVATE_ASYNC_LOAD") == before
+    assert seen == [None, "1", "0", "1"]

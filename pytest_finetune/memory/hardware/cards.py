@@ -25,10 +25,11 @@ class Family:
     """What a generation of cards costs a process beside its tensors, and what its kernels can do.
 
     `context_bytes` lies outside PyTorch's allocator (CUDA context and loaded kernels, after a step was
-    trained): measured 140.9 MiB on a T4; elsewhere 600 MiB stands in, the upper end of what newer cards
-    show, unmeasured here. `cublas_bytes` is the workspace of one cuBLAS handle, which PyTorch allocates
-    through its allocator: one for the thread of the forward, one for the thread of the backward
-    (ATen/cuda/CUDAContextLight.h, CublasHandlePool.cpp: 4096 KiB x 2 + 16 KiB x 8, from Hopper on 32 MiB).
+    trained): measured 140.9 MiB on a T4 and 758 MiB on an H100 (driver 580, CUDA 13), which stands in for
+    newer cards; between them 600 MiB do, unmeasured here. `cublas_bytes` is the workspace of one cuBLAS
+    handle, which PyTorch allocates through its allocator: one for the thread of the forward, one for the
+    thread of the backward (ATen/cuda/CUDAContextLight.h, CublasHandlePool.cpp: 4096 KiB x 2 + 16 KiB x 8,
+    from Hopper on 32 MiB).
     `bf16` and `flash` say what the tensor cores can run.
     """
 
@@ -45,9 +46,11 @@ VOLTA: Final = Family("Volta", (7, 0), bf16=False, flash=False)
 TURING: Final = Family("Turing", (7, 5), context_bytes=141 * MiB, bf16=False, flash=False)
 AMPERE: Final = Family("Ampere", (8, 0))
 ADA: Final = Family("Ada", (8, 9))
-HOPPER: Final = Family("Hopper", (9, 0), cublas_bytes=32 * MiB)
-BLACKWELL: Final = Family("Blackwell", (10, 0), cublas_bytes=32 * MiB)
-BLACKWELL_CONSUMER: Final = Family("Blackwell (consumer)", (12, 0), cublas_bytes=32 * MiB)
+HOPPER: Final = Family("Hopper", (9, 0), context_bytes=760 * MiB, cublas_bytes=32 * MiB)
+BLACKWELL: Final = Family("Blackwell", (10, 0), context_bytes=760 * MiB, cublas_bytes=32 * MiB)
+BLACKWELL_CONSUMER: Final = Family(
+    "Blackwell (consumer)", (12, 0), context_bytes=760 * MiB, cublas_bytes=32 * MiB
+)
 CDNA: Final = Family("CDNA", (9, 4), cublas_bytes=32 * MiB, vendor="amd")
 UNKNOWN: Final = Family("unknown accelerator", (8, 0), cublas_bytes=32 * MiB)
 

@@ -22,20 +22,24 @@ from pytest_finetune.memory.tracer.events import (
 THREADS: Final = 4
 # Four threads read the checkpoint, one quantises. In units of the bytes that a reader copies meanwhile (about 1 MiB a
 # millisecond): 2 ms of work for each tensor beside the copying, 2 to 3 ms to quantise it. No two such loads run
-# alike, so both paces are replayed.
+# alike, so both paces are replayed. How far the readers really run ahead is bounded by nothing but the model: the last
+# pace is the race in which all of it lies there in 16 bits before the first tensor is quantised.
 _READ_COST: Final = 2 * MiB
 PACES: Final = (2 * MiB, 3 * MiB)
+RACES: Final = tuple(int(pace * MiB) for pace in (0.25, 1, 2, 3, 4, 6, 10, 1e6))
 
 
-def variants(events: Timeline, loading: str, workspace: int) -> list[list[Event]]:
-    """Return the timelines to replay; more than one when the load is a race."""
+def variants(
+    events: Timeline, loading: str, workspace: int, paces: Sequence[int] = PACES
+) -> list[list[Event]]:
+    """Return the timelines to replay; more than one when the load is a race, one for each of `paces`."""
     whole = _warmed(
         event._replace(bytes=workspace) if isinstance(event, Born) and event.op == CUBLAS else event
         for event in events
     )
     if loading != "threaded":
         return [whole]
-    return [_raced(whole, pace) for pace in PACES]
+    return [_raced(whole, pace) for pace in paces]
 
 
 def _warmed(events: Iterator[Event]) -> list[Event]:

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_finetune.judging.statistics.levels import Levels
 from pytest_finetune.judging.statistics.plan import Plan
+from pytest_finetune.memory.hardware.context import measure_elsewhere, with_context
 from pytest_finetune.memory.hardware.detect import detect, disk_free_bytes, expandable_segments, parse_budget
 from pytest_finetune.memory.hardware.disk import DiskBudget
 from pytest_finetune.memory.measure import Fit
@@ -107,7 +108,10 @@ def budget_of(context: Context) -> Budget:
         named = parse_budget(settings.budget, headroom=context.headroom)
         return replace(named, disk_free_bytes=disk_free_bytes(root))
     device = context.device if settings.finetune else context.chosen.known  # a look waits for no GPU
-    return detect(device, root, headroom=context.headroom)
+    budget = detect(device, root, headroom=context.headroom)
+    if not settings.finetune:  # a look wakes no card up
+        return budget
+    return with_context(budget, int(device.partition(":")[2] or 0), context.store, measure_elsewhere)
 
 
 def disk_of(store: Store) -> DiskBudget:
