@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # The models of the example and of the tests are so small that a second thread mostly waits for the first.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: example banking banking-base test nightly lint types docs clean
+.PHONY: example banking banking-base test nightly lint types docs versions clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pytest-finetune needs Python 3.11 or newer")'
@@ -49,6 +49,13 @@ types: $(VENV)/ready
 # build/site, which opens from the disk; nothing is fetched, and a link that leads nowhere is an error.
 docs: $(VENV)/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# Each environment of the matrix is made with pip; the table is written whatever it shows.
+versions: $(VENV)/ready
+	$(PIP) install nox
+	rm -f build/versions.jsonl
+	$(BIN)/python -m nox --no-stop-on-first-error -s pinned without_torch || true
+	$(BIN)/python benchmarks/versions.py --rows build/versions.jsonl --table docs/versions.md
 
 clean:
 	cd example_project && rm -rf .finetune finetune-record artifacts
