@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # The models of the example and of the tests are so small that a second thread mostly waits for the first.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: example banking banking-base test nightly lint types docs versions clean
+.PHONY: example banking banking-base test nightly lint types docs dist versions clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pytest-finetune needs Python 3.11 or newer")'
@@ -48,7 +48,14 @@ types: $(VENV)/ready
 
 # build/site, which opens from the disk; nothing is fetched, and a link that leads nowhere is an error.
 docs: $(VENV)/ready
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Wheel and source distribution, each installed in an empty environment, and every extra alone: minutes, and gigabytes.
+dist: $(VENV)/ready
+	rm -rf dist
+	$(PIP) install build
+	$(BIN)/python -m build --quiet
+	$(BIN)/python -m benchmarks.installs
 
 # Each environment of the matrix is made with pip; the table is written whatever it shows.
 versions: $(VENV)/ready

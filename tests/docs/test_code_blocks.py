@@ -23,7 +23,8 @@ from pytest_finetune.experiment.records import schema as experiment_schema
 from pytest_finetune.yamlfile import check, load_yaml, schema_problems
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *ROOT.glob("ex*/**/README.md")})
+AT_THE_TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md")]
+PAGES = sorted({*AT_THE_TOP, *(ROOT / "docs").rglob("*.md"), *ROOT.glob("ex*/**/README.md")})
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 # What an experiment needs besides the keys that a page shows.
 LEAST: dict[str, Any] = {
@@ -163,6 +164,13 @@ def refused_by_the_parser(words: list[str]) -> str | None:
 def test_a_page_names_flags_of_pytest_that_there_are(page: Path) -> None:
     flags = set(re.findall(r"--finetune[a-z-]*\b", page.read_text(encoding="utf-8")))
     assert flags - plugin._FLAGS.keys() == set()
+
+
+@pytest.mark.parametrize("page", AT_THE_TOP, ids=named)
+def test_a_page_at_the_top_links_to_files_that_there_are(page: Path) -> None:
+    """The links of the pages under `docs` are checked where the site is built."""
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
 
 
 @pytest.mark.parametrize(
