@@ -10,6 +10,7 @@ _EXTRAS: Final = {
     **dict.fromkeys(("accelerate", "bitsandbytes", "datasets", "peft", "pyarrow", "safetensors"), "train"),
     **dict.fromkeys(("huggingface_hub", "tokenizers", "torch", "transformers", "trl"), "train"),
     **dict.fromkeys(("fsspec", "s3fs"), "remote"),
+    "argcomplete": "completion",
     "llguidance": "constrain",
     "mlflow": "mlflow",
     "model_signing": "sign",

@@ -46,7 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # a terminal that lacks a character shows its code instead
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    args = parser().parse_args(argv)
+    words = parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could come next
+        import argcomplete
+
+        argcomplete.autocomplete(words)
+    args = words.parse_args(argv)
     try:
         answer: Answer = args.run(args)
         _print(answer, args)

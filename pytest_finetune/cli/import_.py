@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, CommandError
-from pytest_finetune.cli.init import write_new
+from pytest_finetune.cli.writing import write_new
 from pytest_finetune.data.drafting import Answers, contract_text, look_at
 from pytest_finetune.data.findings import Finding, Findings
 from pytest_finetune.data.rows import Row, stream_rows

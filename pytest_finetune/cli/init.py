@@ -11,8 +11,12 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
+from pytest_finetune.cli import import_, tasks
 from pytest_finetune.cli.answer import Answer, CommandError
+from pytest_finetune.cli.writing import write_new
 from pytest_finetune.data.contract import Contract, ContractError
+from pytest_finetune.data.contract import schema as contract_schema
+from pytest_finetune.experiment.records import schema as experiment_schema
 
 HELP: Final = "write a project to own: experiment, contract, sample rows and four short test files"
 DESCRIPTION: Final = (
@@ -20,6 +24,7 @@ DESCRIPTION: Final = (
     "contract, the rules and the experiment are written for it."
 )
 SUFFIX: Final = ".starter"
+_SCHEMAS: Final = ".finetune-schemas"
 _CONFIGURATION: Final = "pytest.ini"
 _CONFIGURED_BY: Final = (
     "pytest.toml",
@@ -50,12 +55,33 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where to (default: the current folder)",
     )
+    command.add_argument(
+        "--task",
+        choices=tuple(tasks.TASKS),
+        default=tasks.DEFAULT,
+        help=f"what is taught, for which samples and rules are written (default: {tasks.DEFAULT})",
+    )
+    command.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="rows of yours, brought in as `import FILE` does",
+    )
+    command.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="with --from: which column of it is which of ours (repeatable)",
+    )
 
 
 def run(args: argparse.Namespace) -> Answer:
     """Write what is missing."""
     folder: Path = args.folder
     written, existing = [], []
+    brought = _brought(args)
     contract = _imported(folder)
     configured = next((name for name in _CONFIGURED_BY if (folder / name).exists()), None)
     try:
@@ -63,15 +89,23 @@ def run(args: argparse.Namespace) -> Answer:
             if relative == _CONFIGURATION and configured is not None:
                 existing.append(f"{configured} (pytest's settings stay there)")
                 continue
-            text = _suited(relative, source.read_text("utf-8"), contract, folder.resolve().name)
+            text = _suited(relative, source, contract, folder.resolve().name, args.task)
             if write_new(folder / relative, text.encode()):
                 written.append(relative)
             else:
                 existing.append(relative)
+        for relative, schema in _schemas():
+            if write_new(folder / relative, schema.encode()):
+                written.append(relative)
     except OSError as error:
         place = error.filename or folder
         raise CommandError(f"cannot write {str(place)!r}: {error.strerror or error}") from None
-    lines = [*(f"wrote   {name}" for name in written), *(f"exists  {name}" for name in existing), ""]
+    lines = [
+        *brought,
+        *(f"wrote   {name}" for name in written),
+        *(f"exists  {name}" for name in existing),
+        "",
+    ]
     lines += [line for line in _NEXT if contract is None or not line.startswith("  data/")]
     return Answer(lines, {"folder": str(folder), "written": written, "existing": existing})
 
@@ -89,15 +123,18 @@ def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]
             yield prefix + child.name.removesuffix(SUFFIX), child
 
 
-def write_new(file: Path, data: bytes) -> bool:
-    """Write a file that is not there; False, and nothing is touched, when there is one (or a link)."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with file.open("xb") as stream:
-            stream.write(data)
-    except FileExistsError:
-        return False
-    return True
+def _brought(args: argparse.Namespace) -> list[str]:
+    """Import the rows of ``--from``, and return what is told of it."""
+    if args.source is None:
+        return []
+    given = {"files": [args.source], "to": args.folder, "split": 0.2, "group": None, "label": None}
+    return [*import_.run(argparse.Namespace(**given, column=args.column)).lines, ""]
+
+
+def _schemas() -> Iterator[tuple[str, str]]:
+    """Yield the schemas that an editor reads, where the first line of each YAML file says that they are."""
+    for name, schema in (("experiment", experiment_schema()), ("contract", contract_schema())):
+        yield f"{_SCHEMAS}/{name}.schema.json", json.dumps(schema, indent=1) + "\n"
 
 
 def _imported(folder: Path) -> Contract | None:
@@ -108,10 +145,12 @@ def _imported(folder: Path) -> Contract | None:
         return None
 
 
-def _suited(relative: str, text: str, contract: Contract | None, task: str) -> str:
-    """Return a file of the starter, written for the rows that are there already."""
+def _suited(relative: str, source: Traversable, contract: Contract | None, folder: str, kind: str) -> str:
+    """Return a file of the starter, written for the rows that are there already, else for the kind of task."""
+    text = source.read_text("utf-8")
     if contract is None:
-        return text
+        return tasks.suited(relative, text, kind)
+    task = folder
     if relative == "tests/test_rules.py":
         return _RULES.format(**_judged(contract))
     if relative == "tests/test_decision.py":

@@ -58,6 +58,8 @@ FIT_MATRIX: Final = {
     ),
 }
 
+UNSTATED: Final = "is not stated"
+
 _STATED: Final = {
     "owner": (
         "Nobody will notice when the adapter goes wrong.",
@@ -129,6 +131,13 @@ class Charter:
         """Return what speaks against this fine-tune, or is not stated; empty when all is said and fits."""
         return Findings(replace(finding, read=shown(finding.read)) for finding in self._findings())
 
+    def objections(self) -> Findings:
+        """Return what speaks against this fine-tune; questions that nobody answered yet are a to-do, in `.notes`."""
+        found = self.findings()
+        return Findings(
+            replace(one, severity="note") if one.read.endswith(UNSTATED) else one for one in found
+        )
+
     def _findings(self) -> Iterator[Finding]:
         yield from _behaviour(self.text.behaviour)
         yield from _facts(self.text.facts_change)
@@ -136,7 +145,7 @@ class Charter:
         for key, (why, fix) in _STATED.items():
             value = getattr(self.text, key)
             if not value or not str(value).strip():
-                yield Finding(f"charter/{key.replace('_', '-')}", "warning", f"{key} is not stated", why, fix)
+                yield Finding(f"charter/{key.replace('_', '-')}", "warning", f"{key} {UNSTATED}", why, fix)
 
 
 def _behaviour(text: str | None) -> Iterator[Finding]:
@@ -145,7 +154,7 @@ def _behaviour(text: str | None) -> Iterator[Finding]:
         fix = (
             "Write charter.behaviour: one sentence that begins with a verb (Return, Classify, Rewrite, ...)."
         )
-        yield Finding("charter/behaviour", "error", "behaviour is not stated", why, fix)
+        yield Finding("charter/behaviour", "error", f"behaviour {UNSTATED}", why, fix)
         return
     sentences = [part for part in _SENTENCE_END.split(text.strip()) if part.strip()]
     vague = FIT_MATRIX["vague"]
@@ -172,7 +181,7 @@ def _facts(often: str | None) -> Iterator[Finding]:
     fresh = FIT_MATRIX["fresh"]
     if often is None:
         fix = "Write charter.facts_change: never, rarely or often."
-        yield Finding("charter/facts-change", "warning", "facts_change is not stated", fresh.reason, fix)
+        yield Finding("charter/facts-change", "warning", f"facts_change {UNSTATED}", fresh.reason, fix)
     elif often == "often":
         fix = f"First tool: {fresh.first_tool}. Put the documents into the prompt; fine-tune for form only."
         yield Finding("charter/facts-change", "error", "facts_change: often", fresh.reason, fix)
@@ -181,7 +190,7 @@ def _facts(often: str | None) -> Iterator[Finding]:
 def _prompt(tried: str | None) -> Iterator[Finding]:
     prompted, ability = FIT_MATRIX["prompted"], FIT_MATRIX["ability"]
     if not tried or not tried.strip() or _UNTRIED.search(tried):
-        read = f"prompt_tried: {tried!r}" if tried else "prompt_tried is not stated"
+        read = f"prompt_tried: {tried!r}" if tried else f"prompt_tried {UNSTATED}"
         fix = (
             f"First tool: {prompted.first_tool}. Try one, with examples in it, and write down what was wrong."
         )

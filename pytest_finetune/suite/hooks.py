@@ -28,7 +28,7 @@ from pytest_finetune.suite.rules.rule_marks import (
 )
 from pytest_finetune.suite.session import SESSION, FinetuneSession
 from pytest_finetune.suite.steps.planning import plan_lines
-from pytest_finetune.suite.steps.premises import lacking
+from pytest_finetune.suite.steps.premises import lacking, to_fetch
 
 NO_FLAG = "needs a model: run pytest --finetune"
 
@@ -95,7 +95,14 @@ class Hooks:
             pytest.skip(f"{NO_FLAG}{self._without_a_model(item, place)}")
         if place.experiment is None:
             return
-        self._session.run(place.experiment).begin()
+        run = self._session.run(place.experiment)
+        if (
+            place.stage is Stage.FIT
+            and not self._session.settings.finetune
+            and (fetch := to_fetch(run.experiment))
+        ):
+            pytest.skip(fetch)
+        run.begin()
         closed = self._session.gate.blocks(place.experiment, place.stage)
         if closed is not None:
             pytest.fail(closed.message, pytrace=False)

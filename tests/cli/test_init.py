@@ -6,11 +6,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 
 import pytest_finetune
+from pytest_finetune.cli import main
+from pytest_finetune.cli.tasks import TASKS
 from pytest_finetune.experiment import load_experiment
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from .conftest import Ran
 
 FILES = {
+    ".finetune-schemas/experiment.schema.json",
+    ".finetune-schemas/contract.schema.json",
     "finetune.yaml",
     "pytest.ini",
     "data/contract.yaml",
@@ -81,17 +86,54 @@ def test_a_file_in_place_of_the_folder_is_a_mistake(run: Callable[..., Ran], tmp
     assert "cannot write" in ran.err
 
 
-def test_the_new_project_is_collected_and_only_its_open_questions_fail(
-    run: Callable[..., Ran], tmp_path: Path
+@pytest.mark.parametrize("task", TASKS)
+def test_a_project_of_each_kind_is_green_at_once_and_what_a_person_must_state_is_told(
+    run: Callable[..., Ran], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(pytester.path / "no-cache"))
+    assert run("init", pytester.path, "--task", task).code == 0
+    result = pytester.runpytest_inprocess("-rs", "-p", "no:cacheprovider")
+    assert result.ret == 0
+    outcomes = result.parseoutcomes()
+    assert (outcomes["passed"], outcomes.get("failed")) == (2, None)
+    said = result.stdout.str()
+    assert "is not fetched yet: run pytest-finetune fetch" in said
+    assert "(passes on its 6 gold answers)" in said
+    assert "charter/owner: owner is not stated" in said
+    experiment = load_experiment(pytester.path, "finetune.yaml")
+    assert (experiment.task, experiment.charter.behaviour) == TASKS[task][:2]
+    assert f'tuned["{TASKS[task].primary}"]' in (pytester.path / "tests" / "test_decision.py").read_text()
+    rules = (pytester.path / "tests" / "test_rules.py").read_text()
+    assert re.search(rf"^(def )?test_{TASKS[task].primary}(\(| = )", rules, re.M)
+
+
+def test_editors_find_the_schemas_that_the_first_lines_name(run: Callable[..., Ran], tmp_path: Path) -> None:
     run("init", tmp_path)
-    collected = pytest_in(tmp_path, "--collect-only", "-q")
-    assert collected.returncode == 0, collected.stdout
-    assert "7 tests collected" in collected.stdout
-    done = pytest_in(tmp_path, "tests/test_data.py")
-    assert done.returncode == 1
-    assert "1 failed, 1 passed" in done.stdout
-    assert "charter/owner: owner is not stated" in " ".join(done.stdout.split())
+    for name in ("finetune.yaml", "data/contract.yaml"):
+        file = tmp_path / name
+        _, _, named = file.read_text().splitlines()[0].partition("$schema=")
+        assert json.loads((file.parent / named).read_text())["properties"]
+
+
+def test_rows_of_ones_own_are_brought_in_with_the_project(run: Callable[..., Ran], tmp_path: Path) -> None:
+    lines = [f"message {n} about {'parcels' if n % 2 else 'money'} {n * n},{'ab'[n % 2]}" for n in range(40)]
+    (tmp_path / "mails.csv").write_text("\n".join(["body,label", *lines]))
+    ran = run("init", tmp_path / "p", "--from", tmp_path / "mails.csv", "--column", "text=body")
+    assert ran.code == 0
+    assert "40 rows: 32 to train on, 8 held out" in ran.out
+    assert len((tmp_path / "p" / "data" / "train.jsonl").read_text().splitlines()) == 32
+    assert "test_answer" in (tmp_path / "p" / "tests" / "test_rules.py").read_text()
+
+
+def test_a_shell_is_told_what_could_come_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    stand_in = ModuleType("argcomplete")
+    vars(stand_in)["autocomplete"] = seen.append
+    monkeypatch.setitem(sys.modules, "argcomplete", stand_in)
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert len(seen) == 1
 
 
 def test_with_its_questions_answered_the_new_project_passes(run: Callable[..., Ran], tmp_path: Path) -> None:

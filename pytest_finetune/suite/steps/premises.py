@@ -18,6 +18,7 @@ from pytest_finetune.experiment.reading import located
 from pytest_finetune.fingerprint import (
     BaseModelError,
     base_folder,
+    cached_snapshot,
     has_tokenizer,
     holds_weights,
     match_of_layers,
@@ -46,6 +47,17 @@ def lacking(context: Context) -> list[str]:
     if any(trainer.plugin_name != _BUILT_IN for trainer in trainers):
         return []  # what another trainer needs is its own to say
     return [located(context.experiment, path, text) for path, text in problems(context.experiment)]
+
+
+def to_fetch(experiment: Experiment) -> str:
+    """Say that the base is still to be fetched from the hub; empty where it is here, or named like a folder."""
+    name = experiment.base_model
+    if experiment.local_base() is not None or cached_snapshot(name, experiment.revision) is not None:
+        return ""
+    beside = experiment.root / Path(name).parent
+    if beside != experiment.root and beside.is_dir():
+        return ""
+    return f"the base {name} is not fetched yet: run pytest-finetune fetch"
 
 
 def problems(experiment: Experiment) -> Iterator[tuple[KeyPath, str]]:
