@@ -50,7 +50,8 @@ def chosen_targets(model: PreTrainedModel, experiment: Experiment) -> Chosen:
             "peft_method: dora with quantization: int8 cannot be computed on a CPU: there PEFT loses the scales of the "
             "8-bit weights when it reads them for their norms\n  take quantization: nf4 or none, or a GPU"
         )
-    wanted = Wanted(lora.dropout, experiment.peft_method == "dora", str(lora.init_lora_weights))
+    dora = experiment.peft_method == "dora"
+    wanted = Wanted(lora.dropout, dora, str(lora.init_lora_weights), lora.r)
     try:
         return choose(model, lora.target_modules, wanted)
     except TargetError as error:

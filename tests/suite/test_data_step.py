@@ -124,6 +124,17 @@ def test_a_base_that_lacks_a_tensor_is_named_before_anything_is_loaded(world: Wo
     assert "holds a model and an adapter (adapter_config.json)" in said
 
 
+def test_an_adapter_on_the_output_head_is_refused_by_its_name(world: World) -> None:
+    tensors = ["model.embed_tokens.weight", "model.norm.weight", "model.layers.0.mlp.up.weight"]
+    world.write({"base/tokenizer.json": "{}", "base/config.json": '{"model_type": "llama"}'})
+    (world.path / "base" / "model.safetensors").write_bytes(safetensors([0.0] * 3, *tensors))
+    ((path, said),) = problems(world.experiment("lora: {r: 4, target_modules: [up, lm_head]}\n"))
+    assert path == ("lora", "target_modules")
+    assert said.startswith(
+        "found 'lm_head', the output head: the loss is computed from the head's own weight"
+    )
+
+
 @pytest.mark.parametrize(
     ("base", "dtype", "fits"),
     [

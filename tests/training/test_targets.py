@@ -153,6 +153,14 @@ def test_first_weights_that_a_module_cannot_give_are_refused(
         chosen(name, target, wanted=Wanted(start=start))
 
 
+def test_first_weights_of_more_directions_than_a_module_has_are_refused() -> None:
+    chosen("Llama", "k_proj", wanted=Wanted(start="olora", rank=32))
+    chosen("Llama", "k_proj", wanted=Wanted(rank=33))
+    said = r"takes lora\.r = 33 directions out of each weight, and model\.layers\.0\.self_attn\.k_proj has 32: such"
+    with pytest.raises(TargetError, match=said):
+        chosen("Llama", "k_proj", wanted=Wanted(start="pissa_niter_4", rank=33))
+
+
 @pytest.mark.parametrize("word", ["input_layernorm", "layers"])
 def test_a_module_that_carries_no_adapter_is_refused(word: str) -> None:
     with pytest.raises(TargetError, match=f"asks for '{word}', which cannot carry an adapter"):

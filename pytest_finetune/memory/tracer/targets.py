@@ -54,6 +54,7 @@ class Wanted(NamedTuple):
     dropout: float = 0.0
     dora: bool = False
     start: str = "True"
+    rank: int = 0
 
 
 def choose(model: PreTrainedModel, requested: str | tuple[str, ...], wanted: Wanted) -> Chosen:
@@ -71,7 +72,7 @@ def choose(model: PreTrainedModel, requested: str | tuple[str, ...], wanted: Wan
     out = {name: reasons[name] for name in asked if name in reasons}
     targets = requested if isinstance(requested, str) else list(requested)
     _check_experts(model, targets, wanted)
-    _check_start({name: modules[name] for name in asked if name not in out}, wanted.start)
+    _check_start({name: modules[name] for name in asked if name not in out}, wanted)
     return Chosen(
         targets=targets,
         excluded="|".join(_pattern(kind) for kind in kinds(out)) or None,
@@ -244,9 +245,9 @@ def _translated(model: PreTrainedModel, targets: str | list[str]) -> list[str]:
     return sorted(config.target_parameters or ())
 
 
-def _check_start(modules: Mapping[str, torch.nn.Module], start: str) -> None:
+def _check_start(modules: Mapping[str, torch.nn.Module], wanted: Wanted) -> None:
     """Raise TargetError for a module whose weight cannot give the adapter its first values."""
-    kind = start.partition("_")[0]
+    start, kind = wanted.start, wanted.start.partition("_")[0]
     if kind not in STARTS:
         return
     for name, module in modules.items():
@@ -258,6 +259,16 @@ def _check_start(modules: Mapping[str, torch.nn.Module], start: str) -> None:
                 f"lora.target_modules asks for {name!r}, {what}\n"
                 f"  {'leave it out' if embedding else 'take pissa'}, or lora.init_lora_weights: true"
             )
+        if isinstance(module, torch.nn.Linear) and (least := _narrow(module)) < wanted.rank:
+            raise TargetError(
+                f"lora.init_lora_weights: {start} takes lora.r = {wanted.rank} directions out of each weight, and "
+                f"{name} has {least}: such an adapter could not be loaded again\n"
+                f"  lower lora.r to {least}, name the others in lora.target_modules, or lora.init_lora_weights: true"
+            )
+
+
+def _narrow(module: torch.nn.Linear) -> int:
+    return min(module.in_features, module.out_features)
 
 
 def _left_out(out: Mapping[str, str]) -> Iterator[str]:

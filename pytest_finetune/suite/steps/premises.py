@@ -125,7 +125,14 @@ def _targets(experiment: Experiment, folder: Path) -> Iterator[tuple[KeyPath, st
     # A regular expression asks for whole names, and experts get other names when they are loaded.
     if isinstance(wanted, str) or experiment.peft_method == "full" or "expert" in " ".join(modules):
         return
-    lacking = [word for word in wanted if word != "lm_head" and not _matched(word, modules)]
+    head = next((word for word in wanted if word.rpartition(".")[2] == "lm_head"), None)
+    if head is not None:
+        yield (
+            ("lora", "target_modules"),
+            f"found {head!r}, the output head: the loss is computed from the head's own weight, so an adapter on it "
+            "would never be trained: leave it out, as all-linear does",
+        )
+    lacking = [word for word in wanted if word != head and not _matched(word, modules)]
     if modules and lacking:
         last = {name.rpartition(".")[2] for name in modules}
         linear = sorted(name for name in last if not any(part in name for part in _NO_LINEAR))
