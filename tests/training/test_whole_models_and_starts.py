@@ -76,7 +76,7 @@ def test_a_killed_full_training_goes_on_and_ends_with_the_same_weights(ask: Ask)
         if progress.step == 4:
             raise Killed
 
-    training = replace(SHORT, max_steps=6, learning_rate=3e-3)
+    training = replace(SHORT, max_steps=6, learning_rate=3e-3, sft={"save_steps": 1})
     whole = train(ask("whole", training=training, method="full"))
     with pytest.raises(Killed):
         train(ask(training=training, method="full", progress=die))
@@ -146,10 +146,11 @@ def test_a_killed_pissa_training_goes_on_and_ends_with_the_same_bytes(ask: Ask) 
         if progress.step == 4:
             raise Killed
 
-    whole = train(ask("whole", training=SHORT, **STARTS["pissa"]))
+    training = replace(SHORT, sft={"save_steps": 1})
+    whole = train(ask("whole", training=training, **STARTS["pissa"]))
     with pytest.raises(Killed):
-        train(ask(training=SHORT, progress=die, **STARTS["pissa"]))
-    resumed = train(ask(training=SHORT, **STARTS["pissa"]))
+        train(ask(training=training, progress=die, **STARTS["pissa"]))
+    resumed = train(ask(training=training, **STARTS["pissa"]))
     assert resumed.resumed_from == 3
     first, second = ((run.folder / "adapter_model.safetensors").read_bytes() for run in (whole, resumed))
     assert first == second
