@@ -11,6 +11,7 @@ from typing import Final
 
 from pytest_finetune import __version__
 from pytest_finetune.cli import (
+    calibrate,
     compare,
     doctor,
     fetch,
@@ -88,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
         doctor,
         fetch,
         plan,
+        calibrate,
         profile,
         power,
         show,

@@ -1,0 +1,223 @@
+"""Everything that only a card can show, in one prepared run of less than fifteen minutes.
+
+python benchmarks/on_a_card.py --out FOLDER [--minutes 14] [--only grid leases ...]
+python benchmarks/on_a_card.py --out FOLDER --rehearse        # the same code on the CPU, with a tiny model
+
+Each step has a time limit of its own and is left out where the minutes that remain are fewer. What it shows is
+written to FOLDER as it comes: `cards.csv` (predicted and measured memory, as `pytest-finetune calibrate` writes it),
+`steps.jsonl` (a line for each step, with its seconds) and the sessions' own words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_finetune.cli import calibration
+from pytest_finetune.cli.calibrate import append
+from pytest_finetune.cli.calibration import Cell
+from pytest_finetune.fingerprint import package_versions
+from pytest_finetune.memory.hardware.budget import Budget
+from pytest_finetune.memory.hardware.detect import detect
+
+# The dearest last: where the minutes run out, the many small ones are there.
+CELLS: Final = (
+    *calibration.GRID,
+    Cell("smollm2-135m", "lora", 8, 1024, checkpointing=True),
+    Cell("qwen3-1.7b", "lora", 4, 1024),
+    Cell("qwen3-1.7b", "dora", 2, 1024, checkpointing=True),
+    Cell("llama-8b", "qlora", 2, 2048, checkpointing=True),
+    Cell("llama-8b", "lora", 1, 2048, checkpointing=True),
+)
+TINY: Final = (Cell("tiny", "lora", 2, 40), Cell("tiny", "full", 2, 40, checkpointing=True))
+TOO_LARGE: Final = Cell("llama-8b", "lora", 32, 2048)
+CELL_S: Final = 75
+LARGE_S: Final = 150
+SPEED_S: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to show: its name, the seconds that it may take, and what to do with those that it has."""
+
+    name: str
+    limit_s: int
+    show: Callable[[int], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the run writes, what it computes on, and whether it is a rehearsal."""
+
+    out: Path
+    card: Budget
+    rehearse: bool
+
+    @property
+    def work(self) -> Path:
+        """Return the folder for bases and projects, which are not brought back."""
+        return self.out / "work"
+
+
+def steps(place: Place) -> Iterator[Step]:
+    """Yield every step, the cheapest first."""
+    cells = TINY if place.rehearse else CELLS
+    for cell in cells:
+        name = f"grid {cell.shape} {cell.method} {cell.batch}x{cell.tokens}"
+        yield Step(name, LARGE_S if cell.shape == "llama-8b" else CELL_S, partial(_compared, place, cell))
+    yield Step("leases", 120, partial(_leases, place, cells[0]))
+    yield Step("determinism", 120, partial(_determinism, place, cells[0]))
+    yield Step(
+        "out of memory", LARGE_S, partial(_out_of_memory, place, cells[0] if place.rehearse else TOO_LARGE)
+    )
+    yield Step("speed", SPEED_S, partial(_speed, place))
+
+
+def _compared(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
+    """Set the plan of one cell against its measurement."""
+    run = partial(calibration.run_session, timeout_s=limit_s)
+    row = calibration.compare(cell, place.card, place.work, run)
+    append(place.out / "cards.csv", [row])
+    return row
+
+
+def _project(place: Place, cell: Cell, name: str) -> Path:
+    base = place.work / cell.shape
+    if not (base / "config.json").exists():
+        calibration.make_elsewhere(cell.shape, base)
+    project = place.work / name
+    calibration.write_project(cell, base, project)
+    return project
+
+
+def _leases(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
+    """Let two sessions train at once on the one card: the second waits for the first's lease."""
+    projects = [
+        _project(place, replace(cell, tokens=cell.tokens + 2 * nth), f"lease-{nth}") for nth in range(2)
+    ]
+    begun = time.perf_counter()
+    running = [_start(project) for project in projects]
+    ended = {}
+    for project, process in zip(projects, running, strict=True):
+        process.wait(max(1.0, limit_s - (time.perf_counter() - begun)))
+        ended[project.name] = {"exit": process.returncode, "seconds": round(time.perf_counter() - begun, 1)}
+    return {**ended, "said": [_last_lines(project) for project in projects]}
+
+
+def _determinism(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
+    """Train twice with `training.full_determinism`, and tell whether both adapters are the same bytes."""
+    digests = []
+    for nth in range(2):
+        project = _project(place, cell, f"determinism-{nth}")
+        _run(project, limit_s // 2, "--finetune-set", "training.full_determinism=true")
+        record = _record(project)
+        digests.append((record.get("training") or {}).get("adapter_sha256"))
+    return {"adapters": digests, "same": digests[0] is not None and digests[0] == digests[1]}
+
+
+def _out_of_memory(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
+    """Train what cannot fit, and keep what the session says of it."""
+    project = _project(place, cell, "out-of-memory")
+    code = _run(project, limit_s)
+    return {"exit": code, "said": _last_lines(project, 30)}
+
+
+def _speed(place: Place, limit_s: int) -> Mapping[str, Any]:
+    """Run the table of benchmarks/speed.py, where that file is."""
+    script = Path(__file__).with_name("speed.py")
+    if place.rehearse or not script.is_file():
+        return {"left out": "a rehearsal" if place.rehearse else f"there is no {script.name}"}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=limit_s, check=False
+    )
+    (place.out / "speed.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
+    return {"exit": done.returncode}
+
+
+def _start(project: Path, *words: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "pytest", "--finetune", "-q", "-p", "no:cacheprovider", *words]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    with (project / "log.txt").open("wb") as log:
+        return subprocess.Popen(command, cwd=project, env=environment, stdout=log, stderr=log)
+
+
+def _run(project: Path, limit_s: float, *words: str) -> int:
+    process = _start(project, *words)
+    try:
+        return process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+
+
+def _record(project: Path) -> Mapping[str, Any]:
+    file = project / "finetune-record/record.json"
+    if not file.is_file():
+        return {}
+    found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))["experiments"][0]
+    return found
+
+
+def _last_lines(project: Path, count: int = 6) -> list[str]:
+    return (project / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
+
+
+def run(place: Place, minutes: float, only: Sequence[str]) -> int:
+    """Show every step that the minutes allow, and write each as it ends; return how many failed."""
+    end = time.perf_counter() + 60 * minutes
+    failed = 0
+    for step in steps(place):
+        if only and not step.name.startswith(tuple(only)):
+            continue
+        left = end - time.perf_counter()
+        if left < step.limit_s / 3:
+            _write(place, {"step": step.name, "left out": f"{left:.0f} s remained"})
+            continue
+        begun = time.perf_counter()
+        try:
+            shown = dict(step.show(int(min(step.limit_s, left))))
+        except Exception as error:  # whatever one step does, the next ones are tried
+            failed += 1
+            shown = {"failed": f"{type(error).__name__}: {error}"[:500]}
+        _write(place, {"step": step.name, "seconds": round(time.perf_counter() - begun, 1), **shown})
+    return failed
+
+
+def _write(place: Place, line: Mapping[str, Any]) -> None:
+    text = json.dumps(line)
+    print(text[:600], flush=True)
+    with (place.out / "steps.jsonl").open("a", encoding="utf-8") as file:
+        file.write(text + "\n")
+
+
+def main() -> int:
+    """Run it on the card that is here, or rehearse it without one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=14.0)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--rehearse", action="store_true")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    card = detect("auto", options.out)
+    if card.device != "cuda" and not options.rehearse:
+        parser.error(f"no card is here ({card.name}): --rehearse tries the same code without one")
+    place = Place(options.out, card, options.rehearse)
+    _write(place, {"card": card.as_json(), "versions": package_versions(calibration.PACKAGES)})
+    return int(run(place, options.minutes, options.only) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
