@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pytest_finetune.record.inputs import Finding, TrainingFacts
 from pytest_finetune.record.model import RecordedExperiment
-from pytest_finetune.record.outcomes import DriftFacts, PeoplesLabels
+from pytest_finetune.record.outcomes import DriftFacts, HeldOutRow, PeoplesLabels
 from pytest_finetune.record.tables import passed_of
 from pytest_finetune.wording import arm_word, counted, figure, listed, one_line, percent, points
+
+_RISEN: Final = 1.02
+"""A rise that is told: a smaller one is noise."""
 
 
 def reused(training: TrainingFacts) -> str:
@@ -134,6 +139,23 @@ def drift(found: DriftFacts, *, brief: bool = False) -> str:
         return f"{answers}, {distance}, {tuned} like the task (base {base})"
     distance = "no token KL" if found.mean_kl is None else f"mean token KL {figure(found.mean_kl, 3)}"
     return f"{answers}, {tuned} in the task's format ({base} by the base), {distance}"
+
+
+def held_out_loss(training: TrainingFacts) -> str:
+    """Say that the loss on held-out rows rose again before the training ended; empty where it did not."""
+    losses = [point.loss for point in training.held_out_loss if point.loss is not None]
+    if len(losses) < 2 or losses[-1] <= min(losses) * _RISEN:
+        return ""
+    lowest = losses.index(min(losses)) + 1
+    return (
+        f"held-out loss was lowest after epoch {lowest} of {len(losses)} ({figure(min(losses))}) and rose to "
+        f"{figure(losses[-1])}: fewer epochs may do as well"
+    )
+
+
+def place_of_row(row: HeldOutRow) -> str:
+    """Name a held-out row: file and line, as far as they are known."""
+    return one_line(f"{row.file}:{row.line}" if row.file and row.line else row.id)
 
 
 def place(found: Finding) -> str:

@@ -357,3 +357,21 @@ def test_plain_text_is_escaped_and_built_markup_is_not() -> None:
     assert element("p", "<b>", Html("<b></b>")) == "<p>&lt;b&gt;<b></b></p>"
     assert element("a", "x", href='"><script>') == '<a href="&quot;&gt;&lt;script&gt;">x</a>'
     assert text("a\tb\nc\x1b\u202e") == "a\tb\nc\\x1b\\u202e"
+
+
+def test_the_first_view_shows_a_row_before_and_after_and_a_held_out_loss_that_rose(
+    make: Callable[[str], Any],
+) -> None:
+    record, answers = make("keep")
+    experiment = record["experiments"][0]
+    experiment["training"]["held_out_loss"] = [
+        {"step": n, "loss": loss} for n, loss in enumerate((0.6, 0.4, 0.5))
+    ]
+    page = Page(summary_html(record, answers)).text
+    first = page[: page.index("base to tuned")]
+    assert "One row that was fixed (" in first
+    assert first.index("asked:") < first.index("base model:") < first.index("tuned model:")
+    assert "held-out loss was lowest after epoch 2 of 3 (0.4) and rose to 0.5" in first
+    experiment["training"]["held_out_loss"][2]["loss"] = 0.4
+    page = Page(summary_html(record, answers)).text
+    assert "rose to" not in page

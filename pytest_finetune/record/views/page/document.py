@@ -100,7 +100,7 @@ def _experiment(
         body.append(_section(f"{anchor}-rates", "Evidence", evidence.rates(experiment)))
     return join(
         [
-            verdict.banner(experiment, run, anchor),
+            verdict.banner(experiment, run, anchor, answers),
             _contents(experiment, anchor, SECTIONS if judged else UNJUDGED),
             *body,
             _pair(

@@ -24,6 +24,7 @@ def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
     further = [
         *(("adapter", one_line(note), "yellow") for note in given),
         ("reused", remarks.reused(experiment.training), "yellow"),
+        ("learning", remarks.held_out_loss(experiment.training), "yellow"),
         ("retrained", remarks.retrained(experiment.training), ""),
         *(("runtimes", text, "") for text in _runtimes(experiment)),
         *(("format", text, "") for text in remarks.formats(experiment)[:MOST_FORMATS]),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from pytest_finetune.record.headline import Headline, headline
 from pytest_finetune.record.inputs import MemoryFacts, TrainingFacts
+from pytest_finetune.record.lenient import Json
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
+from pytest_finetune.record.remarks import held_out_loss
 from pytest_finetune.record.tables import Gain, fits_word, gain, gains, rate, training_row
 from pytest_finetune.record.views.page.html import Child, Html, element, facts, folded, join, table
+from pytest_finetune.record.views.page.sections.example import example
 from pytest_finetune.wording import counted, margin, size
 
 SYMBOLS: Final = {"good": "✓", "warn": "↻", "bad": "✕", "none": "–"}
@@ -17,8 +20,10 @@ _MOST_GAINS: Final = 2
 Tile = tuple[str, Child]
 
 
-def banner(experiment: RecordedExperiment, run: RecordedRun, anchor: str) -> Html:
-    """Open an experiment: verdict, sentence, next change, then the numbers that carry it."""
+def banner(
+    experiment: RecordedExperiment, run: RecordedRun, anchor: str, answers: Mapping[str, Sequence[Json]]
+) -> Html:
+    """Open an experiment: verdict, sentence, a row before and after, next change, then the numbers that carry it."""
     said, name = headline(experiment, run), experiment.name or "experiment"
     several = len(run.experiments) > 1 and experiment.title != name
     symbol = element("span", SYMBOLS[said.tone], aria_hidden="true")
@@ -34,8 +39,10 @@ def banner(experiment: RecordedExperiment, run: RecordedRun, anchor: str) -> Htm
         head,
         element("p", said.reason, class_="ft-reason"),
         element("p", said.exact, class_="ft-exact ft-muted") if said.exact else None,
+        example(experiment, answers),
         _further(said),
         _risks(said),
+        _learning(experiment),
         _change(said),
         element("p", _about(experiment, run), class_="ft-about"),
         class_=f"ft-banner ft-{said.tone}",
@@ -70,6 +77,11 @@ def _risks(said: Headline) -> Html | None:
     listed = element("ul", *(element("li", risk.words) for risk in said.risks), class_="ft-reasons")
     counts = element("p", element("strong", said.counted_risks))
     return element("div", counts, listed, class_="ft-change")
+
+
+def _learning(experiment: RecordedExperiment) -> Html | None:
+    said = held_out_loss(experiment.training)
+    return element("p", element("strong", "Note: "), said, class_="ft-exact") if said else None
 
 
 def _about(experiment: RecordedExperiment, run: RecordedRun) -> Html:
