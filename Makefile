@@ -46,7 +46,8 @@ lint: $(VENV)/ready
 types: $(VENV)/ready
 	$(BIN)/mypy
 
-# build/site, which opens from the disk; nothing is fetched, and a link that leads nowhere is an error.
+# build/site, to be opened or served (`python -m http.server -d build/site`, for its search); a link that leads nowhere is
+# an error.
 docs: $(VENV)/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

@@ -39,4 +39,5 @@ def test_a_link_that_leads_out_of_the_documentation_is_shown_as_its_text(
 def test_the_site_asks_nothing_of_the_network() -> None:
     configuration = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert "font: false" in configuration
+    assert "plugins: [search]" in configuration  # `offline` adds a script of another host to every page
     assert "http" not in configuration
