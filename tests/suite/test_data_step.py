@@ -72,7 +72,9 @@ def test_a_suite_is_checked_as_the_held_out_rows_are(world: World) -> None:
     world.write(
         {
             "base/tokenizer_config.json": json.dumps(config),
-            "hard.jsonl": json.dumps(row) + "\n{broken\n",
+            "hard.jsonl": json.dumps(row)
+            + "\n{broken\n"
+            + (world.path / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[4],
         }
     )
     Tokenizer(models.WordLevel({"[UNK]": 0, "</s>": 1}, unk_token="[UNK]")).save(
@@ -87,6 +89,7 @@ def test_a_suite_is_checked_as_the_held_out_rows_are(world: World) -> None:
     assert found["chat/refused"] == (1, said)
     assert found["messages/unknown-key"][0] == 1
     assert found["data/invalid-json"][0] == 2
+    assert found["leak/suite"] == (3, "the row of suite 'hard' is trained on: train.jsonl:5")
 
     world.write({"eval.jsonl": json.dumps(row) + "\n"})
     context = world.context("prompt: {template: chat, few_shot: 1}\n" + paths)

@@ -105,13 +105,18 @@ class SessionContract(Contract):
 def suite_findings(
     experiment: Experiment, contract: Contract, train: Rows, held_out: Rows
 ) -> Iterator[Finding]:
-    """Yield what keeps a row of a suite from being asked as it stands there."""
+    """Yield what keeps a row of a suite from being asked as it stands there, or from showing what was forgotten."""
+    trained = {row.digest: row.place for row in train} if experiment.paths.suites else {}
     for name, relative in experiment.paths.suites.items():
         rows = _rows(experiment, contract, relative, name)
         yield from rows.defects
         yield from check_conversations(contract, (), rows)
         if contract.tokenization is not None:
             yield from asked_findings(rows, contract.tokenization)
+        for row in rows:
+            if place := trained.get(row.digest):
+                read = f"the row of suite {name!r} is trained on: {place}"
+                yield finding("leak/suite", read, file=row.file, line=row.line, digest=row.digest)
 
 
 def template_findings(
