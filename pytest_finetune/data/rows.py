@@ -118,6 +118,11 @@ class Rows(Sequence[Row]):
         self.defects = tuple(one for one in found if one.severity != "note")
         self.notes = tuple(one for one in found if one.severity == "note")
 
+    def only(self, rows: Iterable[Row]) -> Rows:
+        """Return some of the rows as rows of the same file."""
+        findings = (*self.defects, *self.notes)
+        return Rows(rows, path=self.path, split=self.split, sha256=self.sha256, findings=findings)
+
     def __len__(self) -> int:
         return len(self._rows)
 

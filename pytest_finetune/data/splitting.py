@@ -8,10 +8,11 @@ not on their order.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_finetune.data.corpus import Corpus, Vocabulary
+from pytest_finetune.data.rows import Rows
 from pytest_finetune.data.similarity import similar_across, similar_within
 from pytest_finetune.data.words import words_of
 
@@ -43,19 +44,26 @@ def split_rows(rows: Sequence[Row], share: float, labels: Sequence[str | None]) 
     )
 
 
+def set_aside(rows: Rows, share: float, label_of: Callable[[str], str | None]) -> tuple[Rows, Rows]:
+    """Return the training rows without the development rows, and these: a share (0 to 1) of those of each label."""
+    parted = split_rows(rows, share, [label_of(row.output) for row in rows])
+    dev = Rows(parted.held_out, path=rows.path, split="dev", sha256=rows.sha256)
+    return rows.only(parted.train), dev
+
+
 def _split(rows: Sequence[Row], share: float, labels: Sequence[str | None]) -> tuple[_Parts, set[int]]:
     """Return what belongs together, and which positions are held out."""
-    parts = _Parts(len(rows))
+    parts, vocabulary = _Parts(len(rows)), Vocabulary()
     _join_equal(parts, [row.group for row in rows])
     _join_equal(parts, [f"{row.instruction}\n{row.input}" for row in rows])
-    for pair in similar_within(_corpus(rows), SHINGLE, NEAR).pairs:
+    for pair in similar_within(_corpus(rows, vocabulary), SHINGLE, NEAR).pairs:
         parts.join(pair.left, pair.right)
     while True:
         held = _held_out(parts, rows, share, labels)
         # Of three that are alike the first filter compares two pairs only: what still stands on both sides is joined.
         left = [at for at in range(len(rows)) if at in held]
         right = [at for at in range(len(rows)) if at not in held]
-        sides = [_corpus([rows[at] for at in side]) for side in (left, right)]
+        sides = [_corpus([rows[at] for at in side], vocabulary) for side in (left, right)]
         across = list(similar_across(sides[0], sides[1], SHINGLE, NEAR))
         if not across:
             return parts, held
@@ -86,8 +94,9 @@ def _join_equal(parts: _Parts, values: Sequence[str | None]) -> None:
             parts.join(first.setdefault(value, at), at)
 
 
-def _corpus(rows: Sequence[Row]) -> Corpus:
-    corpus = Corpus(Vocabulary())
+def _corpus(rows: Sequence[Row], vocabulary: Vocabulary) -> Corpus:
+    """Return the words of some rows; only corpora of one vocabulary can be compared."""
+    corpus = Corpus(vocabulary)
     for row in rows:
         corpus.add(words_of(row.input))
     return corpus
