@@ -191,6 +191,20 @@ def hardly_started(evidence: DiagnosisEvidence) -> NextChange | None:
     return None
 
 
+def format_not_learnt(evidence: DiagnosisEvidence) -> NextChange | None:
+    """Most answers cannot be read and the loss is still on its way down: the training was too short."""
+    training, losses, read = evidence.training, evidence.losses, evidence.readable("tuned")
+    if training is None or not evidence.steps or read is None or read >= 0.5 or len(losses) < 2:
+        return None
+    if losses[-1] <= 0.3 * losses[0]:  # learnt, and asked in another way than it was taught
+        return None
+    because = (
+        f"{wording.arm('tuned')} speaks the format on {wording.percent(read)} of the rows after {evidence.steps} "
+        f"steps, in which the loss went from {losses[0]:.2f} to {losses[-1]:.2f}"
+    )
+    return NextChange(_longer(training), because, evidence.failing("tuned", ROWS_SHOWN))
+
+
 def _longer(training: Training) -> str:
     """Name the key that says how long the training is, twice as long."""
     if training.max_steps is not None:
@@ -250,6 +264,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
     judge_noisy,
     hardly_started,
     never_stops,
+    format_not_learnt,
     one_label,
     format_only,
     chance_level,

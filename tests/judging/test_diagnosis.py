@@ -159,6 +159,18 @@ def test_a_loss_that_has_hardly_moved_asks_for_more_epochs() -> None:
     )
 
 
+def test_a_format_that_is_not_learnt_yet_wants_a_longer_training_before_other_rows() -> None:
+    log = ({"step": 1, "loss": 2.94}, {"step": 4, "loss": 2.17})
+    at_chance = {"formats": {"baseline": 0.0, "tuned": 0.1}, "scores": {"priority": scored(0, 0)}}
+    change = diagnosed(log=log, steps=4, training_rows=9, **at_chance)
+    assert change.change == "raise training.num_train_epochs from 2 to 4"
+    assert change.because == (
+        "the tuned model speaks the format on 10.0% of the rows after 4 steps, in which the loss went from 2.94 to 2.17"
+    )
+    learnt = ({"step": 1, "loss": 2.94}, {"step": 4, "loss": 0.17})
+    assert diagnose(evidence(log=learnt, **at_chance)) != change
+
+
 def test_answers_that_run_to_the_limit_never_learned_to_stop() -> None:
     change = diagnosed(stopped=(False,) * 45 + (True,) * 15)
     assert change == NextChange(
