@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from pytest_finetune.experiment.launcher import unshared
@@ -76,6 +76,12 @@ def _training_problems(experiment: Experiment, problem: Say) -> Iterator[Problem
         if "assistant_only_loss" in experiment.training.sft:
             text = "contradicts assistant_turns: all, which finds the answers itself; leave one of them out"
             yield problem(("training", "sft", "assistant_only_loss"), text)
+    if experiment.training.keep == "best" and not experiment.has_dev_rows:
+        text = (
+            "'best' needs rows to choose on: name them in paths.dev_file, or set training rows aside with "
+            "split: {dev: 0.1}. Held-out rows judge, and what is chosen on them they can judge no more"
+        )
+        yield problem(("training", "keep"), text)
     yield from _launcher_problems(experiment, problem)
 
 
@@ -192,6 +198,8 @@ def _path_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
     }
     if paths.contract_file is not None:
         files["paths", "contract_file"] = paths.contract_file
+    if paths.dev_file is not None:
+        files["paths", "dev_file"] = paths.dev_file
     for name, suite in paths.suites.items():
         files["paths", "suites", name] = suite
     if experiment.drift.prompts is not None:
@@ -218,3 +226,18 @@ def _path_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
             ("paths", "eval_file"),
             f"found {paths.train_file!r}, which is the training file: held-out rows must never be trained on",
         )
+    yield from _dev_problems(experiment, held_out, problem)
+
+
+def _dev_problems(experiment: Experiment, held_out: Sequence[str], problem: Say) -> Iterator[Problem]:
+    dev = experiment.paths.dev_file
+    if dev is None:
+        return
+    if experiment.split is not None:
+        yield problem(("split",), f"contradicts paths.dev_file {dev!r}: leave one of them out")
+    if dev in held_out:
+        text = f"found {dev!r}, which judges: what is chosen on held-out rows is not proven by them"
+        yield problem(("paths", "dev_file"), f"{text}; take other rows, or write split: {{dev: 0.1}}")
+    if dev == experiment.paths.train_file:
+        text = f"found {dev!r}, which is trained on: an adapter that learns rows by heart would look best"
+        yield problem(("paths", "dev_file"), f"{text}; take other rows, or write split: {{dev: 0.1}}")

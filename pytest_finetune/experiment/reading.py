@@ -21,6 +21,7 @@ from pytest_finetune.experiment.records import (
     OutsideArm,
     Paths,
     Prompt,
+    Split,
     Training,
     contained,
     schema,
@@ -51,6 +52,7 @@ TRAINED_BY: Final = (
     "training",
     "prompt",
     "paths",
+    "split",
 )
 
 
@@ -194,7 +196,9 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
         | {"drift": {"prompts": values["drift"].prompts} if values["drift"].measure else False}
         | {"runtimes": _plain([as_written(runtime) for runtime in runtimes])}
         | ({"lora": None} if method == "full" else {})
-        | ({"attn_implementation": attention} if (attention := tree.get("attn_implementation")) else {}),
+        | ({"attn_implementation": attention} if (attention := tree.get("attn_implementation")) else {})
+        | ({"split": _plain(split)} if (split := tree.get("split")) else {}),
+        split=Split(**split) if split else None,
         attn_implementation=tree.get("attn_implementation"),
         runtime_settings={name: settings for name, settings in runtimes if settings is not None},
         **values,
@@ -202,9 +206,9 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
 
 
 _LATER: Final[Mapping[str, Json]] = {
-    "training": {"assistant_turns": "last"},
+    "training": {"assistant_turns": "last", "keep": "last"},
     "prompt": {"chat_template_kwargs": {}, "turns": "last"},
-    "paths": {"columns": {}},
+    "paths": {"columns": {}, "dev_file": None},
 }
 """Settings that came later, with their defaults: only another value stands among the resolved ones."""
 

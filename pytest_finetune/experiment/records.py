@@ -58,7 +58,10 @@ class Launcher:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """The optimisation, and which answers of a conversation are taught; lengths in tokens, `max_steps` in its steps."""
+    """The optimisation, and which answers of a conversation are taught; lengths in tokens, `max_steps` in its steps.
+
+    `keep` says which of its adapters is kept: that of the last step, or the best on the development rows.
+    """
 
     max_seq_length: int = 512
     per_device_train_batch_size: int = 1
@@ -75,6 +78,7 @@ class Training:
     packing: bool = False
     full_determinism: bool = False
     assistant_turns: Literal["last", "all"] = "last"
+    keep: Literal["last", "best"] = "last"
     launcher: Launcher = field(default_factory=Launcher)
     sft: Json = field(default_factory=dict)
 
@@ -115,7 +119,10 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Files of the experiment, relative to the root and inside it; `columns` maps our names of columns to theirs."""
+    """Files of the experiment, relative to the root and inside it; `columns` maps our names of columns to theirs.
+
+    On the rows of `dev_file` something is chosen: they are neither trained on nor judged by.
+    """
 
     train_file: str
     eval_file: str
@@ -123,6 +130,14 @@ class Paths:
     suites: Mapping[str, str] = field(default_factory=dict)
     output_dir: str = "artifacts/adapter"
     columns: Mapping[str, str] = field(default_factory=dict)
+    dev_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What share (0 to 1) of the training rows is set aside as development rows."""
+
+    dev: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +200,7 @@ class Experiment:
     """One resolved experiment: every key has its value, `resolved` is the same as a JSON tree.
 
     With ``peft_method: full`` nothing reads `lora`, which is null in `resolved`. `trained` is the folder of an adapter
-    that is judged instead of being trained.
+    that is judged instead of being trained. `split` sets development rows aside where no file holds them.
     """
 
     name: str
@@ -212,6 +227,12 @@ class Experiment:
     drift: DriftSettings = field(default_factory=DriftSettings)
     trained: str | None = None
     attn_implementation: str | None = None
+    split: Split | None = None
+
+    @property
+    def has_dev_rows(self) -> bool:
+        """Whether there are rows to choose on."""
+        return self.paths.dev_file is not None or self.split is not None
 
     def path(self, relative: str) -> Path:
         """Return the absolute path of a file of the project; ExperimentError when it lies outside."""

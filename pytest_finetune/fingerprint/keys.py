@@ -89,13 +89,15 @@ def adapter_key(
     *,
     trainer: str = "trl",
     template: Json = MappingProxyType({}),
+    dev: Sequence[object] = (),
 ) -> Key:
     """Make the key of the adapter that this training would produce.
 
     `pairs` are the training rows as formatted, in order. Of `environment` only WEIGHT_PACKAGES count.
     `trainer` names (with its version) whatever trains when it is not ours. `template` is what the chat template adds:
-    its arguments, the date that it is given, whether it ends a prompt otherwise than is asked. Paths, `eval_file`,
-    charter, decision, generation and the prompt-only arm change no weight and are left out.
+    its arguments, the date that it is given, whether it ends a prompt otherwise than is asked. `dev` are the
+    development rows as formatted, where the adapter is chosen on them. Paths, `eval_file`, charter, decision,
+    generation and the prompt-only arm change no weight and are left out.
     """
     training = {
         name: value
@@ -105,6 +107,8 @@ def adapter_key(
     }
     if experiment.training.launcher.processes == 1:
         del training["launcher"]  # several processes add up in another order; one adds as it always did
+    if experiment.training.keep == "last":
+        del training["keep"]
     return Key.of(
         {
             "schema": ADAPTER_SCHEMA,
@@ -114,6 +118,7 @@ def adapter_key(
             "training": training,
             "prompt": {"template": experiment.prompt.template, **template},
             "pairs": {"count": len(pairs), "sha256": digest(pairs)},
+            **({"dev": {"count": len(dev), "sha256": digest(dev)}} if dev else {}),
             "base": base.training_parts(),
             "trainer": trainer,
             "environment": {name: environment.get(name, ABSENT) for name in WEIGHT_PACKAGES},

@@ -191,6 +191,8 @@ class TrainingFacts(Facts):
     final_loss: float | None
     log: tuple[LossPoint, ...]
     held_out_loss: tuple[LossPoint, ...]
+    dev_loss: tuple[LossPoint, ...]
+    kept_step: int | None
     notes: tuple[str, ...]
     adapter_sha256: str
     adapter_path: str

@@ -123,12 +123,23 @@ class ExperimentRun:
     @part
     def contract(self) -> Contract:
         """The data contract, with the checks that plugins add."""
-        return data_step.contract_of(self.context)
+        return data_step.contract_of(self.context, lambda: self.dev_rows)
 
     @part
+    def taught(self) -> data_step.Taught:
+        """The training rows, and the development rows if there are any."""
+        with self.context.clock.spent_on("data"):
+            return data_step.taught(self.context, self.contract)
+
+    @property
     def train_rows(self) -> Rows:
         """The training rows."""
-        return self._read(self.experiment.paths.train_file, "train")
+        return self.taught.train
+
+    @property
+    def dev_rows(self) -> Rows | None:
+        """The rows that something is chosen on, neither trained on nor judged by; None without any."""
+        return self.taught.dev
 
     @part
     def eval_rows(self) -> Rows:
@@ -174,7 +185,7 @@ class ExperimentRun:
         They look for everything that the run will need: a night must not burn for a missing file.
         """
         with self.context.clock.spent_on("data"):
-            return self._checked(Data(self.contract, self.train_rows, self.eval_rows))
+            return self._checked(Data(self.contract, self.train_rows, self.eval_rows, self.dev_rows))
 
     def _checked(self, data: Data) -> Data:
         findings = data.contract.findings(data.train, data.held_out)
@@ -339,11 +350,11 @@ class ExperimentRun:
 
     @part
     def best_prompt(self) -> str:
-        """The best of the hand-written prompts by the primary rule."""
+        """The best of the hand-written prompts by the primary rule, on development rows where there are any."""
         item = primary_of(self._rules)
         return candidates.best_prompt(
             self.context,
-            self.train_rows,
+            self.train_rows if self.dev_rows is None else self.dev_rows,
             lambda prompts: self._ask(BASELINE, prompts),
             item.name.removeprefix("test_"),
             lambda rows, answers: scores_on(

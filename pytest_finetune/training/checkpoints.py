@@ -63,7 +63,7 @@ def seal(folder: Path, identity: str) -> None:
 
 def newest(checkpoints: Path, identity: str) -> Checkpoint | None:
     """Return the newest whole checkpoint of the training `identity`; None when there is none."""
-    whole = [found for found in _all(checkpoints) if _is_whole(found.folder, identity)]
+    whole = [found for found in _all(checkpoints) if is_whole(found.folder, identity)]
     return max(whole, default=None)
 
 
@@ -79,14 +79,8 @@ def whole_steps(checkpoints: Path) -> list[int]:
     return [found.step for found in _all(checkpoints) if (found.folder / SEAL).is_file()]
 
 
-def _all(checkpoints: Path) -> list[Checkpoint]:
-    if not checkpoints.is_dir():
-        return []
-    named = ((_NAME.match(path.name), path) for path in checkpoints.iterdir() if not path.is_symlink())
-    return sorted(Checkpoint(int(match[1]), path) for match, path in named if match and path.is_dir())
-
-
-def _is_whole(folder: Path, identity: str) -> bool:
+def is_whole(folder: Path, identity: str) -> bool:
+    """Tell whether a folder was sealed for the training `identity`, and every file is as it was then."""
     try:
         sealed: JsonTree = json.loads((folder / SEAL).read_text(encoding="utf-8"))
         if sealed["identity"] != identity:
@@ -94,6 +88,13 @@ def _is_whole(folder: Path, identity: str) -> bool:
         return all(sha256_of(folder / name) == digest for name, digest in sealed["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _all(checkpoints: Path) -> list[Checkpoint]:
+    if not checkpoints.is_dir():
+        return []
+    named = ((_NAME.match(path.name), path) for path in checkpoints.iterdir() if not path.is_symlink())
+    return sorted(Checkpoint(int(match[1]), path) for match, path in named if match and path.is_dir())
 
 
 def _files(folder: Path) -> list[Path]:

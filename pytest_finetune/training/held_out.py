@@ -33,6 +33,13 @@ def most_rows(trained: int) -> int:
     return min(MAX_ROWS, max(MIN_ROWS, trained // 8))
 
 
+class Unseen(NamedTuple):
+    """The rows that are not trained on: those that judge later, and those that the adapter is chosen on."""
+
+    held_out: HeldOut
+    dev: HeldOut
+
+
 def chosen(rows: Sequence[Row], most: int) -> list[Row]:
     """Return at most `most` rows, spread evenly.
 

@@ -73,7 +73,8 @@ class TrainingRequest:
     a folder or a hub id. The adapter is written into `folder` (made when missing), checkpoints into
     `checkpoints`. `max_truncated` rows may be longer than ``training.max_seq_length``; they never teach the
     stop token. `fit` is the card to stay within and the memory plan, None where there is neither.
-    `held_out` is never trained on: its loss is taken after each epoch, for the record alone.
+    `held_out` is never trained on: its loss is taken after each epoch, for the record alone. On `dev` the adapter is
+    chosen where ``training.keep`` is best; it is empty otherwise.
     """
 
     experiment: Experiment
@@ -87,6 +88,7 @@ class TrainingRequest:
     max_truncated: int = 0
     fit: Fit | None = None
     held_out: tuple[Pair, ...] = ()
+    dev: tuple[Pair, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -108,7 +110,8 @@ class TrainingResult:
     counts the training rows: `p50`, `p95`, `max` (before truncation), `truncated`, `supervised`. `notes` are
     sentences for the record. `measured` holds the peaks of the longest batch before the training:
     `measured_peak_bytes` (of the process), `measured_allocated_bytes`, `measured_reserved_bytes`; empty if unmeasured.
-    `held_out_loss` has one entry an epoch: `step`, `epoch`, `loss`. `timings` are the seconds of the training's parts.
+    `held_out_loss` has one entry an epoch: `step`, `epoch`, `loss`; `dev_loss` one a look at the development rows,
+    and `kept_step` is the step whose adapter was kept. `timings` are the seconds of the training's parts.
     """
 
     folder: Path
@@ -125,4 +128,6 @@ class TrainingResult:
     notes: tuple[str, ...] = ()
     measured: Mapping[str, int] = field(default_factory=dict)
     held_out_loss: tuple[Mapping[str, float], ...] = ()
+    dev_loss: tuple[Mapping[str, float], ...] = ()
+    kept_step: int | None = None
     timings: Mapping[str, float] = field(default_factory=dict)

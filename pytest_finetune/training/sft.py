@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,9 @@ from pytest_finetune.experiment.launcher import share_of, shared_words
 from pytest_finetune.fingerprint import digest, package_versions
 from pytest_finetune.memory.tracer.architectures import name_backbone
 from pytest_finetune.training.base import BaseSource, check_folder, source_of
+from pytest_finetune.training.best import Best, best_step
 from pytest_finetune.training.checkpoints import Pace, drop_others, newest
-from pytest_finetune.training.held_out import chosen, held_out, most_rows
+from pytest_finetune.training.held_out import MAX_ROWS, HeldOut, Unseen, chosen, held_out, most_rows
 from pytest_finetune.training.memory_error import memory_report, peak_bytes, reset_peak
 from pytest_finetune.training.packing import check_packing
 from pytest_finetune.training.processes.launch import train_in_processes
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig
 
+    from pytest_finetune.data.formatting import Pair
     from pytest_finetune.memory.tracer.targets import Chosen
     from pytest_finetune.training.trainer import SealingTrainer
 
@@ -116,14 +118,23 @@ def _train(
     uncovered = [] if targets is None else adapter.uncovered(trainer.model, request.experiment, targets)
     trainable, parameters = adapter.trainable_share(trainer.model)
     first = None if whole else adapter.first_weights(trainer.model, request.experiment)
+
+    def save(folder: Path) -> None:
+        if whole:
+            adapter.save_whole(trainer.model, tokenizer, folder)
+        else:
+            adapter.save_adapter(trainer.model, request.experiment, folder, first)
+
+    if request.dev:
+        trainer.best = Best(request.checkpoints, _identity(request), save)
     with clock.spent_on("measured batch"):
         measured = measuring.measure_first(trainer, request)
     with clock.spent_on("steps"):
         resumed = _run(trainer, request)
-    if whole and ranks.is_first():
-        adapter.save_whole(trainer.model, tokenizer, request.folder)
+    if ranks.is_first() and trainer.best is not None:
+        trainer.best.take(trainer.state.log_history, request.folder)
     elif ranks.is_first():
-        adapter.save_adapter(trainer.model, request.experiment, request.folder, first)
+        save(request.folder)
     reserved, allocated = peak_bytes(request.device)
     log = tuple(_log_entry(entry) for entry in trainer.state.log_history if "loss" in entry)
     return TrainingResult(
@@ -140,11 +151,18 @@ def _train(
         resumed_from=resumed,
         notes=(*_launch_notes(request), *said, *uncovered, *trainer.reached.notes()),
         measured=measured.as_json() if measured is not None else {},
-        held_out_loss=tuple(
-            {"step": entry["step"], "epoch": entry["epoch"], "loss": entry["held_out_loss"]}
-            for entry in trainer.state.log_history
-            if "held_out_loss" in entry
-        ),
+        held_out_loss=_losses(trainer, "held_out_loss"),
+        dev_loss=_losses(trainer, "dev_loss"),
+        kept_step=best_step(trainer.state.log_history),
+    )
+
+
+def _losses(trainer: SealingTrainer, name: str) -> tuple[Mapping[str, float], ...]:
+    """Return what the trainer's log has of a loss on rows that are not trained on."""
+    return tuple(
+        {"step": entry["step"], "epoch": entry["epoch"], "loss": entry[name]}
+        for entry in trainer.state.log_history
+        if name in entry
     )
 
 
@@ -164,12 +182,22 @@ def _trainer(
     from pytest_finetune.training.trainer import SealingTrainer, Watch
 
     training, whole = request.experiment.training, request.experiment.peft_method == "full"
-    asked = chosen(request.held_out, most_rows(len(rows)))
-    places = [f"held-out row {number}" for number in range(1, len(asked) + 1)]
-    unseen = tokenise(tokenizer, asked, places, request.experiment.prompt.chat_template_kwargs)
-    rows_unseen = held_out(unseen, training.max_seq_length, share_of(training).batch)
+
+    def unseen(pairs: Sequence[Pair], kind: str, most: int = MAX_ROWS) -> HeldOut:
+        asked = chosen(pairs, most)
+        places = [f"{kind} row {number}" for number in range(1, len(asked) + 1)]
+        tokens = tokenise(tokenizer, asked, places, request.experiment.prompt.chat_template_kwargs)
+        return held_out(tokens, training.max_seq_length, share_of(training).batch)
+
+    dev = unseen(request.dev, "development")
+    if request.dev and not dev.examples:
+        raise TrainingError(
+            f"training.keep: best: no development row teaches anything within training.max_seq_length "
+            f"{training.max_seq_length}: there is nothing to choose by"
+        )
+    beside = unseen(request.held_out, "held-out", most_rows(len(rows)))
     pace = Pace(time.monotonic) if arguments.saved_by_time(training.sft) else None
-    watch = Watch(request.progress, stop, rows_unseen, pace)
+    watch = Watch(request.progress, stop, Unseen(beside, dev), pace)
     trainer = SealingTrainer(
         identity=_identity(request),
         write=lambda model, folder: (
@@ -271,6 +299,7 @@ def _identity(request: TrainingRequest) -> str:
             "base": [request.base, experiment.revision],
             **({"attention": experiment.attn_implementation} if experiment.attn_implementation else {}),
             "pairs": [pair.fields() for pair in request.pairs],
+            **({"dev": [pair.fields() for pair in request.dev]} if request.dev else {}),
             "device": request.device.partition(":")[0],
             "packages": package_versions(),
         }

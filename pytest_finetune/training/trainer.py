@@ -14,9 +14,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import SFTTrainer
 
 from pytest_finetune.clock import Clock
+from pytest_finetune.training.best import Best, is_due
 from pytest_finetune.training.checkpoints import Pace, seal, whole_steps
 from pytest_finetune.training.coverage import Reached
-from pytest_finetune.training.held_out import HeldOut, held_out_loss
+from pytest_finetune.training.held_out import HeldOut, Unseen, held_out_loss
 from pytest_finetune.training.memory_error import in_use, naming_the_batch
 from pytest_finetune.training.processes import ranks
 from pytest_finetune.training.request import Meter, Progress, TrainingError
@@ -50,6 +51,7 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
         super().__init__(**settings)
         self._identity, self._write, self._places = identity, write, places
         self.clock = clock
+        self.best: Best | None = None  # set where the adapter is chosen on development rows
         self.step_loss = 0.0
         self.tokens_seen = 0
         self.stopped = False
@@ -137,20 +139,22 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
         seal(output / f"checkpoint-{self.state.global_step}", self._identity)
         for step in whole_steps(output)[: -self._keep]:
             shutil.rmtree(output / f"checkpoint-{step}", ignore_errors=True)
+        if self.best is not None:
+            self.best.forget_others(self.state.log_history)
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Tells the progress after every optimizer step, and ends the training there when `stop` says so.
 
-    At the end of each epoch the loss on the held-out rows joins the trainer's log. `pace` says when a checkpoint is
-    due, and the trainer's own arguments without one.
+    At the end of each epoch the loss on the held-out rows joins the trainer's log; that on the development rows then,
+    and after each tenth of the steps. `pace` says when a checkpoint is due; without it the trainer's arguments do.
     """
 
     def __init__(
         self,
         tell: Callable[[Progress], None],
         stop: Callable[[], bool],
-        rows: HeldOut,
+        rows: Unseen,
         pace: Pace | None = None,
     ) -> None:
         self._tell, self._stop, self._rows, self._pace = tell, stop, rows, pace
@@ -185,12 +189,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             epoch=float(state.epoch or 0.0),
         )
         self._tell(dataclasses.replace(reading, memory_bytes=in_use(str(args.device))))
-        if self._rows.examples and (float(state.epoch).is_integer() or state.global_step == state.max_steps):
-            with self.trainer.clock.spent_on("held-out loss"):
-                found = held_out_loss(self.trainer, self._rows)
-            state.log_history.append(
-                {"step": state.global_step, "epoch": float(state.epoch), "held_out_loss": found}
-            )
+        self._look(state)
         due = self._pace is not None and self._pace.due(self.trainer.clock.seconds.get("checkpoints", 0.0))
         # All end, and all save, after the same step.
         asked, wanted = ranks.summed([self._stop(), due], args.device)
@@ -200,3 +199,20 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if self.trainer.stopped or wanted:
             control.should_save = True
         return control
+
+    def _look(self, state: TrainerState) -> None:
+        """Add the losses on rows that are not trained on to the log, and keep the adapter that did best so far."""
+        assert self.trainer is not None
+        ended = float(state.epoch or 0.0).is_integer() or state.global_step == state.max_steps
+        if self._rows.held_out.examples and ended:
+            self._add(state, "held_out_loss", self._rows.held_out)
+        if self._rows.dev.examples and (ended or is_due(state.global_step, state.max_steps)):
+            self._add(state, "dev_loss", self._rows.dev)
+            if self.trainer.best is not None and ranks.is_first():
+                self.trainer.best.consider(state.log_history)
+
+    def _add(self, state: TrainerState, name: str, rows: HeldOut) -> None:
+        assert self.trainer is not None
+        with self.trainer.clock.spent_on("held-out loss"):
+            loss = held_out_loss(self.trainer, rows)
+        state.log_history.append({"step": state.global_step, "epoch": float(state.epoch or 0.0), name: loss})

@@ -60,6 +60,7 @@ CHANGES_NO_WEIGHTS = {
     "charter",
     "overrides",
     "resolved",
+    "split",  # rows count as formatted: those that are left, and those that are chosen on
 }
 
 
@@ -115,6 +116,13 @@ def test_every_training_value_changes_the_key_but_what_is_kept_and_what_the_pair
     changed = dataclasses.replace(experiment.training, **{name: other(getattr(experiment.training, name))})
     same = key(dataclasses.replace(experiment, training=changed)) == key(experiment)
     assert same == (name in {"save_total_limit", "assistant_turns"})
+
+
+def test_the_rows_that_an_adapter_is_chosen_on_are_in_its_key(experiment: Experiment) -> None:
+    assert "keep" not in key(experiment).fields["training"]
+    best = dataclasses.replace(experiment, training=dataclasses.replace(experiment.training, keep="best"))
+    keys = {key(experiment), key(best, dev=PAIRS[:1]), key(best, dev=PAIRS[1:])}
+    assert len(keys) == 3
 
 
 def test_the_launcher_is_in_the_key_for_several_processes_and_not_for_one(experiment: Experiment) -> None:

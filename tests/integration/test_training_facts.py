@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from pytest_finetune.publish.trackers import _KINDS, TrackingError
+
+from .conftest import expected
 
 if TYPE_CHECKING:
     from .conftest import Project
@@ -36,6 +39,49 @@ def test_the_held_out_losses_stand_beside_the_training_loss(project: Project) ->
     assert [entry["loss"] for entry in training["held_out_loss"]] == [1.5, 1.25]
     assert training["notes"] == []
     assert project.record()["notes"] == []
+
+
+CHOOSING = """\
+    log = ({"step": 1, "epoch": 0.5, "loss": 2.0}, {"step": 2, "epoch": 1.0, "loss": 0.5})
+    looks = [{"step": 1, "epoch": 0.5, "loss": 1.5}, {"step": 2, "epoch": 1.0, "loss": 1.75}]
+    called(f"{len(request.pairs)} trained on, {len(request.dev)} to choose on")
+"""
+
+
+def test_the_adapter_is_chosen_on_rows_that_are_neither_trained_on_nor_judged_by(project: Project) -> None:
+    text = (project.path / "conftest.py").read_text()
+    old = next(line for line in text.splitlines(keepends=True) if line.startswith("    log = ("))
+    chosen = text.replace(old, CHOOSING, 1)
+    experiment = (project.path / "finetune.yaml").read_text()
+    project.write(
+        {
+            "conftest.py": chosen.replace(
+                "peak_bytes=None,", "dev_loss=looks, kept_step=1, peak_bytes=None,", 1
+            ),
+            "finetune.yaml": experiment.replace("num_train_epochs: 1", "num_train_epochs: 1, keep: best")
+            + "split: {dev: 0.25}\n",
+        }
+    )
+    questions = [f"q{at}" for at in range(96)]  # no near duplicates
+    apart = [
+        {"instruction": "Say it.", "input": asked, "output": expected(at)}
+        for at, asked in enumerate(questions)
+    ]
+    project.write({"train.jsonl": "".join(json.dumps(row) + "\n" for row in apart)})
+    assert project.run("--finetune").ret == 0
+    data, training = project.experiment()["data"], project.experiment()["training"]
+    assert data["train"]["rows"] + data["dev"]["rows"] == 96
+    assert f"{data['train']['rows']} trained on, {data['dev']['rows']} to choose on" in project.calls()
+    assert (training["kept_step"], [look["loss"] for look in training["dev_loss"]]) == (1, [1.5, 1.75])
+    assert (
+        "step 1, the best on the development rows"
+        in (project.path / "finetune-record" / "report.html").read_text()
+    )
+    project.write({"conftest.py": chosen})  # another trainer, which chooses nothing
+    project.run("--finetune")
+    assert project.experiment()["training"]["notes"] == [
+        "training.keep is best, and this trainer chose nothing on the development rows: it kept its last adapter"
+    ]
 
 
 FULL_TRAINER = """\

@@ -9,8 +9,9 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from pytest_finetune.data.rows import Row, read_rows
+from pytest_finetune.experiment import ExperimentError
 from pytest_finetune.store import Store
-from pytest_finetune.suite.steps.data_step import contract_of, file_of, read, trained_after_a_look
+from pytest_finetune.suite.steps.data_step import contract_of, file_of, read, taught, trained_after_a_look
 from pytest_finetune.suite.steps.premises import problems
 
 from .conftest import World, safetensors
@@ -18,7 +19,7 @@ from .conftest import World, safetensors
 
 def test_findings_of_the_same_rows_are_computed_once_and_recorded(world: World) -> None:
     context = world.context()
-    contract = contract_of(context)
+    contract = contract_of(context, lambda: None)
     train = read(context, contract, "train.jsonl", "train")
     held_out = read(context, contract, "eval.jsonl", "eval")
     found = contract.findings(train, held_out)
@@ -56,7 +57,7 @@ def test_a_server_that_writes_the_date_of_the_day_is_named(world: World) -> None
     found = []
     for api in ("", ", api: completions"):
         context = world.context("prompt: {template: chat}\n" + served.format(api))
-        contract = contract_of(context)
+        contract = contract_of(context, lambda: None)
         rows = (read(context, contract, f"{name}.jsonl", name) for name in ("train", "eval"))
         found.append([one.read for one in contract.findings(*rows) if one.rule == "chat/date"])
     assert found == [["runtime 'prod' renders with today's date, training with 2024-07-26"], []]
@@ -82,7 +83,7 @@ def test_a_suite_is_checked_as_the_held_out_rows_are(world: World) -> None:
     )
     paths = "paths: {train_file: train.jsonl, eval_file: eval.jsonl, suites: {hard: hard.jsonl}}\n"
     context = world.context("prompt: {template: chat}\n" + paths)
-    contract = contract_of(context)
+    contract = contract_of(context, lambda: None)
     rows = (read(context, contract, f"{name}.jsonl", name) for name in ("train", "eval"))
     found = {one.rule: (one.line, one.read) for one in contract.findings(*rows) if one.file == "hard.jsonl"}
     said = "the chat template refuses these messages: System role not supported"
@@ -93,11 +94,95 @@ def test_a_suite_is_checked_as_the_held_out_rows_are(world: World) -> None:
 
     world.write({"eval.jsonl": json.dumps(row) + "\n"})
     context = world.context("prompt: {template: chat, few_shot: 1}\n" + paths)
-    contract = contract_of(context)
+    contract = contract_of(context, lambda: None)
     rows = (read(context, contract, f"{name}.jsonl", name) for name in ("train", "eval"))
     rules = {one.rule for one in contract.findings(*rows) if one.file in ("eval.jsonl", "finetune.yaml")}
     assert "chat/refused" in rules
     assert "tokens/few-shot" not in rules  # it says no more than that
+
+
+DEV = {
+    "train": [("a", "low"), ("b", "high"), ("shared with training", "low"), ("c", "low")],
+    "eval": [("d", "low"), ("shared with the held-out rows", "high")],
+    "dev": [("Shared with training!", "low"), ("e", "high"), ("shared with the held-out rows", "low")],
+}
+
+
+def test_a_development_row_stands_in_no_other_file(world: World) -> None:
+    texts = {
+        name: "".join(
+            json.dumps({"instruction": "Say it.", "input": asked, "output": said}) + "\n"
+            for asked, said in rows
+        )
+        for name, rows in DEV.items()
+    }
+    world.write({f"{name}.jsonl": text for name, text in texts.items()})
+    paths = "paths: {train_file: train.jsonl, eval_file: eval.jsonl, dev_file: dev.jsonl}\n"
+    context = world.context(paths)
+    contract = contract_of(context, lambda: rows.dev)
+    rows = taught(context, contract)
+    held_out = read(context, contract, "eval.jsonl", "eval")
+    found = contract.findings(rows.train, held_out)
+    assert [(one.line, one.read) for one in found if one.rule == "leak/dev"] == [
+        (1, "the question is trained on: train.jsonl:3"),
+        (3, "the question is held out: eval.jsonl:2"),
+    ]
+    assert [one.read for one in found if one.rule.startswith("dev/")] == ["3 rows to choose on"]
+    assert context.facts.tree()["data"]["dev"]["rows"] == 3
+
+
+def test_a_share_of_the_training_rows_is_set_aside_to_choose_on(world: World) -> None:
+    apart = [{"instruction": "Say it.", "input": word * 3, "output": "low"} for word in "abcdefghijkl"]
+    world.write({"train.jsonl": "".join(json.dumps(row) + "\n" for row in apart)})
+    context = world.context("split: {dev: 0.5}\n")
+    contract = contract_of(context, lambda: rows.dev)
+    rows = taught(context, contract)
+    assert rows.dev is not None
+    whole = [row.digest for row in read_rows(world.path, "train.jsonl", "train")]
+    train, dev = ([row.digest for row in part] for part in (rows.train, rows.dev))
+    assert (len(train), len(dev)) == (6, 6)
+    assert sorted(train + dev) == sorted(whole)
+    assert [row for row in whole if row in set(train)] == train  # in the order of the file
+    held_out = read(context, contract, "eval.jsonl", "eval")
+    assert not any(one.rule.startswith("leak/dev") for one in contract.findings(rows.train, held_out))
+
+
+def test_a_share_that_comes_to_nothing_is_told(world: World) -> None:
+    context = world.context("split: {dev: 0.01}\n")
+    contract = contract_of(context, lambda: rows.dev)
+    rows = taught(context, contract)
+    held_out = read(context, contract, "eval.jsonl", "eval")
+    assert [one.read for one in contract.findings(rows.train, held_out) if one.rule == "dev/none"] == [
+        "no row to choose on"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            "training: {keep: best}\n",
+            "training.keep: 'best' needs rows to choose on: name them in paths.dev_file",
+        ),
+        (
+            "paths: {train_file: train.jsonl, eval_file: eval.jsonl, dev_file: eval.jsonl}\n",
+            "paths.dev_file: found 'eval.jsonl', which judges: what is chosen on held-out rows is not proven by them",
+        ),
+        (
+            "paths: {train_file: train.jsonl, eval_file: eval.jsonl, dev_file: train.jsonl}\n",
+            "paths.dev_file: found 'train.jsonl', which is trained on",
+        ),
+        (
+            "split: {dev: 0.1}\npaths: {train_file: train.jsonl, eval_file: eval.jsonl, dev_file: dev.jsonl}\n",
+            "split: contradicts paths.dev_file 'dev.jsonl'",
+        ),
+    ],
+)
+def test_a_choice_without_rows_of_its_own_is_refused(more: str, said: str, world: World) -> None:
+    world.write({"dev.jsonl": '{"instruction": "Say it.", "input": "e", "output": "low"}\n'})
+    with pytest.raises(ExperimentError) as refused:
+        world.experiment(more)
+    assert said in str(refused.value)
 
 
 def test_a_template_that_does_not_compile_is_named_before_anything_is_trained(world: World) -> None:

@@ -122,7 +122,8 @@ def make_experiment(
             "training": {
                 name: value
                 for name, value in dataclasses.asdict(training).items()
-                if (name, value) != ("assistant_turns", "last")  # as `load_experiment` leaves it out
+                # as `load_experiment` leaves them out
+                if (name, value) not in [("assistant_turns", "last"), ("keep", "last")]
             },
             "prompt": {},
             "paths": {"train_file": "train.jsonl", "eval_file": "eval.jsonl"},

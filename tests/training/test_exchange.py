@@ -35,11 +35,12 @@ def test_the_request_arrives_as_it_was_sent_with_the_device_of_the_rank(ask: Ask
         lora=Lora(target_modules=("q_proj",)),
         max_truncated=3,
         held_out=(chat,),
+        dev=(chat, chat),
     )
     exchange.ask(sent, ["cuda:0", "cuda:1"])
     arrived = exchange.request(1, unheard)
     assert arrived.device == "cuda:1"
-    for name in ("pairs", "rows", "base", "folder", "checkpoints", "max_truncated", "held_out"):
+    for name in ("pairs", "rows", "base", "folder", "checkpoints", "max_truncated", "held_out", "dev"):
         assert getattr(arrived, name) == getattr(sent, name), name
     assert arrived.experiment.training == sent.experiment.training
     assert arrived.experiment.lora == sent.experiment.lora

@@ -23,6 +23,7 @@ TRAINING = Training(
     gradient_accumulation_steps=1,
     learning_rate=1e-2,
     num_train_epochs=2.0,
+    sft={"save_steps": 1},
 )
 UNSEEN = sums(24)[16:]
 METHODS: dict[str, dict[str, Any]] = {

@@ -49,6 +49,32 @@ def check_groups(contract: ContractRules, train: Rows, held_out: Rows) -> Iterat
             yield _at(row, "leak/group", read)
 
 
+def check_dev_rows(
+    contract: ContractRules, dev: Rows, others: Sequence[tuple[str, Rows]]
+) -> Iterator[Finding]:
+    """Yield development rows whose question, or whose group, stands in another file; `others` say what they are for."""
+    vocabulary, rules = Vocabulary(), contract.leakage
+    chosen = _Questions(dev, vocabulary)
+    yield from chosen.repetitions()
+    for use, rows in others:
+        known, found = _Questions(rows, vocabulary), set[int]()
+        groups = {row.group: row for row in rows if row.group is not None and rules.groups != "allow"}
+        for number, row in enumerate(dev):
+            if twins := known.rows_like(row):
+                found.add(number)
+                yield _at(row, "leak/dev", f"the question is {use}: {_listed(twins)}")
+            elif row.group in groups:
+                found.add(number)
+                yield _at(row, "leak/dev", f"the group {row.group!r} is {use}: {groups[row.group].place}")
+        if rules.near_duplicate is None:
+            continue
+        pairs = similar_across(chosen.corpus, known.corpus, rules.shingle_words, rules.near_duplicate)
+        for number, alike in _by_left(pairs, found):
+            places = _listed(rows[pair.right] for pair in alike)
+            read = f"similarity {alike[0].similarity:.2f} to a row that is {use}: {places}"
+            yield _at(dev[number], "leak/dev", read)
+
+
 class _Questions:
     """The rows of one file by their normalised question."""
 

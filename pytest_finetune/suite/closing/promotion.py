@@ -93,7 +93,7 @@ def _inputs(
     experiment: Experiment, checksums: Mapping[str, Any], *, rows: bool
 ) -> dict[str, tuple[Path, str]]:
     """Return the files that go into the bundle, with the digests that they had when the run read them."""
-    wanted = ["experiment", "contract", *(["train", "eval", "neutral"] if rows else [])]
+    wanted = ["experiment", "contract", *(["train", "dev", "eval", "neutral"] if rows else [])]
     chosen = [checksums[name] for name in wanted if name in checksums]
     if rows:
         chosen += list((checksums.get("suites") or {}).values())

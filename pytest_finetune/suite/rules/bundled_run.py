@@ -11,6 +11,7 @@ from pytest_finetune.answering.arm_plans import CONSTRAINED, TRIVIAL, planned, u
 from pytest_finetune.data.charter import Charter
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.rows import Row, Rows, read_rows
+from pytest_finetune.data.splitting import set_aside
 from pytest_finetune.data.turn_by_turn import turn_by_turn
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.fingerprint import sha256_of
@@ -64,8 +65,9 @@ class BundledRun:
 
     @property
     def train_rows(self) -> Rows:
-        """The training rows."""
-        return self._read(self.experiment.paths.train_file, "train")
+        """The training rows, without those that were set aside."""
+        rows, split = self._read(self.experiment.paths.train_file, "train"), self.experiment.split
+        return set_aside(rows, split.dev, self.contract.label_of)[0] if split else rows
 
     @property
     def eval_rows(self) -> Rows:

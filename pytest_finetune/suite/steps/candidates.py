@@ -1,4 +1,4 @@
-"""Hand-written prompts: each is tried on training rows, and the best by the primary rule competes."""
+"""Hand-written prompts: each is tried on rows that do not judge, and the best by the primary rule competes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 def best_prompt(
     context: Context,
-    train_rows: Sequence[Row],
+    rows: Sequence[Row],
     ask: Callable[[Sequence[Prompted]], Stored],
     rule: str,
     scores: Callable[[Sequence[Row], Mapping[str, Answer]], Sequence[float | None]],
 ) -> str:
-    """Return the template with the best mean score on the sample; the first of equals.
+    """Return the template with the best mean score on a sample of the rows; the first of equals.
 
     `ask` lets the base answer; `scores` is what the primary rule, of the name `rule`, gives its answers.
     """
     prompt = context.experiment.prompt
-    rows = sample(train_rows, prompt.candidate_rows, context.experiment.training.seed)
+    rows = sample(rows, prompt.candidate_rows, context.experiment.training.seed)
     tried: list[dict[str, Any]] = []
     for template in prompt.candidates:
         stored = ask(arm_prompts(rows, with_template(prompt, template)))
@@ -56,7 +56,7 @@ def with_template(prompt: Prompt, template: str) -> Prompt:
 
 
 def sample(rows: Sequence[Row], count: int, seed: int) -> tuple[Row, ...]:
-    """Draw different training rows by seed; the draw depends on their content, not on their order."""
+    """Draw different rows by seed; the draw depends on their content, not on their order."""
     different = {row.digest: row for row in reversed(rows)}
     drawn = [different[digest] for digest in sorted(different)]
     random.Random(seed).shuffle(drawn)

@@ -15,10 +15,13 @@ from pytest_finetune.data.catalogue import finding
 from pytest_finetune.data.chat_template import CLOCK
 from pytest_finetune.data.checks.conversations import check_conversations
 from pytest_finetune.data.checks.files import asked_findings, longest
+from pytest_finetune.data.checks.outputs import check_outputs
+from pytest_finetune.data.checks.splits import check_dev_rows
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.formatting import Pair, format_pair, format_prompt
 from pytest_finetune.data.profile import overlap, profile
-from pytest_finetune.data.rows import read_rows
+from pytest_finetune.data.rows import Rows, read_rows
+from pytest_finetune.data.splitting import set_aside
 from pytest_finetune.data.tokens import tokenization_of
 from pytest_finetune.data.turn_by_turn import turn_by_turn
 from pytest_finetune.experiment import ServerSettings
@@ -26,25 +29,33 @@ from pytest_finetune.experiment.reading import line_of
 
 if TYPE_CHECKING:
     from pytest_finetune.data.findings import Finding, Findings
-    from pytest_finetune.data.rows import Rows
     from pytest_finetune.data.tokens import Tokenization
     from pytest_finetune.experiment import Experiment
     from pytest_finetune.store import Judged, LookBook
     from pytest_finetune.suite.context import Context
 
 OVERLAP_ROWS: Final = 100_000
+FEW_DEV_ROWS: Final = 20
 
 
 class Data(NamedTuple):
-    """The contract of an experiment, and both of its files as they were read."""
+    """The contract of an experiment, and its files as they were read; `dev` where something is chosen on rows."""
 
     contract: Contract
     train: Rows
     held_out: Rows
+    dev: Rows | None = None
 
 
-def contract_of(context: Context) -> Contract:
-    """Return the data contract, with the checks that plugins and the store's looks add."""
+class Taught(NamedTuple):
+    """The rows that are trained on, and those that something is chosen on, if there are any."""
+
+    train: Rows
+    dev: Rows | None
+
+
+def contract_of(context: Context, dev: Callable[[], Rows | None]) -> Contract:
+    """Return the data contract, with the checks that plugins, the store's looks and development rows add."""
     experiment = context.experiment
     file = experiment.paths.contract_file
     contract = Contract.load(experiment.root, file) if file else Contract.default()
@@ -54,6 +65,7 @@ def contract_of(context: Context) -> Contract:
     checks = (
         partial(_plugin_checks, context),
         partial(suite_findings, experiment, contract),
+        partial(dev_findings, contract, dev),
         partial(trained_after_a_look, context.store.looks),
         partial(few_shot_findings, experiment, tokenization, contract.label_field),
         partial(trained_turns, experiment),
@@ -117,6 +129,24 @@ def suite_findings(
             if place := trained.get(row.digest):
                 read = f"the row of suite {name!r} is trained on: {place}"
                 yield finding("leak/suite", read, file=row.file, line=row.line, digest=row.digest)
+
+
+def dev_findings(
+    contract: Contract, read_dev: Callable[[], Rows | None], train: Rows, held_out: Rows
+) -> Iterator[Finding]:
+    """Yield what keeps an adapter, or a prompt, from being chosen on the development rows."""
+    dev = read_dev()
+    if dev is None:
+        return
+    nothing = Rows((), path=dev.path, split=dev.split)
+    yield from (*dev.defects, *dev.notes)
+    if not dev:
+        yield finding("dev/none", "no row to choose on", file=dev.path)
+    elif len(dev) < FEW_DEV_ROWS:
+        yield finding("dev/few-rows", f"{len(dev)} rows to choose on", file=dev.path)
+    yield from check_conversations(contract, dev, nothing)
+    yield from check_outputs(contract, dev, nothing)
+    yield from check_dev_rows(contract, dev, (("trained on", train), ("held out", held_out)))
 
 
 def template_findings(
@@ -205,10 +235,25 @@ def file_of(experiment: Experiment, suite: str | None) -> str:
 
 def read(context: Context, contract: Contract, relative: str, split: str) -> Rows:
     """Read the rows of a file and record their profile."""
-    rows = _rows(context.experiment, contract, relative, split)
+    return _profiled(context, contract, _rows(context.experiment, contract, relative, split))
+
+
+def _profiled(context: Context, contract: Contract, rows: Rows) -> Rows:
     counted = contract.tokenization.table(rows) if contract.tokenization else None
-    context.record(("data", split), profile(rows, contract, counted))
+    context.record(("data", rows.split), profile(rows, contract, counted))
     return rows
+
+
+def taught(context: Context, contract: Contract) -> Taught:
+    """Read what is trained on and what is chosen on: a file of its own, a share of the training rows, or nothing."""
+    experiment = context.experiment
+    rows = _rows(experiment, contract, experiment.paths.train_file, "train")
+    dev = None
+    if experiment.paths.dev_file is not None:
+        dev = _rows(experiment, contract, experiment.paths.dev_file, "dev")
+    elif experiment.split is not None:
+        rows, dev = set_aside(rows, experiment.split.dev, contract.label_of)
+    return Taught(_profiled(context, contract, rows), dev and _profiled(context, contract, dev))
 
 
 def _rows(experiment: Experiment, contract: Contract, relative: str, split: str) -> Rows:

@@ -52,6 +52,8 @@ def facts(
 def _checksums(experiment: Experiment) -> dict[str, Any]:
     paths = experiment.paths
     files = {"experiment": experiment.file, "train": paths.train_file, "eval": paths.eval_file}
+    if paths.dev_file:
+        files["dev"] = paths.dev_file
     if paths.contract_file:
         files["contract"] = paths.contract_file
     if experiment.drift.prompts:

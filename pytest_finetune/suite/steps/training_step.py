@@ -112,6 +112,7 @@ class TrainingStep:
             self._engine.dtype,
             trainer=self._trainer(),
             template=self._template(),
+            dev=[pair.fields() for pair in self._dev()],
         )
 
     def _trainer(self) -> str:
@@ -135,6 +136,11 @@ class TrainingStep:
     def _pairs(self, rows: Rows) -> tuple[Pair, ...]:
         experiment = self._context.experiment
         return tuple(format_pair(row, experiment.prompt, experiment.training.assistant_turns) for row in rows)
+
+    def _dev(self) -> tuple[Pair, ...]:
+        """Return the development rows where the adapter is chosen on them."""
+        keep, dev = self._context.experiment.training.keep, self._data.dev
+        return self._pairs(dev) if keep == "best" and dev is not None else ()
 
     def _train(self, key: Key) -> tuple[Entry, bool]:
         """Train under the key's lock; another process may have been first."""
@@ -181,10 +187,12 @@ class TrainingStep:
             "trainable": result.trainable,
             "parameters": result.parameters,
             "tokens": dict(result.tokens),
-            "notes": list(result.notes),
+            "notes": [*result.notes, *_unchosen(context.experiment, result.kept_step)],
             "measured": _with_card(result.measured, context),
             "delta_nonzero": _changes(context.experiment, folder),
             "held_out_loss": [dict(entry) for entry in result.held_out_loss],
+            "dev_loss": [dict(entry) for entry in result.dev_loss],
+            "kept_step": result.kept_step,
             "held_out_sha256": _digest_of(held_out),
             "held_out_file_sha256": data.held_out.sha256,
         }
@@ -206,6 +214,7 @@ class TrainingStep:
             max_truncated=data.contract.max_truncated or 0,
             fit=self._fit(),
             held_out=held_out,
+            dev=self._dev(),
         )
         given = context.experiment.trained
         trained = take(request) if given else context.hooks.pytest_finetune_train(request=request)
@@ -220,6 +229,8 @@ class TrainingStep:
             **{name: about[name] for name in same},
             "notes": [*about["notes"], *self._aged(about, reused=reused)],
             "held_out_loss": about.get("held_out_loss", []),
+            "dev_loss": about.get("dev_loss", []),
+            "kept_step": about.get("kept_step"),
             "delta_nonzero": about["delta_nonzero"],
             "peak_bytes": about["peak_bytes"],
             "adapter_sha256": adapter_digest(entry.path),
@@ -274,6 +285,15 @@ def _changed(key: Key, last: Mapping[str, Any] | None) -> dict[str, list[Any]]:
     """Return what differs from the key of the experiment's last training."""
     differs = {} if last is None else key.differs_from(last["fields"])
     return {name: list(pair) for name, pair in differs.items()}
+
+
+def _unchosen(experiment: Experiment, kept_step: int | None) -> list[str]:
+    """Say when a trainer of one's own did not choose where it should have."""
+    if experiment.training.keep == "last" or experiment.trained or kept_step is not None:
+        return []
+    return [
+        "training.keep is best, and this trainer chose nothing on the development rows: it kept its last adapter"
+    ]
 
 
 def _changes(experiment: Experiment, folder: Path) -> bool | None:

@@ -21,7 +21,7 @@ Record = TypeVar("Record")
 
 SCHEMA: Final = 1
 MAX_BYTES: Final = 2**32
-_LISTS: Final = ("log", "notes", "held_out_loss")
+_LISTS: Final = ("log", "notes", "held_out_loss", "dev_loss")
 
 
 class Failure(NamedTuple):
@@ -50,6 +50,7 @@ class Exchange:
             "checkpoints": str(request.checkpoints.absolute()),
             "max_truncated": request.max_truncated,
             "held_out": [pair.fields() for pair in request.held_out],
+            "dev": [pair.fields() for pair in request.dev],
             "devices": list(devices),
         }
         _write(self.folder / "request.json", tree)
@@ -68,6 +69,7 @@ class Exchange:
             progress=progress,
             max_truncated=tree["max_truncated"],
             held_out=tuple(map(Pair.of, tree["held_out"])),
+            dev=tuple(map(Pair.of, tree["dev"])),
         )
 
     def forget_request(self) -> None:

@@ -17,6 +17,7 @@ WORDS: Final = {
     "charter": "Why the fine-tune should exist, in the experiment file: behaviour, owner, licences, retirement.",
     "claim": "A finding that lets an adapter through, such as a demonstrated gain; every further look makes it harder.",
     "data contract": "The file that says what a row must be: format, labels, lengths, no leaks between the files.",
+    "development row": "A row that an adapter or a prompt is chosen on; it is neither trained on nor judged by.",
     "drift": "How far the tuned model's answers to unrelated prompts have moved from the base model's.",
     "effective batch": "The rows behind one optimizer step: batch size times accumulation steps, over all processes.",
     "gate": "The order of the stages: when the data or the memory check fails, nothing is trained.",

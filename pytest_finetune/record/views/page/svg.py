@@ -186,7 +186,7 @@ def curve(series: Mapping[str, Sequence[tuple[float, float]]], label: str) -> Ht
     ]
     lines = [
         element(
-            "polyline", points=" ".join(at(x, y) for x, y in line), class_=f"ft-curve ft-curve-{place % 2}"
+            "polyline", points=" ".join(at(x, y) for x, y in line), class_=f"ft-curve ft-curve-{place % 3}"
         )
         for place, line in enumerate(series.values())
     ]

@@ -27,6 +27,7 @@ def training(done: TrainingFacts) -> Html:
         [
             ("how", how),
             ("steps", took.steps),
+            ("kept", f"step {done.kept_step}, the best on the development rows" if done.kept_step else None),
             ("final loss", took.loss),
             ("trainable parameters", share),
             ("adapter", element("code", done.adapter_path) if done.adapter_path else None),
@@ -75,7 +76,11 @@ def _retrained(found: Retrained) -> Html | None:
 
 
 def _curve(done: TrainingFacts) -> Html:
-    logs = {"training loss": done.log, "held-out loss": done.held_out_loss}
+    logs = {
+        "training loss": done.log,
+        "development loss": done.dev_loss,
+        "held-out loss": done.held_out_loss,
+    }
     series = {name: line for name, log in logs.items() if (line := _line(log))}
     if not series:
         return paragraph("missing", "No loss was logged.")
