@@ -90,6 +90,7 @@ def in_shell(command: str, folder: Path) -> str:
     surroundings = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
+        "HF_HUB_CACHE": str(folder.parent / "hub"),
         "HF_HUB_OFFLINE": "1",
         "COLUMNS": "110",
         "NO_COLOR": "1",
