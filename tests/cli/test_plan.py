@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -124,3 +125,31 @@ def test_headroom_and_step_are_options(world: World, stored: Path) -> None:
     ran = world.run("plan", "--store", stored, "--step", "nowhere:Step")
     assert (ran.code, ran.out) == (2, "")
     assert "the training step 'nowhere:Step' cannot be loaded: ModuleNotFoundError" in ran.err
+
+
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_7b_model_on_a_card_of_12_gb_is_offered_qlora_with_checkpointing_first(
+    world: World, stored: Path
+) -> None:
+    mistral = {
+        "model_type": "mistral",
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 14336,
+        "vocab_size": 32000,
+        "max_position_embeddings": 32768,
+        "sliding_window": None,
+    }
+    (world.root / "seven").mkdir()
+    (world.root / "seven/config.json").write_text(json.dumps(mistral), encoding="utf-8")
+    shape = ("base_model=seven", "training.max_seq_length=1024", "training.per_device_train_batch_size=4")
+    settings = [word for one in shape for word in ("--set", one)]
+    ran = world.run("plan", "--store", stored, "--budget", "rtx-3060", "--json", *settings)
+    assert ran.code == 1
+    first = next(found for found in ran.tree["remedies"] if found["enough"])
+    assert first["change"] == "gradient_checkpointing true and peft_method qlora"
+    assert first["keys"]["peft_method"] == "qlora"
+    assert "1.5 times the work" in first["note"]

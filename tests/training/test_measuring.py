@@ -18,6 +18,7 @@ from pytest_finetune.memory.measure import Fit, Measured
 from pytest_finetune.memory.plan.planner import Planner
 from pytest_finetune.training import measuring
 from pytest_finetune.training.memory_error import OutOfMemoryError
+from pytest_finetune.training.processes import ranks
 from pytest_finetune.training.request import TrainingError, TrainingRequest
 from pytest_finetune.training.sft import train
 
@@ -134,3 +135,12 @@ def test_a_training_on_a_card_is_measured_first(ask: Ask) -> None:
     assert 0 < measured["measured_allocated_bytes"] <= measured["measured_reserved_bytes"]
     assert measured["measured_reserved_bytes"] < measured["measured_peak_bytes"]
     json.dumps(measured)
+
+
+def test_processes_that_train_together_go_on_or_refuse_together_by_the_largest_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others = {3 * GiB: 2 * GiB, 4 * GiB: 6 * GiB, 5 * GiB: 5 * GiB}
+    monkeypatch.setattr(ranks, "largest", lambda own, device: max(own, others[own]))
+    together = measuring._of_all(Measured(3 * GiB, 4 * GiB, 5 * GiB), torch.device("cpu"))
+    assert together == Measured(3 * GiB, 6 * GiB, 5 * GiB)

@@ -23,7 +23,7 @@ THREADS: Final = 4
 # Four threads read the checkpoint, one quantises. In units of the bytes that a reader copies meanwhile (about 1 MiB a
 # millisecond): 2 ms of work for each tensor beside the copying, 2 to 3 ms to quantise it. No two such loads run
 # alike, so both paces are replayed. How far the readers really run ahead is bounded by nothing but the model: the last
-# pace is the race in which all of it lies there in 16 bits before the first tensor is quantised.
+# pace is the race in which all of it lies there in 16 bits but for the tensor that is quantised first.
 _READ_COST: Final = 2 * MiB
 PACES: Final = (2 * MiB, 3 * MiB)
 RACES: Final = tuple(int(pace * MiB) for pace in (0.25, 1, 2, 3, 4, 6, 10, 1e6))
