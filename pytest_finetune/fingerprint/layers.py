@@ -72,11 +72,14 @@ def _match(config: Json, tensors: Mapping[str, Tensor], places: Mapping[str, _Pl
     parts = {part for part, times in held.items() if 2 * times >= count}
     expected = {f"{layers}.{number}.{part}" for number in range(count) for part in parts}
     expected |= set(_beside_the_layers(config, layers))
+    missing = sorted(expected - tensors.keys())
+    heads = (name for name in tensors.keys() - places.keys() - expected if not name.startswith("model."))
+    instead = sorted(heads) if "lm_head.weight" in missing else ()
     return Match(
         tensors=len(expected | (tensors.keys() - places.keys())),
         modules={layers, *(name.rpartition(".")[0] for name in expected)},
-        missing=sorted(expected - tensors.keys()),
-        unexpected=sorted(places.keys() - expected),
+        missing=missing,
+        unexpected=[*sorted(places.keys() - expected), *instead],
         mismatched=[*_of_other_shape(tensors, inside), *_of_other_vocabulary(config, tensors)],
     )
 

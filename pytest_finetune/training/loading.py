@@ -64,7 +64,8 @@ def from_pretrained(kind: Any, source: BaseSource, **settings: object) -> Any:
     except Exception as error:
         if not _refuses(error):
             raise
-        raise TrainingError(_cannot_load(source, error)) from error
+        part = "its tokenizer's files" if kind is transformers.AutoTokenizer else "its config.json"
+        raise TrainingError(_cannot_load(source, error, part)) from error
 
 
 @contextlib.contextmanager
@@ -107,7 +108,7 @@ def _refuses(error: Exception) -> bool:
     )
 
 
-def _cannot_load(source: BaseSource, error: Exception) -> str:
+def _cannot_load(source: BaseSource, error: Exception, part: str = "its config.json") -> str:
     reason = " ".join(str(error).split())[:_SHOWN]
     if source.attention is not None and _ATTENTION.search(reason):
         return (
@@ -120,7 +121,7 @@ def _cannot_load(source: BaseSource, error: Exception) -> str:
     if reason.startswith("Unrecognized configuration class"):
         reason = "transformers knows no causal language model of its architecture" + _named_class(reason)
     if isinstance(error, KeyError | TypeError | AttributeError):
-        reason = f"transformers cannot build the model of its config.json ({type(error).__name__}: {reason})"
+        reason = f"transformers can make nothing of {part} ({type(error).__name__}: {reason})"
     hint = ""
     if "trust_remote_code" in reason:
         hint = "\n  it needs code from its repository: read that code, then write trust_remote_code: true"

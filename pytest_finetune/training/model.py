@@ -47,6 +47,12 @@ def load_tokenizer(source: BaseSource) -> PreTrainedTokenizerBase:
             f"base model {source.name!r}: its tokenizer names no stop token, so answers could not end\n"
             "  set eos_token in its tokenizer_config.json"
         )
+    if not tokenizer.encode("Hello", add_special_tokens=False):
+        raise TrainingError(
+            f"base model {source.name!r}: its tokenizer knows no words, since the file of its vocabulary is not there "
+            "(tokenizer.json, tokenizer.model or vocab.json), and transformers makes an empty one of the rest\n"
+            "  copy the tokenizer files of the model that it comes from into the folder"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

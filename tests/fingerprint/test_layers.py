@@ -55,6 +55,10 @@ def without(*names: str) -> dict[str, tuple[int, ...]]:
         (without("model.norm.weight"), "1 of 15 tensors are not in the files (model.norm.weight)"),
         (without("lm_head.weight"), "1 of 15 tensors are not in the files (lm_head.weight)"),
         (
+            {**without("lm_head.weight"), "score.weight": (3, 4)},
+            "(the files hold score.weight instead): take config.json and weights of the same model",
+        ),
+        (
             {name: shape for name, shape in WHOLE.items() if not name.startswith("model.layers.3.")},
             "3 of 15 tensors are not in the files (model.layers.3.input_layernorm.weight, ",
         ),

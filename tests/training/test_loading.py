@@ -113,6 +113,24 @@ def test_a_pad_token_without_an_embedding_is_not_padded_with(base: Path, ask: As
     assert train(ask(base=str(base), pairs=pairs)).final_loss is not None
 
 
+def test_a_tokenizer_without_a_vocabulary_is_no_empty_one(base: Path, ask: Ask) -> None:
+    (base / "tokenizer.json").unlink()
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "LlamaTokenizer"}))
+    with pytest.raises(
+        TrainingError, match="its tokenizer knows no words, since the file of its vocabulary is not"
+    ):
+        train(ask(base=str(base)))
+
+
+def test_a_tokenizer_that_cannot_be_read_is_not_told_as_a_configuration(base: Path, ask: Ask) -> None:
+    (base / "tokenizer.json").write_text("{}")
+    with pytest.raises(
+        TrainingError, match=r"cannot be loaded: transformers can make nothing of its tokenizer's files"
+    ):
+        train(ask(base=str(base)))
+
+
 def test_a_leftover_adapter_never_answers_for_the_base(base: Path, ask: Ask) -> None:
     (base / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(TrainingError, match="holds a model and an adapter"):
