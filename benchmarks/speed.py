@@ -1,0 +1,405 @@
+"""Set our times against plain scripts for the same work, pairwise and in turns, and print the table.
+
+    python -P benchmarks/speed.py [--quick] [--runs N] [--steps N] [--rows N] [--project FOLDER] [--lm-eval PYTHON]
+
+Every part is a process of its own on one CPU thread, and ours and theirs run in turns; a row shows the median of each
+in processor seconds (other programs on the machine cost turns, not processor time) and the median ratio of the pairs.
+The plain scripts stand below: TRL's SFTTrainer with the same arguments, transformers' `generate` in batches of the same
+size. `--lm-eval` is a Python that has lm-evaluation-harness; without it that row says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+REPEATED = 3
+LENGTHS = (1, 1, 2, 3, 6)  # how often a row's text is repeated where lengths are mixed
+
+
+class Task(NamedTuple):
+    """What both sides are given."""
+
+    project: Path
+    steps: int
+    rows: int
+    mixed: bool = False
+
+    def experiment(self) -> Any:
+        """Return the resolved experiment."""
+        from pytest_finetune.experiment import load_experiment
+
+        changed = {"training.max_steps": self.steps, "training.max_seq_length": 512}
+        return load_experiment(self.project, "finetune.yaml", changed, name="speed")
+
+    def pairs(self) -> list[Any]:
+        """Return the training pairs, in mixed lengths where they are asked for."""
+        import dataclasses
+
+        from pytest_finetune.data.formatting import format_pair
+        from pytest_finetune.data.rows import read_rows
+
+        experiment = self.experiment()
+        rows = read_rows(self.project, experiment.paths.train_file, "train")
+        pairs = [format_pair(row, experiment.prompt, experiment.training.assistant_turns) for row in rows]
+        if not self.mixed:
+            return pairs
+        times = [LENGTHS[at % len(LENGTHS)] for at in range(len(pairs))]
+        return [
+            dataclasses.replace(pair, prompt=pair.prompt * many)
+            for pair, many in zip(pairs, times, strict=True)
+        ]
+
+    def prompts(self) -> tuple[Any, ...]:
+        """Return the held-out prompts."""
+        from pytest_finetune.answering.prompts import arm_prompts
+        from pytest_finetune.data.rows import read_rows
+
+        experiment = self.experiment()
+        held_out = read_rows(self.project, experiment.paths.eval_file, "eval")
+        return arm_prompts(held_out, experiment.prompt)[: self.rows]
+
+
+def ours_train(task: Task, folder: Path) -> None:
+    """Train as the plugin does: its checks, its held-out loss, its checkpoints."""
+    from pytest_finetune.data.formatting import format_pair
+    from pytest_finetune.data.rows import read_rows
+    from pytest_finetune.training.request import TrainingRequest
+    from pytest_finetune.training.sft import train
+
+    experiment, pairs = task.experiment(), task.pairs()
+    held_out = read_rows(task.project, experiment.paths.eval_file, "eval")
+    unseen = tuple(
+        format_pair(row, experiment.prompt, experiment.training.assistant_turns) for row in held_out
+    )
+    train(
+        TrainingRequest(
+            experiment=experiment,
+            pairs=tuple(pairs),
+            rows=tuple(f"row {at}" for at in range(len(pairs))),
+            base=str(task.project / experiment.base_model),
+            folder=folder / "ours",
+            checkpoints=folder / "checkpoints",
+            held_out=unseen,
+        )
+    )
+
+
+def plain_train(task: Task, folder: Path) -> None:
+    """Train with TRL's trainer and the same arguments."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    experiment = task.experiment()
+    training, base = experiment.training, task.project / experiment.base_model
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    config = SFTConfig(
+        output_dir=str(folder / "plain"),
+        max_length=training.max_seq_length,
+        per_device_train_batch_size=training.per_device_train_batch_size,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.lr_scheduler_type,
+        warmup_steps=training.warmup_steps,
+        max_steps=task.steps,
+        seed=training.seed,
+        gradient_checkpointing=training.gradient_checkpointing,
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    lora = LoraConfig(
+        r=experiment.lora.r,
+        lora_alpha=experiment.lora.alpha,
+        lora_dropout=experiment.lora.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    rows = [{"prompt": pair.prompt, "completion": pair.completion} for pair in task.pairs()]
+    trainer = SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=lora,
+    )
+    trainer.train()
+    trainer.save_model(str(folder / "plain"))
+
+
+def plain_answers(task: Task, folder: Path, adapter: str | None = None) -> None:
+    """Answer with `generate`, in batches in the order of the file; once where an adapter is named, or "" for none."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    experiment = task.experiment()
+    base, generation = task.project / experiment.base_model, experiment.generation
+    tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(folder / adapter))
+    texts = [_text(tokenizer, asked) for asked in task.prompts()]
+
+    def answer() -> None:
+        for start in range(0, len(texts), generation.batch_size):
+            some = texts[start : start + generation.batch_size]
+            batch = tokenizer(some, return_tensors="pt", padding=True)
+            with torch.no_grad():
+                made = model.generate(
+                    **batch,
+                    max_new_tokens=generation.max_new_tokens,
+                    do_sample=False,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+            tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    if adapter is None:
+        quickest(answer)
+    else:
+        answer()
+
+
+def _text(tokenizer: Any, asked: Any) -> str:
+    if isinstance(asked.prompt, str):
+        return str(asked.prompt)
+    messages = [{"role": one["role"], "content": one["content"]} for one in asked.prompt]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def ours_answers(task: Task, folder: Path) -> None:
+    """Answer with the built-in runtime."""
+    from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
+
+    experiment = task.experiment()
+    runtime = TransformersRuntime(str(task.project / experiment.base_model))
+    _ = runtime.model
+    prompts = task.prompts()
+    quickest(lambda: runtime.answer(prompts, experiment.generation))
+
+
+def harness_answers(task: Task, folder: Path) -> None:
+    """Answer with the Hugging Face backend of lm-evaluation-harness, which decodes to the same end."""
+    from lm_eval.api.instance import Instance  # type: ignore[import-not-found]
+    from lm_eval.models.huggingface import HFLM  # type: ignore[import-not-found]
+
+    experiment = task.experiment()
+    generation = experiment.generation
+    model = HFLM(
+        pretrained=str(task.project / experiment.base_model),
+        device="cpu",
+        dtype="float32",
+        batch_size=generation.batch_size,
+    )
+    settings = {
+        "until": [model.tokenizer.eos_token],
+        "max_gen_toks": generation.max_new_tokens,
+        "do_sample": False,
+    }
+    asked = [
+        Instance("generate_until", {}, (_text(model.tokenizer, one), settings), at)
+        for at, one in enumerate(task.prompts())
+    ]
+    quickest(lambda: model.generate_until(asked, disable_tqdm=True))
+
+
+def plain_scripts(task: Task, folder: Path) -> None:
+    """Train, ask the base, ask the tuned model: three plain scripts, each a process of its own."""
+    for part in ("plain_train", "plain_answers=", "plain_answers=plain"):
+        spent(part, task, folder)
+
+
+def ours_session(task: Task, folder: Path) -> None:
+    """Run the experiment from nothing: data, training, all arms with the few-shot one, drift, decision, page."""
+    _session(task, folder / "store")  # asked again for the same folder, everything is stored
+
+
+def _session(task: Task, store: Path) -> None:
+    command = [
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-n0",
+        "--finetune",
+        f"--finetune-store={store}",
+    ]
+    limit = [f"--finetune-set=training.max_steps={task.steps}"]
+    done = subprocess.run(
+        [sys.executable, *command, *limit],
+        cwd=task.project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        raise SystemExit(done.stdout + done.stderr)
+
+
+def quickest(work: Callable[[], object]) -> None:
+    """Print the fewest processor seconds that the work took of three times; they count for the whole process."""
+    seconds = []
+    for _ in range(REPEATED):
+        began = time.process_time()
+        work()
+        seconds.append(time.process_time() - began)
+    print(f"\nSPENT {min(seconds)}", flush=True)
+
+
+PARTS: dict[str, Callable[..., None]] = {
+    one.__name__: one
+    for one in (
+        ours_train, plain_train, ours_answers, plain_answers, harness_answers, plain_scripts, ours_session,
+    )
+}  # fmt: skip
+
+
+def spent(part: str, task: Task, folder: Path, python: str = sys.executable) -> float:
+    """Run a part in a process of its own; return its processor seconds, or those of what it counted itself."""
+    given = json.dumps([str(task.project), task.steps, task.rows, task.mixed])
+    one_thread = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, **one_thread, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once
+    command = [python, "-P", str(Path(__file__).resolve()), "--part", part, given, str(folder)]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=err, text=True)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        if process.returncode:
+            raise SystemExit(f"{part} ended with {process.returncode}\n{out.read()}\n{err.read()}")
+        own = [float(line.split()[1]) for line in out if line.startswith("SPENT ")]
+    return own[0] if own and part != "plain_scripts" else usage.ru_utime + usage.ru_stime
+
+
+def pair(ours: str, theirs: str, task: Task, runs: int, folder: Path, python: str = sys.executable) -> str:
+    """Run both sides in turns, each pair in a folder of its own; return the row's figures."""
+    found = []
+    for number in range(runs):
+        place = folder / f"{ours}-{number}{'-mixed' if task.mixed else ''}"
+        place.mkdir(exist_ok=True)
+        sides = [(ours, sys.executable), (theirs, python)]
+        order = sides if number % 2 == 0 else sides[::-1]
+        took = {part: spent(part, task, place, runner) for part, runner in order}
+        found.append((took[ours], took[theirs]))
+    mine, other = (statistics.median(side) for side in zip(*found, strict=True))
+    ratio = statistics.median(one / two for one, two in found)
+    return f"{mine:8.1f} s {other:8.1f} s   {ratio:5.2f}"
+
+
+def alone(seconds: list[float]) -> str:
+    """Return the figures of a row that nothing stands against."""
+    return f"{statistics.median(seconds):8.1f} s          -       -"
+
+
+def main() -> None:
+    """Print the table, or run one part of it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="one run of each, 20 steps, 48 rows")
+    parser.add_argument("--runs", type=int)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--project", type=Path, default=ROOT / "example_project")
+    parser.add_argument("--lm-eval", default=sys.executable)
+    parser.add_argument("--part", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.part:
+        name, given, folder = args.part
+        project, steps, rows, mixed = json.loads(given)
+        name, once, adapter = name.partition("=")
+        PARTS[name](Task(Path(project), steps, rows, mixed), Path(folder), *([adapter] if once else []))
+        return
+    runs = args.runs or (1 if args.quick else 3)
+    steps = args.steps or (20 if args.quick else 60)
+    rows = args.rows or (48 if args.quick else 180)
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl", "pytest")
+    )
+    print(
+        f"{platform.machine()}, {os.cpu_count()} CPUs, one thread; Python {platform.python_version()}, {packages}"
+    )
+    print(f"{args.project.name}: {steps} steps, {rows} held-out rows; processor seconds, median of {runs}\n")
+    print(f"{'':44}      ours      plain   ratio", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        project = Path(name) / "project"
+        unseen = shutil.ignore_patterns(".finetune", "finetune-record", "__pycache__")
+        shutil.copytree(args.project, project, ignore=unseen)
+        for label, row in table(Task(project.resolve(), steps, rows), runs, args.lm_eval, Path(name)):
+            print(f"{label:44}{row()}", flush=True)
+
+
+def table(task: Task, runs: int, lm_eval: str, folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield the rows, each with what measures it."""
+    yield (
+        "training stage, from the start of Python",
+        lambda: pair("ours_train", "plain_train", task, runs, folder),
+    )
+    yield (
+        "answers of the base, without loading",
+        lambda: pair("ours_answers", "plain_answers", task, runs, folder),
+    )
+    yield "  over lm-evaluation-harness", lambda: harness(task, runs, lm_eval, folder)
+    yield (
+        "whole cold experiment, over three scripts",
+        lambda: pair("ours_session", "plain_scripts", task, runs, folder),
+    )
+    yield "the same with everything stored", lambda: stored(task, runs, folder)
+    yield "a cold plan of a 7B QLoRA training", lambda: alone([plan_s() for _ in range(runs)])
+    mixed = task._replace(mixed=True)
+    yield (
+        "training stage, rows of mixed length",
+        lambda: pair("ours_train", "plain_train", mixed, runs, folder),
+    )
+
+
+def harness(task: Task, runs: int, python: str, folder: Path) -> str:
+    """Set our answers against those of lm-evaluation-harness, if that Python has it."""
+    there = subprocess.run([python, "-c", "import lm_eval"], capture_output=True, check=False)
+    if there.returncode:
+        return "not installed (pip install lm-eval, and name that Python with --lm-eval)"
+    return pair("ours_answers", "harness_answers", task, runs, folder, python)
+
+
+def stored(task: Task, runs: int, folder: Path) -> str:
+    """Time the sessions that find everything in the store of the first whole one."""
+    return alone([spent("ours_session", task, folder / "ours_session-0") for _ in range(runs)])
+
+
+def plan_s() -> float:
+    """Return the processor seconds of a trace, imports included."""
+    spec = importlib.util.spec_from_file_location("memory_plan", ROOT / "benchmarks" / "memory_plan.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["memory_plan"] = module
+    spec.loader.exec_module(module)
+    return float(module.traced(2048).cpu_s)
+
+
+if __name__ == "__main__":
+    main()
