@@ -123,7 +123,7 @@ GRID: Final = (
     Cell("qwen3-1.7b", "qlora", 2, 1024, checkpointing=True),
 )
 
-Run = Callable[[Path], None]
+Run = Callable[[Path], object]
 
 
 def compare(cell: Cell, card: Budget, folder: Path, run: Run) -> dict[str, Any]:
