@@ -47,7 +47,7 @@ def load_tokenizer(source: BaseSource) -> PreTrainedTokenizerBase:
             f"base model {source.name!r}: its tokenizer names no stop token, so answers could not end\n"
             "  set eos_token in its tokenizer_config.json"
         )
-    if not tokenizer.encode("Hello", add_special_tokens=False):
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
         raise TrainingError(
             f"base model {source.name!r}: its tokenizer knows no words, since the file of its vocabulary is not there "
             "(tokenizer.json, tokenizer.model or vocab.json), and transformers makes an empty one of the rest\n"
