@@ -228,6 +228,7 @@ def harness_answers(task: Task, folder: Path) -> None:
 
 def plain_scripts(task: Task, folder: Path) -> None:
     """Train, ask the base, ask the tuned model: three plain scripts, each a process of its own."""
+    task = task._replace(rows=sys.maxsize)  # a session asks all of them
     for part in ("plain_train", "plain_answers=", "plain_answers=plain"):
         spent(part, task, folder)
 
