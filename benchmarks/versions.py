@@ -151,9 +151,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "# Versions",
         "",
-        "Written by `make versions`, which makes each environment with pip and tries it: the tests that need no model,",
-        "a memory plan of each method, and one session of the example that trains, asks every arm and decides. The",
-        "ranges in `pyproject.toml` are what this table shows. `-` is a part that the environment does not have.",
+        "What `benchmarks/versions.py` tries in an environment: the tests that need no model, a memory plan of each",
+        "method, and one session of the example that trains, asks every [arm](glossary.md#arm) and decides. `make",
+        "versions` makes the environments of the matrix with pip, tries each, and writes this page anew. The",
+        "ranges in `pyproject.toml` follow from it. `-` was not tried in that environment.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),

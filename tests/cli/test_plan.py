@@ -128,6 +128,7 @@ def test_headroom_and_step_are_options(world: World, stored: Path) -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_a_7b_model_on_a_card_of_12_gb_is_offered_qlora_with_checkpointing_first(
     world: World, stored: Path
