@@ -78,7 +78,7 @@ def test_training_lowers_the_loss_and_tells_its_progress(ask: Ask) -> None:
     assert told[-1].eta_s == 0
     assert told[-1].loss == pytest.approx(result.log[-1]["loss"], rel=1e-4)
     assert all(progress.tokens_per_s and progress.tokens_per_s > 0 for progress in told)
-    assert {"imports", "load", "steps", "checkpoints", "training"} <= result.timings.keys()
+    assert {"imports", "load", "steps", "training"} <= result.timings.keys()  # too short for a checkpoint
     assert sum(result.timings.values()) == result.seconds
     assert result.timings["steps"] > 0
     if sys.platform == "linux":
