@@ -108,10 +108,10 @@ def training_row(training: TrainingFacts) -> Training:
 
 
 def time_rows(timings: Mapping[str, float]) -> list[Time]:
-    """Word what the seconds were spent on, most first; nothing where no second was counted."""
+    """Word what the seconds were spent on, most first; nothing where not even one was."""
     spent = {part: seconds for part, seconds in timings.items() if math.isfinite(seconds)}
     whole = sum(spent.values())
-    if whole <= 0:
+    if whole < 1:
         return []
     ranked = sorted(spent.items(), key=lambda pair: (-pair[1], pair[0]))
     return [Time(_time_word(part), duration(seconds), seconds / whole) for part, seconds in ranked]

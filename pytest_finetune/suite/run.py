@@ -4,44 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_finetune.answering.arm_plans import (
-    BASELINE,
-    TRIVIAL,
-    TUNED,
-    asking_order,
-    plan_facts,
-    planned,
-    repeated,
-    unconstrained,
-)
-from pytest_finetune.answering.prompts import arm_prompts
+from pytest_finetune.answering.arm_plans import BASELINE, TUNED, asking_order, unconstrained
 from pytest_finetune.data.charter import Charter
 from pytest_finetune.data.neutral import neutral_rows
 from pytest_finetune.data.trivial import Trivial, trivial_opponent
 from pytest_finetune.data.turn_by_turn import turn_by_turn
 from pytest_finetune.suite.arm_view import Arm, view_of
+from pytest_finetune.suite.asking import Asking
 from pytest_finetune.suite.markers import ExperimentRef, Stage
 from pytest_finetune.suite.parts import Parts, part
 from pytest_finetune.suite.rules.gold_answers import GoldTests
 from pytest_finetune.suite.rules.judges import judging_of
-from pytest_finetune.suite.rules.rule_items import answers_judged, primary_of, scores_on
-from pytest_finetune.suite.rules.rule_marks import facts_of, rule_of, rules_of
-from pytest_finetune.suite.steps import (
-    answering,
-    candidates,
-    data_step,
-    deciding,
-    drifting,
-    external_arms,
-    header,
-    planning,
-)
-from pytest_finetune.suite.steps.answering import ResolvedArm, Stored
+from pytest_finetune.suite.rules.rule_items import answers_judged
+from pytest_finetune.suite.rules.rule_marks import facts_of, rules_of
+from pytest_finetune.suite.steps import data_step, deciding, header, planning
 from pytest_finetune.suite.steps.data_step import Data
 from pytest_finetune.suite.steps.engine import BaseModel, Engine
 from pytest_finetune.suite.steps.training_step import Adapter, TrainingStep
@@ -49,7 +29,6 @@ from pytest_finetune.suite.steps.training_step import Adapter, TrainingStep
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.arm_plans import ArmPlan
-    from pytest_finetune.answering.prompts import Prompted
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Rows
     from pytest_finetune.judging.decision import Decision
@@ -61,7 +40,6 @@ if TYPE_CHECKING:
     from pytest_finetune.memory.plan.plan import MemoryPlan
     from pytest_finetune.suite.context import Context
     from pytest_finetune.suite.gate import Gate
-    from pytest_finetune.suite.steps.external_arms import Outside
     from pytest_finetune.suite.steps.unplanned import Unplanned
 
 MALFORMED_SHOWN: Final = 20
@@ -78,20 +56,16 @@ class ExperimentRun:
         self.experiment = context.experiment
         self.engine = Engine(context)
         self._gate = gate
-        self._rules = rules
+        self.rules = rules
         self._rows: Parts[str | None, Rows] = Parts(lambda suite: f"suite {suite}")
-        self._outside: Parts[str, Outside] = Parts(lambda arm: f"arms.{arm}")
-        self._resolved: dict[str, ResolvedArm] = {}
         self.gold = GoldTests(self)
-        self._answers: Parts[tuple[str, str | None], Mapping[str, Answer]] = Parts(
-            lambda key: f"answers of {key[0]}" + (f" on {key[1]}" if key[1] else "")
-        )
+        self._asking = Asking(self)
 
     def begin(self) -> None:
         """Record, once, what is known before anything runs."""
         if not self.context.facts.known:
             hardware = header.hardware(self.context) if self.context.settings.finetune else None
-            for where, value in header.facts(self.experiment, hardware, facts_of(self._rules)):
+            for where, value in header.facts(self.experiment, hardware, facts_of(self.rules)):
                 self.context.record(where, value)
 
     def not_judged(self, rule: str, because: str) -> None:
@@ -155,14 +129,10 @@ class ExperimentRun:
         """The opponent that needs no model; None where no trivial answer could pass."""
         return trivial_opponent(self.contract, self.train_rows)
 
-    @cached_property
+    @property
     def arms(self) -> Mapping[str, ArmPlan]:
         """The arms by name; what the contract and the training rows add to those of the experiment is recorded."""
-        constrained = answering.constrained_unasked(self.experiment, self.contract, self.engine)
-        plans = planned(self.experiment, self.trivial_opponent, constrained=constrained)
-        for name in plans.keys() - planned(self.experiment).keys():
-            self.context.record(("planned_arms", name), plan_facts(plans)[name])
-        return plans
+        return self._asking.plans
 
     def rows_of(self, suite: str | None) -> Rows:
         """Return the held-out rows of a suite as they are asked; None is `eval_file`."""
@@ -196,12 +166,12 @@ class ExperimentRun:
             pytest.fail("nothing is trained: the rows break the contract\n" + "\n".join(lines), pytrace=False)
         with self._closing_gate(Stage.DATA, "the arms of the experiment"):
             for plan in self.arms.values():
-                self._outside_of(plan)
+                self._asking.outside_of(plan)
         with self._closing_gate(Stage.DATA, "the neutral prompts"):
             if self.experiment.drift.measure:
                 _ = self.neutral_prompts
         with self._closing_gate(Stage.DATA, "the test of the rules"):
-            self.gold.test_all(self._rules)
+            self.gold.test_all(self.rules)
         return data
 
     def test_rule(self, item: pytest.Function) -> None:
@@ -280,116 +250,22 @@ class ExperimentRun:
 
         `rows` are those of a suite that stands in no file, such as held-out rows in other words.
         """
-        found = self._answers.once((arm, suite), lambda: self._answered(self.arms[arm], suite, rows))
-        if self.experiment.drift.measure:
-            with self.context.clock.spent_on("drift"):
-                self._drifting.ask_along(arm)
-        return found
+        return self._asking.answers(arm, suite, rows)
 
-    def _answered(self, plan: ArmPlan, suite: str | None, rows: Rows | None) -> Mapping[str, Answer]:
-        """Let an arm answer, and record it."""
-        _ = self.checked_data
-        if plan.model in TRIVIAL:
-            return self._without_model(plan, suite, self.rows_of(suite) if rows is None else rows)
-        with self.context.clock.spent_on(f"answers of {answering.label(plan.name, suite)}"):
-            return self._asked(plan, suite, rows)
-
-    def _asked(self, plan: ArmPlan, suite: str | None, rows: Rows | None) -> Mapping[str, Answer]:
-        outside = self._outside_of(plan)
-        if outside is not None and outside.answers is not None:
-            stored = answering.imported(self.context, plan, outside.answers)
-            answering.record_answers(self.context, plan, stored, outside.facts)
-            return stored.answers
-        prompts = self._prompts(plan, self.rows_of(suite) if rows is None else rows)
-        arm = self._resolve(plan)
-        stored = answering.answered(self.context, self.engine, arm, prompts, suite)
-        answering.record_answers(self.context, plan, stored, arm.facts, suite, thinking_off=arm.thinking_off)
-        return stored.answers
-
-    def _without_model(self, plan: ArmPlan, suite: str | None, rows: Rows) -> Mapping[str, Answer]:
-        trivial = self.trivial_opponent
-        assert trivial is not None
-        answers = answering.without_model(trivial, rows)
-        stored = answering.imported(self.context, plan, answers)
-        told = {"described": trivial.described, "says": trivial.says}
-        answering.record_answers(self.context, plan, stored, told, suite)
-        return stored.answers
-
-    def _prompts(self, plan: ArmPlan, rows: Rows) -> tuple[Prompted, ...]:
-        outside = self._outside_of(plan)
-        prompt = ((outside and outside.experiment) or self.experiment).prompt
-        if plan.prompts == "candidate":
-            return arm_prompts(rows, candidates.with_template(prompt, self.best_prompt))
-        if plan.prompts == "few-shot":
-            shots = answering.few_shots(self.context, self.train_rows, self.contract.label_field)
-            return arm_prompts(rows, prompt, shots)
-        return arm_prompts(rows, prompt)
-
-    def _outside_of(self, plan: ArmPlan) -> Outside | None:
-        """Return what an arm brings from outside, verified; None for the experiment's own arms."""
-        if plan.source is None:
-            return None
-        project = external_arms.Project(
-            self.experiment, self.context.store, lambda: self.engine.the_base_model, self.rows_of(None)
-        )
-        return self._outside.once(plan.name, lambda: external_arms.outside_of(project, plan))
-
-    def _resolve(self, plan: ArmPlan) -> ResolvedArm:
-        """Return an arm with everything that its answers depend on, found out once."""
-        if plan.name not in self._resolved:
-            outside = self._outside_of(plan)
-            adapter = self.adapter.path if plan.model == "tuned" else outside.adapter if outside else None
-            self._resolved[plan.name] = answering.resolve(
-                plan, self.experiment, self.engine, self.contract, adapter, outside
-            )
-        return self._resolved[plan.name]
+    @property
+    def noise(self) -> tuple[Mapping[str, Answer], ...]:
+        """The further answers of the base to the held-out rows."""
+        return self._asking.noise
 
     def arm(self, name: str) -> Arm:
         """Return the view of an arm that tests take."""
         return view_of(name, self.arms, self.answers, self.context.facts.tree)
 
     @part
-    def best_prompt(self) -> str:
-        """The best of the hand-written prompts by the primary rule, on development rows where there are any."""
-        item = primary_of(self._rules)
-        return candidates.best_prompt(
-            self.context,
-            self.train_rows if self.dev_rows is None else self.dev_rows,
-            lambda prompts: self._ask(BASELINE, prompts),
-            item.name.removeprefix("test_"),
-            lambda rows, answers: scores_on(
-                item, rows, answers, judging_of(self.context, item, rule_of(item))
-            ),
-        )
-
-    def _ask(self, arm: str, prompts: Sequence[Prompted]) -> Stored:
-        """Let an arm answer other prompts than the held-out rows."""
-        return answering.answered(self.context, self.engine, self._resolve(self.arms[arm]), prompts)
-
-    @part
-    def noise(self) -> tuple[Mapping[str, Answer], ...]:
-        """The further answers of the base to the held-out rows."""
-        first = self.answers(BASELINE)
-        arms = [self._resolve(plan) for plan in repeated(self.experiment)]
-        with self.context.clock.spent_on("noise runs"):
-            return answering.noise(self.context, self.engine, arms, self.rows_of(None), first)
-
-    @cached_property
-    def _drifting(self) -> drifting.Drifting:
-        def ask(arm: str, prompts: Sequence[Prompted]) -> Stored:
-            greedy = self._resolve(self.arms[arm]).greedy()
-            return answering.answered(self.context, self.engine, greedy, prompts, "neutral prompts")
-
-        runtime = self.experiment.runtimes[0]
-        return drifting.Drifting(
-            self.context, self.neutral_prompts, ask, lambda: self.engine.runtime(runtime)
-        )
-
-    @part
     def drift(self) -> Drift:
         """The drift from the base on neutral prompts."""
         with self.context.clock.spent_on("drift"):
-            return self._drifting.measure(lambda: self.adapter.path, self.contract, self.train_rows)
+            return self._asking.drifting.measure(lambda: self.adapter.path, self.contract, self.train_rows)
 
     def drift_or_fail(self) -> Drift:
         """Return the drift to a test that asks for it; fail with the reason where there is none."""
@@ -416,7 +292,7 @@ class ExperimentRun:
     def _verdicts(self) -> dict[str, str | None]:
         """Return, for each judged rule whose turn has not come, the digest of what its judge said before."""
         told, found = self.context.facts.tree()["rules"], {}
-        for name, (rule, item) in rules_of(self._rules).items():
+        for name, (rule, item) in rules_of(self.rules).items():
             judging = judging_of(self.context, item, rule)
             if judging is not None and "verdicts" not in told[name]:
                 found[name] = judging.spoken(self.rows_of(rule.suite), answers_judged(self, rule))

@@ -22,6 +22,7 @@ from pytest_finetune.record.case import case_of
 from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.remarks import thinking
 from pytest_finetune.suite.arm_view import as_response
+from pytest_finetune.suite.asking import Asking
 
 from .conftest import World, rows
 
@@ -236,7 +237,7 @@ def test_answers_are_asked_again_only_where_they_are_read_otherwise(thinker: Wor
         config["chat_template"] = template
         thinker.write({"base/tokenizer_config.json": json.dumps(config)})
         run = thinker.run(CHAT)
-        arm = run._resolve(run.arms[BASELINE])
+        arm = Asking(run).resolve(run.arms[BASELINE])
         keys.append(arm.key(prompts).fields.get("template"))
         assert "template" not in arm.key([Prompted("a", 1, "text")]).fields
     assert keys[0] is None
