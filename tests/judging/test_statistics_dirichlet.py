@@ -18,6 +18,12 @@ def paired(fixed: int, broken: int, same: int) -> Sample:
     return Sample.of([1.0] * fixed + [-1.0] * broken + [0.0] * same)
 
 
+def test_the_integral_is_refined_until_it_is_exact() -> None:
+    few = Sample.of([1.0] * 2 + [0.0] * 180)
+    high = proportion_confint(2, 182, alpha=0.4, method="beta")[1]
+    assert few.upper(0.2, 1.0) == pytest.approx(high, abs=1e-11)
+
+
 @settings(deadline=None)
 @given(st.integers(1, 500), st.data(), LEVELS)
 def test_for_one_arm_the_bounds_are_those_of_clopper_and_pearson(

@@ -49,7 +49,7 @@ def test_the_far_tail_of_many_rows_keeps_its_relative_accuracy(trials: int) -> N
 
 
 @settings(deadline=None)
-@given(st.integers(0, 60), st.integers(1, 60), st.floats(0, 1, allow_subnormal=False))
+@given(st.integers(0, 60), st.integers(1, 60), st.just(0.0) | st.floats(1e-100, 1))  # below, scipy overflows
 def test_tails_and_point_masses_agree_with_scipy(successes: int, trials: int, rate: float) -> None:
     assert binomial_tail(successes, trials, rate) == pytest.approx(
         stats.binom.sf(successes - 1, trials, rate), abs=1e-11
