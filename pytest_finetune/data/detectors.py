@@ -147,7 +147,7 @@ def _gate_places(text: str) -> Iterator[int]:
 
 # Each value holds one of these marks or matches one of these gates, which cost a tenth of the expressions.
 _MARKS: Final = (
-    "AKIA", "ASIA", "ABIA", "ACCA", "AIza", "SG.", "SK", "dapi", ":A", "hvs.", "hvb.", "dp.pt.", "eyJ",
+    "AKIA", "ASIA", "ABIA", "ACCA", "AIza", "SG.", "SK", "dapi", ":A", "hvs.", "hvb.", "dp.pt.", "eyJ", "xapp-",
     "PRIVATE KEY", "hooks.slack.com/", "glc_", "AccountKey=", "://", "@",
 )  # fmt: skip
 _GATES: Final = (

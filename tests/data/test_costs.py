@@ -68,10 +68,12 @@ def test_importing_the_room_imports_nothing_but_the_standard_library() -> None:
 def test_twice_the_rows_take_about_twice_the_time(project: Any, make_row: Any) -> None:
     contract = project.contract(CONTRACT)
     held_out = project.held_out(lines(200, 50_000, make_row, "expected"))
-    seconds = []
-    for count in (2000, 8000):
-        train = project.train(lines(count, 0, make_row, "output"))
+    few, many = (project.train(lines(count, 0, make_row, "output")) for count in (2000, 8000))
+
+    def seconds(train: Any) -> float:
         start = time.process_time()
         contract.findings(train, held_out)
-        seconds.append(time.process_time() - start)
-    assert seconds[1] < 8 * seconds[0]
+        return time.process_time() - start
+
+    # The best of some: another program on the same core slows one of them down.
+    assert min(seconds(many) for _ in range(2)) < 8 * min(seconds(few) for _ in range(3))

@@ -51,6 +51,12 @@ def sample(expression: str) -> st.SearchStrategy[str]:
     return st.from_regex(expression, fullmatch=True, alphabet=st.characters(codec="ascii"))
 
 
+def test_a_token_of_short_parts_is_found_among_many_texts() -> None:
+    assert [(index, hit.rule) for index, hit in scan(["harmless", "use xapp-0-A-0-0 now"])] == [
+        (1, "privacy/secret")
+    ]
+
+
 @pytest.mark.parametrize("known", token_formats().values(), ids=list(token_formats()))
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
