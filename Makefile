@@ -29,7 +29,7 @@ banking-base: $(VENV)/ready
 
 # A model of 135 million parameters is worth every core: the limit above is not for it.
 banking: banking-base
-	@echo "Training and judging a model of 135 million parameters on the CPU: some ten minutes the first time."
+	@echo "Training and judging a model of 135 million parameters on the CPU: some six minutes the first time."
 	cd examples/banking && env -u OMP_NUM_THREADS ../../$(BIN)/python -m pytest --finetune $(ARGS)
 
 test: $(VENV)/ready
