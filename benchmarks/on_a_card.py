@@ -223,7 +223,7 @@ def main() -> int:
     if card.device != "cuda" and not options.rehearse:
         parser.error(f"no card is here ({card.name}): --rehearse tries the same code without one")
     place = Place(options.out, card, options.rehearse)
-    _write(place, {"card": card.as_json(), "versions": package_versions(calibration.PACKAGES)})
+    _write(place, {"card": card.as_json(), "versions": package_versions()})
     return int(run(place, options.minutes, options.only) > 0)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_finetune.fingerprint import package_versions
+from pytest_finetune.fingerprint import WEIGHT_PACKAGES, package_versions
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.yamlfile import Json
 
@@ -30,7 +30,6 @@ VOCABULARY: Final = (
 )
 ROWS: Final = 32
 STEPS: Final = 2
-PACKAGES: Final = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 SHAPES: Final[Mapping[str, Json]] = {
     "tiny": {
         "model_type": "llama",
@@ -93,7 +92,7 @@ METHODS: Final[Mapping[str, str]] = {
     "full": "peft_method: full",
 }
 FIELDS: Final = (
-    *("card", "driver", "runtime", *PACKAGES, "shape", "method", "batch", "tokens", "checkpointing"),
+    *("card", "driver", "runtime", *WEIGHT_PACKAGES, "shape", "method", "batch", "tokens", "checkpointing"),
     *("predicted_peak_bytes", "measured_peak_bytes", "predicted_allocated_bytes", "measured_allocated_bytes"),
     *("predicted_reserved_bytes", "measured_reserved_bytes", "not_planned"),
 )
@@ -146,7 +145,7 @@ def row_of(cell: Cell, card: Budget, project: Path) -> dict[str, Any]:
         "card": card.name,
         "driver": card.driver,
         "runtime": card.runtime,
-        **package_versions(PACKAGES),
+        **package_versions(),
         "shape": cell.shape,
         "method": cell.method,
         "batch": memory.get("batch", cell.batch),

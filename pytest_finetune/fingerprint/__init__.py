@@ -21,6 +21,7 @@ from pytest_finetune.fingerprint.folder import (
 from pytest_finetune.fingerprint.hub import base_folder, cached_snapshot
 from pytest_finetune.fingerprint.keys import (
     ABSENT,
+    WEIGHT_PACKAGES,
     Key,
     adapter_digest,
     adapter_key,
@@ -37,6 +38,7 @@ from pytest_finetune.fingerprint.sealed import sha256_of
 
 __all__ = [
     "ABSENT",
+    "WEIGHT_PACKAGES",
     "BaseDigest",
     "BaseModelError",
     "DigestCache",

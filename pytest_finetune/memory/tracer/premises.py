@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pytest_finetune.fingerprint import ABSENT, package_versions
+from pytest_finetune.fingerprint import ABSENT, installed_version, package_versions
 from pytest_finetune.memory.plan.figures import NotPlannedError
 from pytest_finetune.memory.plan.workload import TRL_STEP, Workload
 from pytest_finetune.memory.tracer.events import Born, Died
@@ -38,7 +38,7 @@ def check(workload: Workload) -> None:
     for premise in premises_of(workload):
         because = _broken(premise)
         if because is not None:
-            version = package_versions((premise.library,))[premise.library]
+            version = installed_version(premise.library)
             raise NotPlannedError(
                 f"{premise.library} {version} does not do what the memory trace needs: {premise.needs}{because}"
             )
