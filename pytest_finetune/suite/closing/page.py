@@ -75,7 +75,7 @@ class Page:
     def copy_to(self, folder: Path) -> None:
         """Copy the finished page to `folder`; raise OSError where that fails."""
         if self.expected:
-            path = Path.cwd() / Path(os.path.expandvars(self._config.option.htmlpath)).expanduser()
+            path = _place(self._config.option.htmlpath)
             target = folder / REPORT
             if path.is_file() and path.resolve() != target.resolve():
                 shutil.copyfile(path, target)
@@ -118,9 +118,14 @@ class Page:
             prefix.append(self._fragment)
 
 
+def _place(page: str) -> Path:
+    """Return where pytest-html writes a page of this name."""
+    return Path.cwd() / Path(os.path.expandvars(page)).expanduser()
+
+
 def _make_room(page: str) -> None:
     """Make the folder of the user's page as pytest-html would, whose error would be a traceback."""
-    folder = (Path.cwd() / Path(os.path.expandvars(page)).expanduser()).parent
+    folder = _place(page).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
