@@ -40,6 +40,17 @@ def test_a_sliced_rule_shows_each_slice_with_its_gain_and_finding(make: Callable
     assert "Slices are small" not in said
 
 
+def test_the_page_tells_where_the_time_went_from_one_second_on(make: Callable[[str], Any]) -> None:
+    sample = make("keep")
+    run = sample.record["experiments"][0]
+    run["timings"] = {"training": 90.0, "rules": 10.0}
+    said = words(sample)
+    assert "where the time went: 100 s" in said
+    assert "part time share training 90 s 90% rules 10 s 10%" in said
+    run["timings"] = {"training": 0.5, "rules": 0.4}
+    assert "where the time went" not in words(sample)
+
+
 def test_without_slices_the_primary_rule_is_shown_by_tag(make: Callable[[str], Any]) -> None:
     said = words(make("keep"))
     assert "priority by tag tag base prompt tuned rows borderline" in said
