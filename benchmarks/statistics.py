@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from unittest import mock
 
 import numpy as np
@@ -26,12 +26,14 @@ from pytest_finetune.experiment import DecisionDefaults
 from pytest_finetune.judging.advice import Needed
 from pytest_finetune.judging.case import Case
 from pytest_finetune.judging.decision import decide
+from pytest_finetune.judging.growth import Growth
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.scores import Scores
-from pytest_finetune.judging.statistics.exact import mcnemar_p
+from pytest_finetune.judging.statistics.exact import fewest_fixed, mcnemar_p
+from pytest_finetune.judging.statistics.growing import fewest_fixed_growing
 from pytest_finetune.judging.statistics.levels import Levels
 from pytest_finetune.judging.statistics.paired import PairedGain
-from pytest_finetune.judging.statistics.power import chance_to_beat, chance_to_exclude
+from pytest_finetune.judging.statistics.power import chance_to_beat, chance_to_exclude, rows_to_settle
 
 Passes = npt.NDArray[np.float64]
 LEVEL = 0.025
@@ -277,6 +279,87 @@ def uneven_groups(rng: np.random.Generator, runs: int) -> Iterator[str]:
         yield f"| {count} | {called / runs:.1%} |"
 
 
+STEP, MOST = 20, 1000
+DIFFERING = 0.3
+
+
+def growing(rng: np.random.Generator, runs: int) -> Iterator[str]:
+    """Print how often a gain is called where 20 rows are added until it is settled, and the price beside a fixed number.
+
+    Fixed is the number of rows at which the exact test has 80% power (at no gain, and where that is more: 1,000).
+    """
+    yield (
+        "| true gain | rows if fixed | exact test, fixed | e-value at those rows | e-value by 1,000 rows | rows until called, "
+        "mean | the exact test at every growth |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    weighed, exact = (np.array(table(LEVEL, 2 * MOST)) for table in (fewest_fixed_growing, fewest_fixed))
+    ends = np.arange(STEP, MOST + 1, STEP)
+    for gain in (-0.05, 0.0, 0.05, 0.1, 0.2):
+        settles = rows_to_settle(gain, DIFFERING, 0.0, LEVEL) if gain > 0 else MOST
+        rows = MOST if settles is None else min(settles, MOST)
+        chances = ((DIFFERING + gain) / 2, (DIFFERING - gain) / 2)
+        drawn = rng.random((runs, MOST))
+        fixed = (drawn < chances[0]).cumsum(axis=1)
+        differing = (drawn < chances[0] + chances[1]).cumsum(axis=1)
+        called = (fixed >= weighed[differing])[:, ends - 1]
+        misused = (fixed >= exact[differing])[:, ends - 1].any(axis=1)
+        once = fixed[:, rows - 1] >= exact[differing[:, rows - 1]]
+        ever = called.any(axis=1)
+        until = np.where(ever, ends[called.argmax(axis=1)], MOST)
+        if gain <= 0:
+            check(f"rows are added, true gain {gain}: called", int(ever.sum()), runs, LEVEL)
+        if gain == 0 and misused.mean() <= 2 * LEVEL:
+            EXCEEDED.append("the exact test at every growth was expected to break its level, and did not")
+        by_then = called[:, ends <= rows].any(axis=1).mean()
+        cells = (once.mean(), by_then, ever.mean())
+        yield (
+            f"| {100 * gain:.0f} | {rows} | "
+            + " | ".join(f"{share:.1%}" for share in cells)
+            + f" | {until.mean():.0f} | {misused.mean():.1%} |"
+        )
+
+
+def growing_sessions(rng: np.random.Generator, runs: int) -> Iterator[str]:
+    """Print how often whole decisions keep, where rows are added in steps of 20 up to 200 until one is settled."""
+    yield "| world | wrong | kept | discarded | still open |"
+    yield "|---|---|---|---|---|"
+    for name, wrong, world in (
+        ("useless adapter", "keep", World(min_gain=0.0)),
+        ("useless, groups of 4", "keep", World(min_gain=0.0, **GROUPED)),  # type: ignore[arg-type]
+        ("useless, prompt and guards", "keep", World(prompted=0.5, guards=(0.0, 0.0), min_gain=0.0)),
+        ("20 points better", "discard", World(0.5, 0.7)),
+    ):
+        counts = Counter(_grown_until_settled(world.session(rng, 200)) for _ in range(runs))
+        shares = (f"{counts[verdict] / runs:.1%}" for verdict in ("keep", "discard", "iterate"))
+        if wrong == "keep":
+            check(f"rows are added, {name}: keep", counts[wrong], runs, LEVEL)
+        yield f"| {name} | {wrong} | " + " | ".join(shares) + " |"
+
+
+def _grown_until_settled(whole: Case) -> str:
+    """Return the first verdict that is settled; the last where none is."""
+    ends: tuple[int, ...] = ()
+    for rows in range(STEP, 201, STEP):
+        scores = {
+            name: replace(
+                given,
+                rows=given.rows[:rows],
+                groups=given.groups[:rows],
+                arms={arm: column[:rows] for arm, column in given.arms.items()},
+                noise=tuple(run[:rows] for run in given.noise),
+            )
+            for name, given in whole.scores.items()
+        }
+        verdict = decide(
+            replace(whole, scores=scores, looks=1 + len(ends), growth=Growth(1, ends))
+        ).verdict
+        if verdict != "iterate":
+            return verdict
+        ends = (*ends, rows)
+    return "iterate"
+
+
 def _clustered(world: World, rng: np.random.Generator, n: int) -> PairedGain:
     scores = world.session(rng, n).scores["task"]
     ours, theirs = ([float(value or 0) for value in scores.arms[arm]] for arm in ("tuned", "baseline"))
@@ -312,6 +395,9 @@ def _tables(rng: np.random.Generator, runs: int) -> Iterator[tuple[str, Iterator
     yield f"Graded scores, {runs} runs a cell", graded_scores(rng, runs)
     yield f"Groups, {runs} runs a cell", cluster_bounds(rng, runs)
     yield f"Groups that change unevenly, {runs} runs a cell", uneven_groups(rng, runs)
+    title = f"Rows added in steps of {STEP} until a gain is called, {100 * DIFFERING:.0f}% of rows differing"
+    yield f"{title}, {20 * runs} runs a row", growing(rng, 20 * runs)
+    yield f"The same with whole decisions, {runs} runs a row", growing_sessions(rng, runs)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from pytest_finetune.cli.project import Project, left_out
 from pytest_finetune.judging.statistics.levels import Levels
 from pytest_finetune.judging.statistics.plan import Plan
 from pytest_finetune.judging.statistics.power import rows_to_settle
-from pytest_finetune.store import Look
 from pytest_finetune.wording import margin, points
 from pytest_finetune.yamlfile import Json
 
@@ -40,7 +39,7 @@ def run(args: argparse.Namespace) -> Answer:
     project = Project.of(args)
     decision = project.experiment.decision
     rows = project.rows(project.experiment.paths.eval_file, "eval")
-    levels = Levels(decision.confidence, _next_look(project, rows), decision.spend)
+    levels = Levels(decision.confidence, _next_look(project, rows), decision.spend, decision.grow)
     plan = Plan(len(rows), decision.min_gain, levels, decision.power)
     tree = {
         **project.heading(),
@@ -59,7 +58,12 @@ def run(args: argparse.Namespace) -> Answer:
         "min_gain": decision.min_gain,
         "shows_min_gain": plan.opens,
         "rows_for_min_gain": rows_to_settle(
-            decision.min_gain, plan.discordance(decision.min_gain), 0.0, levels.claim, decision.power
+            decision.min_gain,
+            plan.discordance(decision.min_gain),
+            0.0,
+            levels.claim,
+            decision.power,
+            grow=decision.grow,
         ),
         "line": plan.line,
         "warning": plan.warning,
@@ -70,8 +74,8 @@ def run(args: argparse.Namespace) -> Answer:
 def _next_look(project: Project, rows: Rows) -> int:
     """Return k of the look that comes next: one by an adapter that has not been judged on these rows."""
     questions = frozenset(row.question_digest for row in rows)
-    unseen = Look("", "", "", frozenset(row.digest for row in rows), asked=questions)
-    return project.store.looks.earlier(unseen)
+    digests = frozenset(row.digest for row in rows)
+    return project.store.looks.next(digests, questions, grow=project.experiment.decision.grow)
 
 
 def _lines(tree: Json) -> Iterator[str]:

@@ -39,7 +39,7 @@ def cells(run: RunLine) -> tuple[str, ...]:
         "-" if run.rate is None else f"{percent(run.rate)} {rate_span(run.rate_span)}".rstrip(),
         "-" if run.base_rate is None else percent(run.base_rate),
         "-" if run.gain is None else points(run.gain),
-        "-" if run.look is None else str(run.look),
+        run.looked or "-",
         "-" if run.seconds is None else duration(run.seconds),
         "-" if run.peak_bytes is None else size(run.peak_bytes),
         (run.key or "-")[:ID_SHOWN],

@@ -26,10 +26,12 @@ from pytest_finetune.cli.verified import (
 )
 from pytest_finetune.cli.verify_rules import rules_again
 from pytest_finetune.cli.verify_run import ROWS, row_count, run_again
+from pytest_finetune.record.outcomes import GrowthFacts
 from pytest_finetune.wording import counted
 
 if TYPE_CHECKING:
     from pytest_finetune.bundle.reading import Bundle
+    from pytest_finetune.yamlfile import Json
 
 HELP = "check a promoted bundle: its files, its record, its decision, its signature"
 DESCRIPTION = (
@@ -172,5 +174,11 @@ def _decision_words(bundle: Bundle) -> str:
     decision = experiment["decision"]
     return (
         f"{_verdict(bundle)}, computed again from {counted(len(rules), 'rule')} on {counted(rows, 'row')} "
-        f"(look {decision['looks']} as recorded, alpha {decision['alpha']:.2g})"
+        f"(look {decision['looks']} as recorded, alpha {decision['alpha']:.2g}{_grown(decision)})"
     )
+
+
+def _grown(decision: Json) -> str:
+    """Say that rows were added, and of which look the alpha is."""
+    growth = decision.get("growth")
+    return f"; by e-values, {GrowthFacts.of(growth).words}" if growth else ""

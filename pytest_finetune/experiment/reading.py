@@ -209,11 +209,12 @@ _LATER: Final[Mapping[str, Json]] = {
     "training": {"assistant_turns": "last", "keep": "last"},
     "prompt": {"chat_template_kwargs": {}, "turns": "last"},
     "paths": {"columns": {}, "dev_file": None},
+    "decision": {"grow": False},
 }
 """Settings that came later, with their defaults: only another value stands among the resolved ones."""
 
 
-def _settings(section: Training | Prompt | Paths, defaults: Json) -> object:
+def _settings(section: Training | Prompt | Paths | DecisionDefaults, defaults: Json) -> object:
     given = dataclasses.asdict(section)
     return _plain(
         {name: value for name, value in given.items() if name not in defaults or value != defaults[name]}

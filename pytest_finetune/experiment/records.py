@@ -142,7 +142,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class DecisionDefaults:
-    """What the primary rule must show when the rule itself does not say."""
+    """What the primary rule must show when the rule itself does not say; `grow`: rows may be added until it does."""
 
     confidence: float = 0.95
     min_gain: float = 0.05
@@ -150,6 +150,7 @@ class DecisionDefaults:
     power: float = 0.8
     spend: bool = True
     noise_runs: int = 0
+    grow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

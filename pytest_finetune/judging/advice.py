@@ -10,6 +10,7 @@ from pytest_finetune import wording
 from pytest_finetune.judging.comparison import BASE, TUNED, Contest, Contests
 from pytest_finetune.judging.evidence import TRIVIAL, NextChange
 from pytest_finetune.judging.slices import lost_guards
+from pytest_finetune.judging.statistics.growing import MOST_MORE
 from pytest_finetune.judging.statistics.power import (
     MOST_ROWS,
     TOO_CLOSE,
@@ -24,21 +25,31 @@ _OWN = (BASE, *_PROMPTS, "constrained", *TRIVIAL, TUNED)
 
 
 class Needed(NamedTuple):
-    """The size of a fresh held-out file that would settle the primary rule; a sentence per opponent, largest first."""
+    """The size of a fresh held-out file that would settle the primary rule; a sentence per opponent, largest first.
+
+    Where rows may be added, `more` of them are needed and no fresh file.
+    """
 
     rows: int | None
     sentences: tuple[str, ...]
+    more: bool = False
 
 
 def rows_needed(primary: Contests, power: float) -> Needed:
-    """Plan a fresh file from the observed gains; the largest need counts, None means that no size helps."""
+    """Plan a fresh file, or rows to add, from the observed gains; the largest need counts, None: no size helps."""
     sizes = [(_settling_rows(one, power), one) for one in primary.values() if not one.beats]
     sizes.sort(key=lambda need: -(MOST_ROWS + 1 if need[0] is None else need[0]))
     sentences = tuple(_size_sentence(contest, rows, power) for rows, contest in sizes)
-    return Needed(sizes[0][0] if sizes else None, sentences)
+    return Needed(sizes[0][0] if sizes else None, sentences, bool(sizes) and _lacks_evidence(sizes[0][1]))
+
+
+def _lacks_evidence(contest: Contest) -> bool:
+    return contest.evidence is not None and not contest.evidence.shown
 
 
 def _settling_rows(contest: Contest, power: float) -> int | None:
+    if contest.evidence is not None and not contest.evidence.shown:
+        return contest.evidence.more
     sample = contest.gain.claim
     rows = rows_to_settle(sample.mean, discordance_after(sample), contest.margin, contest.levels.brake, power)
     if rows is None:
@@ -49,6 +60,13 @@ def _settling_rows(contest: Contest, power: float) -> int | None:
 
 def _size_sentence(contest: Contest, rows: int | None, power: float) -> str:
     against, asked = wording.arm(contest.against), wording.margin(contest.margin)
+    if contest.evidence is not None and not contest.evidence.shown:
+        more = (
+            f"no number up to {MOST_MORE:,} of further rows is enough if the rate stays"
+            if rows is None
+            else f"about {wording.counted(rows, 'more row')} {'is' if rows == 1 else 'are'} needed if the rate stays"
+        )
+        return f"against {against} {contest.evidence.words} (alpha {contest.gains_at.claim:.2g}): {more}"
     if rows is not None:
         return (
             f"about {rows:,} fresh held-out rows would settle it against {against} with {power:.0%} power, "
@@ -159,6 +177,9 @@ def after_iterate(
     chance = _chance(primary)
     if chance is not None:
         return _knows_nothing(chance)
+    if needed.rows is not None and needed.more:
+        change = f"add about {wording.counted(needed.rows, 'row')} to the held-out file, behind those that it has"
+        return NextChange(change, needed.sentences[0], primary[BASE].comparison.broken)
     if needed.rows is not None:
         change = f"judge on a fresh held-out file of about {needed.rows:,} rows"
         return NextChange(change, needed.sentences[0], primary[BASE].comparison.broken)

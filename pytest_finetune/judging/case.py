@@ -17,6 +17,7 @@ from pytest_finetune.judging.scores import Scores, missing
 if TYPE_CHECKING:
     from pytest_finetune.experiment import DecisionDefaults
     from pytest_finetune.judging.drift import Drift
+    from pytest_finetune.judging.growth import Growth
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Case:
     base and the tuned one are opponents that must be beaten as well, by their own of `margins` where they
     have one, except those in `shown`, which are only compared. `problems` are reasons why nothing can be
     decided. `cut` says of an arm, the tuned one included, that the token limit came before its answers did: it shows
-    neither that it was beaten nor that it failed. `drift` changes no verdict; what it shows is a risk.
+    neither that it was beaten nor that it failed. `drift` changes no verdict; what it shows is a risk. `growth` says how
+    the rows were added, where the primary rule claims a gain by an e-value.
     """
 
     rules: tuple[Rule, ...]
@@ -42,6 +44,7 @@ class Case:
     problems: tuple[str, ...] = ()
     cut: Mapping[str, NextChange] = dataclasses.field(default_factory=dict)
     drift: Drift | None = None
+    growth: Growth | None = None
 
     @property
     def opponents(self) -> tuple[str, ...]:

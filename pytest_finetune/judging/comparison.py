@@ -10,8 +10,10 @@ from typing import Final, TypeAlias
 from pytest_finetune import wording
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.scores import Table
+from pytest_finetune.judging.statistics.growing import Evidence, Growing
 from pytest_finetune.judging.statistics.levels import Levels
 from pytest_finetune.judging.statistics.paired import FEWEST_UNITS, PairedGain
+from pytest_finetune.judging.statistics.sample import differences
 
 BASE: Final = "baseline"
 TUNED: Final = "tuned"
@@ -22,7 +24,7 @@ class Comparison:
     """What the record says about one rule and one opponent.
 
     `gain` is a share of rows (0.1 is ten points). `fixed` and `broken` are row ids; a noisy row is never
-    fixed.
+    fixed. `evidence` is what a gain is claimed by where rows may be added, in place of `p_value`.
     """
 
     rule: str
@@ -37,9 +39,10 @@ class Comparison:
     sentence: str
     noisy: tuple[str, ...] = ()
     sign_flip_p: float | None = None
+    evidence: Evidence | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Return the record's form; `noisy` and `sign_flip_p` appear only where there is something to say."""
+        """Return the record's form; the last three appear only where there is something to say."""
         tree: dict[str, object] = {
             "rule": self.rule,
             "against": self.against,
@@ -56,18 +59,29 @@ class Comparison:
             tree["noisy"] = list(self.noisy)
         if self.sign_flip_p is not None:
             tree["sign_flip_p"] = self.sign_flip_p
+        if self.evidence is not None:
+            tree["evidence"] = self.evidence.as_json()
         return tree
 
 
 class Contest:
     """One rule, one opponent, and the answers to what the decision asks about them, each computed once."""
 
-    def __init__(self, table: Table, against: str, margin: float, levels: Levels, ours: str = TUNED) -> None:
+    def __init__(
+        self,
+        table: Table,
+        against: str,
+        margin: float,
+        levels: Levels,
+        ours: str = TUNED,
+        growing: Growing | None = None,
+    ) -> None:
         self.table = table
         self.against = against
         self.margin = margin
         self.levels = levels
         self.ours = ours
+        self.growing = growing
         self.gain: PairedGain = table.against(against, ours)
 
     @property
@@ -87,8 +101,23 @@ class Contest:
 
     @cached_property
     def demonstrated(self) -> bool:
-        """Whether a gain above zero is demonstrated at this look."""
-        return self.p <= self.levels.claim
+        """Whether a gain above zero is demonstrated at this look, or was at one before rows were added."""
+        return self.p <= self.levels.claim if self.evidence is None else self.evidence.shown
+
+    @cached_property
+    def evidence(self) -> Evidence | None:
+        """What speaks for a gain where rows may be added; None where their number was fixed beforehand."""
+        if self.growing is None:
+            return None
+        gaps = differences(self.table.arms[self.ours], self.table.arms[self.against])
+        noisy = zip(gaps, self.table.noisy, strict=True)
+        doubted = tuple(min(gap, 0.0) if noise else gap for gap, noise in noisy)
+        return Evidence.of(doubted, self.table.groups, self.growing)
+
+    @property
+    def gains_at(self) -> Levels:
+        """The levels at which a gain is claimed."""
+        return self.levels if self.growing is None else self.growing.levels
 
     @cached_property
     def enough(self) -> bool:
@@ -136,6 +165,7 @@ class Contest:
             sentence=f"{self.rule.name}: {self._meaning(high)}: {numbers}",
             noisy=tuple(row for row, _, noise in rows if noise),
             sign_flip_p=self.gain.claim.p_sign_flip(),
+            evidence=self.evidence,
         )
 
     @property
@@ -165,7 +195,8 @@ class Contest:
                 f"mean score {mine} on {wording.counted(n, 'row')}, {theirs} with {wording.arm(self.against)}"
             )
         shown = f"{1 - 2 * self.levels.brake:.0%} interval {wording.signed(low)} to {wording.signed(high)}"
-        notes = [f"{fixed} fixed, {broken} broken", shown, wording.p_words(self.p)]
+        weight = wording.p_words(self.p) if self.evidence is None else self.evidence.words
+        notes = [f"{fixed} fixed, {broken} broken", shown, weight]
         if self.gain.claim.clusters is not None:
             notes.append(f"{self.gain.units} groups worth {self.gain.claim.effective:.0f} rows")
         if any(self.table.noisy):
@@ -174,7 +205,7 @@ class Contest:
 
     def _meaning(self, high: float) -> str:
         asked, over = wording.margin(self.margin), wording.arm(self.against)
-        alpha = f"at alpha {self.levels.claim:.2g}"
+        alpha = f"at alpha {self.gains_at.claim:.2g}"
         if self.beats:
             shown = f"a gain over {over} is demonstrated {alpha}"
             return f"{shown} and at least {asked} are observed" if self.margin else shown

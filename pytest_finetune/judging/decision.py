@@ -29,7 +29,7 @@ from pytest_finetune.judging.statistics.power import discordance_after
 from pytest_finetune.judging.thresholds import RuleVerdict, judge_rule
 
 if TYPE_CHECKING:
-    pass
+    from pytest_finetune.judging.growth import Growth
 
 _REPR_LENGTH = 200
 
@@ -38,7 +38,8 @@ _REPR_LENGTH = 200
 class Decision:
     """The verdict, why, and what to do next; the first reason is the one sentence.
 
-    `instead` names the arm from outside that is to be served, where the adapter lost to one.
+    `instead` names the arm from outside that is to be served, where the adapter lost to one. `growth` says how the rows
+    were added, where they may be.
     """
 
     verdict: str
@@ -54,6 +55,7 @@ class Decision:
     plan_line: str = ""
     weighed: tuple[Risk, ...] = ()
     instead: str | None = None
+    growth: Growth | None = None
 
     @property
     def keep(self) -> bool:
@@ -114,6 +116,7 @@ class Decision:
             "plan_line": self.plan_line,
             "risks": list(self.risks),
             "risk_weights": [risk.weight for risk in self.weighed],
+            **({} if self.growth is None else {"growth": self.growth.as_json()}),
         }
 
 
@@ -131,7 +134,8 @@ def decide(case: Case) -> Decision:
         reasons=tuple(problem.because for problem in problems),
         undecided=True,
         looks=case.looks,
-        alpha=case.primaries[0].levels(case.defaults, case.looks).claim if case.primaries else None,
+        alpha=case.primaries[0].levels(case.defaults, _look_of_gains(case)).claim if case.primaries else None,
+        growth=case.growth,
         comparisons=tuple(
             one.comparison for many in contests.values() for one in many.values() if one.rule.paired
         ),
@@ -191,7 +195,7 @@ def _decided(
     assert not (against and not short), f"keep and discard at once: {against}"
     sample = base.gain.claim
     plan = Plan(
-        int(sample.effective), base.margin, base.levels, case.defaults.power, discordance_after(sample)
+        int(sample.effective), base.margin, base.gains_at, case.defaults.power, discordance_after(sample)
     )
     decided = dataclasses.replace(
         so_far,
@@ -201,6 +205,8 @@ def _decided(
     )
     if case.drift:
         decided = decided.warned(case.drift.risks(), HIGH if case.drift.measured else MEDIUM)
+    if case.growth and case.growth.why:
+        decided = decided.warned([case.growth.why])
     if against and TUNED not in case.cut:
         reasons = (*against, *_gained_elsewhere(primary, contests))
         discarded = dataclasses.replace(decided, verdict="discard", reasons=reasons)
@@ -219,7 +225,8 @@ def _decided(
         return dataclasses.replace(decided, reasons=short).advised(after_bias(short[0]))
     needed = rows_needed(primary, case.defaults.power)
     changed = bool(case.answers_differ) and case.delta_nonzero is not False
-    iterated = dataclasses.replace(decided, reasons=(*short, *needed.sentences), examples_needed=needed.rows)
+    rows = needed.rows + base.gain.n if needed.more and needed.rows is not None else needed.rows
+    iterated = dataclasses.replace(decided, reasons=(*short, *needed.sentences), examples_needed=rows)
     advice = next(_cut(case, primary), None) or after_iterate(changed, primary, verdicts, contests, needed)
     return iterated.advised(advice)
 
@@ -291,7 +298,17 @@ def _contests(case: Case, table: Table) -> Contests:
             return min_gain
         return case.margins.get(arm, over_prompt) if rule.primary and arm not in case.shown else 0.0
 
-    return {arm: Contest(table, arm, margin(arm), levels) for arm in table.arms if arm != TUNED}
+    growing = None
+    if case.growth and rule.primary:
+        growing = case.growth.growing(rule, defaults, case.scores[rule.name], table)
+    return {
+        arm: Contest(table, arm, margin(arm), levels, growing=growing) for arm in table.arms if arm != TUNED
+    }
+
+
+def _look_of_gains(case: Case) -> int:
+    """Return the look at which the primary rule claims a gain: where rows may be added, the one before they were."""
+    return case.looks if case.growth is None else case.growth.k
 
 
 def _rule_verdict(

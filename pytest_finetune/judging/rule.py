@@ -178,9 +178,9 @@ class Rule:
     def _recorded(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in RECORDED}
 
-    def levels(self, defaults: DecisionDefaults, look: int) -> Levels:
+    def levels(self, defaults: DecisionDefaults, look: int, *, grow: bool = False) -> Levels:
         """Return the error levels of this rule at a look; its own confidence wins."""
-        return Levels(self.confidence or defaults.confidence, look, defaults.spend)
+        return Levels(self.confidence or defaults.confidence, look, defaults.spend, grow)
 
     def as_json(self) -> dict[str, object]:
         """Return the record's form, under the rule's name."""

@@ -10,6 +10,7 @@ from pytest_finetune.judging import score
 from pytest_finetune.judging.case import Case
 from pytest_finetune.judging.decision import judge
 from pytest_finetune.judging.drift import Drift
+from pytest_finetune.judging.growth import Growth
 from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.scores import Scores, SelfTest, missing, tabulate
 from pytest_finetune.judging.slices import sliced
@@ -111,6 +112,7 @@ def case_of(tree: Json, only: str | None = None) -> Case:
         problems=problems_of(tree),
         cut=cut_while_thinking(tree),
         drift=drift_of(tree),
+        growth=Growth.of_json(tree.get("looks", {}).get("growth")),
     )
 
 

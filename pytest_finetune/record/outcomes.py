@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pytest_finetune.judging.rule import is_guard
 from pytest_finetune.record.lenient import Facts, Json, Named, Span
-from pytest_finetune.wording import one_line
+from pytest_finetune.wording import counted, figure, one_line, p_words
 
 
 class PlannedArm(Facts):
@@ -145,6 +145,21 @@ class RuleFacts(Facts):
         return [row for place, row in enumerate(self.rows) if len(scored(place)) > 1]
 
 
+class Evidence(Facts):
+    """What a gain is claimed by where rows may be added; `more` rows are needed if the rate stays."""
+
+    e: float | None
+    highest: float | None
+    needed: float | None
+    rows: int | None
+    more: int | None
+
+    @property
+    def words(self) -> str:
+        """The evidence as a table shows it."""
+        return f"e = {figure(self.e, 3)} of {figure(self.needed, 3)}"
+
+
 class Comparison(Facts):
     """The tuned arm against another one under a rule."""
 
@@ -158,6 +173,18 @@ class Comparison(Facts):
     same: int | None
     verdict: str
     sentence: str
+    evidence: Evidence
+
+    @property
+    def weight(self) -> str:
+        """What a gain is claimed by: a p-value, or where rows may be added an e-value."""
+        return self.evidence.words if self.evidence else p_words(self.p_value)
+
+    @property
+    def proven(self) -> bool | None:
+        """Whether the evidence alone shows a gain; None where a p-value says it."""
+        found = self.evidence
+        return None if found.highest is None or found.needed is None else found.highest >= found.needed
 
 
 class ArmPair(Facts):
@@ -279,6 +306,22 @@ class WeighedRisk(NamedTuple):
         return f"{self.weight}: {self.sentence}" if self.weight else self.sentence
 
 
+class GrowthFacts(Facts):
+    """How the held-out rows of one adapter were added: the look that is spent for all, and the rows at earlier ones."""
+
+    k: int | None
+    ends: tuple[int, ...]
+    why: str
+
+    @property
+    def words(self) -> str:
+        """How often rows were added; empty where their number is fixed."""
+        if self.k is None:
+            return ""
+        times = counted(len(self.ends), "time")
+        return f"rows added {times} at look {self.k}" if self.ends else f"rows may be added at look {self.k}"
+
+
 class DecisionFacts(Facts):
     verdict: str
     keep: bool
@@ -292,6 +335,7 @@ class DecisionFacts(Facts):
     plan_line: str
     risks: tuple[str, ...]
     risk_weights: tuple[str, ...]
+    growth: GrowthFacts
 
     @property
     def weighed(self) -> tuple[WeighedRisk, ...]:

@@ -100,7 +100,8 @@ def _tail(experiment: RecordedExperiment, over: Comparison) -> str:
         return f"It is worse than {arm(over.against)}."
     if over.verdict == "excluded":
         return f"A gain of {margin(asked)} is ruled out."
-    if over.p_value is not None and alpha is not None and over.p_value <= alpha:
+    proven = over.p_value is not None and alpha is not None and over.p_value <= alpha
+    if proven if over.proven is None else over.proven:
         return "A gain is proven, but a smaller one than was asked."
     if (over.gain or 0.0) >= asked:
         return "These rows do not prove it."

@@ -11,6 +11,7 @@ from pytest_finetune.fingerprint import digest
 from pytest_finetune.record.lenient import Facts, Json, Span, whole
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
 from pytest_finetune.record.write import record_json
+from pytest_finetune.wording import counted
 
 RUN: Final = "run.json"
 _TEXTS: Final = frozenset({"messages", "held_out", "log"})  # rows' texts stay in the record's own folder
@@ -37,9 +38,17 @@ class RunLine(Facts):
     gain_high: float | None
     seconds: float | None
     look: int | None
+    grown: int | None
     peak_bytes: int | None
     predicted_bytes: int | None
     run: str
+
+    @property
+    def looked(self) -> str:
+        """Which look it was, and how often rows had been added by then."""
+        if self.look is None:
+            return ""
+        return f"{self.look}, rows added {counted(self.grown, 'time')}" if self.grown else str(self.look)
 
     @property
     def rate_span(self) -> Span | None:
@@ -108,6 +117,7 @@ def summary(record: Json, experiment: Json) -> dict[str, object]:
         "gain_low": gain_low,
         "gain_high": gain_high,
         "look": decision.looks,
+        **({"grown": len(decision.growth.ends)} if decision.growth else {}),
         "seconds": training.seconds,
         "peak_bytes": training.peak_bytes,
         "predicted_bytes": whole(one.memory.predicted_peak_bytes),

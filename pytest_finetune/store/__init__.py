@@ -6,6 +6,7 @@ from pytest_finetune.store.disk import StoreError
 from pytest_finetune.store.folders import KINDS, Store
 from pytest_finetune.store.gc import Collected, Removal, collect
 from pytest_finetune.store.lock import Lock
+from pytest_finetune.store.growth import Grown, JudgedRow
 from pytest_finetune.store.looks import Judged, Look, LookBook
 from pytest_finetune.store.manifest import Entry, FileRecord
 from pytest_finetune.store.opening import is_url, open_store
@@ -15,7 +16,9 @@ __all__ = [
     "Collected",
     "Entry",
     "FileRecord",
+    "Grown",
     "Judged",
+    "JudgedRow",
     "Lock",
     "Look",
     "LookBook",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_finetune.fingerprint import digest
 from pytest_finetune.store.context import StoreContext
 from pytest_finetune.store.disk import StoreError
+from pytest_finetune.store.growth import Grown, JudgedRow
 from pytest_finetune.store.lines import Lines, Record, append, line_of
 from pytest_finetune.store.shared.upstream import UpstreamError
 
@@ -19,7 +20,8 @@ class Look:
 
     `rows` holds the digests of the rows' content, so that a copied or renamed file is the same rows. `verdicts` is
     the digest of what judges said, where there are any: judges who are asked anew are another look. `asked` are digests
-    of the questions alone: rows that were retouched, or given other answers, wear on.
+    of the questions alone: rows that were retouched, or given other answers, wear on. Where rows may be added, `in_order`
+    holds them as they follow each other, and `setting` is the digest of how they were asked.
     """
 
     adapter: str
@@ -28,6 +30,8 @@ class Look:
     rows: frozenset[str] = field(repr=False)
     verdicts: str | None = None
     asked: frozenset[str] = field(default=frozenset(), repr=False)
+    in_order: tuple[JudgedRow, ...] | None = field(default=None, repr=False)
+    setting: str = ""
 
     @property
     def identity(self) -> str:
@@ -38,6 +42,11 @@ class Look:
     def unjudged(self) -> str:
         """The identity of this look before any judge has spoken; both together are one look."""
         return digest([self.adapter, self.answers, self.rules_sha256, self.rows])
+
+    @property
+    def subject(self) -> str:
+        """Digest of what stays as it is while rows are added: the adapter, the rules, how they were asked."""
+        return digest([self.adapter, self.rules_sha256, self.setting])
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A look as it was written down; `rows` is None when the line that listed them is damaged."""
+    """A look as it was written down; `rows` is None when the line that listed them is damaged.
+
+    `judges` are the digests of the adapter and of the rules.
+    """
 
     identity: str
     rows: frozenset[str] | None
@@ -62,6 +74,13 @@ class _Seen:
     experiment: str
     unjudged: str | None
     asked: frozenset[str]
+    judges: tuple[str, str]
+    grown: Grown | None
+
+    @property
+    def added(self) -> bool:
+        """Whether it only added rows to an earlier look, which spent for them as well."""
+        return self.grown is not None and self.grown.added
 
     def shares(self, rows: frozenset[str], asked: frozenset[str]) -> bool:
         """Unknown rows count as shared: wear is never forgotten because a line was damaged."""
@@ -82,6 +101,23 @@ class LookBook:
         and cannot be read: a number that may be too small would make the decision too easy.
         """
         return _count(self._read(), look)
+
+    def next(self, rows: frozenset[str], asked: frozenset[str], *, grow: bool = False) -> int:
+        """Return k of the look that comes next at rows: one by an adapter that has not been judged on them."""
+        seen = self._read()
+        return _count(_spending(seen) if grow else seen, Look("", "", "", rows, asked=asked))
+
+    def growth(self, look: Look) -> tuple[Grown, tuple[int, ...]]:
+        """Return how a look's rows were added, and how many there were at each earlier look that it belongs to."""
+        seen = self._read()
+        grown = _grown(seen, look)
+        sizes = {len(other.grown.rows) for other in seen if other.grown and other.grown.chain == grown.chain}
+        return grown, tuple(sorted(size for size in sizes if size < len(grown.rows)))
+
+    def sizes_before(self, rows: Sequence[str]) -> tuple[int, ...]:
+        """Return how many of these rows, from the first on, were judged where rows may be added; the most first."""
+        known = [seen.grown for seen in self._read_what_can_be_read() if seen.grown is not None]
+        return tuple(sorted({len(grown.rows) for grown in known if grown.begins_texts(rows)}, reverse=True))
 
     def judged(self) -> tuple[Judged, ...]:
         """Return every earlier look whose rows are known, the oldest first; asks others for theirs where it can."""
@@ -157,6 +193,8 @@ def _seen(records: list[Record]) -> list[_Seen]:
             ),
             r.get("unjudged"),
             asked.get(r["rows_set"], frozenset()),
+            (r["adapter"], r["rules_sha256"]),
+            Grown.of_json(r.get("grown")),
         )
         for r in records
         if "identity" in r
@@ -171,6 +209,38 @@ def _count(seen: list[_Seen], look: Look) -> int:
         return max(known)
     begun = {look.unjudged, *(other.unjudged for other in seen)}
     return 1 + len({other.identity for other in seen if other.shares(look.rows, look.asked)} - begun)
+
+
+def _spending(seen: list[_Seen]) -> list[_Seen]:
+    return [other for other in seen if not other.added]
+
+
+def _grown(seen: list[_Seen], look: Look) -> Grown:
+    """Return what a look was written down as; a new one belongs to the last of its subject, if it only adds rows."""
+    known = {other.identity: other.grown for other in seen if other.grown is not None}
+    judged_before = any(other.unjudged == look.unjudged for other in seen)
+    mine = known.get(look.identity) or (None if judged_before else known.get(look.unjudged))
+    if mine is not None:
+        return mine
+    rows = look.in_order or ()
+    of_subject = [other.grown for other in seen if other.grown and other.grown.subject == look.subject]
+    if of_subject and of_subject[-1].begins(rows):
+        return Grown(look.subject, rows, of_subject[-1].chain, of_subject[-1].k, added=True)
+    k = _count(_spending(seen), look)
+    why = _why_not(seen, look, of_subject[-1] if of_subject else None) if k > 1 else ""
+    return Grown(look.subject, rows, look.identity, k, added=False, why=why)
+
+
+def _why_not(seen: list[_Seen], look: Look, last: Grown | None) -> str:
+    """Say why a look is another one, and not rows added to an earlier one."""
+    sharing = [other for other in seen if other.shares(look.rows, look.asked)]
+    if last is not None:
+        because = last.broken_by(look.in_order or ())
+    elif any(other.judges == (look.adapter, look.rules_sha256) and other.grown is None for other in sharing):
+        because = "decision.grow was declared after this adapter had been judged on them"
+    else:
+        because = "the earlier ones were of another adapter, rule, prompt, runtime or decision"
+    return f"this is another look at rows that were judged before, not rows added to one: {because}"
 
 
 def _new_lines(seen: list[_Seen], look: Look, rules: dict[str, str], k: int, experiment: str) -> list[bytes]:
@@ -193,6 +263,7 @@ def _new_lines(seen: list[_Seen], look: Look, rules: dict[str, str], k: int, exp
                 "rules_sha256": look.rules_sha256,
                 "rows_set": rows,
                 "identity": look.identity,
+                **({} if look.in_order is None else {"grown": _grown(seen, look).as_json()}),
             }
         )
     )

@@ -111,7 +111,8 @@ class Asking:
             return stored.answers
         prompts = self._prompts(plan, self._run.rows_of(suite) if rows is None else rows)
         arm = self.resolve(plan)
-        stored = answering.answered(self._context, self._engine, arm, prompts, suite)
+        before = self._sizes_before if suite is None else ()
+        stored = answering.answered(self._context, self._engine, arm, prompts, suite, before)
         answering.record_answers(self._context, plan, stored, arm.facts, suite, thinking_off=arm.thinking_off)
         return stored.answers
 
@@ -182,7 +183,15 @@ class Asking:
         first = self.answers(BASELINE)
         arms = [self.resolve(plan) for plan in repeated(self._experiment)]
         with self._context.clock.spent_on("noise runs"):
-            return answering.noise(self._context, self._engine, arms, self._run.rows_of(None), first)
+            rows, before = self._run.rows_of(None), self._sizes_before
+            return answering.noise(self._context, self._engine, arms, rows, first, before)
+
+    @cached_property
+    def _sizes_before(self) -> tuple[int, ...]:
+        """How many of the held-out rows there were at earlier looks, where rows may be added."""
+        if not self._experiment.decision.grow:
+            return ()
+        return self._context.store.looks.sizes_before([row.digest for row in self._run.rows_of(None)])
 
     @cached_property
     def drifting(self) -> Drifting:

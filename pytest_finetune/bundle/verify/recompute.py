@@ -56,7 +56,8 @@ def contradictions(experiment: Json, *, texts: bool) -> Iterator[Contradiction]:
 
 def _tree(experiment: Json) -> dict[str, Any]:
     """Return the facts as the decision takes them; the look stands in the recorded decision."""
-    return {**experiment, "looks": {"k": (experiment.get("decision") or {}).get("looks") or 1}}
+    decided = experiment.get("decision") or {}
+    return {**experiment, "looks": {"k": decided.get("looks") or 1, "growth": decided.get("growth")}}
 
 
 def _decision(recorded: Json, decision: Decision, *, texts: bool) -> Iterator[Contradiction]:

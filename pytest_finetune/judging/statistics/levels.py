@@ -14,12 +14,13 @@ class Levels:
 
     Claims (a gain, a loss excluded, a rate demonstrated) spend: ``(1 - confidence) / (k (k + 1))`` at look k,
     which adds up to ``1 - confidence`` over all looks. Brakes (demonstrably worse, a gain excluded, a
-    guard) never wear out.
+    guard) never wear out. Where the rows `grow`, a claim of a gain spends once, however often rows are added.
     """
 
     confidence: float = 0.95
     look: int = 1
     spend: bool = True
+    grow: bool = False
 
     def __post_init__(self) -> None:
         if not 0.5 < self.confidence < 1:
@@ -44,7 +45,10 @@ class Levels:
     @property
     def fewest_rows(self) -> int:
         """Below this number of rows no claim is possible, even if every row is fixed."""
-        return ceil(log2(1 / self.claim))
+        fixed = ceil(log2(1 / self.claim))
+        while self.grow and 2 ** (fixed + 1) - 1 < (fixed + 1) / self.claim:  # the e-value of so many, none broken
+            fixed += 1
+        return fixed
 
 
 def holm(p_values: Sequence[float], levels: Sequence[float]) -> tuple[bool, ...]:

@@ -45,7 +45,10 @@ class Plan:
     @cached_property
     def smallest(self) -> float | None:
         """The smallest true gain that is demonstrated (above zero) with the asked power; None: not even 1."""
-        return smallest_gain(self.rows, self.discordance, self.levels.claim, self.power)
+        return self._smallest(grow=self.levels.grow)
+
+    def _smallest(self, *, grow: bool) -> float | None:
+        return smallest_gain(self.rows, self.discordance, self.levels.claim, self.power, grow=grow)
 
     @property
     def opens(self) -> bool:
@@ -56,7 +59,12 @@ class Plan:
     def enough(self) -> int | None:
         """The rows that would prove a true gain of `min_gain` with the asked power; None: more than MOST_ROWS."""
         return rows_to_settle(
-            self.min_gain, self.discordance(self.min_gain), 0.0, self.levels.claim, self.power
+            self.min_gain,
+            self.discordance(self.min_gain),
+            0.0,
+            self.levels.claim,
+            self.power,
+            grow=self.levels.grow,
         )
 
     @property
@@ -70,7 +78,15 @@ class Plan:
             )
         if self.smallest is None:
             return f"{rows} can prove no gain, however large it is: write more held-out rows"
-        return f"{rows} can prove a gain of {rough(self.smallest, self.min_gain)} points or more"
+        proven = f"{rows} can prove a gain of {rough(self.smallest, self.min_gain)} points or more"
+        return f"{proven} ({self._price})" if self.levels.grow else proven
+
+    @property
+    def _price(self) -> str:
+        """Say what it costs that rows may be added and looked at whenever somebody likes."""
+        fixed = self._smallest(grow=False)
+        assert fixed is not None  # what an e-value shows, the test at a fixed number shows as well
+        return f"rows may be added, which has its price: {rough(fixed, self.min_gain)} were their number fixed"
 
     @property
     def line(self) -> str:
@@ -88,7 +104,9 @@ class Plan:
         if not self.possible:
             return self.line
         discordance = self.discordance(self.min_gain)
-        chance = chance_to_beat(self.rows, self.min_gain, discordance, 0.0, self.levels.claim)
+        chance = chance_to_beat(
+            self.rows, self.min_gain, discordance, 0.0, self.levels.claim, grow=self.levels.grow
+        )
         return (
             f"{self.line}. A true gain of {margin(self.min_gain)} would be proven in {chance:.0%} of runs, "
             f"{self.power:.0%} are planned for (look {self.levels.look}, alpha {self.levels.claim:.2g}, "

@@ -9,12 +9,13 @@ should be planned like this.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import ceil, cos, floor, inf, log, pi, sin, sqrt
 from typing import Final
 
 from pytest_finetune.judging.statistics.dirichlet import atoms, mean_cdf, mean_quantile
 from pytest_finetune.judging.statistics.exact import binomial_pmf, binomial_tail, fewest_fixed
+from pytest_finetune.judging.statistics.growing import fewest_fixed_growing
 from pytest_finetune.judging.statistics.roots import increasing_root
 from pytest_finetune.judging.statistics.sample import Sample, needed_passes
 
@@ -26,9 +27,14 @@ _EXACT_RANGE = 20
 _NODES = 6
 
 
-def chance_to_beat(rows: int, gain: float, discordance: float, margin: float, alpha: float) -> float:
-    """Return P(a gain above zero is demonstrated, and the observed gain is at least `margin`)."""
-    needed = fewest_fixed(alpha, _table_size(rows))
+def chance_to_beat(
+    rows: int, gain: float, discordance: float, margin: float, alpha: float, *, grow: bool = False
+) -> float:
+    """Return P(a gain above zero is demonstrated, and the observed gain is at least `margin`).
+
+    Where the rows `grow`, that is the chance at these rows, as if nobody had looked before.
+    """
+    needed = (fewest_fixed_growing if grow else fewest_fixed)(alpha, _table_size(rows))
     lead = needed_passes(margin, rows)
     likely = _likely(rows, discordance)
     goals = (max(needed[differing], (lead + differing + 1) // 2) for differing in likely)
@@ -125,7 +131,7 @@ def _interpolated(x: float, nodes: Sequence[float], values: Sequence[float]) -> 
 
 @lru_cache(maxsize=256)
 def rows_to_settle(
-    gain: float, discordance: float, margin: float, alpha: float, power: float = 0.8
+    gain: float, discordance: float, margin: float, alpha: float, power: float = 0.8, *, grow: bool = False
 ) -> int | None:
     """Return the smallest n from which on (for 50 further n) the question is settled with chance `power`.
 
@@ -135,7 +141,9 @@ def rows_to_settle(
     """
     if abs(gain - margin) < TOO_CLOSE:
         return None
-    chance = chance_to_beat if gain > margin else chance_to_exclude
+    chance: Callable[..., float] = chance_to_exclude
+    if gain > margin:
+        chance = partial(chance_to_beat, grow=grow)
 
     def enough(rows: int) -> bool:
         return chance(rows, gain, discordance, margin, alpha) >= power
@@ -166,12 +174,12 @@ def _first_guess(distance: float, discordance: float) -> int:
 
 
 def smallest_gain(
-    rows: int, discordance: Callable[[float], float], alpha: float, power: float = 0.8
+    rows: int, discordance: Callable[[float], float], alpha: float, power: float = 0.8, *, grow: bool = False
 ) -> float | None:
     """Return the smallest true gain that is shown with chance `power`; None if even a gain of 1 is not."""
 
     def enough(gain: float) -> bool:
-        return chance_to_beat(rows, gain, max(gain, discordance(gain)), 0.0, alpha) >= power
+        return chance_to_beat(rows, gain, max(gain, discordance(gain)), 0.0, alpha, grow=grow) >= power
 
     if rows < 1 or not enough(1.0):
         return None

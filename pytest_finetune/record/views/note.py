@@ -9,7 +9,7 @@ from pytest_finetune.record.lenient import Json
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
 from pytest_finetune.record.tables import Gain, fits_word, gains, peaks, rate, rates, training_row
 from pytest_finetune.record.views.markdown import code, plain, table
-from pytest_finetune.wording import arm_word, counted, figure, p_words, threshold
+from pytest_finetune.wording import arm_word, counted, figure, threshold
 
 
 def decision_note(record: Json) -> str:
@@ -87,7 +87,7 @@ def _gain(gain: Gain, *, several: bool) -> list[str]:
         gain.words,
         str(len(gain.pair.fixed)),
         str(len(gain.pair.broken)),
-        plain(p_words(gain.pair.p_value).removeprefix("p ").removeprefix("= ")),
+        plain(gain.pair.weight.removeprefix("p ").removeprefix("= ")),
         plain(gain.pair.verdict or "not recorded") if gain.asked else "only shown",
     ]
 
@@ -112,7 +112,10 @@ def _power(experiment: RecordedExperiment) -> list[str]:
         judged = f"claims judged one-sided at {figure(decision.alpha)}"
         said.append(f"Look {decision.looks} at these held-out rows, {judged}.")
     if decision.examples_needed is not None:
-        said.append(f"About {counted(decision.examples_needed, 'fresh held-out row')} would settle it.")
+        rows = "held-out row, those that are here included," if decision.growth else "fresh held-out row"
+        said.append(f"About {counted(decision.examples_needed, rows, rows.replace('row', 'rows', 1))} would settle it.")
+    if decision.growth:
+        said.append(f"{decision.growth.words.capitalize()}.")
     return [" ".join(said), ""] if said else []
 
 

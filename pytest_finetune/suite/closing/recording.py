@@ -108,7 +108,8 @@ def _write_looks(state: FinetuneSession) -> None:
         files |= {facts["nodeid"].split("::")[0] for facts in rules.values()}
         if "looks" in tree:
             texts = {rule: facts["sha256"] for rule, facts in rules.items()}
-            state.store.looks.register(look_of(tree, state.run_named(name, tree).rows_of(None)), texts, name)
+            look = look_of(state.store, tree, state.run_named(name, tree).rows_of(None))
+            state.store.looks.register(look, texts, name)
     if files:
         state.store.remember("rule-files", {"files": sorted(files)})
 

@@ -172,14 +172,23 @@ class Stored(NamedTuple):
 
 
 def answered(
-    context: Context, engine: Engine, arm: ResolvedArm, prompts: Sequence[Prompted], suite: str | None = None
+    context: Context,
+    engine: Engine,
+    arm: ResolvedArm,
+    prompts: Sequence[Prompted],
+    suite: str | None = None,
+    sizes_before: Sequence[int] = (),
 ) -> Stored:
-    """Return an arm's answers to prompts, from the store or from the model; records nothing."""
+    """Return an arm's answers to prompts, from the store or from the model; records nothing.
+
+    Where rows were added, `sizes_before` says how many there were at earlier looks: only the rows since are asked.
+    """
     key = arm.key(prompts)
     entry = context.store.read("outputs", key)
     reused = entry is not None
     if entry is None:
-        entry = _ask(context, engine, arm, prompts, suite, key)
+        earlier = (context.store.read("outputs", arm.key(prompts[:size])) for size in sizes_before)
+        entry = _ask(context, engine, arm, prompts, suite, key, next(filter(None, earlier), None))
     by_id = {answer.id: answer for answer in read_answers(entry.path / ANSWERS_FILE)}
     answers = {asked.id: dataclasses.replace(by_id[asked.id], line=asked.line) for asked in prompts}
     decoding, merge = (_told(entry.path / name) for name in (DECODING_FILE, MERGE_FILE))
@@ -198,8 +207,11 @@ def _ask(
     prompts: Sequence[Prompted],
     suite: str | None,
     key: Key,
+    earlier: Entry | None = None,
 ) -> Entry:
     plan, store = arm.plan, context.store
+    known = {} if earlier is None else {one.id: one for one in read_answers(earlier.path / ANSWERS_FILE)}
+    prompts = [asked for asked in prompts if asked.id not in known]
 
     def write(folder: Path) -> None:
         engine.release(set(engine.runtimes) - {plan.runtime})  # two engines need not fit into one memory
@@ -212,7 +224,7 @@ def _ask(
             runtime.heard = lambda done, of: context.line.note(f"{done} of {of}")
         given = runtime.answer(prompts, plan.generation, arm.adapter)
         read = taken_apart(prompts, given, arm.chat, lambda text: engine.tokens(arm.experiment)(text))
-        write_answers(folder / ANSWERS_FILE, read)
+        write_answers(folder / ANSWERS_FILE, [*known.values(), *read])
         if told := getattr(runtime, "decoding", None):
             (folder / DECODING_FILE).write_text(json.dumps(told), encoding="utf-8")
         if (proof := getattr(runtime, "proof", None)) and (merge := proof(arm.adapter)):
@@ -304,7 +316,12 @@ def few_shots(context: Context, train_rows: Rows, label_field: str | None) -> tu
 
 
 def noise(
-    context: Context, engine: Engine, arms: Sequence[ResolvedArm], rows: Rows, first: Mapping[str, Answer]
+    context: Context,
+    engine: Engine,
+    arms: Sequence[ResolvedArm],
+    rows: Rows,
+    first: Mapping[str, Answer],
+    sizes_before: Sequence[int] = (),
 ) -> tuple[Mapping[str, Answer], ...]:
     """Return the base's answers of every further run, each asked once and stored under its number.
 
@@ -313,7 +330,7 @@ def noise(
     prompts = arm_prompts(rows, context.experiment.prompt)
     found = []
     for arm in arms:
-        stored = answered(context, engine, arm, prompts)
+        stored = answered(context, engine, arm, prompts, sizes_before=sizes_before)
         changed = [id_ for id_, answer in stored.answers.items() if answer.response != first[id_].response]
         facts = {"run": arm.plan.run, "outputs_key": stored.key, "reused": stored.reused, "changed": changed}
         context.record(("noise", str(arm.plan.run)), facts)

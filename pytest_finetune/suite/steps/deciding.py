@@ -18,13 +18,14 @@ from pytest_finetune.fingerprint import base_folder, digest
 from pytest_finetune.judging.decision import decide
 from pytest_finetune.judging.diagnosis import DiagnosisEvidence, collapsed_label, diagnose
 from pytest_finetune.judging.evidence import NextChange
+from pytest_finetune.judging.growth import Growth
 from pytest_finetune.judging.risks import HIGH, LOW
 from pytest_finetune.judging.rule import rules_sha256
 from pytest_finetune.judging.runtime_match import warnings_of
 from pytest_finetune.record.case import case_of, judged_arms, looked_arms, rules_in, score_of
 from pytest_finetune.record.runtime_match import runtime_matches
 from pytest_finetune.record.thinking import CUT
-from pytest_finetune.store import Look, StoreError
+from pytest_finetune.store import JudgedRow, Look, StoreError
 from pytest_finetune.suite.steps.answering import grammar_of
 from pytest_finetune.suite.steps.training_step import trainers
 from pytest_finetune.wording import arm as arm_in_words
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
     from pytest_finetune.suite.steps.data_step import Data
 
 _READABLE: Final = 0.5  # the share of answers in the format below which one is weak
+# What all arms are asked by, and what is asked of them: another one of these is another look.
+_SETTING: Final = (
+    "base_model", "revision", "quantization", "attn_implementation", "prompt", "generation", "runtimes", "arms",
+    "decision",
+)  # fmt: skip
 _FREE: Final = (BASELINE, PROMPTED, BEST_PROMPT)
 
 
@@ -272,7 +278,10 @@ def record_formats(
 
 
 def look_of(
-    tree: Mapping[str, Any], rows: Iterable[Row], more: Mapping[str, str | None] | None = None
+    store: Store,
+    tree: Mapping[str, Any],
+    rows: Iterable[Row],
+    more: Mapping[str, str | None] | None = None,
 ) -> Look:
     """Return this look at the held-out rows: which adapter, answers, rules, rows, and what judges said.
 
@@ -285,6 +294,10 @@ def look_of(
     judged |= more or {}
     answers = {arm: tree["arms"][arm]["answers_sha256"] for arm in looked_arms(tree)}
     rows = tuple(rows)
+    config = tree["config"]
+    in_order, setting = None, ""
+    if config["decision"].get("grow"):
+        in_order, setting = judged_rows(tree, rows, store), digest({name: config.get(name) for name in _SETTING})
     return Look(
         adapter=tree["training"]["adapter_sha256"],
         answers=digest(answers),
@@ -292,7 +305,19 @@ def look_of(
         rows=frozenset(row.digest for row in rows),
         verdicts=digest(judged) if judged else None,
         asked=frozenset(row.question_digest for row in rows),
+        in_order=in_order,
+        setting=setting,
     )
+
+
+def judged_rows(tree: Mapping[str, Any], rows: Sequence[Row], store: Store) -> tuple[JudgedRow, ...]:
+    """Return the held-out rows in their order, each with the digest of what every arm answered to it."""
+    answers = {arm: stored_answers(store, tree, arm) for arm in looked_arms(tree)}
+    return tuple(
+        JudgedRow(row.digest, digest({arm: said[row.id].response for arm, said in answers.items() if said}))
+        for row in rows
+    )
+
 
 
 def settled_look(context: Context, rows: Rows, verdicts: Mapping[str, str | None]) -> int:
@@ -302,13 +327,17 @@ def settled_look(context: Context, rows: Rows, verdicts: Mapping[str, str | None
     What judges will say is not part of it yet: both together are one look.
     """
     tree = context.facts.tree()
-    look, book = look_of(tree, rows, verdicts), context.store.looks
+    look, book = look_of(context.store, tree, rows, verdicts), context.store.looks
     texts = {rule: facts["sha256"] for rule, facts in tree["rules"].items()}
     changed = book.changed_after_look(texts, look.rows, look.asked)
     with suppress(StoreError):  # the end of the session tells that looks cannot be written down
         book.register(replace(look, verdicts=None), texts, context.experiment.name)
     k = book.earlier(look)
-    context.record(("looks",), {"k": k, "rules_sha256": look.rules_sha256})
+    facts: dict[str, Any] = {"k": k, "rules_sha256": look.rules_sha256}
+    if look.in_order is not None:
+        grown, ends = book.growth(look)
+        facts["growth"] = Growth(grown.k, ends, grown.why).as_json()
+    context.record(("looks",), facts)
     for name in changed:
         context.record(("rules", name, "changed_after_look"), True)
     return k

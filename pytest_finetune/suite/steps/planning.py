@@ -18,7 +18,6 @@ from pytest_finetune.memory.plan.explain import as_json, explain, unplanned_json
 from pytest_finetune.memory.plan.figures import NotPlannedError
 from pytest_finetune.memory.plan.plan import plan_memory
 from pytest_finetune.memory.plan.planner import Planner
-from pytest_finetune.store import Look
 from pytest_finetune.suite.steps.unplanned import Unplanned
 
 if TYPE_CHECKING:
@@ -146,9 +145,8 @@ def power_facts(
     name, rule = next(((name, rule) for name, rule in rules.items() if rule["primary"]), (None, {}))
     asked = decision.min_gain if rule.get("min_gain") is None else rule["min_gain"]
     questions = frozenset(row.question_digest for row in rows)
-    unseen = Look("", "", "", frozenset(row.digest for row in rows), asked=questions)
-    look = looks.earlier(unseen)
-    levels = Levels(rule.get("confidence") or decision.confidence, look, decision.spend)
+    look = looks.next(frozenset(row.digest for row in rows), questions, grow=decision.grow)
+    levels = Levels(rule.get("confidence") or decision.confidence, look, decision.spend, decision.grow)
     plan = Plan(len(rows), asked, levels, decision.power)
     return {
         "rows": len(rows),

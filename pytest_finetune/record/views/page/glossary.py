@@ -19,6 +19,7 @@ WORDS: Final = {
     "data contract": "The file that says what a row must be: format, labels, lengths, no leaks between the files.",
     "development row": "A row that an adapter or a prompt is chosen on; it is neither trained on nor judged by.",
     "drift": "How far the tuned model's answers to unrelated prompts have moved from the base model's.",
+    "e-value": 'How much a bet against "no gain" would have won; it may be looked at whenever rows are added, and shows a gain at 1 / alpha.',
     "effective batch": "The rows behind one optimizer step: batch size times accumulation steps, over all processes.",
     "gate": "The order of the stages: when the data or the memory check fails, nothing is trained.",
     "guard": "A rule that must not get worse: one with max_loss or no threshold, and not the primary rule.",

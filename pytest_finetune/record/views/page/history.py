@@ -82,7 +82,7 @@ def _gain(run: RunLine) -> list[Child]:
 
 
 def _cost(run: RunLine) -> list[Child]:
-    looks = "no look" if run.look is None else f"look {run.look}"
+    looks = f"look {run.looked}" if run.looked else "no look"
     seconds = [] if run.seconds is None else [duration(run.seconds)]
     peak = [] if run.peak_bytes is None else [size(run.peak_bytes)]
     return [looks, _line(", ".join([*seconds, *peak]) or "not trained")]

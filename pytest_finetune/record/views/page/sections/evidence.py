@@ -185,14 +185,18 @@ def power(experiment: RecordedExperiment) -> Html:
     needed, alpha, looks = decision.examples_needed, decision.alpha, decision.looks
     worn = ", ".join(rule.name for rule in experiment.rules.values() if rule.changed_after_look)
     digest = decision.rules_sha256
+    in_all = ", those that are here included" if decision.growth else ""
     known = facts(
         [
             ("power", decision.plan_line),
             ("looks at these rows", f"this is look {looks}" if looks is not None else None),
+            ("rows added", decision.growth.words),
             ("claims are judged at", f"{figure(alpha)}, one-sided" if alpha is not None else None),
             (
                 "rows that would settle it",
-                f"about {counted(needed, 'fresh row')}" if needed is not None else None,
+                f"about {counted(needed, 'row' if decision.growth else 'fresh row')}{in_all}"
+                if needed is not None
+                else None,
             ),
             ("rules changed after a look", worn),
             ("rules, sha256", element("code", digest) if digest else None),

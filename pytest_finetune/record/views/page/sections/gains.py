@@ -88,14 +88,14 @@ def _rows(drawn: Drawn, axis: svg.Axis) -> list[Html]:
     same = f", {pair.same} same" if pair.same is not None else ""
     rows = f"{len(pair.fixed)} fixed, {len(pair.broken)} broken{same}"
     found = badge(pair.verdict or "not recorded", calm=not drawn.asked)
-    p_value = element("span", p_words(pair.p_value), class_="ft-muted ft-nobreak")
+    weight = element("span", pair.weight, class_="ft-muted ft-nobreak")
     gain = with_span(points(pair.gain), gain_span(pair.interval))
     numbers = element(
         "tr",
         element("th", arm_word(pair.against or "an unknown arm"), scope="row"),
         element("td", svg.whisker(axis, "tuned", pair.gain, pair.interval, drawn.limit), class_="ft-cell"),
         element("td", gain, element("span", rows, class_="ft-note")),
-        element("td", found, " ", p_value),
+        element("td", found, " ", weight),
     )
     sentence = element("td", drawn.sentence, colspan="4", class_="ft-note")
     return [numbers, *([element("tr", sentence, class_="ft-sentence")] if drawn.sentence else [])]
