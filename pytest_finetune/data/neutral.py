@@ -26,12 +26,12 @@ class PromptsError(FinetuneError, ValueError):
     """The file does not hold prompts; the message names the file, the line and what was found."""
 
 
-def neutral_rows(root: Path, relative: str | None = None) -> Rows:
-    """Return the prompts of a file below `root`, or the set that ships, as rows whose answer is empty.
+def neutral_rows(root: Path, relative: str | None = None, *, shipped: Path = SHIPPED) -> Rows:
+    """Return the prompts of a file below `root`, or a set that ships, as rows whose answer is empty.
 
     Rows have the shapes of training rows; an answer that they bring is not used. Raises PromptsError.
     """
-    path, label = (SHIPPED, SHIPPED.name) if relative is None else (root / relative, relative)
+    path, label = (shipped, shipped.name) if relative is None else (root / relative, relative)
     parser, rows, seen = StrictParser(), [], dict[str, int]()
     for line in read_lines(path, label):
         if not isinstance(line, Line):

@@ -82,6 +82,13 @@ def _training_problems(experiment: Experiment, problem: Say) -> Iterator[Problem
             "split: {dev: 0.1}. Held-out rows judge, and what is chosen on them they can judge no more"
         )
         yield problem(("training", "keep"), text)
+    replay, template = experiment.training.replay, experiment.prompt.template
+    if replay is not None and replay.prompts == "neutral" and template != "chat" and "{instruction}" not in template:
+        text = (
+            "'neutral' prompts bring their own instruction, and prompt.template shows no {instruction}: name a file of "
+            "prompts that can be asked through it"
+        )
+        yield problem(("training", "replay", "prompts"), text)
     yield from _launcher_problems(experiment, problem)
 
 
@@ -204,6 +211,9 @@ def _path_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
         files["paths", "suites", name] = suite
     if experiment.drift.prompts is not None:
         files["drift", "prompts"] = experiment.drift.prompts
+    replay = experiment.training.replay
+    if replay is not None and replay.prompts != "neutral":
+        files["training", "replay", "prompts"] = replay.prompts
     for key, relative in files.items():
         try:
             path = experiment.path(relative)

@@ -21,6 +21,7 @@ from pytest_finetune.experiment.records import (
     OutsideArm,
     Paths,
     Prompt,
+    Replay,
     Split,
     Training,
     contained,
@@ -174,7 +175,7 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
         "peft_method": method,
         "quantization": tree.get("quantization", "nf4" if method == "qlora" else "none"),
         "lora": Lora(**lora),
-        "training": Training(**{**training, "launcher": Launcher(**training.get("launcher", {}))}),
+        "training": Training(**{**training, "launcher": Launcher(**training.get("launcher", {})), "replay": _replay(training)}),
         "prompt": Prompt(**{**prompt, "candidates": tuple(prompt.get("candidates", ()))}),
         "generation": Generation(**tree.get("generation", {})),
         "runtimes": tuple(runtime.name for runtime in runtimes),
@@ -206,7 +207,7 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
 
 
 _LATER: Final[Mapping[str, Json]] = {
-    "training": {"assistant_turns": "last", "keep": "last"},
+    "training": {"assistant_turns": "last", "keep": "last", "replay": None},
     "prompt": {"chat_template_kwargs": {}, "turns": "last"},
     "paths": {"columns": {}, "dev_file": None},
     "decision": {"grow": False},
@@ -219,6 +220,11 @@ def _settings(section: Training | Prompt | Paths | DecisionDefaults, defaults: J
     return _plain(
         {name: value for name, value in given.items() if name not in defaults or value != defaults[name]}
     )
+
+
+def _replay(training: Json) -> Replay | None:
+    given = training.get("replay")
+    return None if given is None else Replay(**given)
 
 
 def _charter(tree: Json) -> CharterText:

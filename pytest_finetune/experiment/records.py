@@ -57,10 +57,19 @@ class Launcher:
 
 
 @dataclass(frozen=True, slots=True)
+class Replay:
+    """The base's own answers to other prompts, as a share of what is trained on; `neutral` are the prompts that ship."""
+
+    prompts: str = "neutral"
+    share: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
     """The optimisation, and which answers of a conversation are taught; lengths in tokens, `max_steps` in its steps.
 
-    `keep` says which of its adapters is kept: that of the last step, or the best on the development rows.
+    `keep` says which of its adapters is kept: that of the last step, or the best on the development rows. With
+    `replay` the base's own answers to other prompts are taught as well, so that it is not forgotten.
     """
 
     max_seq_length: int = 512
@@ -79,6 +88,7 @@ class Training:
     full_determinism: bool = False
     assistant_turns: Literal["last", "all"] = "last"
     keep: Literal["last", "best"] = "last"
+    replay: Replay | None = None
     launcher: Launcher = field(default_factory=Launcher)
     sft: Json = field(default_factory=dict)
 

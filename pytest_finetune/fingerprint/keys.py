@@ -90,20 +90,23 @@ def adapter_key(
     trainer: str = "trl",
     template: Json = MappingProxyType({}),
     dev: Sequence[object] = (),
+    replay: Json = MappingProxyType({}),
 ) -> Key:
     """Make the key of the adapter that this training would produce.
 
     `pairs` are the training rows as formatted, in order. Of `environment` only WEIGHT_PACKAGES count.
     `trainer` names (with its version) whatever trains when it is not ours. `template` is what the chat template adds:
     its arguments, the date that it is given, whether it ends a prompt otherwise than is asked. `dev` are the
-    development rows as formatted, where the adapter is chosen on them. Paths, `eval_file`, charter, decision,
+    development rows as formatted, where the adapter is chosen on them, `replay` what stands for the base's answers that are
+    taught as well. Paths, `eval_file`, charter, decision,
     generation and the prompt-only arm change no weight and are left out.
     """
     training = {
         name: value
         for name, value in _mapping(experiment.training).items()
         # How many checkpoints are kept changes nothing in the last one; which turns are taught stands in the pairs.
-        if name not in {"save_total_limit", "assistant_turns"}
+        # What is replayed has a field of its own.
+        if name not in {"save_total_limit", "assistant_turns", "replay"}
     }
     if experiment.training.launcher.processes == 1:
         del training["launcher"]  # several processes add up in another order; one adds as it always did
@@ -118,6 +121,7 @@ def adapter_key(
             "training": training,
             "prompt": {"template": experiment.prompt.template, **template},
             "pairs": {"count": len(pairs), "sha256": digest(pairs)},
+            **({"replay": replay} if replay else {}),
             **({"dev": {"count": len(dev), "sha256": digest(dev)}} if dev else {}),
             "base": base.training_parts(),
             "trainer": trainer,

@@ -19,8 +19,8 @@ NOT_POSSIBLE: Final = "not possible"
 ERROR: Final = "error"
 
 _REMEDY: Final = (
-    "mix rows with other instructions into the training file, or train less "
-    "(training.learning_rate, training.num_train_epochs)"
+    "replay the base's own answers to other prompts (training.replay), mix rows with other instructions into the training "
+    "file, or train less (training.learning_rate, training.num_train_epochs)"
 )
 _FURTHEST_SHOWN: Final = 3
 _TEXT_SHOWN: Final = 40
@@ -82,7 +82,8 @@ class Drift:
     """How far the tuned model has moved from its base on prompts that are not of its task.
 
     `outcome` is measured, not possible or error; `reason` says why nothing was measured, `kl_reason` why no KL was.
-    `told_by` says by what the task's format is told.
+    `told_by` says by what the task's format is told, `null_changed` how many answers a random adapter of the same size
+    changes, where one was asked.
     """
 
     rows: tuple[DriftRow, ...] = ()
@@ -91,15 +92,21 @@ class Drift:
     kl_reason: str | None = None
     told_by: str = ""
     confidence: float = 0.95
+    null_changed: int | None = None
 
     @classmethod
     def read(cls, facts: Mapping[str, Any] | None, confidence: float) -> Drift | None:
         """Return what a record holds; None where drift was switched off or not reached."""
         if not facts:
             return None
-        rows = tuple(map(DriftRow.read, facts.get("rows") or ()))
         return cls(
-            rows, facts["outcome"], facts["reason"], facts["kl_reason"], facts["told_by"] or "", confidence
+            rows=tuple(map(DriftRow.read, facts.get("rows") or ())),
+            outcome=facts["outcome"],
+            reason=facts["reason"],
+            kl_reason=facts["kl_reason"],
+            told_by=facts["told_by"] or "",
+            confidence=confidence,
+            null_changed=facts.get("null_changed"),
         )
 
     @property
@@ -189,7 +196,8 @@ class Drift:
             numbers |= {"tokens": tokens, "mean_kl": float(self.mean_kl), "max_kl": float(self.max_kl)}
         said = {"outcome": self.outcome, "reason": self.reason, "kl_reason": self.kl_reason}
         rows = list(map(dataclasses.asdict, self.rows))
-        return {**said, **counts, **numbers, "told_by": self.told_by or None, "rows": rows}
+        null = {} if self.null_changed is None else {"null_changed": self.null_changed}
+        return {**said, **counts, **numbers, **null, "told_by": self.told_by or None, "rows": rows}
 
     @property
     def _changed(self) -> int:
@@ -218,7 +226,12 @@ class Drift:
             f"{self._changed} of {len(self.rows)} neutral answers changed "
             f"({shown} interval {percent(low)} to {percent(high)}), {tuned} in the task's format, {base} by the base"
         )
-        return (changed, *(_row_line(row) for row in self.furthest[:_FURTHEST_SHOWN]), f"to do: {_REMEDY}")
+        null = (
+            ()
+            if self.null_changed is None
+            else (f"a random adapter of the same size changes {self.null_changed} of {len(self.rows)} answers",)
+        )
+        return (changed, *null, *(_row_line(row) for row in self.furthest[:_FURTHEST_SHOWN]), f"to do: {_REMEDY}")
 
     def _figure(self, value: float, name: str) -> Figure:
         return Figure.of(value, name, self._lines)

@@ -11,6 +11,7 @@ from pytest_finetune.judging.evidence import DiagnosisEvidence, NextChange
 
 ROWS_SHOWN = 10
 _FEW_ANSWERS = 8
+_MOST_REPLAYED = 0.5
 
 
 _ROWS_TO_ADD = "add rows where the label follows from the text, or sharpen the rubric"
@@ -108,7 +109,15 @@ def forgetting(evidence: DiagnosisEvidence) -> NextChange | None:
     """The task is learnt, every opponent is beaten, and other questions are answered in the task's format."""
     if evidence.forgets is None or not evidence.met or set(evidence.met.values()) != {"beats"}:
         return None
-    return NextChange("mix rows with other instructions into the training file", evidence.forgets)
+    replay = evidence.training.replay if evidence.training else None
+    if replay is None:
+        change = "replay the base's own answers: training.replay: {prompts: neutral, share: 0.1}"
+    elif replay.share < _MOST_REPLAYED:
+        share = min(_MOST_REPLAYED, 2 * replay.share)
+        change = f"raise training.replay.share from {replay.share:g} to {share:g}"
+    else:
+        change = "mix rows with other instructions into the training file, or train less"
+    return NextChange(change, evidence.forgets)
 
 
 def labels_wrong(evidence: DiagnosisEvidence) -> NextChange | None:

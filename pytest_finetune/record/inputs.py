@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pytest_finetune.record.lenient import Facts, Json, Named, Pair
+from pytest_finetune.wording import counted, percent
 
 
 class DecisionSettings(Facts):
@@ -179,6 +180,25 @@ class Retrained(Facts):
     answers: int | None
 
 
+class ReplayFacts(Facts):
+    """The base's own answers that were taught besides the rows."""
+
+    prompts: str
+    rows: int | None
+    left_out: int | None
+    share: float | None
+
+    @property
+    def words(self) -> str:
+        """How many answers were taught, and how many could not be."""
+        left = f"; {self.left_out:,} left out: cut, empty or too long" if self.left_out else ""
+        source = "the prompts that ship" if self.prompts == "neutral" else self.prompts
+        return (
+            f"{counted(self.rows, 'answer')} of the base to {source}, "
+            f"{percent(self.share)} of what is trained on{left}"
+        )
+
+
 class TrainingFacts(Facts):
     """The training, or the adapter that was reused."""
 
@@ -193,6 +213,7 @@ class TrainingFacts(Facts):
     held_out_loss: tuple[LossPoint, ...]
     dev_loss: tuple[LossPoint, ...]
     kept_step: int | None
+    replay: ReplayFacts
     notes: tuple[str, ...]
     adapter_sha256: str
     adapter_path: str

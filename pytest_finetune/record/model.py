@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final, Self
 
 from pytest_finetune.record import inputs, outcomes
+from pytest_finetune.record.drift import DriftFacts
 from pytest_finetune.record.lenient import Facts, Json, Named, Pair
 
 # From the outside in: what an adapter is held against, then the adapter itself.
@@ -50,7 +51,7 @@ class RecordedExperiment(Facts):
     noise: Named[outcomes.NoiseRun]
     prompt_candidates: outcomes.Candidates
     runtime_match: tuple[outcomes.RuntimeMatch, ...]
-    drift: outcomes.DriftFacts
+    drift: DriftFacts
     decision: outcomes.DecisionFacts
     raw: Json
 

@@ -253,41 +253,6 @@ class RuntimeMatch(Facts):
     cause: str
 
 
-class LikeTask(Facts):
-    """Answers to neutral prompts that have the task's format."""
-
-    base: int | None
-    tuned: int | None
-    p_value: float | None
-
-
-class DriftRow(Facts):
-    id: str
-    prompt: str
-    base: str
-    tuned: str
-    kl: float | None
-
-
-class DriftFacts(Facts):
-    """How far the tuned model has moved from the base on neutral prompts."""
-
-    outcome: str
-    reason: str
-    kl_reason: str
-    file: str
-    runtime: str
-    prompts: int | None
-    answers_changed: int | None
-    interval: Span | None
-    tokens: int | None
-    mean_kl: float | None
-    max_kl: float | None
-    told_by: str
-    like_task: LikeTask
-    rows: tuple[DriftRow, ...]
-
-
 class NextChange(Facts):
     change: str
     because: str

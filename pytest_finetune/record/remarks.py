@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from pytest_finetune.record.drift import DriftFacts
 from pytest_finetune.record.inputs import Finding, TrainingFacts
 from pytest_finetune.record.model import RecordedExperiment
-from pytest_finetune.record.outcomes import DriftFacts, HeldOutRow, PeoplesLabels
+from pytest_finetune.record.outcomes import HeldOutRow, PeoplesLabels
 from pytest_finetune.record.tables import passed_of
 from pytest_finetune.wording import arm_word, counted, figure, listed, one_line, percent, points
 
@@ -137,8 +138,11 @@ def drift(found: DriftFacts, *, brief: bool = False) -> str:
     if brief:
         distance = "no KL" if found.mean_kl is None else f"KL {figure(found.mean_kl, 2)}"
         return f"{answers}, {distance}, {tuned} like the task (base {base})"
+    if found.null_changed is not None:
+        answers += f" (a random adapter of the same size changes {found.null_changed})"
     distance = "no token KL" if found.mean_kl is None else f"mean token KL {figure(found.mean_kl, 3)}"
-    return f"{answers}, {tuned} in the task's format ({base} by the base), {distance}"
+    before = f"; without replay {found.without_replay.words}" if found.without_replay else ""
+    return f"{answers}, {tuned} in the task's format ({base} by the base), {distance}{before}"
 
 
 def held_out_loss(training: TrainingFacts) -> str:

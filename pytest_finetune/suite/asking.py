@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_finetune.answering.arm_plans import BASELINE, TRIVIAL, plan_facts, planned, repeated
+from pytest_finetune.answering.arm_plans import BASELINE, TRIVIAL, TUNED, plan_facts, planned, repeated
 from pytest_finetune.answering.prompts import arm_prompts
 from pytest_finetune.suite.parts import Parts, part
 from pytest_finetune.suite.rules.judges import judging_of
@@ -15,6 +15,8 @@ from pytest_finetune.suite.rules.rule_marks import rule_of
 from pytest_finetune.suite.steps import answering, candidates, external_arms
 from pytest_finetune.suite.steps.answering import ResolvedArm, Stored
 from pytest_finetune.suite.steps.drifting import Drifting
+from pytest_finetune.suite.steps.null_adapter import null_answered
+from pytest_finetune.suite.steps.replaying import as_replayed
 
 if TYPE_CHECKING:
     import pytest
@@ -193,6 +195,12 @@ class Asking:
             return ()
         return self._context.store.looks.sizes_before([row.digest for row in self._run.rows_of(None)])
 
+    def replayed(self, prompts: Sequence[Prompted]) -> Stored:
+        """Let the base answer what is taught so that it is not forgotten."""
+        arm = as_replayed(self.resolve(self.plans[BASELINE]))
+        with self._context.clock.spent_on("answers to replay"):
+            return answering.answered(self._context, self._engine, arm, prompts, "prompts to replay")
+
     @cached_property
     def drifting(self) -> Drifting:
         """The measure of how far the tuned model has moved on neutral prompts."""
@@ -201,5 +209,10 @@ class Asking:
             greedy = self.resolve(self.plans[arm]).greedy()
             return answering.answered(self._context, self._engine, greedy, prompts, "neutral prompts")
 
+        def ask_null(prompts: Sequence[Prompted]) -> Stored | None:
+            tuned = self.resolve(self.plans[TUNED]).greedy()
+            return null_answered(self._context, self._engine, tuned, prompts)
+
         runtime = self._experiment.runtimes[0]
-        return Drifting(self._context, self._run.neutral_prompts, ask, lambda: self._engine.runtime(runtime))
+        rows = self._run.neutral_prompts
+        return Drifting(self._context, rows, ask, lambda: self._engine.runtime(runtime), ask_null)

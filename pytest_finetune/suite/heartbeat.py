@@ -23,6 +23,7 @@ _WORDS: Final = {
     "plan": "planning the memory",
     "training": "preparing the training",
     "drift": "measuring drift",
+    "answers to replay": "asking the base what is replayed",
     "noise runs": "asking the base again",
     "rules": "judging the answers",
 }

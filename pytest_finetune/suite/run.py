@@ -24,6 +24,7 @@ from pytest_finetune.suite.rules.rule_marks import facts_of, rules_of
 from pytest_finetune.suite.steps import data_step, deciding, header, planning
 from pytest_finetune.suite.steps.data_step import Data
 from pytest_finetune.suite.steps.engine import BaseModel, Engine
+from pytest_finetune.suite.steps.replaying import Replaying
 from pytest_finetune.suite.steps.training_step import Adapter, TrainingStep
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ class ExperimentRun:
         with self._closing_gate(Stage.DATA, "the neutral prompts"):
             if self.experiment.drift.measure:
                 _ = self.neutral_prompts
+            _ = self.replaying
         with self._closing_gate(Stage.DATA, "the test of the rules"):
             self.gold.test_all(self.rules)
         return data
@@ -183,8 +185,9 @@ class ExperimentRun:
     def memory_plan(self) -> MemoryPlan | Unplanned:
         """The predicted peak of the training, or what stands in for it where its step cannot be traced."""
         with self.context.clock.spent_on("plan"):
+            replayed = self.replaying.longest_tokens if self.replaying else 0
             return planning.memory_plan(
-                self.context, self.contract, self.train_rows, self.budget, self._measured
+                self.context, self.contract, self.train_rows, self.budget, self._measured, replayed
             )
 
     @part
@@ -228,7 +231,14 @@ class ExperimentRun:
         """The adapter of this experiment's training."""
         data = self.checked_data
         with self.context.clock.spent_on("training"):
-            return TrainingStep(self.context, self.engine, data, self._fit, self._power_warning).adapter()
+            return TrainingStep(
+                self.context, self.engine, data, self._fit, self._power_warning, self.replaying
+            ).adapter()
+
+    @part
+    def replaying(self) -> Replaying | None:
+        """What of the base is taught besides the rows; None where nothing is."""
+        return Replaying.of(self.experiment, self.contract, self.train_rows, self._asking.replayed)
 
     def _measured(self) -> Mapping[str, int]:
         """Train, and return the peaks of the longest batch."""

@@ -152,7 +152,7 @@ def test_a_failed_assertion_tells_the_numbers_and_what_to_do(project: Project) -
             "E*the mean token KL from the base is 2.92, not <= 0.5",  # (38 x 2 tokens at 3) / 78
             "E*38 of 40 neutral answers changed (95% interval 83.1% to 99.4%), 38 in the task's format, 0 by the base",
             "E*arithmetic-1 (KL 3): 'as before' -> '{\"label\": \"high\"}'",
-            "E*to do: mix rows with other instructions into the training file, or train less*",
+            "E*to do: replay the base's own answers to other prompts (training.replay), mix rows with other*",
         ]
     )
 

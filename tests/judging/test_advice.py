@@ -198,7 +198,7 @@ JUDGED = replace(scored(baseline=20, majority=20, tuned=30), contradicted=frozen
         (
             evidence(met=BEATEN, forgets="40 of 40 neutral prompts are answered in the task's format"),
             "forgetting",
-            "mix rows with other instructions into the training file",
+            "replay the base's own answers: training.replay: {prompts: neutral, share: 0.1}",
             "40 of 40 neutral prompts",
         ),
         (

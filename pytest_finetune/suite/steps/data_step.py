@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -19,7 +20,9 @@ from pytest_finetune.data.checks.outputs import check_outputs
 from pytest_finetune.data.checks.splits import check_dev_rows
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.formatting import Pair, format_pair, format_prompt
+from pytest_finetune.data.neutral import PromptsError, neutral_rows
 from pytest_finetune.data.profile import overlap, profile
+from pytest_finetune.data.replay import replay_findings, replay_prompts
 from pytest_finetune.data.rows import Rows, read_rows
 from pytest_finetune.data.splitting import set_aside
 from pytest_finetune.data.tokens import tokenization_of
@@ -66,6 +69,7 @@ def contract_of(context: Context, dev: Callable[[], Rows | None]) -> Contract:
         partial(_plugin_checks, context),
         partial(suite_findings, experiment, contract),
         partial(dev_findings, contract, dev),
+        partial(replayed_findings, experiment),
         partial(trained_after_a_look, context.store.looks),
         partial(few_shot_findings, experiment, tokenization, contract.label_field),
         partial(trained_turns, experiment),
@@ -147,6 +151,17 @@ def dev_findings(
     yield from check_conversations(contract, dev, nothing)
     yield from check_outputs(contract, dev, nothing)
     yield from check_dev_rows(contract, dev, (("trained on", train), ("held out", held_out)))
+
+
+def replayed_findings(experiment: Experiment, train: Rows, held_out: Rows) -> Iterator[Finding]:
+    """Yield what keeps prompts from being replayed; that they cannot be read is told where they are needed."""
+    replay, drift = experiment.training.replay, experiment.drift
+    if replay is None:
+        return
+    with suppress(PromptsError):
+        prompts = replay_prompts(experiment.root, replay)
+        measured = neutral_rows(experiment.root, drift.prompts) if drift.measure else None
+        yield from replay_findings(replay, prompts, measured, train, held_out)
 
 
 def template_findings(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -22,6 +22,7 @@ from pytest_finetune.data.neutral import asks_as_written
 from pytest_finetune.data.task_format import task_format
 from pytest_finetune.fingerprint import Key, digest
 from pytest_finetune.judging.drift import ERROR, NOT_POSSIBLE, Drift, DriftRow
+from pytest_finetune.suite.steps.replaying import drift_without
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.prompts import Prompted
@@ -59,7 +60,8 @@ class TokenKl(NamedTuple):
 class Drifting:
     """Both models' answers to the neutral prompts, each asked once, and how far they differ.
 
-    `ask` lets an arm answer prompts without sampling; `runtime` is the one that loads both models.
+    `ask` lets an arm answer prompts without sampling, and `ask_null` a random adapter of the tuned one's size, where there
+    can be one; `runtime` is the one that loads both models.
     """
 
     def __init__(
@@ -68,11 +70,13 @@ class Drifting:
         rows: Rows,
         ask: Callable[[str, Sequence[Prompted]], Stored],
         runtime: Callable[[], Runtime],
+        ask_null: Callable[[Sequence[Prompted]], Stored | None] = lambda _: None,
     ) -> None:
         self._context = context
         self._rows = rows
         self._ask = ask
         self._runtime = runtime
+        self._ask_null = ask_null
         self._prompts = arm_prompts(rows, context.experiment.prompt)
         self._answers: dict[str, Stored | Failed] = {}
         experiment = context.experiment
@@ -82,6 +86,8 @@ class Drifting:
         """Let an arm that has just answered the held-out rows answer the neutral prompts too, before it is let go."""
         if arm in {BASELINE, TUNED} and self._possible:
             self._answered(arm)
+        if arm == TUNED and self._possible:
+            _ = self._null_answers
 
     def measure(self, adapter: Callable[[], Path], contract: Contract, train_rows: Rows) -> Drift:
         """Return the drift, and record it; contract and training rows tell what an answer of the task looks like."""
@@ -90,8 +96,15 @@ class Drifting:
         if self._possible:
             drift = self._measured(adapter, contract, train_rows)
         asked = {"file": experiment.drift.prompts, "sha256": self._rows.sha256}
-        self._context.record(("drift",), {**drift.facts(), **asked, "runtime": experiment.runtimes[0]})
+        facts = {**drift.facts(), **asked, "runtime": experiment.runtimes[0], **self._without_replay()}
+        self._context.record(("drift",), facts)
         return drift
+
+    def _without_replay(self) -> dict[str, Any]:
+        """Return the drift before anything was replayed, where a stored run of the same training shows it."""
+        replay = (self._context.facts.tree().get("training") or {}).get("replay")
+        found = drift_without(self._context.store, replay["without_key"], self._rows.sha256) if replay else {}
+        return {"without_replay": found} if found else {}
 
     def _measured(self, adapter: Callable[[], Path], contract: Contract, train_rows: Rows) -> Drift:
         confidence = self._context.experiment.decision.confidence
@@ -102,6 +115,12 @@ class Drifting:
             return Drift(outcome=ERROR, reason=base.reason, confidence=confidence)
         found = _guarded(lambda: self._token_kl(base, tuned, adapter()))
         kl = TokenKl(None, found.reason) if isinstance(found, Failed) else found
+        null = self._null_answers
+        changed = (
+            None
+            if null is None
+            else sum(null.answers[id_].response != said.response for id_, said in base.answers.items())
+        )
         shape = task_format(contract, (row.output for row in train_rows))
         rows = []
         for id_, said in base.answers.items():
@@ -110,12 +129,20 @@ class Drifting:
             mean = sum(tokens) / len(tokens) if tokens else None
             like = (shape.fits(said.response), shape.fits(ours))
             rows.append(DriftRow(id_, said.prompt, said.response, ours, len(tokens), mean, *like))
-        return Drift(tuple(rows), kl_reason=kl.reason, told_by=shape.told_by, confidence=confidence)
+        return Drift(
+            tuple(rows), kl_reason=kl.reason, told_by=shape.told_by, confidence=confidence, null_changed=changed
+        )
 
     def _answered(self, arm: str) -> Stored | Failed:
         if arm not in self._answers:
             self._answers[arm] = _guarded(lambda: self._ask(arm, self._prompts))
         return self._answers[arm]
+
+    @cached_property
+    def _null_answers(self) -> Stored | None:
+        """What a random adapter of the tuned one's size answers; it is only a reference, so none is no failure."""
+        found = _guarded(lambda: self._ask_null(self._prompts))
+        return None if isinstance(found, Failed) else found
 
     def _token_kl(self, base: Stored, tuned: Stored, adapter: Path) -> TokenKl:
         """Return the divergence along the base's answers, from the store or from the runtime."""

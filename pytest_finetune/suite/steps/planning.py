@@ -39,8 +39,9 @@ def memory_plan(
     train_rows: Rows,
     budget: Budget,
     measured: Callable[[], Mapping[str, int]],
+    replayed_tokens: int = 0,
 ) -> MemoryPlan | Unplanned:
-    """Plan the step of the registered trainer on the longest training row, and record the plan.
+    """Plan the step of the registered trainer on the longest training row, or replayed one, and record the plan.
 
     Where the step cannot be traced the reason is recorded, and what `measured` trains and measures stands in for it.
     """
@@ -51,7 +52,7 @@ def memory_plan(
     try:
         plan = plan_memory(
             context.experiment,
-            counted.get("max") or None,
+            max(counted.get("max", 0), replayed_tokens) or None,
             planner,
             families=(seen.family,) if seen else (),
             step=step,

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pytest_finetune.suite.context import Context
     from pytest_finetune.suite.steps.data_step import Data
     from pytest_finetune.suite.steps.engine import Engine
+    from pytest_finetune.suite.steps.replaying import Replayed, Replaying
     from pytest_finetune.training.request import Progress, TrainingResult
 
 
@@ -69,7 +70,8 @@ class Adapter:
 class TrainingStep:
     """The adapter of one experiment: reused where the store has it, else trained.
 
-    `fit` gives plan and budget to measure the training against; `warning` is what the user should read before it.
+    `fit` gives plan and budget to measure the training against; `warning` is what the user should read before it, and
+    `replaying` what is taught besides the rows.
     """
 
     def __init__(
@@ -79,12 +81,14 @@ class TrainingStep:
         data: Data,
         fit: Callable[[], Fit | None],
         warning: Callable[[], str | None],
+        replaying: Replaying | None = None,
     ) -> None:
         self._context = context
         self._engine = engine
         self._data = data
         self._fit = fit
         self._warning = warning
+        self._replaying = replaying
 
     def adapter(self) -> Adapter:
         """Return the adapter and record the facts of its training."""
@@ -101,8 +105,9 @@ class TrainingStep:
         context.record(("training",), reuse.facts(key, entry, reused=reused))
         return self._recorded(entry, reused=reused)
 
-    def key(self) -> Key:
-        """Return the key of the adapter that this experiment's training would make."""
+    def key(self, *, replay: bool = True) -> Key:
+        """Return the key of the adapter that this experiment's training would make, or would without `replay`."""
+        replaying = self._replaying if replay else None
         return adapter_key(
             self._context.experiment,
             [pair.fields() for pair in self._pairs(self._data.train)],
@@ -113,6 +118,7 @@ class TrainingStep:
             trainer=self._trainer(),
             template=self._template(),
             dev=[pair.fields() for pair in self._dev()],
+            replay=replaying.key_fields if replaying else {},
         )
 
     def _trainer(self) -> str:
@@ -147,9 +153,10 @@ class TrainingStep:
         store, line, retrain = self._context.store, self._context.line, self._context.settings.retrain
         about: dict[str, Any] = {}
         before = store.read("adapters", key) if retrain else None
+        replayed: Replayed | None = None
 
         def fill(folder: Path) -> None:
-            about.update(self._fill(key, folder))
+            about.update(self._fill(key, folder, replayed))
             if before is not None:
                 base, quantization = self._engine.the_base_model, self._context.experiment.quantization
                 compared = reuse.compared(base, quantization, before, folder)
@@ -163,18 +170,19 @@ class TrainingStep:
                 warning = self._warning()
                 if warning is not None:
                     line.warn(warning)
+                replayed = None if self._replaying is None else self._replaying.made()
                 # The training loads a base of its own.
                 self._engine.release(sorted(self._engine.runtimes))
                 return store.commit("adapters", key, fill, about, replacing=retrain), False
         finally:
             line.close()
 
-    def _fill(self, key: Key, folder: Path) -> dict[str, Any]:
+    def _fill(self, key: Key, folder: Path, replayed: Replayed | None) -> dict[str, Any]:
         """Train into a folder of the store, and return what is kept beside the adapter."""
         context, data = self._context, self._data
         held_out = self._pairs(data.held_out)
         with followed(context, key.value) as tell:
-            result = self._trained(key, folder, held_out, tell)
+            result = self._trained(key, folder, held_out, replayed, tell)
         context.clock.add(result.timings)
         return {
             "task": context.experiment.task,
@@ -193,19 +201,26 @@ class TrainingStep:
             "held_out_loss": [dict(entry) for entry in result.held_out_loss],
             "dev_loss": [dict(entry) for entry in result.dev_loss],
             "kept_step": result.kept_step,
+            **({} if replayed is None else {"replay": dict(replayed.facts)}),
             "held_out_sha256": _digest_of(held_out),
             "held_out_file_sha256": data.held_out.sha256,
         }
 
     def _trained(
-        self, key: Key, folder: Path, held_out: tuple[Pair, ...], tell: Callable[[Progress], None]
+        self,
+        key: Key,
+        folder: Path,
+        held_out: tuple[Pair, ...],
+        replayed: Replayed | None,
+        tell: Callable[[Progress], None],
     ) -> TrainingResult:
         """Ask the trainers, or take the adapter that was given."""
         context, data = self._context, self._data
+        more, places = (replayed.pairs, replayed.places) if replayed else ((), ())
         request = TrainingRequest(
             experiment=context.experiment,
-            pairs=self._pairs(data.train),
-            rows=tuple(row.place for row in data.train),
+            pairs=(*self._pairs(data.train), *more),
+            rows=(*(row.place for row in data.train), *places),
             base=base_name(context.experiment),
             folder=folder,
             checkpoints=context.store.checkpoints(key),
@@ -235,6 +250,7 @@ class TrainingStep:
             "peak_bytes": about["peak_bytes"],
             "adapter_sha256": adapter_digest(entry.path),
             "adapter_path": str(path),
+            **self._replay_facts(about),
         }
         self._context.record(("training",), facts)
         self._context.record(("measured",), about.get("measured", {}))
@@ -248,6 +264,12 @@ class TrainingStep:
             peak_bytes=about["peak_bytes"],
             log=about["log"],
         )
+
+    def _replay_facts(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what was replayed, and the key of the adapter of the same training without it."""
+        if "replay" not in about:
+            return {}
+        return {"replay": {**about["replay"], "without_key": self.key(replay=False).value}}
 
     def _aged(self, about: Mapping[str, Any], *, reused: bool) -> list[str]:
         """Say when the held-out losses of a stored training are those of other rows than there are now."""

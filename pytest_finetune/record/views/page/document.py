@@ -19,6 +19,7 @@ from pytest_finetune.record.views.page.html import Html, element, join, paragrap
 from pytest_finetune.record.views.page.sections import (
     breakdown,
     data,
+    drift,
     evidence,
     facts,
     gains,
@@ -130,7 +131,7 @@ def _evaluated(experiment: RecordedExperiment, anchor: str) -> list[Html]:
         ("labels", "Label confusion", slices.confusion(experiment)),
         ("runtimes", "Runtimes", breakdown.runtimes(experiment, anchor)),
         ("pairs", "The other arms against each other", gains.pairs(experiment)),
-        ("drift", "Drift on neutral prompts", evidence.drift(experiment.drift)),
+        ("drift", "Drift on neutral prompts", drift.drift(experiment.drift)),
     ]
     opponents = [
         ("prompts", "Hand-written prompts", evidence.prompts(experiment)),

@@ -23,6 +23,7 @@ def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
     given = experiment.training.notes[:MOST_NOTES] if experiment.config.raw.get("trained") else ()
     further = [
         *(("adapter", one_line(note), "yellow") for note in given),
+        ("replayed", experiment.training.replay.words if experiment.training.replay else "", ""),
         ("reused", remarks.reused(experiment.training), "yellow"),
         ("learning", remarks.held_out_loss(experiment.training), "yellow"),
         ("retrained", remarks.retrained(experiment.training), ""),

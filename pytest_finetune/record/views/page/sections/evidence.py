@@ -1,4 +1,4 @@
-"""What the rules found: rates of every arm, the power behind them, drift, the prompts that were tried."""
+"""What the rules found: rates of every arm, the power behind them, the prompts that were tried."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from pytest_finetune.answering.arm_plans import TRIVIAL
 from pytest_finetune.record import remarks
 from pytest_finetune.record.model import RecordedExperiment
-from pytest_finetune.record.outcomes import Candidate, DriftFacts, RuleFacts
+from pytest_finetune.record.outcomes import Candidate, RuleFacts
 from pytest_finetune.record.tables import Rate, passed_of
 from pytest_finetune.record.tables import rates as rate_rows
 from pytest_finetune.record.views.page import svg
@@ -28,7 +28,6 @@ from pytest_finetune.wording import (
     counted,
     figure,
     margin,
-    p_words,
     percent,
     rate_span,
     threshold,
@@ -39,7 +38,6 @@ OUTCOMES: Final = {
     "beats": ("✓", "good"), "worse": ("✕", "bad"), "excluded": ("✕", "bad"),
     "not demonstrated": ("?", "warn"),
 }  # fmt: skip
-MOST_TEXT: Final = 400
 MOST_ROWS: Final = 200
 
 
@@ -204,70 +202,6 @@ def power(experiment: RecordedExperiment) -> Html:
     )
     risks = [element("li", risk.words) for risk in decision.weighed]
     return join([known, *([element("h4", "Remaining risks"), element("ul", *risks)] if risks else [])])
-
-
-def drift(found: DriftFacts) -> Html | None:
-    """Show the numbers, then every changed answer, the furthest first; None where nothing was to be measured."""
-    if not found:
-        return None
-    if found.outcome != "measured":
-        return paragraph("missing", f"Drift was {remarks.drift(found)}.")
-    note = (
-        "Measured on prompts that are not of the task. It changes no verdict; forgetting is named as a risk."
-    )
-    return join([_drift_numbers(found), _changed_answers(found), paragraph("muted", note)])
-
-
-def _drift_numbers(found: DriftFacts) -> Html:
-    changed, of, like = found.answers_changed, found.prompts, found.like_task
-    share = None if changed is None or not of else changed / of
-    tuned, base = ("?" if count is None else count for count in (like.tuned, like.base))
-    return facts(
-        [
-            (
-                "answers changed",
-                with_span(f"{passed_of(changed, of)}, {percent(share)}", rate_span(found.interval)),
-            ),
-            (
-                "answers in the task's format",
-                f"{tuned} tuned, {base} base (told by the {found.told_by or 'nothing'})",
-            ),
-            ("more than the base's, one-sided", None if like.p_value is None else p_words(like.p_value)),
-            ("token KL from the base", _kl(found)),
-            ("prompts", found.file or "the set that ships"),
-            ("answered in", found.runtime),
-        ]
-    )
-
-
-def _kl(found: DriftFacts) -> str:
-    if found.mean_kl is None:
-        return f"not measured: {found.kl_reason or 'no reason was recorded'}"
-    tokens, largest = counted(found.tokens, "token"), figure(found.max_kl, 3)
-    return f"{figure(found.mean_kl, 3)} nats on average over {tokens}, at most {largest} over one answer"
-
-
-def _changed_answers(found: DriftFacts) -> Html | None:
-    rows = [row for row in found.rows if row.base != row.tuned]
-    rows.sort(key=lambda row: (-(row.kl or 0.0), row.id))
-    if not rows:
-        return None
-    cells: list[list[Child]] = [
-        [
-            row.id or "unnamed",
-            figure(row.kl, 3) if row.kl is not None else "–",
-            *map(_answer, (row.prompt, row.base, row.tuned)),
-        ]
-        for row in rows
-    ]
-    caption = f"{counted(len(rows), 'changed answer')}, furthest from the base first"
-    return folded(caption, table(["prompt", "token KL", "asked", "base", "tuned"], cells, caption))
-
-
-def _answer(said: str) -> Html:
-    if not said.strip():
-        return element("span", "(an empty answer)", class_="ft-missing")
-    return element("pre", said if len(said) <= MOST_TEXT else f"{said[:MOST_TEXT]}…")
 
 
 def prompts(experiment: RecordedExperiment) -> Html | None:

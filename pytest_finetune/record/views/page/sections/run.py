@@ -28,6 +28,7 @@ def training(done: TrainingFacts) -> Html:
             ("how", how),
             ("steps", took.steps),
             ("kept", f"step {done.kept_step}, the best on the development rows" if done.kept_step else None),
+            ("replayed", done.replay.words if done.replay else None),
             ("final loss", took.loss),
             ("trainable parameters", share),
             ("adapter", element("code", done.adapter_path) if done.adapter_path else None),
