@@ -3,8 +3,8 @@
     python -P benchmarks/replay.py [--project FOLDER] [--shares 0 0.1 0.25] [--set KEY=VALUE ...] [--work FOLDER]
 
 Every share is a whole session (`pytest --finetune`) in a copy of the project; all of them share one store, so the base
-answers once. The table shows, of the forty neutral prompts, how many the tuned model answers in the task's format and how
-many answers are other than the base's, the mean token KL from the base, and the gain over the base with its interval.
+answers once. The table shows, of the forty neutral prompts, how many the tuned model answers in the task's format and
+how many answers are other than the base's, the mean token KL from the base, and the gain over the base.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def row(share: float, experiment: dict[str, Any]) -> str:
 def table(project: Path, shares: Sequence[float], settings: Sequence[str]) -> Iterator[str]:
     """Yield the table's lines, each as soon as it is known."""
     yield (
-        "| share | answers replayed | in the task's format | answers changed | changed by a random adapter | mean token KL | "
-        "gain over the base | verdict |"
+        "| share | answers replayed | in the task's format | answers changed | changed by a random adapter | "
+        "mean token KL | gain over the base | verdict |"
     )
     yield "|---|---|---|---|---|---|---|---|"
     for share in shares:
@@ -90,7 +90,9 @@ def main() -> None:
         copy = (chosen.work or Path(scratch)) / chosen.project.name
         if not copy.exists():
             shutil.copytree(chosen.project, copy, ignore=shutil.ignore_patterns(*LEFT))
-        print(f"{chosen.project.name}: {', '.join(chosen.settings) or 'as it stands'}; Python {platform.python_version()}")
+        print(
+            f"{chosen.project.name}: {', '.join(chosen.settings) or 'as it stands'}; Python {platform.python_version()}"
+        )
         print(", ".join(f"{name} {version(name)}" for name in PACKAGES), end="\n\n", flush=True)
         for line in table(copy, chosen.shares, chosen.settings):
             print(line, flush=True)

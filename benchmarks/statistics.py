@@ -284,13 +284,13 @@ DIFFERING = 0.3
 
 
 def growing(rng: np.random.Generator, runs: int) -> Iterator[str]:
-    """Print how often a gain is called where 20 rows are added until it is settled, and the price beside a fixed number.
+    """Print how often a gain is called where 20 rows are added until it is, and the price beside a fixed number.
 
     Fixed is the number of rows at which the exact test has 80% power (at no gain, and where that is more: 1,000).
     """
     yield (
-        "| true gain | rows if fixed | exact test, fixed | e-value at those rows | e-value by 1,000 rows | rows until called, "
-        "mean | the exact test at every growth |"
+        "| true gain | rows if fixed | exact test, fixed | e-value at those rows | e-value by 1,000 rows | "
+        "rows until called, mean | the exact test at every growth |"
     )
     yield "|---|---|---|---|---|---|---|"
     weighed, exact = (np.array(table(LEVEL, 2 * MOST)) for table in (fewest_fixed_growing, fewest_fixed))
@@ -351,9 +351,7 @@ def _grown_until_settled(whole: Case) -> str:
             )
             for name, given in whole.scores.items()
         }
-        verdict = decide(
-            replace(whole, scores=scores, looks=1 + len(ends), growth=Growth(1, ends))
-        ).verdict
+        verdict = decide(replace(whole, scores=scores, looks=1 + len(ends), growth=Growth(1, ends))).verdict
         if verdict != "iterate":
             return verdict
         ends = (*ends, rows)

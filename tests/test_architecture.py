@@ -35,6 +35,7 @@ HEAVY: Final = {
 }
 # The files whose job a heavy package is. Each is imported only when its stage runs.
 AT_HOME_WITH_TORCH: Final = (
+    "answering/null_adapter.py",
     "training/adapter.py",
     "training/arguments.py",
     "training/measuring.py",

@@ -20,6 +20,7 @@ SPECIAL = {
     "gate": r"gates?",
     "look": r"(?:[Ll]ooks?(?=\]\()|(?:[Aa]|[Tt]he|[Ee]ach|earlier|another|new|further|this|of) looks?)",
     "noisy row": r"noisy\s+(?:rows?|under)",
+    "replay": r"[Rr]eplay(?=\]\()",
     "spend": r"(?:spend|spent|spending)",
 }
 

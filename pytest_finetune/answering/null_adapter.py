@@ -17,7 +17,7 @@ _FIRST_HALF: Final = re.compile(r"\blora_(embedding_)?A\b")
 
 
 def write_null_adapter(adapter: Path, folder: Path, seed: int = 0) -> None:
-    """Write a random adapter: every module of the base is changed by a matrix of the norm (Frobenius) that was trained."""
+    """Write a random adapter: each module is changed by a matrix of the norm (Frobenius) that was trained."""
     trained, draw = load_file(adapter / WEIGHTS), torch.Generator().manual_seed(seed)
     made = {name: torch.randn(tensor.shape, generator=draw) for name, tensor in sorted(trained.items())}
     for names in _changes(trained):

@@ -1,4 +1,4 @@
-"""Rows to mix into a training against forgetting: other prompts than the task's, with the base's own answers to them."""
+"""Rows to mix into a training against forgetting: other prompts than the task's, with the base's own answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def wanted(taught: int, share: float) -> int:
 
 
 def chosen(prompts: Rows, taught: int, share: float) -> Rows:
-    """Return as many prompts as the share asks for, each once, spread evenly over the file so that every kind is there."""
+    """Return as many prompts as the share asks for, each once, spread evenly over the file and so over its kinds."""
     rows = min(wanted(taught, share), len(prompts))
     return prompts.only(prompts[i * len(prompts) // rows] for i in range(rows))
 
@@ -64,5 +64,8 @@ def replay_findings(
     asked = wanted(len(train), replay.share)
     if train and asked > len(prompts):
         reached = rough_percent(len(prompts) / (len(prompts) + len(train)))
-        read = f"{counted(len(prompts), 'prompt')}, each replayed once: {reached} of what is trained on, {replay.share:.0%} need {asked:,}"
+        read = (
+            f"{counted(len(prompts), 'prompt')}, each replayed once: {reached} of what is trained on, "
+            f"{replay.share:.0%} need {asked:,}"
+        )
         yield finding("replay/few-prompts", read, file=prompts.path)

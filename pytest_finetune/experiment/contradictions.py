@@ -83,7 +83,12 @@ def _training_problems(experiment: Experiment, problem: Say) -> Iterator[Problem
         )
         yield problem(("training", "keep"), text)
     replay, template = experiment.training.replay, experiment.prompt.template
-    if replay is not None and replay.prompts == "neutral" and template != "chat" and "{instruction}" not in template:
+    if (
+        replay is not None
+        and replay.prompts == "neutral"
+        and template != "chat"
+        and "{instruction}" not in template
+    ):
         text = (
             "'neutral' prompts bring their own instruction, and prompt.template shows no {instruction}: name a file of "
             "prompts that can be asked through it"

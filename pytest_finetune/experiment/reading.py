@@ -175,7 +175,9 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
         "peft_method": method,
         "quantization": tree.get("quantization", "nf4" if method == "qlora" else "none"),
         "lora": Lora(**lora),
-        "training": Training(**{**training, "launcher": Launcher(**training.get("launcher", {})), "replay": _replay(training)}),
+        "training": Training(
+            **{**training, "launcher": Launcher(**training.get("launcher", {})), "replay": _replay(training)}
+        ),
         "prompt": Prompt(**{**prompt, "candidates": tuple(prompt.get("candidates", ()))}),
         "generation": Generation(**tree.get("generation", {})),
         "runtimes": tuple(runtime.name for runtime in runtimes),

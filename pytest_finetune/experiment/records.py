@@ -58,7 +58,7 @@ class Launcher:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The base's own answers to other prompts, as a share of what is trained on; `neutral` are the prompts that ship."""
+    """The base's own answers to other prompts, as a share of what is trained on; `neutral` are those that ship."""
 
     prompts: str = "neutral"
     share: float = 0.1

@@ -97,9 +97,9 @@ def adapter_key(
     `pairs` are the training rows as formatted, in order. Of `environment` only WEIGHT_PACKAGES count.
     `trainer` names (with its version) whatever trains when it is not ours. `template` is what the chat template adds:
     its arguments, the date that it is given, whether it ends a prompt otherwise than is asked. `dev` are the
-    development rows as formatted, where the adapter is chosen on them, `replay` what stands for the base's answers that are
-    taught as well. Paths, `eval_file`, charter, decision,
-    generation and the prompt-only arm change no weight and are left out.
+    development rows as formatted, where the adapter is chosen on them, `replay` what stands for the base's answers
+    that are taught as well. Paths, `eval_file`, charter, decision, generation and the prompt-only arm change no weight
+    and are left out.
     """
     training = {
         name: value

@@ -178,7 +178,9 @@ def after_iterate(
     if chance is not None:
         return _knows_nothing(chance)
     if needed.rows is not None and needed.more:
-        change = f"add about {wording.counted(needed.rows, 'row')} to the held-out file, behind those that it has"
+        change = (
+            f"add about {wording.counted(needed.rows, 'row')} to the held-out file, behind those that it has"
+        )
         return NextChange(change, needed.sentences[0], primary[BASE].comparison.broken)
     if needed.rows is not None:
         change = f"judge on a fresh held-out file of about {needed.rows:,} rows"

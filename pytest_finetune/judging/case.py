@@ -28,8 +28,8 @@ class Case:
     base and the tuned one are opponents that must be beaten as well, by their own of `margins` where they
     have one, except those in `shown`, which are only compared. `problems` are reasons why nothing can be
     decided. `cut` says of an arm, the tuned one included, that the token limit came before its answers did: it shows
-    neither that it was beaten nor that it failed. `drift` changes no verdict; what it shows is a risk. `growth` says how
-    the rows were added, where the primary rule claims a gain by an e-value.
+    neither that it was beaten nor that it failed. `drift` changes no verdict; what it shows is a risk. `growth` says
+    how the rows were added, where the primary rule claims a gain by an e-value.
     """
 
     rules: tuple[Rule, ...]

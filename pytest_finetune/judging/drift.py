@@ -19,8 +19,8 @@ NOT_POSSIBLE: Final = "not possible"
 ERROR: Final = "error"
 
 _REMEDY: Final = (
-    "replay the base's own answers to other prompts (training.replay), mix rows with other instructions into the training "
-    "file, or train less (training.learning_rate, training.num_train_epochs)"
+    "replay the base's own answers to other prompts (training.replay), mix rows with other instructions into the "
+    "training file, or train less (training.learning_rate, training.num_train_epochs)"
 )
 _FURTHEST_SHOWN: Final = 3
 _TEXT_SHOWN: Final = 40
@@ -229,9 +229,16 @@ class Drift:
         null = (
             ()
             if self.null_changed is None
-            else (f"a random adapter of the same size changes {self.null_changed} of {len(self.rows)} answers",)
+            else (
+                f"a random adapter of the same size changes {self.null_changed} of {len(self.rows)} answers",
+            )
         )
-        return (changed, *null, *(_row_line(row) for row in self.furthest[:_FURTHEST_SHOWN]), f"to do: {_REMEDY}")
+        return (
+            changed,
+            *null,
+            *(_row_line(row) for row in self.furthest[:_FURTHEST_SHOWN]),
+            f"to do: {_REMEDY}",
+        )
 
     def _figure(self, value: float, name: str) -> Figure:
         return Figure.of(value, name, self._lines)

@@ -1,4 +1,4 @@
-"""Rows that were added for one adapter: which looks belong together, because none of their rows was chosen by a result."""
+"""Rows that were added for one adapter: which looks belong together, and what breaks them apart."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class Grown:
         """Say what keeps rows from only following these."""
         if not self.begins_texts([one.row for one in rows]):
             place = next(
-                (i for i, (a, b) in enumerate(zip(self.rows, rows, strict=False)) if a.row != b.row), len(rows)
+                (i for i, (a, b) in enumerate(zip(self.rows, rows, strict=False)) if a.row != b.row),
+                len(rows),
             )
             return (
                 f"rows may only be appended, and of the {len(self.rows):,} rows judged before, row {place + 1:,} is "

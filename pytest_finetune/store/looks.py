@@ -20,8 +20,8 @@ class Look:
 
     `rows` holds the digests of the rows' content, so that a copied or renamed file is the same rows. `verdicts` is
     the digest of what judges said, where there are any: judges who are asked anew are another look. `asked` are digests
-    of the questions alone: rows that were retouched, or given other answers, wear on. Where rows may be added, `in_order`
-    holds them as they follow each other, and `setting` is the digest of how they were asked.
+    of the questions alone: rows that were retouched, or given other answers, wear on. Where rows may be added,
+    `in_order` holds them as they follow each other, and `setting` is the digest of how they were asked.
     """
 
     adapter: str

@@ -42,4 +42,6 @@ def test_each_module_is_changed_by_another_matrix_of_the_same_norm(tmp_path: Pat
     assert torch.isclose(null[f"{LAYER}.lora_B.bias"].norm(), trained[f"{LAYER}.lora_B.bias"].norm())
     assert not null["base_model.model.embed.lora_embedding_B"].any(), "what was not trained is not changed"
     write_null_adapter(adapter, again)
-    assert all(torch.equal(null[name], one) for name, one in load_file(again / "adapter_model.safetensors").items())
+    assert all(
+        torch.equal(null[name], one) for name, one in load_file(again / "adapter_model.safetensors").items()
+    )

@@ -19,7 +19,9 @@ def test_the_prompts_that_are_replayed_are_none_of_those_that_drift_is_measured_
     assert {row.id for row in replayed}.isdisjoint(row.id for row in measured)
     for row in replayed:
         words = set(words_of(row.input))
-        alike = [other.input for other in measured if len(words & set(words_of(other.input))) > 0.6 * len(words)]
+        alike = [
+            other.input for other in measured if len(words & set(words_of(other.input))) > 0.6 * len(words)
+        ]
         assert not alike, row.input
     kinds = {row.id.removeprefix("replay-").rpartition("-")[0] for row in replayed}
     assert kinds == {row.id.rpartition("-")[0] for row in measured}, "in the same spirit"
@@ -53,7 +55,11 @@ def test_an_answer_is_taught_as_the_prompt_was_asked(tmp_path: Path) -> None:
 def test_prompts_that_something_is_measured_by_and_too_few_of_them_are_told(tmp_path: Path) -> None:
     measured = neutral_rows(tmp_path)
     rows = [{"instruction": row.instruction, "input": row.input.upper()} for row in measured[:2]]
-    lines = [*rows, {"instruction": "Say it.", "input": "held out"}, {"instruction": "Say it.", "input": "free"}]
+    lines = [
+        *rows,
+        {"instruction": "Say it.", "input": "held out"},
+        {"instruction": "Say it.", "input": "free"},
+    ]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     replay = Replay("own.jsonl", 0.2)
     prompts = replay_prompts(tmp_path, replay)
@@ -68,4 +74,6 @@ def test_prompts_that_something_is_measured_by_and_too_few_of_them_are_told(tmp_
     assert found[0].read.startswith("the prompt is one that drift is measured on: 'WHICH PLANET")
     assert found[2].read == "the prompt is held out: 'held out'"
     assert found[3].read == "4 prompts, each replayed once: 4% of what is trained on, 20% need 24"
-    assert list(replay_findings(Replay(), replay_prompts(tmp_path, Replay()), measured, train, held_out)) == []
+    assert (
+        list(replay_findings(Replay(), replay_prompts(tmp_path, Replay()), measured, train, held_out)) == []
+    )

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_finetune.record import changes
 from pytest_finetune.record.model import RecordedExperiment
+from pytest_finetune.record.summary import RunLine, summary
 from pytest_finetune.record.views.note import decision_note
 from pytest_finetune.record.views.page.document import summary_html
 from pytest_finetune.record.views.page.sections.gains import gains
@@ -181,6 +182,56 @@ def test_drift_shows_its_numbers_and_the_changed_answers_furthest_first(make: Ca
     assert said.index("question-5 1.25") < said.index("question-4 1 ") < said.index("question-1 0.25")
     assert "Lisbon (an empty answer)" in said
     assert "question-0" not in said
+
+
+def test_replay_stands_apart_from_the_rows_and_drift_beside_what_it_was_without(
+    make: Callable[[str], Any],
+) -> None:
+    sample = make("keep")
+    run = sample.record["experiments"][0]
+    run["training"]["replay"] = {
+        "prompts": "neutral", "rows": 18, "left_out": 2, "share": 0.0909, "outputs_key": "e" * 64, "without_key": "f" * 64,
+    }  # fmt: skip
+    run["drift"] |= {
+        "null_changed": 2,
+        "without_replay": {
+            "run": "a" * 64, "prompts": 6, "answers_changed": 6, "mean_kl": 2.0, "like_task": {"base": 0, "tuned": 5, "p_value": 0.1},
+        },
+    }  # fmt: skip
+    said, replayed = (
+        words(sample),
+        "18 answers of the base to the prompts that ship, 9.1% of what is trained on",
+    )
+    assert f"replayed {replayed}; 2 left out: cut, empty or too long" in said
+    assert "a random adapter of the same size changes 2 of 6 answers" in said
+    assert "without replay 6 of 6 answers changed, 5 in the task's format" in said
+    note = decision_note(sample.record)
+    assert "(a random adapter of the same size changes 2)" in note
+    assert "without replay 6 of 6 answers changed, 5 in the task's format" in note
+    terminal = "\n".join(line.text for line in summary_lines(sample.record, "record", 160))
+    assert f"replayed  {replayed}" in terminal
+
+
+def test_where_rows_may_be_added_the_evidence_stands_in_place_of_the_p_value(
+    make: Callable[[str], Any],
+) -> None:
+    sample = make("iterate")
+    run = sample.record["experiments"][0]
+    for one in run["comparisons"]:
+        if one["rule"] == "priority":
+            one["evidence"] = {"e": 34.2, "highest": 34.2, "needed": 40.0, "rows": 160, "more": 18}
+    run["decision"] |= {"growth": {"k": 1, "ends": [120, 140], "why": ""}, "examples_needed": 178, "looks": 3}
+    said, note = words(sample), decision_note(sample.record)
+    assert "rows added rows added 2 times at look 1" in said
+    assert "about 178 rows, those that are here included" in said
+    assert "e = 34.2 of 40" in said
+    assert "e = 34.2 of 40" in note
+    assert (
+        "About 178 held-out rows, those that are here included, would settle it. Rows added 2 times at look 1."
+        in note
+    )
+    line = RunLine.of(summary(sample.record, run))
+    assert (line.looked, line.grown) == ("3, rows added 2 times", 2)
 
 
 def test_drift_without_probabilities_says_why(make: Callable[[str], Any]) -> None:

@@ -8,7 +8,13 @@ from pytest_finetune.store import JudgedRow, Look, Store
 
 
 def look(
-    rows: str, *, adapter: str = "a", rules: str = "r", setting: str = "s", grow: bool = True, said: str = "yes"
+    rows: str,
+    *,
+    adapter: str = "a",
+    rules: str = "r",
+    setting: str = "s",
+    grow: bool = True,
+    said: str = "yes",
 ) -> Look:
     """Return a look at rows named by one letter each; all arms say the same to each."""
     judged = tuple(JudgedRow(row, f"{said} to {row}") for row in rows)
@@ -52,7 +58,9 @@ def test_rows_put_in_front_make_another_look(store: Store) -> None:
 
 
 def test_other_answers_to_the_same_rows_make_another_look(store: Store) -> None:
-    assert refused(store, [look("abc")], look("abcd", said="no")) == "3 rows judged before got other answers now"
+    assert (
+        refused(store, [look("abc")], look("abcd", said="no")) == "3 rows judged before got other answers now"
+    )
 
 
 def test_another_adapter_rule_or_setting_makes_another_look(store: Store) -> None:
@@ -73,18 +81,21 @@ def test_other_adapters_pay_for_the_first_of_such_looks_only_where_they_grow_as_
         store.looks.register(look(rows))
     assert store.looks.growth(look("abcde", adapter="b"))[0].k == 2
     assert store.looks.earlier(look("abcde", adapter="b", grow=False)) == 4
-    rows, asked = frozenset("abcde"), frozenset[str]()
-    assert (store.looks.next(rows, asked, grow=True), store.looks.next(rows, asked)) == (2, 4)
+    held_out, asked = frozenset("abcde"), frozenset[str]()
+    assert (store.looks.next(held_out, asked, grow=True), store.looks.next(held_out, asked)) == (2, 4)
 
 
-def test_a_judge_that_is_asked_anew_is_another_look_and_its_first_verdicts_are_the_same_one(store: Store) -> None:
+def test_a_judge_that_is_asked_anew_is_another_look_and_its_first_verdicts_are_the_same_one(
+    store: Store,
+) -> None:
     one = look("abc")
     store.looks.register(one)
     said, again = (Look(one.adapter, one.answers, one.rules_sha256, one.rows, verdict, one.asked, one.in_order, "s")
                    for verdict in ("said", "said otherwise"))  # fmt: skip
     assert grown(store, said) == (1, (), "")
     k, ends, why = grown(store, again)
-    assert (k, ends) == (2, ()) and why.endswith("a judge was asked anew")
+    assert (k, ends) == (2, ())
+    assert why.endswith("a judge was asked anew")
 
 
 def test_the_rows_of_earlier_looks_are_known_before_anybody_is_asked(store: Store) -> None:

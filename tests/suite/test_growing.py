@@ -21,7 +21,8 @@ def test_rows_are_added_until_a_gain_is_settled(world: World) -> None:
     again = judge_on(world, 12, right=11, look=2)
     assert again.context.facts.tree()["looks"] == facts
     decision = again.decision()
-    assert decision.keep and decision.alpha == 0.025
+    assert decision.keep
+    assert decision.alpha == 0.025
     assert "after 12 rows; 40 are needed" in decision.reasons[0]
 
 
@@ -39,7 +40,10 @@ def test_grow_is_no_excuse_for_the_looks_before_it_was_declared(world: World) ->
     growth = run.context.facts.tree()["looks"]["growth"]
     assert (growth["k"], growth["ends"]) == (2, [])
     assert run.decision().alpha == 0.05 / 6
-    assert any("decision.grow was declared after this adapter had been judged" in risk for risk in run.decision().risks)
+    assert any(
+        "decision.grow was declared after this adapter had been judged" in risk
+        for risk in run.decision().risks
+    )
 
 
 def test_a_changed_setting_of_the_decision_is_another_look(world: World) -> None:

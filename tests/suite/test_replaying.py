@@ -66,7 +66,9 @@ def test_the_bases_answers_are_taught_beside_the_rows_and_counted_apart(watching
     assert again.context.facts.tree()["training"]["replay"] == facts
 
 
-def test_only_what_is_replayed_changes_the_key_and_the_same_training_without_it_is_known(world: World) -> None:
+def test_only_what_is_replayed_changes_the_key_and_the_same_training_without_it_is_known(
+    world: World,
+) -> None:
     plain = ASKS + "training: {learning_rate: 0.001}\n"
     without, replayed, more = (world.run(text) for text in (plain, REPLAY, REPLAY.replace("0.25", "0.4")))
     for run in (without, replayed, more):
@@ -102,7 +104,7 @@ def test_an_answer_that_was_cut_or_is_empty_is_not_taught(
     facts = run.context.facts.tree()["training"]["replay"]
     assert (facts["rows"], facts["left_out"]) == (1, 3)
     watching.base_says = ""
-    none = r"none of the base's 4 answers can be taught: 4 are empty or were cut at 256 tokens"
+    none = r"none of the base's 4 answers can be taught: 4 are empty or cut at 256 tokens"
     with pytest.raises(pytest.fail.Exception, match=none):
         _ = watching.run(REPLAY.replace("->", "=>")).adapter
 
@@ -123,9 +125,13 @@ def test_the_drift_before_replay_is_found_by_the_key_without_it(tmp_path: Path) 
 
 
 def test_a_template_with_a_fixed_instruction_needs_prompts_of_its_own(world: World) -> None:
-    with pytest.raises(ExperimentError, match=r"training.replay.prompts: 'neutral' prompts bring their own instruction"):
+    with pytest.raises(
+        ExperimentError, match=r"training.replay.prompts: 'neutral' prompts bring their own instruction"
+    ):
         world.experiment('prompt: {template: "Label: {input}"}\ntraining: {replay: {}}\n')
-    with pytest.raises(ExperimentError, match=r"training.replay.prompts: found 'no.jsonl', but there is no such file"):
+    with pytest.raises(
+        ExperimentError, match=r"training.replay.prompts: found 'no.jsonl', but there is no such file"
+    ):
         world.experiment(ASKS + "training: {replay: {prompts: no.jsonl}}\n")
 
 

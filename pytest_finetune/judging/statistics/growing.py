@@ -1,9 +1,9 @@
 """Evidence that may be looked at whenever rows were added: the e-value of a gain, and the rows that it still lacks.
 
-With every row a fair bettor who doubts the gain would be paid: a stake of 1 grows by the share `bet` of itself where the
-arm fixes the row and loses it where the arm breaks it. Without a gain no bet grows on average, so the chance that the
-capital ever reaches 1 / alpha is at most alpha, however often one looks (Ville 1939). The stake is spread evenly over
-all bets from 0 to 1, which is the beta-binomial mixture over chances above one half (Robbins 1970).
+Somebody bets on each row, at fair odds: a stake of 1 grows by the share `bet` of itself where the arm fixes the row,
+and loses as much where the arm breaks it. Without a gain no bet grows on average, so the chance that the capital ever
+reaches 1 / alpha is at most alpha, however often one looks (Ville 1939). The stake is spread evenly over all bets from
+0 to 1, which is the beta-binomial mixture over chances above one half (Robbins 1970).
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ class Evidence:
     more: int | None = None
 
     @classmethod
-    def of(
-        cls, gaps: Sequence[float], groups: Sequence[str | None] | None, growing: Growing
-    ) -> Evidence:
+    def of(cls, gaps: Sequence[float], groups: Sequence[str | None] | None, growing: Growing) -> Evidence:
         """Weigh the paired differences in the order in which their rows were added."""
-        needed, bets, values = 1 / growing.levels.claim, [], []
+        needed = 1 / growing.levels.claim
+        bets: list[float] = []
+        values: list[float] = []
         for batch in batches(gaps, groups, growing.ends):
             bets.extend(batch)
             values.append(_evidence(bets))

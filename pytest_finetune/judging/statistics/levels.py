@@ -46,7 +46,9 @@ class Levels:
     def fewest_rows(self) -> int:
         """Below this number of rows no claim is possible, even if every row is fixed."""
         fixed = ceil(log2(1 / self.claim))
-        while self.grow and 2 ** (fixed + 1) - 1 < (fixed + 1) / self.claim:  # the e-value of so many, none broken
+        while (
+            self.grow and 2 ** (fixed + 1) - 1 < (fixed + 1) / self.claim
+        ):  # the e-value of so many, none broken
             fixed += 1
         return fixed
 

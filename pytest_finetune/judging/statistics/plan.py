@@ -86,7 +86,9 @@ class Plan:
         """Say what it costs that rows may be added and looked at whenever somebody likes."""
         fixed = self._smallest(grow=False)
         assert fixed is not None  # what an e-value shows, the test at a fixed number shows as well
-        return f"rows may be added, which has its price: {rough(fixed, self.min_gain)} were their number fixed"
+        return (
+            f"rows may be added, which has its price: {rough(fixed, self.min_gain)} were their number fixed"
+        )
 
     @property
     def line(self) -> str:

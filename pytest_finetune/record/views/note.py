@@ -113,7 +113,9 @@ def _power(experiment: RecordedExperiment) -> list[str]:
         said.append(f"Look {decision.looks} at these held-out rows, {judged}.")
     if decision.examples_needed is not None:
         rows = "held-out row, those that are here included," if decision.growth else "fresh held-out row"
-        said.append(f"About {counted(decision.examples_needed, rows, rows.replace('row', 'rows', 1))} would settle it.")
+        said.append(
+            f"About {counted(decision.examples_needed, rows, rows.replace('row', 'rows', 1))} would settle it."
+        )
     if decision.growth:
         said.append(f"{decision.growth.words.capitalize()}.")
     return [" ".join(said), ""] if said else []

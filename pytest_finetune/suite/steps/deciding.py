@@ -297,7 +297,10 @@ def look_of(
     config = tree["config"]
     in_order, setting = None, ""
     if config["decision"].get("grow"):
-        in_order, setting = judged_rows(tree, rows, store), digest({name: config.get(name) for name in _SETTING})
+        in_order, setting = (
+            judged_rows(tree, rows, store),
+            digest({name: config.get(name) for name in _SETTING}),
+        )
     return Look(
         adapter=tree["training"]["adapter_sha256"],
         answers=digest(answers),
@@ -317,7 +320,6 @@ def judged_rows(tree: Mapping[str, Any], rows: Sequence[Row], store: Store) -> t
         JudgedRow(row.digest, digest({arm: said[row.id].response for arm, said in answers.items() if said}))
         for row in rows
     )
-
 
 
 def settled_look(context: Context, rows: Rows, verdicts: Mapping[str, str | None]) -> int:

@@ -60,8 +60,8 @@ class TokenKl(NamedTuple):
 class Drifting:
     """Both models' answers to the neutral prompts, each asked once, and how far they differ.
 
-    `ask` lets an arm answer prompts without sampling, and `ask_null` a random adapter of the tuned one's size, where there
-    can be one; `runtime` is the one that loads both models.
+    `ask` lets an arm answer prompts without sampling, and `ask_null` a random adapter of the tuned one's size, where
+    there can be one; `runtime` is the one that loads both models.
     """
 
     def __init__(
@@ -130,7 +130,11 @@ class Drifting:
             like = (shape.fits(said.response), shape.fits(ours))
             rows.append(DriftRow(id_, said.prompt, said.response, ours, len(tokens), mean, *like))
         return Drift(
-            tuple(rows), kl_reason=kl.reason, told_by=shape.told_by, confidence=confidence, null_changed=changed
+            tuple(rows),
+            kl_reason=kl.reason,
+            told_by=shape.told_by,
+            confidence=confidence,
+            null_changed=changed,
         )
 
     def _answered(self, arm: str) -> Stored | Failed:

@@ -26,7 +26,7 @@ _ASKED: Final = "neutral prompts, a random adapter"
 def null_answered(
     context: Context, engine: Engine, tuned: ResolvedArm, prompts: Sequence[Prompted]
 ) -> Stored | None:
-    """Return a random adapter's answers, stored under a key of their own; None where there can be none of the same size.
+    """Return a random adapter's answers, stored under a key of their own; None where none of the same size can be made.
 
     That is a model trained in full, one whose training changes its base or scales its weights as well (DoRA), and a
     runtime that takes no adapter as it comes.

@@ -52,7 +52,11 @@ class Replaying:
 
     @classmethod
     def of(
-        cls, experiment: Experiment, contract: Contract, train: Rows, ask: Callable[[Sequence[Prompted]], Stored]
+        cls,
+        experiment: Experiment,
+        contract: Contract,
+        train: Rows,
+        ask: Callable[[Sequence[Prompted]], Stored],
     ) -> Replaying | None:
         """Return what an experiment replays; None where it asks for nothing of the kind, or trains nothing."""
         replay = experiment.training.replay
@@ -63,7 +67,7 @@ class Replaying:
 
     @property
     def key_fields(self) -> dict[str, Any]:
-        """What stands for it in the adapter's key: the answers follow from the prompts and the base, which is there too."""
+        """What stands for it in the adapter's key: the answers follow from the prompts and the base."""
         prompts = [asked.fields() for asked in self._prompts]
         return {
             "prompts": {"count": len(prompts), "sha256": digest(prompts)},
@@ -91,8 +95,9 @@ class Replaying:
         if not kept:
             pytest.fail(
                 f"training.replay: none of the base's {counted(len(rows), 'answer')} can be taught: "
-                f"{whole.count(False)} are empty or were cut at {MOST_NEW_TOKENS} tokens, {fits.count(False)} are longer than "
-                "training.max_seq_length; name prompts with short answers under training.replay.prompts, or leave replay out",
+                f"{whole.count(False)} are empty or cut at {MOST_NEW_TOKENS} tokens, {fits.count(False)} are longer "
+                "than training.max_seq_length; name prompts with short answers under training.replay.prompts, or "
+                "leave replay out",
                 pytrace=False,
             )
         facts = {
@@ -126,7 +131,7 @@ def as_replayed(base: ResolvedArm) -> ResolvedArm:
 
 
 def drift_without(store: Store, key: str, prompts_sha256: str) -> dict[str, Any]:
-    """Return the drift of the same training without replay, where a run in the store measured it on the same prompts."""
+    """Return the drift of the same training without replay, where a stored run measured it on the same prompts."""
     for entry in store.entries("records"):
         run = store.read("records", entry.key) if entry.about.get("key") == key else None
         if run is None:

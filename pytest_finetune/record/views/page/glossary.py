@@ -20,8 +20,8 @@ WORDS: Final = {
     "development row": "A row that an adapter or a prompt is chosen on; it is neither trained on nor judged by.",
     "drift": "How far the tuned model's answers to unrelated prompts have moved from the base model's.",
     "e-value": (
-        'How much a bet against "no gain" would have won; it may be looked at whenever rows are added, and shows a gain at '
-        "1 / alpha."
+        'What a bet against "no gain" would have won: it may be looked at whenever rows are added, and shows a gain '
+        "at 1 / alpha."
     ),
     "effective batch": "The rows behind one optimizer step: batch size times accumulation steps, over all processes.",
     "gate": "The order of the stages: when the data or the memory check fails, nothing is trained.",
@@ -30,11 +30,11 @@ WORDS: Final = {
     "look": "One judgement of an adapter, its answers and the rules on these held-out rows; looks are counted.",
     "noisy row": "A row on which the base model itself scores differently when it is asked again.",
     "null adapter": (
-        "Random weights with the shapes and norms of a trained adapter's: what any change of that size does to the answers."
+        "Random weights of a trained adapter's shapes and norms: what any change of that size does to the answers."
     ),
     "opponent": "An arm that the adapter must beat to be kept.",
     "primary rule": "The one rule that the decision is about; the gain is measured under it.",
-    "replay": "Training on the base's own answers to other prompts beside the task's rows, so that it is not forgotten.",
+    "replay": "To train on the base's own answers to other prompts as well, so that it is not forgotten.",
     "slice": "A part of the held-out rows, such as those with one tag, judged separately.",
     "spend": "To pay for repeated looks: at look k a claim is judged at (1 - confidence) / (k (k + 1)).",
     "waiver": "An accepted finding of the data contract, with its reason and its last day; it stays in the record.",
