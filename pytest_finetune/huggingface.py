@@ -53,13 +53,14 @@ def pytest_finetune_runtime(
         )
     if name != TRANSFORMERS:
         return None
+    source = source_of(experiment, base)
     return TransformersRuntime(
-        base=base,
-        revision=experiment.revision,
+        base=source.name,
+        revision=source.revision,
         device=device,
-        quantization=experiment.quantization,
-        trust_remote_code=experiment.trust_remote_code,
-        attention=experiment.attn_implementation,
+        quantization=source.quantization,
+        trust_remote_code=source.trust_remote_code,
+        attention=source.attention,
     )
 
 

@@ -6,7 +6,6 @@ import argparse
 import os
 import platform
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,10 +16,11 @@ from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.project import Project, folder_of
 from pytest_finetune.data.contract import ContractError
+from pytest_finetune.data.data_sets import is_here
 from pytest_finetune.errors import lacking
 from pytest_finetune.experiment import ExperimentError
 from pytest_finetune.experiment.reading import located
-from pytest_finetune.fingerprint import BaseModelError, base_folder
+from pytest_finetune.fingerprint import ABSENT, BaseModelError, base_folder, installed_version
 from pytest_finetune.fingerprint.hub import hub_cache
 from pytest_finetune.memory.hardware.detect import detect, disk_free_bytes, torch_build
 from pytest_finetune.memory.hardware.sizes import GiB
@@ -81,7 +81,7 @@ def _environment() -> Iterator[Found]:
     absent = lacking("torch", "transformers", "peft", "trl", "accelerate", "datasets")
     if absent:
         yield Found("packages", TO_DO, f"{absent} (contracts, verify, history and compare work without)")
-    versions = {name: found for name in _PACKAGES if (found := _version(name))}
+    versions = {name: found for name in _PACKAGES if (found := installed_version(name)) != ABSENT}
     if versions:
         yield Found("packages", OK, ", ".join(f"{name} {found}" for name, found in versions.items()))
     for name, faulty, fault in FAULTS:
@@ -89,13 +89,6 @@ def _environment() -> Iterator[Found]:
             newer = faulty.replace("<", ">=")
             told = f"{versions[name]}: {fault}; install {name}{newer}"
             yield Found(name, TO_DO, told)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _machine(root: Path) -> Iterator[Found]:
@@ -143,16 +136,20 @@ def _project(args: argparse.Namespace) -> Iterator[Found]:
         yield Found("base model", TO_DO, f"{experiment.base_model} is not here: pytest-finetune fetch")
     for path, text in problems(experiment):
         yield Found("settings", TO_DO, located(experiment, path, text))
-    try:
-        paths = experiment.paths
-        rows = {
-            split: len(project.rows(file, split))
-            for split, file in (("train", paths.train_file), ("eval", paths.eval_file))
-        }
-        yield Found("rows", OK, f"{rows['train']} to train on, {rows['eval']} held out; `pytest` checks them")
-    except (ContractError, StoreError) as error:
-        yield Found("rows", TO_DO, str(error))
+    yield _rows(project)
     yield _store(project)
+
+
+def _rows(project: Project) -> Found:
+    paths = project.experiment.paths
+    absent = [name for name in paths.of_rows().values() if not is_here(name)]
+    if absent:
+        return Found("rows", TO_DO, f"{absent[0]} is not here: pytest-finetune fetch")
+    try:
+        train, held_out = (len(project.rows(file, "rows")) for file in (paths.train_file, paths.eval_file))
+    except (ContractError, StoreError) as error:
+        return Found("rows", TO_DO, str(error))
+    return Found("rows", OK, f"{train} to train on, {held_out} held out; `pytest` checks them")
 
 
 def _store(project: Project) -> Found:

@@ -6,20 +6,21 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, CommandError
 from pytest_finetune.cli.writing import write_new
+from pytest_finetune.data.data_sets import DataSetError, fetch_data_set, is_here
 from pytest_finetune.data.drafting import Answers, contract_text, look_at
 from pytest_finetune.data.findings import Finding, Findings
 from pytest_finetune.data.rows import Row, stream_rows
 from pytest_finetune.data.shapes import NAMES
 from pytest_finetune.data.splitting import Split, split_rows
-from pytest_finetune.errors import lacking
-from pytest_finetune.wording import counted, one_line, percent
+from pytest_finetune.experiment.data_sets import SPELLING, naming_problem
+from pytest_finetune.wording import counted, percent
 
 HELP: Final = (
     "turn a CSV, JSON, Parquet or ShareGPT file into training rows, held-out rows and a draft contract"
@@ -31,9 +32,18 @@ DESCRIPTION: Final = (
 )
 TRAIN, HELD_OUT, CONTRACT = "data/train.jsonl", "eval/check.jsonl", "data/contract.yaml"
 _SHOWN: Final = 5
-_SHOWN_HUB: Final = "hf://datasets/"
-_HUB: Final = str(Path(_SHOWN_HUB))
-"""How a path of the hub begins once it is a Path, which knows no double slash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be imported: the files, the project, the share that is held out, and which columns are which."""
+
+    files: Sequence[str]
+    to: Path
+    split: float = 0.2
+    group: str | None = None
+    label: str | None = None
+    columns: Sequence[str] = ()
 
 
 class Found(NamedTuple):
@@ -51,9 +61,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "files",
         nargs="+",
-        type=Path,
         metavar="FILE",
-        help="files, a folder that `datasets` saved, or hf://datasets/ORG/NAME/SPLIT",
+        help=f"files, a folder that `datasets` saved, or {SPELLING}",
     )
     command.add_argument(
         "--to", type=Path, default=Path(), metavar="DIR", help="the project (default: the current folder)"
@@ -78,24 +87,29 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
+    """Import the files that the arguments name."""
+    return bring(Request(args.files, args.to, args.split, args.group, args.label, args.column))
+
+
+def bring(asked: Request) -> Answer:
     """Import the files; CommandError when no row can be used."""
-    columns = {**_columns(args.column), **({"group": args.group} if args.group else {})}
-    found = _read(args.files, columns)
+    columns = {**_columns(asked.columns), **({"group": asked.group} if asked.group else {})}
+    found = _read(asked.files, columns)
     if len(found.rows) < 2:
         raise CommandError("\n".join(["there are no rows to use:", *_left_out(found)]))
-    answers = look_at([row.output for row in found.rows], args.label)
-    if args.label and answers.label != args.label:
+    answers = look_at([row.output for row in found.rows], asked.label)
+    if asked.label and answers.label != asked.label:
         raise CommandError(
-            f"--label {args.label}: the answers hold no such field with few values that repeat"
+            f"--label {asked.label}: the answers hold no such field with few values that repeat"
         )
     labels = [answers.of(at, row.output) for at, row in enumerate(found.rows)]
-    split = split_rows(found.rows, args.split, labels)
+    split = split_rows(found.rows, asked.split, labels)
     if not split.held_out:
         raise CommandError(
             "no row can be held out: all belong together; name a larger --split, or another --group"
         )
-    written, existing = _write(args.to, split, args.label)
-    told = [*_lines(found, answers, split, args.split), "", *written, *existing]
+    written, existing = _write(asked.to, split, asked.label)
+    told = [*_lines(found, answers, split, asked.split), "", *written, *existing]
     tree = {
         "train": len(split.train),
         "held_out": len(split.held_out),
@@ -118,21 +132,24 @@ def _columns(assignments: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def _read(files: Sequence[Path], columns: Mapping[str, str]) -> Found:
+def _read(files: Sequence[str], columns: Mapping[str, str]) -> Found:
     rows: list[Row] = []
     found: list[Finding] = []
-    with TemporaryDirectory() as scratch:
-        for file in files:
-            named = _is_data_set(file)
-            root, relative = _exported(file, Path(scratch)) if named else (Path(), str(file))
-            try:
-                for item in stream_rows(root, relative, columns=columns):
-                    if isinstance(item, Row):
-                        rows.append(item)
-                    else:
-                        found.append(item)
-            except OSError as error:
-                raise CommandError(f"{file}: cannot be read: {error.strerror or error}") from None
+    for file in files:
+        if (problem := naming_problem(Path(file), file)) is not None:
+            raise CommandError(f"{file}: {problem}")
+        try:
+            if not is_here(file):
+                fetch_data_set(file)
+            for item in stream_rows(Path(), file, columns=columns):
+                if isinstance(item, Row):
+                    rows.append(item)
+                else:
+                    found.append(item)
+        except DataSetError as error:
+            raise CommandError(str(error)) from None
+        except OSError as error:
+            raise CommandError(f"{file}: cannot be read: {error.strerror or error}") from None
     blank = [row for row in rows if not row.output.strip() or not (row.instruction + row.input).strip()]
     empty = {id(row) for row in blank}
     said = [row for row in rows if id(row) not in empty]
@@ -140,52 +157,6 @@ def _read(files: Sequence[Path], columns: Mapping[str, str]) -> Found:
     kept = [row for row in said if first[row.digest] is row]
     findings = Findings(found)
     return Found(kept, findings, blank, [row for row in said if first[row.digest] is not row], findings.notes)
-
-
-def _is_data_set(file: Path) -> bool:
-    return file.is_dir() or str(file).startswith(_HUB)
-
-
-def _exported(place: Path, scratch: Path) -> tuple[Path, str]:
-    """Write the rows of a data set that `datasets` knows as JSON lines, numbers of classes as their names."""
-    if absent := lacking("datasets"):
-        raise CommandError(f"{place}: a data set is read with {absent}")
-    rows = _saved(place) if place.is_dir() else _cached(str(place).removeprefix(_HUB).lstrip("/"))
-    named = {name: kind for name, kind in rows.features.items() if hasattr(kind, "int2str")}
-    file = scratch / f"{place.name}.jsonl"
-    with file.open("w", encoding="utf-8") as out:
-        for row in rows:
-            value = {name: named[name].int2str(cell) if name in named else cell for name, cell in row.items()}
-            out.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
-    return scratch, file.name
-
-
-def _saved(folder: Path) -> Any:
-    """Read a folder that ``save_to_disk`` wrote."""
-    import datasets
-
-    if (folder / "dataset_dict.json").exists():
-        splits = ", ".join(sorted(part.name for part in folder.iterdir() if part.is_dir()))
-        raise CommandError(f"{folder}: a data set with the splits {splits}: name one of these folders")
-    try:
-        return datasets.load_from_disk(str(folder))
-    except (OSError, ValueError) as error:
-        raise CommandError(f"{folder}: no data set that `datasets` saved: {one_line(error)}") from None
-
-
-def _cached(place: str) -> Any:
-    """Read ``org/name/split`` of the hub, from its cache where it is there."""
-    import datasets
-
-    name, _, split = place.rpartition("/")
-    if not name.strip("/") or not split:
-        raise CommandError(
-            f"{_SHOWN_HUB}{place}: write {_SHOWN_HUB}ORG/NAME/SPLIT, as in {_SHOWN_HUB}org/name/train"
-        )
-    try:
-        return datasets.load_dataset(name, split=split)
-    except Exception as error:  # what its readers, the network and a name that is none let through
-        raise CommandError(f"{_SHOWN_HUB}{place} cannot be read: {one_line(error)[:300]}") from None
 
 
 def _write(to: Path, split: Split, label: str | None) -> tuple[list[str], list[str]]:

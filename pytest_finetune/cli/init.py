@@ -64,7 +64,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--from",
         dest="source",
-        type=Path,
         metavar="FILE",
         help="rows of yours, brought in as `import FILE` does",
     )
@@ -127,8 +126,7 @@ def _brought(args: argparse.Namespace) -> list[str]:
     """Import the rows of ``--from``, and return what is told of it."""
     if args.source is None:
         return []
-    given = {"files": [args.source], "to": args.folder, "split": 0.2, "group": None, "label": None}
-    return [*import_.run(argparse.Namespace(**given, column=args.column)).lines, ""]
+    return [*import_.bring(import_.Request((args.source,), args.folder, columns=args.column)).lines, ""]
 
 
 def _schemas() -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Read training and held-out rows: every row knows its file, line and byte offset, every defect is a finding.
 
-JSON lines are streamed (plain, gzip or zstd, told by their first bytes); other formats are read by `sources`.
+JSON lines are streamed (plain, gzip or zstd, told by their first bytes); other formats are read by `sources`, and where
+a file is named a data set of the `datasets` library can be named as well.
 Nothing raises on content.
 """
 
@@ -15,15 +16,16 @@ from typing import Any, Final, overload
 
 from pytest_finetune.data.call_formats import ToolCall
 from pytest_finetune.data.catalogue import finding, quoted
+from pytest_finetune.data.columnar import Record
+from pytest_finetune.data.data_sets import digest_of
 from pytest_finetune.data.findings import Finding
 from pytest_finetune.data.lines import MAX_LINE_BYTES, Line
 from pytest_finetune.data.messages import ShapeError
 from pytest_finetune.data.shapes import content_of, name_of, renamed, tags_of
-from pytest_finetune.data.sources import Record, read_source
+from pytest_finetune.data.sources import read_source
 from pytest_finetune.data.strict_json import StrictParser
 from pytest_finetune.data.tool_calls import read_calls
 from pytest_finetune.data.words import words_of
-from pytest_finetune.fingerprint import sha256_of
 from pytest_finetune.yamlfile import Json, JsonTree
 
 _FAULT_RULES: Final = {"syntax": "data/invalid-json"}
@@ -180,7 +182,7 @@ def read_rows(
     findings.extend(_repeated_ids(rows))
     if split != "train":
         rows = list(_with_unique_ids(rows))
-    return Rows(rows, path=relative, split=split, sha256=sha256_of(root / relative), findings=findings)
+    return Rows(rows, path=relative, split=split, sha256=digest_of(root, relative) or "", findings=findings)
 
 
 def stream_rows(

@@ -3,8 +3,8 @@
 Three shapes are accepted: ``instruction``/``input``/``output`` (held-out rows: ``expected``), ``messages``
 that end with the assistant, and ``prompt``/``completion`` as two texts or as two lists of messages. An
 instruction row with ``system`` or ``history`` is a conversation, and is read as one. Each may bring ``tools``.
-ShareGPT's ``conversations`` are messages by other names; ``question``/``answer`` and ``text``/``label`` are a
-prompt and its completion.
+ShareGPT's ``conversations`` are messages by other names; ``question``/``answer``, ``text``/``label`` and
+``input``/``output`` without an instruction are a prompt and its completion.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NAMES: Final = (
     "tags", "group", "id", "conversations", "question", "answer", "text", "label",
 )  # fmt: skip
 _KNOWN_SET: Final = frozenset(NAMES)
-_PAIRS: Final = (("question", "answer"), ("text", "label"))
+_PAIRS: Final = (("question", "answer"), ("text", "label"), ("input", "output"))
 _SHAREGPT: Final = {"human": "user", "gpt": "assistant", "observation": "tool"}
 """The roles of ShareGPT files that have other names here."""
 _ANSWERS: Final = frozenset({"output", "expected", "completion", "messages"})
@@ -79,14 +79,20 @@ def _content_of(row: Json) -> Content:
         return _prompt_row(row)
     for asked, answer in _PAIRS:
         if asked in row and (answer in row or "expected" in row):
-            given = row.get(answer, row.get("expected"))
-            if not isinstance(row[asked], str) or not isinstance(given, str):
-                raise ShapeError(
-                    f"{asked} is {kind(row[asked])} and {answer} is {kind(given)}: both must be texts (a label's name, "
-                    "not its number)"
-                )
-            return Content("prompt", "", row[asked], given, None)
+            if asked == "input":
+                _refuse_misspelt(row, "instruction")
+            return _pair(row, asked, answer if answer in row else "expected")
     raise ShapeError(f"no instruction, messages or prompt; {_found_keys(row)}")
+
+
+def _pair(row: Json, asked: str, answer: str) -> Content:
+    """Read a question and its answer, which stand under these names."""
+    if not isinstance(row[asked], str) or not isinstance(row[answer], str):
+        raise ShapeError(
+            f"{asked} is {kind(row[asked])} and {answer} is {kind(row[answer])}: both must be texts (a label's name, "
+            "not its number)"
+        )
+    return _after(_before(row), Content("prompt", "", row[asked], row[answer], None))
 
 
 def renamed(row: JsonTree, columns: Mapping[str, str]) -> JsonTree:
@@ -153,11 +159,20 @@ def _instruction_row(row: Json) -> Content:
         raise ShapeError(f"{answers[0]} must be a text, found {kind(answer)}{hint}")
     if "input" not in row and row.keys() - _KNOWN_SET:
         _refuse_misspelt(row, "input")
-    before = [*_system(row), *_history(row)]
+    return _after(_before(row), Content("instruction", instruction, given, answer, None))
+
+
+def _before(row: Json) -> tuple[Json, ...]:
+    """Return the messages that stand before a question in keys of their own."""
+    return (*_system(row), *_history(row))
+
+
+def _after(before: tuple[Json, ...], content: Content) -> Content:
+    """Return a question and its answer after what was said before, as the conversation that it then is."""
     if not before:
-        return Content("instruction", instruction, given, answer, None)
-    asked = {"role": "user", "content": "\n\n".join(filter(None, (instruction, given)))}
-    return conversation((*before, asked, {"role": "assistant", "content": answer}))
+        return content
+    asked = {"role": "user", "content": "\n\n".join(filter(None, (content.instruction, content.input)))}
+    return conversation((*before, asked, {"role": "assistant", "content": content.output}))
 
 
 def _system(row: Json) -> Iterator[Json]:
@@ -206,9 +221,14 @@ def _prompt_row(row: Json) -> Content:
 
 
 def _refuse_misspelt(row: Json, key: str) -> None:
-    near = difflib.get_close_matches(key, sorted(row.keys() - _KNOWN_SET), n=1, cutoff=0.75)
+    lowered = {name.lower(): name for name in sorted(row.keys() - _KNOWN_SET)}
+    near = difflib.get_close_matches(key, lowered, n=1, cutoff=0.75)
     if near:
-        raise ShapeError(f"no {key}, but a key {near[0]!r}: did you mean {key!r}?")
+        theirs = lowered[near[0]]
+        raise ShapeError(
+            f"no {key}, but a key {theirs!r}: did you mean {key!r}?",
+            f"Rename the key, or say so in the experiment: paths: {{columns: {{{key}: {theirs}}}}}.",
+        )
 
 
 def _found_keys(row: Json) -> str:

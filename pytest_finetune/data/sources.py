@@ -1,7 +1,7 @@
-"""Open a file of rows in the format that it has: JSON lines, a JSON array, CSV, TSV or Parquet.
+"""Open a file of rows in the format that it has: JSON lines, a JSON array, CSV, TSV, Parquet or Arrow.
 
 The format is told by the file's first bytes and, for CSV and TSV, by its name. What is not understood is one finding
-that says what the file is and how to bring it.
+that says what the file is and how to bring it. A data set of the `datasets` library is read where a file is named.
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from pytest_finetune.data.catalogue import finding
+from pytest_finetune.data.columnar import ARROW, PARQUET, Record, read_columns
+from pytest_finetune.data.data_sets import is_data_set, read_data_set
 from pytest_finetune.data.findings import Finding
 from pytest_finetune.data.lines import PACKED, Line, invalid_utf8, read_lines
-from pytest_finetune.errors import lacking
 from pytest_finetune.wording import counted
 from pytest_finetune.yamlfile import JsonTree
 
 _HEAD: Final = 16 * 1024
-_PARQUET: Final = b"PAR1"
+_COLUMNS: Final = (PARQUET, *ARROW)
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _FOREIGN: Final = {
     b"PK\x03\x04": "an Excel workbook or a zip archive: save its sheet as CSV (UTF-8), or unpack it",
-    b"ARROW1": "an Arrow file: write it as Parquet (`Dataset.to_parquet`) or as JSON lines (`Dataset.to_json`)",
-    b"\xff\xff\xff\xff": "an Arrow stream: write it as Parquet (`Dataset.to_parquet`)",
     b"SQLite format 3": "an SQLite database: export the table as CSV",
     b"\x80\x04\x95": "a pickle, which is never opened: write it as JSON lines",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook: save its sheet as CSV (UTF-8)",
@@ -40,24 +39,20 @@ _NESTED: Final = frozenset({"messages", "conversations", "tools", "history", "ta
 """Columns of a CSV file whose cells hold JSON."""
 
 
-class Record(NamedTuple):
-    """One row of a format without lines of JSON: its value, and its line, or its number where there are no lines."""
-
-    value: JsonTree
-    number: int
-
-
 def read_source(path: Path, label: str, max_line_bytes: int) -> Iterator[Line | Record | Finding]:
     """Yield the rows of a file, unread (`Line`, JSON) or read (`Record`), and findings about it, called `label`.
 
     Raises OSErrors of opening.
     """
+    if is_data_set(path, label):
+        yield from read_data_set(path, label)
+        return
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if trouble := _trouble(head):
         yield finding(*trouble, file=label)
-    elif head.startswith(_PARQUET):
-        yield from _parquet(path, label)
+    elif head.startswith(_COLUMNS):
+        yield from read_columns(path, label)
     elif path.suffix.lower() in (".csv", ".tsv", ".tab"):
         yield from _table(path.read_bytes(), label, "," if path.suffix.lower() == ".csv" else "\t")
     elif _ARRAY.match(head):
@@ -76,7 +71,7 @@ def _trouble(head: bytes) -> tuple[str, str] | None:
     for magic, what in _FOREIGN.items():
         if head.startswith(magic):
             return "data/unknown-format", what
-    if b"\r" in head and b"\n" not in head and not head.startswith((_PARQUET, *PACKED)):
+    if b"\r" in head and b"\n" not in head and not head.startswith((*_COLUMNS, *PACKED)):
         return "data/cr-only", "lines end with CR alone, so that the file is one line"
     return None
 
@@ -204,39 +199,3 @@ def _record(row: Mapping[str, str], line: int, label: str) -> Record | Finding:
         else:
             value[name] = cell
     return Record(value, line)
-
-
-def _parquet(path: Path, label: str) -> Iterator[Record | Finding]:
-    if absent := lacking("pyarrow"):
-        yield finding("data/unknown-format", f"a Parquet file, and reading it needs {absent}", file=label)
-        return
-    import pyarrow
-    from pyarrow import parquet
-
-    number = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                for value in batch.to_pylist():
-                    number += 1
-                    yield _plain(value, number, label)
-    except (pyarrow.ArrowException, OSError) as error:
-        yield finding("data/damaged-archive", f"{error} after row {number}", file=label, line=number + 1)
-
-
-def _plain(value: JsonTree, number: int, label: str) -> Record | Finding:
-    """Return a row without its empty cells; a value that JSON has no word for is a finding."""
-    row = {name: cell for name, cell in value.items() if cell is not None}
-    odd = next((name for name, cell in row.items() if not _is_json(cell)), None)
-    if odd is not None:
-        read = f"the column {odd!r} holds a value of type {type(row[odd]).__name__}: write it as text"
-        return finding("data/row-shape", read, file=label, line=number)
-    return Record(row, number)
-
-
-def _is_json(cell: object) -> bool:
-    try:
-        json.dumps(cell, allow_nan=False)
-    except (TypeError, ValueError):
-        return False
-    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from pytest_finetune.experiment.data_sets import NO_FILE, naming_problem
 from pytest_finetune.experiment.launcher import unshared
 from pytest_finetune.experiment.records import Experiment, ExperimentError, schema
 from pytest_finetune.experiment.runtimes import ServerSettings, mistakes
@@ -204,32 +205,26 @@ def _method_problems(tree: Json, experiment: Experiment, problem: Say) -> Iterat
 
 def _path_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
     paths = experiment.paths
-    files: dict[KeyPath, str] = {
-        ("paths", "train_file"): paths.train_file,
-        ("paths", "eval_file"): paths.eval_file,
-    }
+    of_rows: dict[KeyPath, str] = {("paths", *key): named for key, named in paths.of_rows().items()}
+    further: dict[KeyPath, str] = {}
     if paths.contract_file is not None:
-        files["paths", "contract_file"] = paths.contract_file
-    if paths.dev_file is not None:
-        files["paths", "dev_file"] = paths.dev_file
-    for name, suite in paths.suites.items():
-        files["paths", "suites", name] = suite
+        further["paths", "contract_file"] = paths.contract_file
     if experiment.drift.prompts is not None:
-        files["drift", "prompts"] = experiment.drift.prompts
+        further["drift", "prompts"] = experiment.drift.prompts
     replay = experiment.training.replay
     if replay is not None and replay.prompts != "neutral":
-        files["training", "replay", "prompts"] = replay.prompts
-    for key, relative in files.items():
+        further["training", "replay", "prompts"] = replay.prompts
+    for key, relative in {**of_rows, **further}.items():
         try:
             path = experiment.path(relative)
         except ExperimentError as error:
             yield problem(key, str(error))
             continue
-        if not path.is_file():
-            where = f"there is no such file in {str(experiment.root)!r}"
-            if path.is_dir() or relative.startswith("hf://"):
-                where = f"rows are read from files: `pytest-finetune import {relative}` writes them"
-            yield problem(key, f"found {relative!r}, but {where}")
+        found = naming_problem(path, relative) if key in of_rows else None if path.is_file() else NO_FILE
+        if found == NO_FILE:
+            found = f"there is no such file in {str(experiment.root)!r}"
+        if found:
+            yield problem(key, f"found {relative!r}, but {found}")
     try:
         if experiment.path(paths.output_dir) == experiment.root:
             yield problem(("paths", "output_dir"), "is the project itself; name a folder in it")

@@ -131,6 +131,7 @@ class Generation:
 class Paths:
     """Files of the experiment, relative to the root and inside it; `columns` maps our names of columns to theirs.
 
+    Where a file of rows is named a data set can be: a folder that `datasets` saved, or one of the hub.
     On the rows of `dev_file` something is chosen: they are neither trained on nor judged by.
     """
 
@@ -141,6 +142,17 @@ class Paths:
     output_dir: str = "artifacts/adapter"
     columns: Mapping[str, str] = field(default_factory=dict)
     dev_file: str | None = None
+
+    def of_rows(self) -> dict[tuple[str, ...], str]:
+        """Return what names rows, by its keys: ``("train_file",)``, ``("suites", "general")``."""
+        found: dict[tuple[str, ...], str] = {
+            ("train_file",): self.train_file,
+            ("eval_file",): self.eval_file,
+        }
+        if self.dev_file is not None:
+            found["dev_file",] = self.dev_file
+        found.update({("suites", name): file for name, file in self.suites.items()})
+        return found
 
 
 @dataclass(frozen=True, slots=True)

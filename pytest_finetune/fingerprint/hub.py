@@ -1,4 +1,4 @@
-"""Find a base model on this machine: a local folder, or a snapshot in the Hugging Face cache."""
+"""Find a base model on this machine: a local folder, or a snapshot in the Hugging Face cache; where data sets lie."""
 
 from __future__ import annotations
 
@@ -48,13 +48,18 @@ def cached_snapshot(hub_id: str, revision: str | None = None) -> Path | None:
     Without a revision it is the commit that `main` pointed to when it was last fetched. The folder's
     name is that commit.
     """
-    repository = hub_cache() / f"models--{hub_id.replace('/', '--')}"
-    name = revision or "main"
-    commit = name if _COMMIT.fullmatch(name) else _reference(repository, name)
+    repository = f"models--{hub_id.replace('/', '--')}"
+    commit = cached_commit(repository, revision)
     if commit is None:
         return None
-    snapshot = repository / "snapshots" / commit
+    snapshot = hub_cache() / repository / "snapshots" / commit
     return snapshot if snapshot.is_dir() else None
+
+
+def cached_commit(repository: str, revision: str | None = None) -> str | None:
+    """Return the commit that a branch or tag (``main``) of a cached repository pointed to when it was last fetched."""
+    name = revision or "main"
+    return name if _COMMIT.fullmatch(name) else _reference(hub_cache() / repository, name)
 
 
 def hub_cache() -> Path:
@@ -62,10 +67,20 @@ def hub_cache() -> Path:
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if os.environ.get(variable):
             return Path(os.environ[variable]).expanduser()
+    return _home() / "hub"
+
+
+def data_set_cache() -> Path:
+    """Return the folder of the cache of `datasets`, by the same variables that it reads."""
+    named = os.environ.get("HF_DATASETS_CACHE")
+    return Path(named).expanduser() if named else _home() / "datasets"
+
+
+def _home() -> Path:
     if os.environ.get("HF_HOME"):
-        return Path(os.environ["HF_HOME"]).expanduser() / "hub"
+        return Path(os.environ["HF_HOME"]).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "huggingface" / "hub"
+    return Path(cache).expanduser() / "huggingface"
 
 
 def _reference(repository: Path, name: str) -> str | None:

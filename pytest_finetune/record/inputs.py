@@ -38,6 +38,7 @@ class FileFacts(Facts):
     name: str
     path: str
     sha256: str
+    data_set: bool
 
 
 class Changes(Facts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_finetune.store.disk import StoreError
+from pytest_finetune.store.disk import StoreError, is_full
 from pytest_finetune.store.folders import KINDS, Store
 from pytest_finetune.store.gc import Collected, Removal, collect
 from pytest_finetune.store.growth import Grown, JudgedRow
@@ -26,6 +26,7 @@ __all__ = [
     "Store",
     "StoreError",
     "collect",
+    "is_full",
     "is_url",
     "open_store",
 ]

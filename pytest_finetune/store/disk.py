@@ -28,7 +28,9 @@ _WHAT_TO_DO: Final = {
 }
 
 
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL: Final = _NO_ROOM | {errno.EROFS}
+"""A disk that takes nothing more, whatever the reason."""
 _RUST_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 
 
@@ -54,6 +56,14 @@ def explained(action: str, place: Path, *, only: frozenset[int] | None = None) -
         if found is None or int(found[1]) not in FULL:
             raise
         raise StoreError(explanation(action, place, OSError(int(found[1]), str(error)))) from error
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Tell whether an error is that of a disk, or a quota, with no room left; safetensors says it in its text."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    found = _RUST_ERROR.search(str(error)) if error is not None else None
+    return found is not None and int(found[1]) in _NO_ROOM
 
 
 def explanation(action: str, place: Path, error: OSError) -> str:

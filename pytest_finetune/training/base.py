@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.fingerprint import (
     BaseModelError,
+    cached_snapshot,
     check_model,
     configurations,
     refuse_code,
@@ -47,15 +48,30 @@ class BaseSource:
 
 
 def source_of(experiment: Experiment, base: str) -> BaseSource:
-    """Return the source of an experiment's base model, found under the name `base`."""
-    revision = None if Path(base).is_dir() else experiment.revision
+    """Return the source of an experiment's base model, found under the name `base`.
+
+    A hub id is the snapshot in the cache, whose digests are in the key: the hub is not asked again, which takes minutes
+    of retries where it cannot be reached. One that is not whole there, or brings code of its own, stays a hub id.
+    """
+    name = base if Path(base).is_dir() else str(_whole_snapshot(experiment, base) or base)
     return BaseSource(
-        base,
-        revision,
+        name,
+        None if Path(name).is_dir() else experiment.revision,
         experiment.quantization,
         experiment.trust_remote_code,
         attention=experiment.attn_implementation,
     )
+
+
+def _whole_snapshot(experiment: Experiment, hub_id: str) -> Path | None:
+    snapshot = cached_snapshot(hub_id, experiment.revision)
+    if snapshot is None or experiment.trust_remote_code:
+        return None
+    try:
+        check_model(snapshot)
+    except (BaseModelError, OSError):
+        return None
+    return snapshot
 
 
 def check_folder(folder: Path, *, trust_remote_code: bool = False) -> None:

@@ -79,6 +79,12 @@ def whole_steps(checkpoints: Path) -> list[int]:
     return [found.step for found in _all(checkpoints) if (found.folder / SEAL).is_file()]
 
 
+def keep_newest(checkpoints: Path) -> None:
+    """Make room: remove every checkpoint but the newest sealed one, also what was written by half."""
+    kept = max(whole_steps(checkpoints), default=None)
+    drop_others(checkpoints, next((found for found in _all(checkpoints) if found.step == kept), None))
+
+
 def is_whole(folder: Path, identity: str) -> bool:
     """Tell whether a folder was sealed for the training `identity`, and every file is as it was then."""
     try:

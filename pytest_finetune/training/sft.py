@@ -15,7 +15,8 @@ from pytest_finetune.fingerprint import digest, package_versions
 from pytest_finetune.memory.tracer.architectures import name_backbone
 from pytest_finetune.training.base import BaseSource, check_folder, source_of
 from pytest_finetune.training.best import Best, best_step
-from pytest_finetune.training.checkpoints import Pace, drop_others, newest
+from pytest_finetune.training.checkpoints import Pace, drop_others, keep_newest, newest
+from pytest_finetune.training.full_disk import write_or_make_room
 from pytest_finetune.training.held_out import MAX_ROWS, HeldOut, Unseen, chosen, held_out, most_rows
 from pytest_finetune.training.memory_error import memory_report, peak_bytes, reset_peak
 from pytest_finetune.training.packing import check_packing
@@ -134,7 +135,9 @@ def _train(
     if ranks.is_first() and trainer.best is not None:
         trainer.best.take(trainer.state.log_history, request.folder)
     elif ranks.is_first():
-        save(request.folder)
+        write_or_make_room(
+            lambda: save(request.folder), lambda: keep_newest(request.checkpoints), request.folder
+        )
     reserved, allocated = peak_bytes(request.device)
     log = tuple(_log_entry(entry) for entry in trainer.state.log_history if "loss" in entry)
     return TrainingResult(

@@ -15,8 +15,9 @@ from trl import SFTTrainer
 
 from pytest_finetune.clock import Clock
 from pytest_finetune.training.best import Best, is_due
-from pytest_finetune.training.checkpoints import Pace, seal, whole_steps
+from pytest_finetune.training.checkpoints import Pace, keep_newest, seal, whole_steps
 from pytest_finetune.training.coverage import Reached
+from pytest_finetune.training.full_disk import write_or_make_room
 from pytest_finetune.training.held_out import HeldOut, Unseen, held_out_loss
 from pytest_finetune.training.memory_error import in_use, naming_the_batch
 from pytest_finetune.training.processes import ranks
@@ -130,12 +131,14 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
             self._write_checkpoint(model, trial)
 
     def _write_checkpoint(self, model: PreTrainedModel, trial: object) -> None:
+        output = Path(self.args.output_dir)
         # Not SFTTrainer's own: that one adds a second model card.
-        Trainer._save_checkpoint(self, model, trial)
+        write_or_make_room(
+            lambda: Trainer._save_checkpoint(self, model, trial), lambda: keep_newest(output), output
+        )
         ranks.wait()  # until everybody's random state lies there
         if not ranks.is_first():
             return
-        output = Path(self.args.output_dir)
         seal(output / f"checkpoint-{self.state.global_step}", self._identity)
         for step in whole_steps(output)[: -self._keep]:
             shutil.rmtree(output / f"checkpoint-{step}", ignore_errors=True)

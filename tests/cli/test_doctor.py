@@ -45,7 +45,9 @@ def test_a_mistake_in_the_experiment_is_told_and_the_rest_is_looked_at_all_the_s
 def test_a_version_with_a_known_fault_is_named_with_the_one_that_has_it_no_more(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "version", lambda package: "2.9.1+cu128" if package == "torch" else "99")
+    monkeypatch.setattr(
+        doctor, "installed_version", lambda package: "2.9.1+cu128" if package == "torch" else "99"
+    )
     assert states(world)["torch"] == (
         "to do",
         "2.9.1+cu128: loading weights can run code (CVE-2026-24747, CVE-2025-32434); install torch>=2.10",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,3 +63,42 @@ def test_a_refusal_is_one_sentence(
     assert ran.code == 2
     assert told in ran.err
     assert "Traceback" not in ran.err
+
+
+def test_a_full_disk_of_the_cache_is_named_with_what_is_free(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def download(name: str, **settings: Any) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "hub" / "blob"))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    ran = world.run("fetch", "--set", "base_model=org/base")
+    assert ran.code == 2
+    assert re.search(
+        r"the disk of the hub's cache is full \([\d.]+ .iB are free on that of .*hub\): make", ran.err
+    )
+
+
+def test_the_data_sets_of_the_hub_are_fetched_and_a_refusal_is_one_sentence(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "acme___mails" / "default" / "0.0.0" / ("c" * 40)
+
+    def load(name: str, config: str | None, revision: str | None) -> None:
+        folder.mkdir(parents=True)
+        (folder / "mails-train.arrow").write_bytes(b"")
+        info = {"config_name": "default", "splits": {"train": {}}}
+        (folder / "dataset_info.json").write_text(json.dumps(info))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    named = "hf://datasets/acme/mails/train"
+    doctor = world.run("doctor", "--set", f"paths.train_file={named}")
+    assert f"{named} is not here: pytest-finetune fetch" in doctor.out
+    ran = world.run("fetch", "--set", f"paths.train_file={named}", "--json")
+    assert (ran.code, ran.tree["data_sets"]) == (0, {named: str(folder)})
+    ran = world.run("fetch", "--set", f"paths.train_file={named}")
+    assert ran.code == 2
+    assert f"{named} could not be fetched: " in ran.err

@@ -128,22 +128,31 @@ def test_a_data_set_is_read_with_the_names_of_its_labels(
     datasets.Dataset.from_list(rows, features=features).save_to_disk(str(tmp_path / "saved"))
     ran = run("import", tmp_path / "saved", "--to", tmp_path / "p", "--json")
     assert ran.tree["labels"] == dict.fromkeys(LABELS, 10)
-    assert not list(tmp_path.glob("saved*.jsonl"))
-    saved = datasets.load_from_disk(str(tmp_path / "saved"))
-    asked: list[tuple[str, str]] = []
+    cache = tmp_path / "cache" / "acme___mails" / "default" / "0.0.0" / ("c" * 40)
 
-    def cached(name: str, split: str) -> Any:
-        asked.append((name, split))
-        return saved if name == "acme/mails" else datasets.load_dataset_builder("json").no_such_thing
+    def fetch(name: str, config: str | None, revision: str | None) -> None:
+        if (name, revision) != ("acme/mails", "v2"):
+            raise ConnectionError("the hub cannot be reached")
+        cache.mkdir(parents=True)
+        (arrow,) = (tmp_path / "saved").glob("*.arrow")
+        arrow.rename(cache / "mails-train.arrow")
+        info = {"config_name": "default", "splits": {"train": {"name": "train"}}}
+        (cache / "dataset_info.json").write_text(json.dumps(info))
+        reference = tmp_path / "hub" / "datasets--acme--mails" / "refs" / "v2"
+        reference.parent.mkdir(parents=True)
+        reference.write_text("c" * 40)
 
-    monkeypatch.setattr(datasets, "load_dataset", cached)
-    ran = run("import", "hf://datasets/acme/mails/train", "--to", tmp_path / "q", "--json")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(datasets, "load_dataset", fetch)
+    ran = run("import", "hf://datasets/acme/mails@v2/train", "--to", tmp_path / "q", "--json")
     assert ran.tree["labels"] == dict.fromkeys(LABELS, 10)
-    assert asked == [("acme/mails", "train")]
-    assert "hf://datasets/ORG/NAME/SPLIT" in run("import", "hf://datasets/mails").err
+    assert "hf://datasets/ORG/NAME" in run("import", "hf://datasets/mails").err
     assert (
-        "hf://datasets/acme/other/test cannot be read:" in run("import", "hf://datasets/acme/other/test").err
+        "hf://datasets/acme/other/test could not be fetched: the hub cannot be reached"
+        in run("import", "hf://datasets/acme/other/test").err
     )
+    assert "there is no such file" in run("import", tmp_path / "nowhere.jsonl").err
 
 
 def test_what_exists_is_left_and_unknown_columns_are_named_once(

@@ -88,6 +88,13 @@ SHAPES: dict[str, tuple[dict[str, Any], tuple[str, str, str], int]] = {
     "question and answer": ({"question": "hi", "answer": "ho"}, ("", "hi", "ho"), 0),
     "question, held out": ({"question": "hi", "expected": "ho"}, ("", "hi", "ho"), 0),
     "text and label": ({"text": "hi", "label": "ho"}, ("", "hi", "ho"), 0),
+    "input and output": ({"input": "hi", "output": "ho", "source": "mail"}, ("", "hi", "ho"), 0),
+    "input and output, held out": ({"input": "hi", "expected": "ho"}, ("", "hi", "ho"), 0),
+    "input and output after a system": (
+        {"system": "S", "input": "hi", "output": "ho"},
+        ("S", "hi", "ho"),
+        3,
+    ),
 }
 
 
@@ -108,6 +115,28 @@ def test_columns_are_read_under_the_names_that_the_experiment_gives_them(tmp_pat
         columns={"prompt": "body", "completion": "category", "instruction": "rule"},
     )
     assert [(row.input, row.output, row.id) for row in rows] == [("hello", "greeting", "7")]
+
+
+@pytest.mark.parametrize("theirs", ["instructions", "intruction", "Instruction", "instruct"])
+def test_an_instruction_under_another_name_is_not_taken_for_a_row_without_one(
+    tmp_path: Path, theirs: str
+) -> None:
+    content = json.dumps({theirs: "Classify.", "input": "hi", "output": "ho"}).encode() + b"\n"
+    (found,) = read(tmp_path, "r.jsonl", content).defects
+    assert found.read == f"no instruction, but a key {theirs!r}: did you mean 'instruction'?"
+    assert found.fix.endswith(f"paths: {{columns: {{instruction: {theirs}}}}}.")
+    rows = read(tmp_path, "r.jsonl", content, columns={"instruction": theirs})
+    assert (said(rows), rows.defects) == ([("Classify.", "hi", "ho")], ())
+
+
+def test_rows_without_an_instruction_beside_rows_with_one_are_mixed_shapes(tmp_path: Path) -> None:
+    rows = [*ROWS, {"input": "hi", "output": "ho"}]
+    (found,) = read(tmp_path, "r.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode()).defects
+    assert (found.rule, found.line) == ("data/mixed-shapes", 3)
+    mapped = read(
+        tmp_path, "r.csv", b"body,category\nhi,ho\n", columns={"input": "body", "output": "category"}
+    )
+    assert (said(mapped), mapped.defects) == ([("", "hi", "ho")], ())
 
 
 def test_conversations_in_the_cells_of_a_table_are_json(tmp_path: Path) -> None:

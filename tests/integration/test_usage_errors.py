@@ -63,8 +63,8 @@ def test_a_flag_that_cannot_be_meant_is_a_usage_error(
         ("train_file: train.jsonl", "train_file: nowhere.jsonl", "there is no such file"),
         (
             "train_file: train.jsonl",
-            "train_file: hf://datasets/acme/mails/train",
-            "`pytest-finetune import hf://datasets/acme/mails/train` writes them",
+            "train_file: hf://acme/mails",
+            "a data set of the hub is named hf://datasets/ORG/NAME",
         ),
         ("train_file: train.jsonl", "train_file: ../train.jsonl", "leads outside the project"),
         ("train_file: train.jsonl", "train_file: eval.jsonl", "must never be trained on"),

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 
 import pytest
 from tokenizers import Tokenizer, models
 
-from pytest_finetune.data.rows import Row, read_rows
+from pytest_finetune.data.rows import Row, Rows, read_rows
 from pytest_finetune.experiment import ExperimentError
 from pytest_finetune.store import Store
-from pytest_finetune.suite.steps.data_step import contract_of, file_of, read, taught, trained_after_a_look
+from pytest_finetune.suite.steps.data_step import (
+    base_findings,
+    contract_of,
+    file_of,
+    read,
+    taught,
+    trained_after_a_look,
+)
 from pytest_finetune.suite.steps.premises import problems
 
 from .conftest import World, safetensors
@@ -253,3 +261,21 @@ def test_a_given_adapter_is_held_to_the_sides_of_the_base(
     said = [text for _, text in problems(experiment)]
     assert len(said) == (not fits)
     assert fits or "h.0.c_attn takes 4 values there and 6 here" in said[0]
+
+
+def test_the_commit_that_a_branch_of_the_hub_stands_for_is_noted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = world.path / "hub" / "models--org--base"
+    monkeypatch.setenv("HF_HUB_CACHE", str(world.path / "hub"))
+    (repository / "snapshots" / ("c" * 40)).mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("c" * 40)
+    nothing, here = Rows((), path="none.jsonl", split="train"), world.experiment()
+    (moving,) = base_findings(replace(here, base_model="org/base"), nothing, nothing)
+    assert (moving.rule, moving.read) == (
+        "base/revision",
+        f"main of org/base is commit {'c' * 40} in the cache here",
+    )
+    pinned = replace(here, base_model="org/base", revision="c" * 40)
+    assert [*base_findings(pinned, nothing, nothing), *base_findings(here, nothing, nothing)] == []

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,11 +15,15 @@ from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.formatting import Pair, Turns, format_pair
 from pytest_finetune.data.rows import Row, read_rows
 from pytest_finetune.experiment import Prompt
+from pytest_finetune.memory.hardware.disk import DiskPlan
+from pytest_finetune.memory.hardware.sizes import MiB
+from pytest_finetune.store import StoreError
 from pytest_finetune.suite.context import Context
 from pytest_finetune.suite.steps.data_step import Data
 from pytest_finetune.suite.steps.engine import Engine
 from pytest_finetune.suite.steps.training_step import TrainingStep, trainers
-from pytest_finetune.training.request import TrainingError
+from pytest_finetune.training.checkpoints import seal
+from pytest_finetune.training.request import TrainingError, TrainingRequest
 
 from .conftest import World, rows
 
@@ -128,3 +136,39 @@ def test_a_trainer_is_named_by_its_file_and_by_the_version_that_it_gives_itself(
     plain, versioned = named(Plain()), named(Versioned())
     assert re.fullmatch(r"[\w.]+:[0-9a-f]{16}\+trl", plain)
     assert versioned == plain.replace("+trl", ":axolotl 0.13.0+trl")
+
+
+def test_a_full_disk_is_told_with_what_is_free_what_is_needed_and_what_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(request: TrainingRequest) -> None:
+        if world.loss:
+            (request.checkpoints / "checkpoint-40").mkdir(parents=True)
+            seal(request.checkpoints / "checkpoint-40", "ours")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(request.folder))
+
+    monkeypatch.setattr("pytest_finetune.suite.steps.training_step.take", full)
+    monkeypatch.setattr("pytest_finetune.suite.steps.training_step.given_digest", lambda _: "0" * 64)
+    disk = DiskPlan(adapter_bytes=10 * MiB, checkpoint_bytes=30 * MiB, kept=2, tokenizer_bytes=0)
+    fit: Any = SimpleNamespace(plan=SimpleNamespace(disk=disk))
+    context = world.context("trained: {adapter: theirs}\n")
+    train, held_out = (read_rows(world.path, f"{split}.jsonl", split) for split in ("train", "eval"))
+    data = Data(Contract.default(), train, held_out)
+    for sealed, kept in (
+        (0, "no checkpoint was whole yet: nothing is kept, and the next run begins anew"),
+        (1, "a whole checkpoint of step 40 is kept: once there is room, the same command goes on from there"),
+    ):
+        world.loss = sealed
+        with pytest.raises(StoreError) as caught:
+            TrainingStep(context, Engine(context), data, lambda: fit, lambda: None).adapter()
+        first, free, last = str(caught.value).splitlines()
+        assert first.endswith(
+            "the disk is full; free space (see `pytest-finetune gc`), or use --finetune-store=DIR"
+        )
+        assert re.fullmatch(
+            rf"  [\d.]+ .iB are free on the disk of {re.escape(str(context.store.root))}; the training writes up to "
+            r"111 MiB there \(3 checkpoints 90\.0 MiB, adapter 10\.0 MiB, bundle 11\.0 MiB\)",
+            free,
+        )
+        assert last == f"  {kept}"
+    assert list(context.store.entries("adapters")) == []

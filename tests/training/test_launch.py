@@ -98,7 +98,7 @@ def test_other_launchers_variables_stay_outside_and_nothing_is_spoken_but_over_l
         "PATH": "/bin",
         "PYTHONPATH": "/mine",
     }
-    environment = launch._environment(ours, tmp_path, str(tmp_path), 2)
+    environment = launch._environment(ours, tmp_path, True, 2)
     assert not {"RANK", "ACCELERATE_USE_FSDP", "PET_NNODES"} & environment.keys()
     assert environment["PATH"] == "/bin"
     assert environment["PYTHONPATH"].endswith(f"{os.pathsep}/mine")
@@ -107,8 +107,8 @@ def test_other_launchers_variables_stay_outside_and_nothing_is_spoken_but_over_l
     assert environment["PET_LOCAL_ADDR"] == "127.0.0.1"
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert int(environment["OMP_NUM_THREADS"]) >= 1
-    assert launch._environment({"OMP_NUM_THREADS": "3"}, tmp_path, "org/model", 2)["OMP_NUM_THREADS"] == "3"
-    assert "HF_HUB_OFFLINE" not in launch._environment({}, tmp_path, "org/model", 2)
+    assert launch._environment({"OMP_NUM_THREADS": "3"}, tmp_path, False, 2)["OMP_NUM_THREADS"] == "3"
+    assert "HF_HUB_OFFLINE" not in launch._environment({}, tmp_path, False, 2)
 
 
 def test_progress_and_result_are_those_that_the_processes_tell(

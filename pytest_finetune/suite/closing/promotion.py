@@ -97,6 +97,12 @@ def _inputs(
     chosen = [checksums[name] for name in wanted if name in checksums]
     if rows:
         chosen += list((checksums.get("suites") or {}).values())
+    for facts in chosen:
+        if facts.get("data_set"):
+            raise BundleError(
+                f"--finetune-promote-data copies files, and {facts['path']} is a data set: leave the flag out, or "
+                f"write its rows as files with `pytest-finetune import {facts['path']}`"
+            )
     return {
         Path(facts["path"]).as_posix(): (experiment.path(facts["path"]), facts["sha256"]) for facts in chosen
     }

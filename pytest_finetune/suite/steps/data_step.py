@@ -29,6 +29,7 @@ from pytest_finetune.data.tokens import tokenization_of
 from pytest_finetune.data.turn_by_turn import turn_by_turn
 from pytest_finetune.experiment import ServerSettings
 from pytest_finetune.experiment.reading import line_of
+from pytest_finetune.fingerprint import cached_snapshot
 
 if TYPE_CHECKING:
     from pytest_finetune.data.findings import Finding, Findings
@@ -74,6 +75,7 @@ def contract_of(context: Context, dev: Callable[[], Rows | None]) -> Contract:
         partial(few_shot_findings, experiment, tokenization, contract.label_field),
         partial(trained_turns, experiment),
         partial(template_findings, experiment, tokenization),
+        partial(base_findings, experiment),
     )
     return SessionContract.of(contract.with_checks(*checks), partial(_record_findings, context))
 
@@ -182,6 +184,15 @@ def template_findings(
             read = f"runtime {name!r} renders with today's date, training with {CLOCK:%Y-%m-%d}"
             line = line_of(experiment, ("runtimes", number))
             yield finding("chat/date", read, file=experiment.file, line=line)
+
+
+def base_findings(experiment: Experiment, train: Rows, held_out: Rows) -> Iterator[Finding]:
+    """Yield which commit a branch or tag of the hub stands for here, where the base is named by one."""
+    name, revision = experiment.base_model, experiment.revision
+    snapshot = None if experiment.local_base() else cached_snapshot(name, revision)
+    if snapshot is not None and snapshot.name != revision:
+        read = f"{revision or 'main'} of {name} is commit {snapshot.name} in the cache here"
+        yield finding("base/revision", read, file=experiment.file, line=line_of(experiment, ("base_model",)))
 
 
 def few_shot_findings(

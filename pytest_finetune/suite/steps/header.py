@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_finetune.answering.arm_plans import plan_facts, planned
 from pytest_finetune.data.charter import Charter
-from pytest_finetune.fingerprint import package_versions, sha256_of
+from pytest_finetune.data.data_sets import digest_of, is_data_set
+from pytest_finetune.fingerprint import package_versions
 from pytest_finetune.memory.hardware.detect import detect
 
 if TYPE_CHECKING:
@@ -64,11 +65,9 @@ def _checksums(experiment: Experiment) -> dict[str, Any]:
     return found
 
 
-def _checksum(experiment: Experiment, relative: str) -> dict[str, str | None]:
-    path = experiment.path(relative)
-    if not path.is_file():
-        return {"path": relative, "sha256": None}
-    return {"path": relative, "sha256": sha256_of(path)}
+def _checksum(experiment: Experiment, relative: str) -> dict[str, Any]:
+    facts = {"path": relative, "sha256": digest_of(experiment.root, relative)}
+    return {**facts, "data_set": True} if is_data_set(experiment.root / relative, relative) else facts
 
 
 def _charter(experiment: Experiment) -> dict[str, Any]:

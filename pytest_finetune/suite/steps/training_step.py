@@ -18,8 +18,10 @@ from pytest_finetune.fingerprint import (
 )
 from pytest_finetune.memory.hardware.detect import detect
 from pytest_finetune.safetensors_check import delta_nonzero
+from pytest_finetune.store import StoreError, is_full
 from pytest_finetune.suite.steps import reuse, trainer_results
 from pytest_finetune.suite.steps.engine import base_name
+from pytest_finetune.suite.steps.room import no_room
 from pytest_finetune.suite.tracking import followed
 from pytest_finetune.training.artifact import WHOLE_MODEL, is_whole_model
 from pytest_finetune.training.difference import largest_difference
@@ -174,6 +176,10 @@ class TrainingStep:
                 # The training loads a base of its own.
                 self._engine.release(sorted(self._engine.runtimes))
                 return store.commit("adapters", key, fill, about, replacing=retrain), False
+        except StoreError as error:
+            if not is_full(error.__cause__):
+                raise
+            raise StoreError("\n  ".join([str(error), *no_room(store, key, self._fit())])) from error
         finally:
             line.close()
 

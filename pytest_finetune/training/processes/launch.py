@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Final, Never
 
+from pytest_finetune.training.base import source_of
 from pytest_finetune.training.memory_error import OutOfMemoryError, advice
 from pytest_finetune.training.processes.exchange import Exchange, Failure
 from pytest_finetune.training.request import (
@@ -132,7 +133,9 @@ def _launched(
     processes = request.experiment.training.launcher.processes
     launcher = subprocess.Popen(
         _command(exchange.folder, processes),
-        env=_environment(os.environ, exchange.folder, request.base, processes),
+        env=_environment(
+            os.environ, exchange.folder, source_of(request.experiment, request.base).local, processes
+        ),
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -181,7 +184,7 @@ def _command(folder: Path, processes: int) -> list[str]:
     return [*launch, *meet, *logs, "-m", "pytest_finetune.training.processes.worker", str(folder)]
 
 
-def _environment(ours: Mapping[str, str], folder: Path, base: str, processes: int) -> dict[str, str]:
+def _environment(ours: Mapping[str, str], folder: Path, offline: bool, processes: int) -> dict[str, str]:
     """Return the environment of the processes: ours without other launchers' variables, and nothing but loopback."""
     kept = {
         name: value
@@ -202,7 +205,7 @@ def _environment(ours: Mapping[str, str], folder: Path, base: str, processes: in
         "GLOO_SOCKET_IFNAME": loopback,
         "NCCL_SOCKET_IFNAME": loopback,
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        **({"HF_HUB_OFFLINE": "1"} if Path(base).is_dir() else {}),
+        **({"HF_HUB_OFFLINE": "1"} if offline else {}),
     }
 
 

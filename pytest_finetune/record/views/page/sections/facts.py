@@ -174,7 +174,8 @@ def repeat(experiment: RecordedExperiment, run: RecordedRun) -> Html:
     """The commands that repeat the run: packages, data, the session itself."""
     packages = sorted(experiment.environment.packages.items())
     pins = " \\\n".join(f"  {name}=={version}" for name, version in packages)
-    sums = [f"{file.sha256}  {file.path}" for file in experiment.files.values() if file.sha256 and file.path]
+    files = [file for file in experiment.files.values() if file.sha256 and file.path and not file.data_set]
+    sums = [f"{file.sha256}  {file.path}" for file in files]
     steps = [f"python -m pip install \\\n{pins}"] if pins else []
     if sums:
         steps.append("\n".join(["sha256sum --check <<'END'", *sums, "END"]))
