@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_finetune.data.catalogue import shown
@@ -57,8 +57,6 @@ FIT_MATRIX: Final = {
         "An adapter steers what the model can do; it adds little that is not there.",
     ),
 }
-
-UNSTATED: Final = "is not stated"
 
 _STATED: Final = {
     "owner": (
@@ -121,6 +119,11 @@ _LACKS: Final = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class OpenQuestion(Finding):
+    """A question of the charter that nobody answered yet."""
+
+
 class Charter:
     """The charter of an experiment; `text` is what its owner wrote."""
 
@@ -135,7 +138,7 @@ class Charter:
         """Return what speaks against this fine-tune; questions that nobody answered yet are a to-do, in `.notes`."""
         found = self.findings()
         return Findings(
-            replace(one, severity="note") if one.read.endswith(UNSTATED) else one for one in found
+            replace(one, severity="note") if isinstance(one, OpenQuestion) else one for one in found
         )
 
     def _findings(self) -> Iterator[Finding]:
@@ -145,7 +148,8 @@ class Charter:
         for key, (why, fix) in _STATED.items():
             value = getattr(self.text, key)
             if not value or not str(value).strip():
-                yield Finding(f"charter/{key.replace('_', '-')}", "warning", f"{key} {UNSTATED}", why, fix)
+                rule = f"charter/{key.replace('_', '-')}"
+                yield OpenQuestion(rule, "warning", f"{key} is not stated", why, fix)
 
 
 def _behaviour(text: str | None) -> Iterator[Finding]:
@@ -154,7 +158,7 @@ def _behaviour(text: str | None) -> Iterator[Finding]:
         fix = (
             "Write charter.behaviour: one sentence that begins with a verb (Return, Classify, Rewrite, ...)."
         )
-        yield Finding("charter/behaviour", "error", f"behaviour {UNSTATED}", why, fix)
+        yield OpenQuestion("charter/behaviour", "error", "behaviour is not stated", why, fix)
         return
     sentences = [part for part in _SENTENCE_END.split(text.strip()) if part.strip()]
     vague = FIT_MATRIX["vague"]
@@ -181,7 +185,7 @@ def _facts(often: str | None) -> Iterator[Finding]:
     fresh = FIT_MATRIX["fresh"]
     if often is None:
         fix = "Write charter.facts_change: never, rarely or often."
-        yield Finding("charter/facts-change", "warning", f"facts_change {UNSTATED}", fresh.reason, fix)
+        yield OpenQuestion("charter/facts-change", "warning", "facts_change is not stated", fresh.reason, fix)
     elif often == "often":
         fix = f"First tool: {fresh.first_tool}. Put the documents into the prompt; fine-tune for form only."
         yield Finding("charter/facts-change", "error", "facts_change: often", fresh.reason, fix)
@@ -190,11 +194,12 @@ def _facts(often: str | None) -> Iterator[Finding]:
 def _prompt(tried: str | None) -> Iterator[Finding]:
     prompted, ability = FIT_MATRIX["prompted"], FIT_MATRIX["ability"]
     if not tried or not tried.strip() or _UNTRIED.search(tried):
-        read = f"prompt_tried: {tried!r}" if tried else f"prompt_tried {UNSTATED}"
+        read = f"prompt_tried: {tried!r}" if tried else "prompt_tried is not stated"
         fix = (
             f"First tool: {prompted.first_tool}. Try one, with examples in it, and write down what was wrong."
         )
-        yield Finding("charter/prompt-tried", "warning", read, prompted.reason, fix)
+        kind = Finding if tried else OpenQuestion
+        yield kind("charter/prompt-tried", "warning", read, prompted.reason, fix)
     elif _WORKS.search(tried):
         fix = f"First tool: {prompted.first_tool}. Fine-tune what it still gets wrong; few_shot measures it."
         yield Finding("charter/prompt-works", "warning", f"prompt_tried: {tried!r}", prompted.reason, fix)

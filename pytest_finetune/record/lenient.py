@@ -44,7 +44,9 @@ class Facts:
 
     @classmethod
     def of(cls, value: object, **known: object) -> Self:
-        """Read the part; `known` are fields whose value does not stand in it."""
+        """Read the part; `known` are fields whose value does not stand in it. What was read already is returned."""
+        if isinstance(value, cls):
+            return value
         kind: Any = cls
         given = value if isinstance(value, Mapping) else {}
         found = {

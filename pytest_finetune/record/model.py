@@ -162,6 +162,10 @@ class RecordedRun(Facts):
         )
 
 
+Recorded = Json | RecordedRun
+"""A record, read already or not: views take either, so that whoever shows several reads it once."""
+
+
 def place_of(arm: str) -> tuple[int, str]:
     """Return where an arm stands: the base as it was asked, arms from outside by name, tuned, tuned elsewhere."""
     if arm in _ARMS:

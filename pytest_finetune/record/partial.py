@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from pytest_finetune.record.lenient import Json
-from pytest_finetune.record.model import RecordedRun
+from pytest_finetune.record.model import Recorded, RecordedRun
 from pytest_finetune.record.write import earlier
 
 PARTIAL: Final = "partial"
@@ -14,7 +13,7 @@ NARROWED: Final = "narrowed run"
 """How the note of a run begins that left tests out."""
 
 
-def why_partial(record: Json) -> str:
+def why_partial(record: Recorded) -> str:
     """Say what kept a run from being whole; empty where nothing did."""
     run = RecordedRun.of(record)
     if run.broken_off:
@@ -27,9 +26,9 @@ def why_partial(record: Json) -> str:
     return ""
 
 
-def folder_for(directory: Path, record: Json) -> Path:
-    """Return where a record belongs: in its folder, or beside the record of a whole run that stands there."""
-    if not why_partial(record):
+def folder_for(directory: Path, partial: str) -> Path:
+    """Return where a record belongs: in its folder, or, where a run is partial, beside the record of a whole one."""
+    if not partial:
         return directory
     standing = earlier(directory / "record.json")
     return directory / PARTIAL if standing.get("experiments") and not why_partial(standing) else directory

@@ -30,17 +30,17 @@ _EXPERIMENT_ORDER: Final = (
 )  # fmt: skip
 
 
-def write_record(directory: Path, record: Json, answers: Answers) -> None:
+def write_record(directory: Path, record: Json, answers: Answers, run: RecordedRun | None = None) -> None:
     """Write `record.json`, `decision.md` and `outputs/` into `directory`, each file atomically.
 
-    `record` is what `as_written` gives, so that the note tells what the file does.
+    `record` is what `as_written` gives, so that the note tells what the file does; `run` is the same, read already.
     Outputs that an earlier record in this folder names, and this one does not, are removed; no other file is.
     `report.html` is written by pytest-html.
     """
     directory.mkdir(parents=True, exist_ok=True)
     stale = _named_outputs(earlier(directory / "record.json"))
     written = _write_outputs(directory, answers)
-    _replace(directory / "decision.md", decision_note(record))
+    _replace(directory / "decision.md", decision_note(run or record))
     _replace(directory / "record.json", record_json(record))
     for name in sorted(stale - written):
         _remove_output(directory, name)

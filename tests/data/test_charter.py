@@ -99,3 +99,11 @@ def test_the_documentation_has_the_same_matrix() -> None:
     text = (Path(pytest_finetune.__file__).parents[1] / "docs" / "scope.md").read_text(encoding="utf-8")
     for fit in FIT_MATRIX.values():
         assert f"| {fit.signal} | {fit.first_tool} | {fit.reason} |" in text
+
+
+def test_an_open_question_is_a_note_whatever_its_words_and_an_answer_that_ends_like_one_is_not() -> None:
+    objections = Charter(CharterText()).objections()
+    assert objections == []
+    assert [one.rule for one in objections.notes] == [one.rule for one in Charter(CharterText()).findings()]
+    answered = Charter(replace(SOUND, prompt_tried="No, the reason is not stated")).objections()
+    assert ([one.rule for one in answered], answered.notes) == (["charter/prompt-tried"], ())

@@ -187,8 +187,8 @@ def test_only_the_record_of_a_whole_run_takes_the_place_of_one(
     record = {**make(case).record, **changes}
     assert why_partial(record).endswith(why)
     assert bool(why_partial(record)) == bool(why)
-    assert folder_for(tmp_path, record) == tmp_path
+    assert folder_for(tmp_path, why) == tmp_path
     write_record(tmp_path, {**make("keep").record, "notes": ["narrowed run: -x"]}, {})
-    assert folder_for(tmp_path, record) == tmp_path
+    assert folder_for(tmp_path, why) == tmp_path
     write_record(tmp_path, make("keep").record, {})
-    assert folder_for(tmp_path, record) == (tmp_path / "partial" if why else tmp_path)
+    assert folder_for(tmp_path, why) == (tmp_path / "partial" if why else tmp_path)

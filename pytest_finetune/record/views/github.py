@@ -6,8 +6,7 @@ from pathlib import PurePath
 from typing import Final
 
 from pytest_finetune.record.headline import headline
-from pytest_finetune.record.lenient import Json
-from pytest_finetune.record.model import RecordedRun
+from pytest_finetune.record.model import Recorded, RecordedRun
 from pytest_finetune.record.views.note import decision_note
 from pytest_finetune.wording import one_line
 
@@ -15,7 +14,7 @@ MOST_ANNOTATIONS: Final = 10  # what GitHub shows for one type in one step
 MOST_BYTES: Final = 100_000
 
 
-def step_summary(record: Json) -> str:
+def step_summary(record: Recorded) -> str:
     """Render the Markdown for GITHUB_STEP_SUMMARY: the note, decision first, under 100 kB."""
     note = decision_note(record)
     if len(note.encode("utf-8")) <= MOST_BYTES:
@@ -30,7 +29,7 @@ def step_summary(record: Json) -> str:
     return "\n".join([*lines, "", "Cut here; the whole note is decision.md beside the record.", ""])
 
 
-def error_annotations(record: Json) -> list[str]:
+def error_annotations(record: Recorded) -> list[str]:
     """Word what went wrong as workflow commands: verdicts other than keep, then findings by file and line."""
     run, found = RecordedRun.of(record), []
     for one in run.experiments:
@@ -60,7 +59,7 @@ def _property(value: str) -> str:
     return _data(value).replace(":", "%3A").replace(",", "%2C")
 
 
-def outputs(record: Json, record_dir: str | PurePath) -> list[str]:
+def outputs(record: Recorded, record_dir: str | PurePath) -> list[str]:
     """Word the lines for GITHUB_OUTPUT: `decision`, `adapter_digest`, `record`.
 
     With several experiments `decision` is keep only when every one is, and there is no single adapter digest.

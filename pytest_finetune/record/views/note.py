@@ -5,14 +5,13 @@ from __future__ import annotations
 from pytest_finetune.record import remarks
 from pytest_finetune.record.headline import headline
 from pytest_finetune.record.inputs import MemoryFacts, TrainingFacts
-from pytest_finetune.record.lenient import Json
-from pytest_finetune.record.model import RecordedExperiment, RecordedRun
+from pytest_finetune.record.model import Recorded, RecordedExperiment, RecordedRun
 from pytest_finetune.record.tables import Gain, fits_word, gains, peaks, rate, rates, training_row
 from pytest_finetune.record.views.markdown import code, plain, table
 from pytest_finetune.wording import arm_word, counted, figure, threshold
 
 
-def decision_note(record: Json) -> str:
+def decision_note(record: Recorded) -> str:
     """Render `decision.md`: decision, evidence, runtime, remaining risks, next action."""
     run = RecordedRun.of(record)
     if not run.experiments:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shlex
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +11,13 @@ import pytest
 
 from pytest_finetune import wording
 from pytest_finetune.answering.joining import BY_QUESTION
+from pytest_finetune.memory.hardware.detect import disk_free_bytes
+from pytest_finetune.record.model import RecordedRun
 from pytest_finetune.record.partial import NARROWED, folder_for, why_partial
 from pytest_finetune.record.views.terminal import summary_lines
 from pytest_finetune.record.views.terminal.layout import Line
 from pytest_finetune.record.write import as_written, write_record
+from pytest_finetune.store import is_full
 from pytest_finetune.suite import xdist
 from pytest_finetune.suite.closing.github_actions import publish, workflow_commands
 from pytest_finetune.suite.closing.page import NO_PYTEST_HTML, Page
@@ -39,6 +41,8 @@ class Closing:
         self.state = state
         self.folder: Path = state.settings.record
         self.record: dict[str, Any] | None = None
+        self.run = RecordedRun.of(None)
+        self.partial = ""
         self.answers: Mapping[str, Mapping[str, Sequence[Any]]] = {}
         self.refusals: Sequence[str] = ()
         self.unwritten: Sequence[str] = ()
@@ -81,7 +85,7 @@ class Closing:
         elif self.state.settings.finetune:
             self._copy_page()
             self._promote(session)
-            self.unwritten = publish(self.record, self.folder)
+            self.unwritten = publish(self.run, self.folder)
             self.tracked = list(told(self.state.trackers, self.record, self._tracked_runs))
             if self.fault:
                 _fail(session)
@@ -104,14 +108,17 @@ class Closing:
         if self.state.settings.finetune:
             keep(self.state, self.record)
             self.record = as_written(self.record)
+        self.run = RecordedRun.of(self.record)
+        if self.state.settings.finetune:
             self._write(self.record)
-        self.page.show(self.record, self.answers)
+        self.page.show(self.run, self.answers)
 
     def _write(self, record: Mapping[str, Any]) -> None:
         """Write the record's folder, and hand the record to the plugins that want it."""
-        folder = self.folder = folder_for(self.state.settings.record, record)
+        self.partial = why_partial(self.run)
+        folder = self.folder = folder_for(self.state.settings.record, self.partial)
         try:
-            write_record(folder, record, self.answers)
+            write_record(folder, record, self.answers, self.run)
             for experiment in record["experiments"]:
                 write_candidates(folder, experiment["rules"])
                 write_templates(folder, experiment, self.answers.get(experiment["name"], {}))
@@ -133,7 +140,7 @@ class Closing:
         if self.page.own_place:
             self.fault = self.fault or (
                 f"the page cannot be written to {self.page.own_place} ({error.strerror or error}): "
-                f"{_room(error)}, or name another file with --html=FILE"
+                f"{_room(error, Path(self.page.own_place).absolute())}, or name another file with --html=FILE"
             )
         else:
             self._blame_folder(error)
@@ -142,7 +149,7 @@ class Closing:
         """Say in one sentence that the record's folder cannot take what belongs there; the first fault stands."""
         self.fault = self.fault or (
             f"the record cannot be written to {self._folder()} ({error.strerror or error}): "
-            f"{_room(error)}, or name another folder with --finetune-record=DIR"
+            f"{_room(error, self.state.settings.record)}, or name another folder with --finetune-record=DIR"
         )
 
     def _tracked_runs(self, experiment: str) -> Mapping[str, str]:
@@ -186,13 +193,13 @@ class Closing:
         _fail(session)
 
     def _print(self, terminalreporter: Any) -> None:
-        assert self.record is not None
-        lines = summary_lines(self.record, self._folder(), terminalreporter._tw.fullwidth)
+        lines = summary_lines(self.run, self._folder(), terminalreporter._tw.fullwidth)
         if self.fault:  # the last line would name a file that is not there
             lines[-1] = Line(visible(self.fault), "red")
         elif self.folder != self.state.settings.record:
-            why = why_partial(self.record)
-            lines.append(Line(f"no whole run: {why}; the record of the last whole one stays beside it"))
+            lines.append(
+                Line(f"no whole run: {self.partial}; the record of the last whole one stays beside it")
+            )
         terminalreporter.write_sep("=", "finetune")
         for line in lines:
             terminalreporter.write_line(line.text, **line.marks)
@@ -202,7 +209,7 @@ class Closing:
             terminalreporter.write_line(visible(place))
         for complaint in self.unwritten:
             terminalreporter.write_line(visible(complaint), yellow=True)
-        for command in workflow_commands(self.record):
+        for command in workflow_commands(self.run):
             terminalreporter.write_line(command)
 
     def _print_promotion(self, terminalreporter: Any) -> None:
@@ -222,8 +229,10 @@ def _joined_by_question(state: FinetuneSession) -> Iterator[str]:
                 )
 
 
-def _room(error: OSError) -> str:
-    return "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "let it be written to"
+def _room(error: OSError, place: Path) -> str:
+    if not is_full(error):
+        return "let it be written to"
+    return f"make room there ({wording.size(disk_free_bytes(place))} are free)"
 
 
 def _fail(session: pytest.Session) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from pytest_finetune.record.model import Recorded
 from pytest_finetune.record.views.github import error_annotations, outputs, step_summary
 
 SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 OUTPUT: Final = "GITHUB_OUTPUT"
 
 
-def publish(record: Mapping[str, Any], directory: Path) -> list[str]:
+def publish(record: Recorded, directory: Path) -> list[str]:
     """Append to the files that the job names, and return a line for each that cannot be written."""
     return [
         *_append(SUMMARY, step_summary(record).splitlines()),
@@ -21,7 +22,7 @@ def publish(record: Mapping[str, Any], directory: Path) -> list[str]:
     ]
 
 
-def workflow_commands(record: Mapping[str, Any]) -> list[str]:
+def workflow_commands(record: Recorded) -> list[str]:
     """Return the workflow commands to print; none outside a job."""
     return error_annotations(record) if os.environ.get("GITHUB_ACTIONS") == "true" else []
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pytest
 
+from pytest_finetune.record.model import Recorded
 from pytest_finetune.record.views.page.document import page_title, summary_html
 from pytest_finetune.record.views.page.html import text
 from pytest_finetune.wording import visible
@@ -55,7 +56,7 @@ class Page:
         """Tell whether a page will be written."""
         return available(self._config) and bool(self._config.option.htmlpath)
 
-    def show(self, record: Mapping[str, Any], answers: Mapping[str, Any]) -> None:
+    def show(self, record: Recorded, answers: Mapping[str, Any]) -> None:
         """Put the record on the page that is about to be written."""
         if self.expected:
             self._title, self._fragment = page_title(record), summary_html(record, answers)

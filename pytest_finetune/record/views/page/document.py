@@ -13,7 +13,7 @@ from typing import Final
 
 from pytest_finetune.record.headline import headline
 from pytest_finetune.record.lenient import Json
-from pytest_finetune.record.model import RecordedExperiment, RecordedRun
+from pytest_finetune.record.model import Recorded, RecordedExperiment, RecordedRun
 from pytest_finetune.record.views.page.glossary import words
 from pytest_finetune.record.views.page.html import Html, element, join, paragraph
 from pytest_finetune.record.views.page.sections import (
@@ -41,7 +41,7 @@ SECTIONS: Final = {
 }  # fmt: skip
 
 
-def summary_html(record: Json, answers: Answers) -> str:
+def summary_html(record: Recorded, answers: Answers) -> str:
     """Render the record and the raw `answers` by experiment and arm as one HTML fragment with its styles."""
     run = RecordedRun.of(record)
     anchors = [f"ft-{place}" for place, _ in enumerate(run.experiments, start=1)]
@@ -69,7 +69,7 @@ def page_css() -> str:
     return asset("page.css")
 
 
-def page_title(record: Json) -> str:
+def page_title(record: Recorded) -> str:
     """Name the page after its verdict, as plain text: pytest-html escapes titles."""
     run = RecordedRun.of(record)
     project, said = (

@@ -6,8 +6,7 @@ from pathlib import PurePath
 from typing import Final
 
 from pytest_finetune.record.headline import Headline, headline
-from pytest_finetune.record.lenient import Json
-from pytest_finetune.record.model import RecordedExperiment, RecordedRun
+from pytest_finetune.record.model import Recorded, RecordedExperiment, RecordedRun
 from pytest_finetune.record.remarks import place
 from pytest_finetune.record.tables import gain
 from pytest_finetune.record.views.terminal.facts import fact_lines
@@ -21,7 +20,7 @@ SLICE_LINES: Final = 2
 MOST_RISKS: Final = 6
 
 
-def summary_lines(record: Json, record_dir: str | PurePath, columns: int = 80) -> list[Line]:
+def summary_lines(record: Recorded, record_dir: str | PurePath, columns: int = 80) -> list[Line]:
     """Sum the record up in at most 24 lines that fit `columns`.
 
     The last lines hold the verdict with its sentence, the exact one where there is room, what to do next and where
