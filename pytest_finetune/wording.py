@@ -27,6 +27,8 @@ _ARMS: Final = {
 
 def arm(name: str) -> str:
     """Name an arm in a sentence: baseline is the base model."""
+    if name.startswith("seed "):
+        return f"the adapter of {name}"
     return _ARMS[name][1] if name in _ARMS else f"arm {name!r}"
 
 

@@ -25,6 +25,7 @@ PromptKind = Literal["zero-shot", "few-shot", "candidate"]
 TRIVIAL: Final[frozenset[TrivialName]] = frozenset({"majority", "copy"})
 """Opponents that need no model: the commonest training answer, and the question given back."""
 NO_RUNTIME: Final = "none"
+_SEED: Final = "seed "
 MUST_BEAT: Final = frozenset({"adapter", "bundle"})
 """What is in production, or was to be: a new adapter must beat it unless the experiment says otherwise."""
 
@@ -37,6 +38,7 @@ class ArmPlan:
     of rows; None: as much as over the base). Other arms are compared and shown. The base is always an opponent.
     `source` names what an arm from outside is: a key, a folder, a model, a file. Imported answers have no prompts,
     runtime or generation of ours. `run` counts repeated runs: each is answered anew and stored under its number.
+    `seed` says which of several adapters answers; None is the one that is judged.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ArmPlan:
     min_gain: float | None = None
     source: str | None = None
     run: int = 1
+    seed: int | None = None
 
     def facts(self) -> JsonTree:
         """Return what the record says of the plan."""
@@ -59,11 +62,27 @@ class ArmPlan:
         }
         if self.generation.constrain:
             facts["constrain"] = self.generation.constrain
+        if self.seed is not None:
+            facts["seed"] = self.seed
         return facts if self.source is None else {**facts, "source": self.source}
 
     def elsewhere(self, runtime: str) -> ArmPlan:
         """Return the same arm in another runtime, under a name of its own; it is no opponent."""
         return dataclasses.replace(self, name=f"{self.name}@{runtime}", runtime=runtime, opponent=False)
+
+    def of_seed(self, seed: int) -> ArmPlan:
+        """Return the arm of the adapter of one seed; it shows what the recipe does, and is no opponent."""
+        return dataclasses.replace(self, name=seed_arm(seed), seed=seed)
+
+
+def seed_arm(seed: int) -> str:
+    """Return the name of the arm of one seed; with a space in it, it is that of no arm from outside."""
+    return f"{_SEED}{seed}"
+
+
+def is_seed_arm(name: str) -> bool:
+    """Tell whether an arm is that of one of several seeds."""
+    return name.startswith(_SEED)
 
 
 def planned(
@@ -90,6 +109,7 @@ def planned(
         plans.append(without_model(experiment, trivial.name))
     tuned = plan(TUNED, "tuned", "zero-shot")
     plans += [tuned, *(tuned.elsewhere(runtime) for runtime in experiment.runtimes[1:])]
+    plans += [tuned.of_seed(seed) for seed in experiment.training.seeds]
     plans += [_from_outside(experiment, name, arm) for name, arm in experiment.arms.items()]
     return {one.name: one for one in plans}
 
@@ -164,7 +184,7 @@ def asking_order(names: Iterable[str]) -> list[str]:
 
     The experiment's own arms come before those from outside, so that its base is loaded once.
     """
-    return sorted(names, key=lambda name: (name != TUNED, name not in _OWN))
+    return sorted(names, key=lambda name: (name != TUNED, not (name in _OWN or is_seed_arm(name))))
 
 
 def plan_facts(plans: Mapping[str, ArmPlan]) -> dict[str, JsonTree]:

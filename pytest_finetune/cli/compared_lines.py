@@ -12,6 +12,7 @@ from pytest_finetune.wording import (
     counted,
     duration,
     figure,
+    gain_span,
     gain_words,
     listed,
     one_line,
@@ -70,6 +71,7 @@ def effects(found: Json) -> Iterator[str]:
     if rows:
         yield ""
         yield from columns(("rule", "arm", "A", "B", "B - A"), rows, indent=0, right=(2, 3, 4))
+        yield one_line(found["recipes"]["says"])
 
 
 def _figures(figures: Json) -> Iterator[tuple[str, ...]]:
@@ -78,6 +80,9 @@ def _figures(figures: Json) -> Iterator[tuple[str, ...]]:
 
     yield row("verdict", "verdict", str)
     yield row("gain over the base", "gain_over_base", lambda gain: gain_words(gain["gain"], gain["interval"]))
+    if any(figures["recipe"]):
+        yield row("recipe", "recipe", str)
+        yield row("gain of the next seed", "next_seed", gain_span)
     yield row("look", "look", str)
     yield row("training time", "training_seconds", duration)
     yield row("steps", "steps", str)

@@ -24,6 +24,7 @@ def contradictions(file: YamlFile, tree: Json, experiment: Experiment) -> Iterat
     yield from _prompt_problems(experiment, problem)
     yield from _arm_problems(experiment, problem)
     yield from _training_problems(experiment, problem)
+    yield from _seed_problems(tree, experiment, problem)
     yield from _runtime_problems(tree, experiment, problem)
     yield from _path_problems(experiment, problem)
 
@@ -96,6 +97,29 @@ def _training_problems(experiment: Experiment, problem: Say) -> Iterator[Problem
         )
         yield problem(("training", "replay", "prompts"), text)
     yield from _launcher_problems(experiment, problem)
+
+
+def _seed_problems(tree: Json, experiment: Experiment, problem: Say) -> Iterator[Problem]:
+    training = tree["training"]
+    seeds = training.get("seeds") or []
+    if seeds and "seed" in training:
+        text = f"found {training['seed']!r} beside seeds {seeds}: leave one of the two out"
+        yield problem(("training", "seed"), text)
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice:
+        text = f"found {seeds}: a seed gives one adapter, and {', '.join(map(str, twice))} stands there twice"
+        yield problem(("training", "seeds"), f"{text}; name each once")
+    if len(seeds) < 2:
+        return
+    if experiment.trained is not None:
+        text = (
+            f"contradicts trained.adapter {experiment.trained!r}, which is one adapter and not trained here"
+        )
+        yield problem(("training", "seeds"), f"{text}; leave one of them out")
+    first = experiment.runtime_settings.get(experiment.runtimes[0])
+    if isinstance(first, ServerSettings) and not first.starts_per_model:
+        text = f"this server has two models, the base and the tuned one: it cannot answer for {len(seeds)} adapters"
+        yield problem(("runtimes", 0), f"{text}; start it by a command with {{model}}, or name one seed")
 
 
 # Arguments of SFTConfig that would deal out other rows, weigh them otherwise, or start the processes in another way.

@@ -166,7 +166,7 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
     if isinstance(lora.get("target_modules"), list):
         lora["target_modules"] = tuple(lora["target_modules"])
     runtimes = [read_runtime(entry) for entry in tree.get("runtimes", ("transformers",))]
-    training, prompt = tree["training"], tree.get("prompt", {})
+    prompt = tree.get("prompt", {})
     values: JsonTree = {
         "task": tree.get("task", Path(relative).stem),
         "base_model": tree["base_model"],
@@ -175,9 +175,7 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
         "peft_method": method,
         "quantization": tree.get("quantization", "nf4" if method == "qlora" else "none"),
         "lora": Lora(**lora),
-        "training": Training(
-            **{**training, "launcher": Launcher(**training.get("launcher", {})), "replay": _replay(training)}
-        ),
+        "training": _training(tree["training"]),
         "prompt": Prompt(**{**prompt, "candidates": tuple(prompt.get("candidates", ()))}),
         "generation": Generation(**tree.get("generation", {})),
         "runtimes": tuple(runtime.name for runtime in runtimes),
@@ -209,7 +207,7 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
 
 
 _LATER: Final[Mapping[str, Json]] = {
-    "training": {"assistant_turns": "last", "keep": "last", "replay": None},
+    "training": {"assistant_turns": "last", "keep": "last", "seeds": (), "replay": None},
     "prompt": {"chat_template_kwargs": {}, "turns": "last"},
     "paths": {"columns": {}, "dev_file": None},
     "decision": {"grow": False},
@@ -224,9 +222,18 @@ def _settings(section: Training | Prompt | Paths | DecisionDefaults, defaults: J
     )
 
 
-def _replay(training: Json) -> Replay | None:
-    given = training.get("replay")
-    return None if given is None else Replay(**given)
+def _training(tree: Json) -> Training:
+    """Return the training; one seed in a list is that seed."""
+    replay = tree.get("replay")
+    parts = {
+        "launcher": Launcher(**tree.get("launcher", {})),
+        "replay": None if replay is None else Replay(**replay),
+    }
+    given = {**tree, **parts}
+    seeds = tuple(given.pop("seeds", ()))
+    if seeds:
+        given["seed"] = seeds[0]
+    return Training(**given, seeds=seeds if len(seeds) > 1 else ())
 
 
 def _charter(tree: Json) -> CharterText:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
@@ -68,7 +68,8 @@ class Replay:
 class Training:
     """The optimisation, and which answers of a conversation are taught; lengths in tokens, `max_steps` in its steps.
 
-    `keep` says which of its adapters is kept: that of the last step, or the best on the development rows. With
+    `keep` says which of its adapters is kept: that of the last step, or the best on the development rows. `seeds` is
+    empty unless several were named: then an adapter is trained with each, and `seed` is the first of them. With
     `replay` the base's own answers to other prompts are taught as well, so that it is not forgotten.
     """
 
@@ -89,6 +90,7 @@ class Training:
     assistant_turns: Literal["last", "all"] = "last"
     keep: Literal["last", "best"] = "last"
     replay: Replay | None = None
+    seeds: tuple[int, ...] = ()
     launcher: Launcher = field(default_factory=Launcher)
     sft: Json = field(default_factory=dict)
 
@@ -256,6 +258,15 @@ class Experiment:
     def has_dev_rows(self) -> bool:
         """Whether there are rows to choose on."""
         return self.paths.dev_file is not None or self.split is not None
+
+    def of_seed(self, seed: int) -> Experiment:
+        """Return the experiment that trains with this seed, as if no other had been named."""
+        written = {name: value for name, value in self.resolved["training"].items() if name != "seeds"}
+        return replace(
+            self,
+            training=replace(self.training, seed=seed, seeds=()),
+            resolved={**self.resolved, "training": {**written, "seed": seed}},
+        )
 
     def path(self, relative: str) -> Path:
         """Return the absolute path of a file of the project; ExperimentError when it lies outside."""

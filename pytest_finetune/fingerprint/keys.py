@@ -105,8 +105,8 @@ def adapter_key(
         name: value
         for name, value in _mapping(experiment.training).items()
         # How many checkpoints are kept changes nothing in the last one; which turns are taught stands in the pairs.
-        # What is replayed has a field of its own.
-        if name not in {"save_total_limit", "assistant_turns", "replay"}
+        # What is replayed has a field of its own. An adapter has one seed: the others change nothing in it.
+        if name not in {"save_total_limit", "assistant_turns", "replay", "seeds"}
     }
     if experiment.training.launcher.processes == 1:
         del training["launcher"]  # several processes add up in another order; one adds as it always did

@@ -213,6 +213,21 @@ def _longer(training: Training) -> str:
     return f"raise training.num_train_epochs from {epochs:g} to {2 * epochs:g}"
 
 
+def unstable_recipe(evidence: DiagnosisEvidence) -> NextChange | None:
+    """The seeds lie further apart than they gain: what one of them shows is its own luck.
+
+    Short warm-ups and high rates are what moves seeds apart (Mosbach et al. 2021, arXiv 2006.04884).
+    """
+    training = evidence.training
+    if evidence.unstable is None or training is None:
+        return None
+    rate = training.learning_rate
+    change = f"lower training.learning_rate from {rate:g} to {rate / 2:g}"
+    if not training.warmup_steps:
+        change = "write training.warmup_steps: 0.1"
+    return NextChange(f"{change}, and see whether the same seeds come closer", evidence.unstable)
+
+
 def never_stops(evidence: DiagnosisEvidence) -> NextChange | None:
     """Answers that run to the token limit: the stop token was never learned, or the limit is too short."""
     endless = [row for row, stopped in zip(evidence.rows, evidence.stopped, strict=False) if not stopped]
@@ -265,6 +280,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
     hardly_started,
     never_stops,
     format_not_learnt,
+    unstable_recipe,
     one_label,
     format_only,
     chance_level,

@@ -52,7 +52,8 @@ class DiagnosisEvidence:
     carries, None where none can be read; `expected_labels` is what it should be, `expected` the whole answers.
     `formats` holds, per arm, the share of answers in the task's format, where that was counted. `met` says how the
     tuned arm did against each opponent under the primary rule. `stops_taught` tells whether every training row ended in
-    a stop token, `forgets` what neutral prompts show, each None where it is not known. `cut` says what to do about
+    a stop token, `forgets` what neutral prompts show, each None where it is not known. `unstable` says how far several
+    seeds lie apart, where that is more than they gain. `cut` says what to do about
     arms whose answers the token limit kept from being given. `truncated` holds the
     places of training rows cut at the sequence length, `longest_tokens` what the longest of them needs.
     `runtime_causes` names, by runtime, what may have made its answers others than those that were judged.
@@ -72,6 +73,7 @@ class DiagnosisEvidence:
     stopped: tuple[bool, ...] = ()
     stops_taught: bool | None = None
     forgets: str | None = None
+    unstable: str | None = None
     cut: tuple[NextChange, ...] = ()
     temperature: float = 0.0
     max_new_tokens: int | None = None

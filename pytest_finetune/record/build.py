@@ -17,7 +17,7 @@ SCHEMA_VERSION: Final = "1"
 # Every key of an experiment is there, whether the run got that far or not.
 _NULL: Final = (
     "task", "key", "key_fields", "changes", "config_file", "hardware", "memory", "training", "prompt_candidates",
-    "drift", "decision",
+    "recipe", "drift", "decision",
 )  # fmt: skip
 _MAPPINGS: Final = (
     "key_changed", "config", "overrides", "checksums", "environment", "timings", "planned_arms", "noise", "arms",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_finetune.answering.arm_plans import TRIVIAL
+from pytest_finetune.answering.arm_plans import TRIVIAL, is_seed_arm, seed_arm
 from pytest_finetune.experiment import DecisionDefaults
-from pytest_finetune.judging import score
+from pytest_finetune.judging import recipe, score
 from pytest_finetune.judging.case import Case
 from pytest_finetune.judging.decision import judge
 from pytest_finetune.judging.drift import Drift
@@ -18,6 +20,7 @@ from pytest_finetune.record.thinking import cut_while_thinking
 from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
+    from pytest_finetune.judging.recipe import Recipe
     from pytest_finetune.judging.score import Score
     from pytest_finetune.judging.thresholds import RuleVerdict
 
@@ -38,14 +41,9 @@ def scores_of(tree: Json, name: str) -> Scores:
         return Scores(name, rows, errors=tuple(facts["reasons"]) or ("it ended as an error",))
     if "scores" not in facts:
         return Scores(name, rows, executed=False, errors=tuple(facts["reasons"]))
-    arms = {
-        arm: tuple(None if value is None else float(value) for value in given)
-        for arm, given in sorted(facts["scores"].items())
-    }
+    arms = {arm: floats(given) for arm, given in sorted(facts["scores"].items()) if not is_seed_arm(arm)}
     slices = {part: tuple(members) for part, members in (facts.get("slice_rows") or {}).items()}
-    noise = tuple(
-        tuple(None if value is None else float(value) for value in run) for run in facts.get("noise") or ()
-    )
+    noise = tuple(floats(run) for run in facts.get("noise") or ())
     judged = facts.get("verdicts") or {}
     return Scores(
         name,
@@ -58,6 +56,11 @@ def scores_of(tree: Json, name: str) -> Scores:
         labels=judged.get("labels", {}),
         self_test=SelfTest.of_json(facts.get("self_test")),
     )
+
+
+def floats(given: Iterable[float | None]) -> tuple[float | None, ...]:
+    """Return recorded scores as numbers with a fraction."""
+    return tuple(None if value is None else float(value) for value in given)
 
 
 def judged_answers(rule: Json, arm: str) -> tuple[str, frozenset[str]]:
@@ -73,8 +76,8 @@ def judged_answers(rule: Json, arm: str) -> tuple[str, frozenset[str]]:
 
 
 def expected_arms(tree: Json) -> tuple[str, ...]:
-    """Return the arms that were planned, whether they answered or not."""
-    return tuple(tree.get("planned_arms", ()))
+    """Return the arms that a verdict rests on, whether they answered or not: those of single seeds show a recipe."""
+    return tuple(arm for arm in tree.get("planned_arms", ()) if not is_seed_arm(arm))
 
 
 def looked_arms(tree: Json) -> tuple[str, ...]:
@@ -104,7 +107,7 @@ def case_of(tree: Json, only: str | None = None) -> Case:
         looks=tree.get("looks", {}).get("k", 1),
         arms=tuple(sorted(expected_arms(tree))),
         shown=tuple(
-            name for name, plan in sorted(planned.items()) if name != "tuned" and not plan["opponent"]
+            name for name in sorted(expected_arms(tree)) if name != "tuned" and not planned[name]["opponent"]
         ),
         margins={name: plan["min_gain"] for name, plan in planned.items() if plan["min_gain"] is not None},
         answers_differ=digests[0] != digests[1] if all(digests) else None,
@@ -114,6 +117,23 @@ def case_of(tree: Json, only: str | None = None) -> Case:
         drift=drift_of(tree),
         growth=Growth.of_json(tree.get("looks", {}).get("growth")),
     )
+
+
+def recipe_of(tree: Json) -> Recipe | None:
+    """Return what the seeds show together; None where one seed was trained, or not all of them were."""
+    seeds = [seed_arm(one["seed"]) for one in (tree.get("recipe") or {}).get("seeds", ())]
+    if not seeds:
+        return None
+    rules = rules_in(tree)
+    scores = {rule.name: _scores_of_seeds(tree, rule.name, seeds) for rule in rules}
+    return recipe.recipe_of(rules, scores, seeds, defaults_of(tree))
+
+
+def _scores_of_seeds(tree: Json, name: str, seeds: Sequence[str]) -> Scores:
+    """Return what a rule gave the base and each seed: what the judged adapter rests on is told apart."""
+    given, scores = tree["rules"][name].get("scores") or {}, scores_of(tree, name)
+    arms = {arm: floats(given[arm]) for arm in ("baseline", *seeds) if arm in given}
+    return replace(scores, arms=arms, noise=(), slices={}, contradicted=frozenset(), labels={})
 
 
 def drift_of(tree: Json) -> Drift | None:

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Self
 
+from pytest_finetune.answering.arm_plans import is_seed_arm
 from pytest_finetune.record import inputs, outcomes
 from pytest_finetune.record.drift import DriftFacts
 from pytest_finetune.record.lenient import Facts, Json, Named, Pair
+from pytest_finetune.record.recipe_facts import RecipeFacts
 
 # From the outside in: what an adapter is held against, then the adapter itself.
 _ARMS: Final = ("baseline", "prompted", "best_prompt", "constrained", "majority", "copy")
@@ -51,6 +53,7 @@ class RecordedExperiment(Facts):
     noise: Named[outcomes.NoiseRun]
     prompt_candidates: outcomes.Candidates
     runtime_match: tuple[outcomes.RuntimeMatch, ...]
+    recipe: RecipeFacts
     drift: DriftFacts
     decision: outcomes.DecisionFacts
     raw: Json
@@ -59,7 +62,7 @@ class RecordedExperiment(Facts):
     def of(cls, value: object, **known: object) -> Self:
         """Read an experiment and put its parts in order; rules that only an arm knows come last."""
         one = super().of(value, **known)
-        arms = {name: one.arms[name] for name in sorted(one.arms, key=place_of)}
+        arms = {name: one.arms[name] for name in sorted(one.arms, key=place_of) if not is_seed_arm(name)}
         scored = {name: one.rules[name] for arm in arms.values() for name in arm.rules}
         rules = {rule.name: rule for rule in sorted((scored | one.rules).values(), key=_rule_rank)}
         ordered = replace(one, arms=Named(outcomes.ArmFacts, arms), rules=Named(outcomes.RuleFacts, rules))
@@ -69,6 +72,12 @@ class RecordedExperiment(Facts):
             one.pairs, key=lambda pair: (place(pair.rule), place_of(pair.against), place_of(pair.arm))
         )
         return replace(ordered, comparisons=tuple(comparisons), pairs=tuple(pairs))
+
+    @property
+    def outputs(self) -> set[str]:
+        """The files of all answers, also those of single seeds, which are no arms of the verdict."""
+        given = _tree(self.raw.get("arms")).values()
+        return {name for facts in given if (name := outcomes.ArmFacts.of(facts).outputs)}
 
     @property
     def title(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from pytest_finetune.fingerprint import digest
 from pytest_finetune.record.lenient import Facts, Json, Span, whole
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
+from pytest_finetune.record.recipes import ONE_SEED
 from pytest_finetune.record.write import record_json
 from pytest_finetune.wording import counted
 
@@ -39,6 +40,8 @@ class RunLine(Facts):
     seconds: float | None
     look: int | None
     grown: int | None
+    seeds: int | None
+    recipe: str
     peak_bytes: int | None
     predicted_bytes: int | None
     run: str
@@ -81,6 +84,14 @@ def verdicts(runs: Sequence[RunLine]) -> str:
     return ", ".join(words) or "none decided"
 
 
+def rests_on(runs: Sequence[RunLine]) -> str:
+    """Say what several runs of one seed each cannot tell; empty where there is nothing to compare."""
+    alone = sum((run.seeds or 1) == 1 for run in runs if run.gain is not None)
+    if alone < 2:
+        return ""
+    return f"{alone} runs rest on one seed each: {ONE_SEED} (training.seeds)"
+
+
 def finished(experiment: Json) -> bool:
     """Whether a run came far enough to be remembered: something was trained or decided."""
     return bool(experiment.get("training") or experiment.get("decision"))
@@ -91,7 +102,8 @@ def name_of(experiment: Json) -> str:
     arms = RecordedExperiment.of(experiment).arms.values()
     answers = {arm.name: arm.answers_sha256 or None for arm in arms}
     parts = ("name", "key", "decision", "comparisons")
-    return digest([[experiment.get(part) for part in parts], answers])
+    recipe = [recipe] if (recipe := experiment.get("recipe")) else []
+    return digest([[experiment.get(part) for part in parts], answers, *recipe])
 
 
 def summary(record: Json, experiment: Json) -> dict[str, object]:
@@ -117,6 +129,8 @@ def summary(record: Json, experiment: Json) -> dict[str, object]:
         "gain_low": gain_low,
         "gain_high": gain_high,
         "look": decision.looks,
+        "seeds": len(one.recipe.seeds) or 1,
+        "recipe": one.recipe.word or None,
         **({"grown": len(decision.growth.ends)} if decision.growth else {}),
         "seconds": training.seconds,
         "peak_bytes": training.peak_bytes,

@@ -26,7 +26,7 @@ _RECORD_ORDER: Final = (
 _EXPERIMENT_ORDER: Final = (
     "name", "task", "decision", "key", "key_fields", "key_changed", "changes", "config_file", "config", "overrides",
     "checksums", "charter", "environment", "hardware", "data", "memory", "training", "arms", "comparisons",
-    "runtime_match", "drift", "rules", "held_out",
+    "runtime_match", "recipe", "drift", "rules", "held_out",
 )  # fmt: skip
 
 
@@ -97,8 +97,7 @@ def earlier(path: Path) -> Json:
 
 
 def _named_outputs(record: Json) -> set[str]:
-    arms = (arm for one in RecordedRun.of(record).experiments for arm in one.arms.values())
-    return {arm.outputs for arm in arms if arm.outputs}
+    return {name for one in RecordedRun.of(record).experiments for name in one.outputs}
 
 
 def _remove_output(directory: Path, name: str) -> None:

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_finetune.answering.arm_plans import BASELINE, TRIVIAL, TUNED, plan_facts, planned, repeated
 from pytest_finetune.answering.prompts import arm_prompts
+from pytest_finetune.judging.scores import Tally
 from pytest_finetune.suite.parts import Parts, part
 from pytest_finetune.suite.rules.judges import judging_of
-from pytest_finetune.suite.rules.rule_items import primary_of, scores_on
+from pytest_finetune.suite.rules.rule_items import early_primary, primary_of, scores_on
 from pytest_finetune.suite.rules.rule_marks import rule_of
 from pytest_finetune.suite.steps import answering, candidates, external_arms
 from pytest_finetune.suite.steps.answering import ResolvedArm, Stored
 from pytest_finetune.suite.steps.drifting import Drifting
 from pytest_finetune.suite.steps.null_adapter import null_answered
 from pytest_finetune.suite.steps.replaying import as_replayed
+from pytest_finetune.suite.steps.seeds import OnDevelopment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
 
     from pytest_finetune.answering.answers import Answer
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_finetune.suite.steps.data_step import Data
     from pytest_finetune.suite.steps.engine import Engine
     from pytest_finetune.suite.steps.external_arms import Outside
+    from pytest_finetune.suite.steps.seeds import Asked, Seeds
     from pytest_finetune.suite.steps.training_step import Adapter
 
 
@@ -60,6 +65,8 @@ class _Run(Protocol):
     def checked_data(self) -> Data: ...
     @property
     def adapter(self) -> Adapter: ...
+    @property
+    def seeds(self) -> Seeds: ...
 
     def rows_of(self, suite: str | None) -> Rows: ...
 
@@ -153,13 +160,33 @@ class Asking:
         """Return an arm with everything that its answers depend on, found out once."""
         if plan.name not in self._resolved:
             outside = self.outside_of(plan)
-            adapter = (
-                self._run.adapter.path if plan.model == "tuned" else outside.adapter if outside else None
-            )
-            self._resolved[plan.name] = answering.resolve(
-                plan, self._experiment, self._engine, self._run.contract, adapter, outside
-            )
+            adapter = self._tuned(plan) if plan.model == "tuned" else outside.adapter if outside else None
+            self._resolved[plan.name] = self._resolve(plan, adapter, outside)
         return self._resolved[plan.name]
+
+    def _resolve(self, plan: ArmPlan, adapter: Path | None, outside: Outside | None = None) -> ResolvedArm:
+        return answering.resolve(plan, self._experiment, self._engine, self._run.contract, adapter, outside)
+
+    def _tuned(self, plan: ArmPlan) -> Path:
+        """Return the adapter of the arm: that of its seed, else the one that is judged."""
+        judged = self._run.adapter  # a failure to train any of them closes the gate
+        return judged.path if plan.seed is None else self._run.seeds.paths[plan.seed]
+
+    def on_development(self) -> Asked | None:
+        """Return what scores an adapter on the development rows; None where the primary rule cannot be asked there."""
+        rows, item = self._run.dev_rows, early_primary(self._run.rules)
+        if rows is None or item is None:
+            return None
+        judging = judging_of(self._context, item, rule_of(item))
+        prompts = arm_prompts(rows, self._experiment.prompt)
+
+        def scored(adapter: Path) -> OnDevelopment:
+            arm = self._resolve(self.plans[TUNED], adapter)
+            stored = answering.answered(self._context, self._engine, arm, prompts, "development rows")
+            tally = Tally.of(scores_on(item, rows, stored.answers, judging))
+            return OnDevelopment(rule_of(item).name, tally, stored.key)
+
+        return scored
 
     @part
     def best_prompt(self) -> str:

@@ -19,12 +19,13 @@ from pytest_finetune.suite.markers import ExperimentRef, Stage
 from pytest_finetune.suite.parts import Parts, part
 from pytest_finetune.suite.rules.gold_answers import GoldTests
 from pytest_finetune.suite.rules.judges import judging_of
-from pytest_finetune.suite.rules.rule_items import answers_judged
+from pytest_finetune.suite.rules.rule_items import answers_judged, looked_at
 from pytest_finetune.suite.rules.rule_marks import facts_of, rules_of
 from pytest_finetune.suite.steps import data_step, deciding, header, planning
 from pytest_finetune.suite.steps.data_step import Data
 from pytest_finetune.suite.steps.engine import BaseModel, Engine
 from pytest_finetune.suite.steps.replaying import Replaying
+from pytest_finetune.suite.steps.seeds import Seeds, trained_seeds
 from pytest_finetune.suite.steps.training_step import Adapter, TrainingStep
 
 if TYPE_CHECKING:
@@ -228,12 +229,21 @@ class ExperimentRun:
 
     @part
     def the_training(self) -> Adapter:
-        """The adapter of this experiment's training."""
-        data = self.checked_data
+        """The adapter of this experiment's training; of several seeds the one that is judged."""
+        if self.experiment.training.seeds:
+            return self.seeds.judged
         with self.context.clock.spent_on("training"):
-            return TrainingStep(
-                self.context, self.engine, data, self._fit, self._power_warning, self.replaying
-            ).adapter()
+            return self._step(self.context).adapter()
+
+    @part
+    def seeds(self) -> Seeds:
+        """The adapters of all seeds, where there are several."""
+        with self.context.clock.spent_on("training"):
+            return trained_seeds(self.context, self._step, self._asking.on_development)
+
+    def _step(self, context: Context, first: bool = True) -> TrainingStep:
+        warning = self._power_warning if first else lambda: None
+        return TrainingStep(context, self.engine, self.checked_data, self._fit, warning, self.replaying)
 
     @part
     def replaying(self) -> Replaying | None:
@@ -305,7 +315,7 @@ class ExperimentRun:
         for name, (rule, item) in rules_of(self.rules).items():
             judging = judging_of(self.context, item, rule)
             if judging is not None and "verdicts" not in told[name]:
-                found[name] = judging.spoken(self.rows_of(rule.suite), answers_judged(self, rule))
+                found[name] = judging.spoken(self.rows_of(rule.suite), looked_at(answers_judged(self, rule)))
         return found
 
     def record_formats(self, rule: str) -> None:

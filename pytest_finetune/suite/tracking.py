@@ -40,7 +40,7 @@ def followed(context: Context, key: str) -> Iterator[Callable[[Progress], None]]
     for tracker in context.trackers:
         with _unless_it_fails(context, runs, tracker):
             runs[tracker] = tracker.begin(context.experiment.name, key)
-            context.record(("tracked", tracker.name), runs[tracker])
+            context.record(("tracked", key, tracker.name), runs[tracker])
 
     def tell(progress: Progress) -> None:
         context.line.show(progress)

@@ -115,8 +115,8 @@ def test_every_training_value_changes_the_key_but_what_is_kept_and_what_the_pair
 ) -> None:
     changed = dataclasses.replace(experiment.training, **{name: other(getattr(experiment.training, name))})
     same = key(dataclasses.replace(experiment, training=changed)) == key(experiment)
-    # What is replayed has a field of its own.
-    assert same == (name in {"save_total_limit", "assistant_turns", "replay"})
+    # What is replayed has a field of its own, and an adapter has one seed.
+    assert same == (name in {"save_total_limit", "assistant_turns", "replay", "seeds"})
 
 
 def test_the_rows_that_an_adapter_is_chosen_on_are_in_its_key(experiment: Experiment) -> None:

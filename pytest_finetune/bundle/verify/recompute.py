@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.judging.decision import decide, pairs_of
-from pytest_finetune.record.case import case_of, drift_of, rates_of
+from pytest_finetune.record.case import case_of, drift_of, rates_of, recipe_of
 from pytest_finetune.wording import one_line
 from pytest_finetune.yamlfile import Json
 
@@ -52,6 +52,7 @@ def contradictions(experiment: Json, *, texts: bool) -> Iterator[Contradiction]:
     yield from _rates(experiment)
     yield from _pairs(experiment)
     yield from _drift(experiment)
+    yield from _recipe(experiment, texts=texts)
 
 
 def _tree(experiment: Json) -> dict[str, Any]:
@@ -111,6 +112,13 @@ def _drift(experiment: Json) -> Iterator[Contradiction]:
     for name, value in computed.items():
         if not same(recorded.get(name), value):
             yield Contradiction(f"drift.{name}", recorded.get(name), value)
+
+
+def _recipe(experiment: Json, *, texts: bool) -> Iterator[Contradiction]:
+    recipe, recorded = recipe_of(_tree(experiment)), experiment.get("recipe") or {}
+    for name, value in (recipe.as_json() if recipe else {}).items():
+        if (texts or name not in _TEXTS) and not same(recorded.get(name), value):
+            yield Contradiction(f"recipe.{name}", recorded.get(name), value)
 
 
 def _pairs(experiment: Json) -> Iterator[Contradiction]:

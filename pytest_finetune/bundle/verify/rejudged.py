@@ -8,6 +8,8 @@ from typing import Final
 
 from pytest_finetune.bundle.reading import Problem
 from pytest_finetune.bundle.verify.recompute import same
+from pytest_finetune.record.model import RecordedExperiment
+from pytest_finetune.record.recipes import sentences
 from pytest_finetune.wording import counted, listed, one_line
 from pytest_finetune.yamlfile import Json
 
@@ -57,9 +59,8 @@ def rejudged(experiment: Json, found: Json, where: str) -> Rejudged:
         unchecked[_NOISE] = "a bundle does not hold their answers"
     reworded = [name for name in rules if given[name]["sha256"] != recorded[name]["sha256"]]
     outcomes = sum(len(scores) for name in rules for scores in given[name]["scores"].values())
-    return Rejudged(
-        problems, rules, outcomes, reworded, unchecked, list(_notes(recorded, given, reworded, where))
-    )
+    notes = [*_notes(recorded, given, reworded, where), *sentences(RecordedExperiment.of(experiment))[:1]]
+    return Rejudged(problems, rules, outcomes, reworded, unchecked, notes)
 
 
 def _differences(name: str, recorded: Json, told: Json) -> Iterator[Problem]:

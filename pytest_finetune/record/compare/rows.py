@@ -53,7 +53,7 @@ def _texts(
     one: RecordedExperiment, other: RecordedExperiment, suite: str, a: Sequence[Answer], b: Sequence[Answer]
 ) -> dict[str, Any]:
     mine, theirs = ({answer.id: answer.response for answer in given} for given in (a, b))
-    rows = matched(_known(one, suite, mine), _known(other, suite, theirs))
+    rows = matched(known_rows(one, suite, mine), known_rows(other, suite, theirs))
     changed = [(a, b) for a, b in rows.pairs if mine[a] != theirs[b]]
     return {
         "both": len(rows.pairs),
@@ -67,7 +67,7 @@ def changed_outcomes(one: RecordedExperiment, other: RecordedExperiment) -> Iter
         scores, now = _scores(mine), _scores(theirs)
         if mine.corpus or theirs.corpus or mine.suite != theirs.suite or not scores or not now:
             continue
-        rows = matched(_known(one, mine.suite, scores), _known(other, mine.suite, now))
+        rows = matched(known_rows(one, mine.suite, scores), known_rows(other, mine.suite, now))
         yield {
             "rule": theirs.name,
             "arm": judged_answers(theirs.raw, TUNED)[0],
@@ -115,7 +115,9 @@ def _scores(rule: RuleFacts) -> dict[str, float | None]:
     return dict(zip(rule.rows, given, strict=True)) if len(rule.rows) == len(given) else {}
 
 
-def _known(experiment: RecordedExperiment, suite: str, rows: Mapping[str, object]) -> dict[str, str | None]:
+def known_rows(
+    experiment: RecordedExperiment, suite: str, rows: Mapping[str, object]
+) -> dict[str, str | None]:
     """Return the content of rows by id; a row that was made from another one has that one's content."""
     origin = suite.partition(DERIVED)[0]
     known = contents(experiment, "" if origin == "eval" else origin)

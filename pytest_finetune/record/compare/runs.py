@@ -7,11 +7,13 @@ from typing import Any, Final
 
 from pytest_finetune.judging.rule import RECORDED
 from pytest_finetune.record.changes import between, flat
+from pytest_finetune.record.compare.recipes import compared_recipes
 from pytest_finetune.record.compare.rows import changed_answers, changed_outcomes, held_out
 from pytest_finetune.record.compare.stored_run import StoredRun
 from pytest_finetune.record.lenient import whole
 from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.outcomes import Score
+from pytest_finetune.record.recipes import main_spread
 
 _HARDWARE: Final = ("name", "device", "driver", "runtime", "total_bytes")
 _PROFILE: Final = ("rows", "groups", "distinct_questions", "distinct_answers", "labels", "tags")
@@ -34,6 +36,7 @@ def compared(a: StoredRun, b: StoredRun) -> dict[str, Any]:
         "held_out": held_out(one, other),
         "answers": changed_answers(a, b),
         "outcomes": list(changed_outcomes(one, other)),
+        "recipes": compared_recipes(one, other),
     }
 
 
@@ -91,6 +94,8 @@ def _figures(experiment: RecordedExperiment) -> dict[str, object]:
     gain = experiment.gain_over_base(rule.name)
     return {
         "verdict": decision.verdict or None,
+        "recipe": experiment.recipe.word or None,
+        "next_seed": main_spread(experiment).interval,
         "look": decision.looks,
         "alpha": decision.alpha,
         "primary": rule.name or None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_finetune.record import remarks
+from pytest_finetune.record import recipes, remarks
 from pytest_finetune.record.headline import headline
 from pytest_finetune.record.inputs import MemoryFacts, TrainingFacts
 from pytest_finetune.record.model import Recorded, RecordedExperiment, RecordedRun
@@ -101,6 +101,7 @@ def _remarks(experiment: RecordedExperiment) -> list[str]:
     }
     lines = [f"- {plain(said)}" for said in remarks.of_arms(experiment)]
     lines += [f"- {about}: {plain(said)}" for about, said in told.items() if said]
+    lines += [f"- recipe: {plain(said)}" for said in recipes.sentences(experiment)]
     return [*lines, ""] if lines else []
 
 

@@ -153,7 +153,8 @@ class Closing:
         )
 
     def _tracked_runs(self, experiment: str) -> Mapping[str, str]:
-        found: Mapping[str, str] = self.state.evidence.tree(experiment).get("tracked", {})
+        tree = self.state.evidence.tree(experiment)
+        found: Mapping[str, str] = tree.get("tracked", {}).get(tree.get("key"), {})
         return found
 
     def _folder(self) -> str:

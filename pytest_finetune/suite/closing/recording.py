@@ -13,7 +13,7 @@ from pytest_finetune.clock import Clock
 from pytest_finetune.judging.decision import pairs_of
 from pytest_finetune.record import changes
 from pytest_finetune.record.build import RunHeader, assemble, experiment_record
-from pytest_finetune.record.case import case_of
+from pytest_finetune.record.case import case_of, recipe_of
 from pytest_finetune.record.validate import RecordError, validate
 from pytest_finetune.store import StoreError
 from pytest_finetune.suite.closing.remembering import remember_runs
@@ -61,6 +61,8 @@ def _experiment(
     tree = {**tree, "runtime_match": [match.as_json() for match in matches(state.store, tree)]}
     tree = with_changed_answers(state.store, tree)
     tree = {**tree, "pairs": list(pairs_of(case_of(tree)))}
+    if found := recipe_of(tree):
+        tree = {**tree, "recipe": {**tree["recipe"], **found.as_json()}}
     return experiment_record(name, tree, _held_out(run, tree), run.decision(tree), several=several)
 
 

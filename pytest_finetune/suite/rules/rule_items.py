@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol, cast
 
 import pytest
 
-from pytest_finetune.answering.arm_plans import TUNED, asking_order
+from pytest_finetune.answering.arm_plans import TUNED, asking_order, is_seed_arm
 from pytest_finetune.answering.pairs import paired
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.data.catalogue import quoted
@@ -32,6 +32,7 @@ from pytest_finetune.suite.rules.calling import (
     outcome,
     refuse_broken,
 )
+from pytest_finetune.suite.rules.gold_answers import EARLY, waits
 from pytest_finetune.suite.rules.judge_labels import labels_of
 from pytest_finetune.suite.rules.judges import TWICE, Judging, Pass, judging_of
 from pytest_finetune.suite.rules.rule_marks import rule_of, rules_of
@@ -152,23 +153,31 @@ def scored(
             for arm in TWICE:
                 arm_scores(caller(item, Confusion()), rows, answers[arm], judging.number(2))
     groups = [row.group for row in rows] if any(row.group for row in rows) else None
-    tables = {arm: scores.confusion for arm, scores in found.items() if scores.confusion}
+    tables = {
+        arm: scores.confusion for arm, scores in found.items() if scores.confusion and not is_seed_arm(arm)
+    }
     more: dict[str, object] = {
         "slice_rows": members(rows, rule.slice) if rule.slice else None,
         "confusion": tables,
     }
     if judging:
-        more["verdicts"] = judging.as_json(rows, answers)
+        more["verdicts"] = judging.as_json(rows, looked_at(answers))
     return Outcomes([row.id for row in rows], found, groups, more)
 
 
 def answers_judged(run: AnsweredRun, rule: Rule) -> dict[str, Mapping[str, Answer]]:
     """Return the answers that a rule judges, by arm, each beside that of the other where it compares two."""
-    arms = tuple(run.arms) if rule.suite is None and not rule.pairwise else TWICE
+    seeds = () if rule.pairwise else tuple(filter(is_seed_arm, run.arms))
+    arms = tuple(run.arms) if rule.suite is None and not rule.pairwise else (*TWICE, *seeds)
     found: dict[str, Mapping[str, Answer]] = {arm: run.answers(arm, rule.suite) for arm in asking_order(arms)}
     if not rule.pairwise:
         return found
     return {arm: paired(found[arm], found[other]) for arm, other in (TWICE, TWICE[::-1])}
+
+
+def looked_at(answers: Mapping[str, Mapping[str, Answer]]) -> dict[str, Mapping[str, Answer]]:
+    """Return the answers that make a look another one: all but those of the seeds, on which nothing is decided."""
+    return {arm: given for arm, given in answers.items() if not is_seed_arm(arm)}
 
 
 def _on_rows(
@@ -220,17 +229,29 @@ def _on_corpus(item: pytest.Function, rule: Rule, rows: Rows, answers: Mapping[s
 
 def primary_of(items: Sequence[pytest.Item]) -> pytest.Function:
     """Return the one primary rule that judges row by row, by which hand-written prompts are ranked."""
-    found = [
-        item
-        for rule, item in rules_of(items).values()
-        if rule.primary and not rule.corpus and rule.suite is None
-    ]
+    found = _primaries(items)
     if len(found) != 1:
         raise AnsweringError(
             f"prompt.candidates: they are ranked by the primary rule, and there are {len(found)} that judge row by "
             "row\n  mark exactly one rule with eval_rule(primary=True), or leave the candidates out"
         )
     return cast("pytest.Function", found[0])
+
+
+def early_primary(items: Sequence[pytest.Item]) -> pytest.Function | None:
+    """Return the primary rule where it judges row by row and needs nothing that is set up only when its turn comes."""
+    found = [cast("pytest.Function", item) for item in _primaries(items)]
+    ready = len(found) == 1 and not waits(found[0]) and not rule_of(found[0]).pairwise
+    return found[0] if ready and not set(found[0]._fixtureinfo.argnames).intersection(EARLY) else None
+
+
+def _primaries(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """Return the primary rules that judge the held-out rows one by one."""
+    return [
+        item
+        for rule, item in rules_of(items).values()
+        if rule.primary and not rule.corpus and rule.suite is None and not rule.invariant_to
+    ]
 
 
 def scores_on(

@@ -22,7 +22,7 @@ from pytest_finetune.judging.growth import Growth
 from pytest_finetune.judging.risks import HIGH, LOW
 from pytest_finetune.judging.rule import rules_sha256
 from pytest_finetune.judging.runtime_match import warnings_of
-from pytest_finetune.record.case import case_of, judged_arms, looked_arms, rules_in, score_of
+from pytest_finetune.record.case import case_of, judged_arms, looked_arms, recipe_of, rules_in, score_of
 from pytest_finetune.record.runtime_match import runtime_matches
 from pytest_finetune.record.thinking import CUT
 from pytest_finetune.store import JudgedRow, Look, StoreError
@@ -71,6 +71,8 @@ def decided(context: Context, tree: Mapping[str, Any], data: Callable[[], Data])
     apart, untried = warnings_of(found, case.primaries[0].name)
     decision = decision.warned(apart, HIGH).warned(untried, LOW)
     decision = decision.warned(_cut_opponents(context.experiment, tree, contract), HIGH)
+    if decision.keep and evidence.unstable:
+        decision = decision.warned([f"another training may not do as well: {evidence.unstable}"], LOW)
     broken: list[str] = []
     change = diagnose(evidence, [_plugin_diagnosis(context.hooks, broken)])
     return decision.warned(broken).advised(change)
@@ -181,6 +183,7 @@ def _evidence(
         if one.rule == primary.name and one.against not in case.shown
     }
     forgets = case.drift.forgets if case.drift and case.drift.measured else None
+    recipe = recipe_of(tree)
     return DiagnosisEvidence(
         verdict=decision.verdict,
         primary=primary.name,
@@ -196,6 +199,7 @@ def _evidence(
         stopped=tuple(tuned[row.id].stopped for row in rows) if tuned else (),
         stops_taught=_stops_taught(context, data),
         forgets=forgets.sentence if forgets else None,
+        unstable=recipe.sentence if recipe and recipe.unstable else None,
         cut=tuple(change for arm, change in case.cut.items() if arm not in case.shown),
         temperature=experiment.generation.temperature if experiment.generation.do_sample else 0.0,
         max_new_tokens=experiment.generation.max_new_tokens,

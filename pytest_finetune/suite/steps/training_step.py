@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_finetune.data.formatting import format_pair
 from pytest_finetune.fingerprint import (
@@ -69,6 +69,15 @@ class Adapter:
         return PeftModel.from_pretrained(model, str(self.path))
 
 
+class Trained(NamedTuple):
+    """The stored adapter of a key, whether it was there before, and how it differs from one that it replaced."""
+
+    key: Key
+    entry: Entry
+    reused: bool
+    compared: Mapping[str, Any] | None = None
+
+
 class TrainingStep:
     """The adapter of one experiment: reused where the store has it, else trained.
 
@@ -94,16 +103,33 @@ class TrainingStep:
 
     def adapter(self) -> Adapter:
         """Return the adapter and record the facts of its training."""
-        context, key = self._context, self.key()
-        name = f"key-{context.experiment.name}"
+        self.record_key(self.key())
+        return self.recorded(self.trained())
+
+    def record_key(self, key: Key) -> None:
+        """Record the key of the adapter that is judged, and what differs from that of the last run."""
+        context = self._context
         context.record(("key",), key.value)
         context.record(("key_fields",), key.fields)
-        context.record(("key_changed",), _changed(key, context.store.last(name)))
-        entry = reuse.find(context.settings, context.store, key)
-        reused = entry is not None
-        if entry is None:
-            entry, reused = self._train(key)
-        context.store.remember(name, {"fields": key.fields, "key": key.value})
+        context.record(("key_changed",), _changed(key, context.store.last(self._last)))
+
+    @property
+    def _last(self) -> str:
+        """The name under which the store remembers the last key of this experiment."""
+        return f"key-{self._context.experiment.name}"
+
+    def trained(self) -> Trained:
+        """Return the stored adapter, trained now where there was none."""
+        key = self.key()
+        entry = reuse.find(self._context.settings, self._context.store, key)
+        return self._train(key) if entry is None else Trained(key, entry, True)
+
+    def recorded(self, trained: Trained) -> Adapter:
+        """Record a training as that of the adapter that is judged."""
+        context, (key, entry, reused, compared) = self._context, trained
+        context.store.remember(self._last, {"fields": key.fields, "key": key.value})
+        if compared is not None:
+            context.record(("training", "retrained"), compared)
         context.record(("training",), reuse.facts(key, entry, reused=reused))
         return self._recorded(entry, reused=reused)
 
@@ -150,32 +176,34 @@ class TrainingStep:
         keep, dev = self._context.experiment.training.keep, self._data.dev
         return self._pairs(dev) if keep == "best" and dev is not None else ()
 
-    def _train(self, key: Key) -> tuple[Entry, bool]:
+    def _train(self, key: Key) -> Trained:
         """Train under the key's lock; another process may have been first."""
         store, line, retrain = self._context.store, self._context.line, self._context.settings.retrain
         about: dict[str, Any] = {}
+        compared: Mapping[str, Any] | None = None
         before = store.read("adapters", key) if retrain else None
         replayed: Replayed | None = None
 
         def fill(folder: Path) -> None:
+            nonlocal compared
             about.update(self._fill(key, folder, replayed))
             if before is not None:
                 base, quantization = self._engine.the_base_model, self._context.experiment.quantization
                 compared = reuse.compared(base, quantization, before, folder)
-                self._context.record(("training", "retrained"), compared)
 
         try:
             with store.lock("adapters", key, line.say):
                 entry = None if retrain else store.read("adapters", key)
                 if entry is not None:
-                    return entry, True
+                    return Trained(key, entry, True)
                 warning = self._warning()
                 if warning is not None:
                     line.warn(warning)
                 replayed = None if self._replaying is None else self._replaying.made()
                 # The training loads a base of its own.
                 self._engine.release(sorted(self._engine.runtimes))
-                return store.commit("adapters", key, fill, about, replacing=retrain), False
+                entry = store.commit("adapters", key, fill, about, replacing=retrain)
+                return Trained(key, entry, False, compared)
         except StoreError as error:
             if not is_full(error.__cause__):
                 raise

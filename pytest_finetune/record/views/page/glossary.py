@@ -33,8 +33,11 @@ WORDS: Final = {
         "Random weights of a trained adapter's shapes and norms: what any change of that size does to the answers."
     ),
     "opponent": "An arm that the adapter must beat to be kept.",
+    "prediction interval": "Where one more value of the same kind will lie, such as the gain of the next seed.",
     "primary rule": "The one rule that the decision is about; the gain is measured under it.",
+    "recipe": "What is trained on and how, whatever the seed; several adapters tell what it brings, one does not.",
     "replay": "To train on the base's own answers to other prompts as well, so that it is not forgotten.",
+    "seed": "The number behind everything random in a training: first weights, order of the rows, dropout.",
     "slice": "A part of the held-out rows, such as those with one tag, judged separately.",
     "spend": "To pay for repeated looks: at look k a claim is judged at (1 - confidence) / (k (k + 1)).",
     "waiver": "An accepted finding of the data contract, with its reason and its last day; it stays in the record.",

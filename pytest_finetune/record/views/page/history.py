@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pytest_finetune.record.summary import RunLine, verdicts
+from pytest_finetune.record.recipes import seeds_cell
+from pytest_finetune.record.summary import RunLine, rests_on, verdicts
 from pytest_finetune.record.views.page.document import asset
 from pytest_finetune.record.views.page.html import Child, Html, element, grid, join
 from pytest_finetune.record.views.page.sections.verdict import SYMBOLS
@@ -37,7 +38,9 @@ def history_page(runs: Sequence[RunLine]) -> str:
     title = element("h1", "Fine-tuning history")
     order = ", the newest first" if len(runs) > 1 else ""
     said = f"{counted(len(runs), 'run')}{order}: {verdicts(runs)}"
-    body = element("main", title, element("p", said), _table(runs) if runs else None, class_="ft")
+    rests = rests_on(runs)
+    notes = element("p", rests, class_="ft-muted") if rests else None
+    body = element("main", title, element("p", said), notes, _table(runs) if runs else None, class_="ft")
     return "<!doctype html>\n" + element("html", element("head", head), element("body", body), lang="en")
 
 
@@ -85,7 +88,9 @@ def _cost(run: RunLine) -> list[Child]:
     looks = f"look {run.looked}" if run.looked else "no look"
     seconds = [] if run.seconds is None else [duration(run.seconds)]
     peak = [] if run.peak_bytes is None else [size(run.peak_bytes)]
-    return [looks, _line(", ".join([*seconds, *peak]) or "not trained")]
+    trained = ", ".join([*seconds, *peak]) or "not trained"
+    word = seeds_cell(run.seeds, run.recipe)
+    return [looks, _line(trained), *([_line(f"seeds: {word}")] if run.recipe else [])]
 
 
 def _line(text: str) -> Html:

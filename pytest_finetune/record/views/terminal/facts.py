@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from pytest_finetune.record import remarks
+from pytest_finetune.record import recipes, remarks
 from pytest_finetune.record.inputs import Finding
 from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.tables import fits_word, peaks, time_rows, training_row, whole_time
@@ -32,6 +32,8 @@ def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
         *(("thinking", text, "yellow" if "cut" in text else "") for text in remarks.thinking(experiment)),
         *(("merged", text, "") for text in remarks.merges(experiment)),
         ("drift", drift, ""),
+        ("recipe", recipes.brief(experiment), "" if experiment.recipe.word == "holds" else "yellow"),
+        ("seeds", one_line(experiment.recipe.says), ""),
         ("time", _time(experiment), ""),
     ]
     told = [

@@ -10,6 +10,7 @@ from pytest_finetune.record.changes import flat
 from pytest_finetune.record.headline import BLOCKED
 from pytest_finetune.record.lenient import Pair
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
+from pytest_finetune.record.recipes import ONE_SEED, seed_count
 from pytest_finetune.record.views.page.html import Child, Html, element, facts, folded, join, paragraph, table
 from pytest_finetune.record.views.page.sections.evidence import badge
 from pytest_finetune.wording import counted, duration, size
@@ -85,7 +86,12 @@ def _since(experiment: RecordedExperiment, changed: Mapping[str, Pair]) -> Html:
         return paragraph("muted", said)
     caption = "Changed since the last run" + (f" ({last})" if last else "")
     head = ["key", "before", "now", "in the adapter's key"]
-    return changed_table(head, changed, caption, lambda name: "yes" if name in experiment.key_changed else "")
+    shown = changed_table(
+        head, changed, caption, lambda name: "yes" if name in experiment.key_changed else ""
+    )
+    alone = bool(experiment.key_changed) and seed_count(experiment) == 1
+    note = f"Whether a change of these moved the rates is not known: {ONE_SEED} (training.seeds)."
+    return join([shown, paragraph("muted", note) if alone else None])
 
 
 def changed_table(
