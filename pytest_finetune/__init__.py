@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from pytest_finetune.data.rows import Row as Row
     from pytest_finetune.data.rows import Rows as Rows
     from pytest_finetune.errors import FinetuneError as FinetuneError
+    from pytest_finetune.executors.protocol import Executor as Executor
+    from pytest_finetune.executors.protocol import ExecutorError as ExecutorError
+    from pytest_finetune.executors.protocol import Seen as Seen
+    from pytest_finetune.executors.protocol import Submission as Submission
     from pytest_finetune.experiment import Experiment as Experiment
     from pytest_finetune.judging.decision import Decision as Decision
     from pytest_finetune.judging.drift import Drift as Drift
@@ -56,6 +60,8 @@ _HOMES: Final = {
     "Decision": "judging.decision",
     "DiagnosisEvidence": "judging.evidence",
     "Drift": "judging.drift",
+    "Executor": "executors.protocol",
+    "ExecutorError": "executors.protocol",
     "Experiment": "experiment",
     "Finding": "data.findings",
     "FinetuneError": "errors",
@@ -68,8 +74,10 @@ _HOMES: Final = {
     "Row": "data.rows",
     "Rows": "data.rows",
     "Runtime": "answering.runtimes",
+    "Seen": "executors.protocol",
     "Step": "memory.tracer.steps",
     "Store": "store",
+    "Submission": "executors.protocol",
     "TrainingError": "training.request",
     "TrainingRequest": "training.request",
     "TrainingResult": "training.request",

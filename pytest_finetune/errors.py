@@ -15,6 +15,7 @@ _EXTRAS: Final = {
     "mlflow": "mlflow",
     "model_signing": "sign",
     "pynvml": "nvidia",
+    "submitit": "submitit",
     "tensorboard": "tensorboard",
     "wandb": "wandb",
     "zstandard": "data",

@@ -14,6 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_finetune import (
         DiagnosisEvidence,
+        Executor,
         Experiment,
         Finding,
         NextChange,
@@ -72,6 +73,20 @@ def pytest_finetune_runtime(
         def pytest_finetune_runtime(name, experiment, base, device):
             if name == "vllm":
                 return VllmRuntime(base, device)
+    """
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_finetune_executor(name: str) -> Executor | None:
+    """Return the executor that ``--finetune-executor=NAME`` means, or None when the name is not yours.
+
+    It hands steps to an engine of yours and tells how a job stands; what came of it is read from the store alone. See
+    `pytest_finetune.Executor`::
+
+        from my_cluster import ClusterExecutor
+
+        def pytest_finetune_executor(name):
+            return ClusterExecutor() if name == "my-cluster" else None
     """
 
 

@@ -85,6 +85,15 @@ _FLAGS: Final[dict[str, dict[str, Any]]] = {
         "metavar": "DEVICE",
         "help": "auto, cpu, cuda, cuda:N or mps (default: auto)",
     },
+    "--finetune-executor": {
+        "metavar": "HOW",
+        "help": "where trainings and answers run: local (default), 'command: TEMPLATE' with {step} (also {key}, "
+        "{store}, {card}, {gpus}, {memory}, {minutes}), submitit:slurm, or a plugin's executor",
+    },
+    "--finetune-executor-dry-run": {
+        "action": "store_true",
+        "help": "print the command or script of each job that is due, and send none",
+    },
     "--finetune-require-gpu": {
         "action": "store_true",
         "help": "no accelerator is a usage error, not a slow CPU run",
@@ -106,6 +115,7 @@ _INI: Final[dict[str, dict[str, Any]]] = {
     },
     "finetune_record": {"help": "default of --finetune-record", "default": ""},
     "finetune_track": {"help": "default of --finetune-track", "type": "args", "default": []},
+    "finetune_executor": {"help": "default of --finetune-executor", "default": ""},
     "finetune_device": {"help": "default of --finetune-device", "default": ""},
 }
 _MARKERS: Final = {
@@ -227,7 +237,12 @@ def _begin(config: pytest.Config) -> FinetuneSession:
     """Return the session, which begins now if it has not."""
     from pytest_finetune.suite.hooks import begin
 
-    return begin(config)
+    session = begin(config)
+    if session.settings.executor != "local" and session.away is None:
+        from pytest_finetune.suite.jobs.executors import away
+
+        session.away = away(session.settings.executor, config.hook)
+    return session
 
 
 def _is_known(manager: pytest.PytestPluginManager) -> bool:

@@ -27,6 +27,7 @@ HEAVY: Final = {
     "model_signing",
     "peft",
     "s3fs",
+    "submitit",
     "tensorboard",
     "torch",
     "transformers",
@@ -75,13 +76,14 @@ def _arrows() -> Mapping[str, Set[str]]:
     may["data"] = {*FLOOR}
     may["strategies"] = {*FLOOR, "data"}
     may["memory"] = {*FLOOR, "data"}
+    may["executors"] = {*FLOOR, "data"}
     may["training"] = {*FLOOR, "data", "memory"}
     may["answering"] = {*FLOOR, "data", "memory", "training"}
     may["judging"] = {"errors", "wording", "experiment"}
     may["rules"] = {"errors", "wording", "judging", "data", "answering"}
     may["huggingface"] = {*FLOOR, "data", "memory", "training", "answering", "judging"}
     may["record"] = may["huggingface"]
-    may["hookspecs"] = may["bundle"] = {*may["record"], "record"}
+    may["hookspecs"] = may["bundle"] = {*may["record"], "record", "executors"}
     may["publish"] = {*may["bundle"], "bundle"}
     may["suite"] = {*may["publish"], "publish", "rules", "huggingface", "hookspecs"}
     may["fixtures"] = {*may["suite"], "suite"}
@@ -241,7 +243,18 @@ def test_late_imports_of_ours_are_few() -> None:
 
 
 def test_the_pure_rooms_know_no_pytest() -> None:
-    pure = {*FLOOR, "data", "memory", "training", "answering", "judging", "record", "bundle", "publish"}
+    pure = {
+        *FLOOR,
+        "data",
+        "executors",
+        "memory",
+        "training",
+        "answering",
+        "judging",
+        "record",
+        "bundle",
+        "publish",
+    }
     against = {
         found.importer
         for found in imports()

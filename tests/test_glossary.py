@@ -18,12 +18,14 @@ SPECIAL = {
     "brake": r"\*?brakes?\*?",
     "claim": r"\*?claims?\*?",
     "gate": r"gates?",
+    "job": r"[Jj]obs?(?=\]\()",
     "look": r"(?:[Ll]ooks?(?=\]\()|(?:[Aa]|[Tt]he|[Ee]ach|earlier|another|new|further|this|of) looks?)",
     "noisy row": r"noisy\s+(?:rows?|under)",
     "replay": r"[Rr]eplay(?=\]\()",
     "recipe": r"(?:[Aa]|[Tt]he|[Tt]his|one|of) recipes?",
     "seed": r"(?:[Ee]ach|[Ss]everal|[Nn]ext|[Oo]ne|[Aa]nother|the) seeds?",
     "spend": r"(?:spend|spent|spending)",
+    "step": r"[Ss]teps?(?=\]\()",
 }
 
 

@@ -21,7 +21,8 @@ class CommandError(FinetuneError):
 class Answer:
     """The outcome of a command.
 
-    `lines` are for a reader, `tree` is for programs; `yes` is False when the question was answered with no;
+    `lines` are for a reader, `tree` is for programs; `yes` is False when the question was answered with no, and
+    `code` an exit code that says more than that;
     `warnings` go to standard error; `rows` are the table of commands that know ``--csv``, `page`
     is the markup of those that know ``--html``.
     """
@@ -32,6 +33,7 @@ class Answer:
     warnings: Sequence[str] = ()
     rows: Sequence[Json] = ()
     page: str = ""
+    code: int | None = None
 
     def as_json(self) -> str:
         """Return the tree as ASCII, so that no character of it reaches a terminal as a command."""

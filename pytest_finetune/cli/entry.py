@@ -24,6 +24,7 @@ from pytest_finetune.cli import (
     profile,
     push,
     show,
+    step,
     verify,
 )
 from pytest_finetune.cli.answer import Answer
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader went away (`| head`); python would complain again while it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-    return YES if answer.yes else NO
+    return answer.code if answer.code is not None else YES if answer.yes else NO
 
 
 def parser() -> argparse.ArgumentParser:
@@ -98,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
         verify,
         push,
         gc,
+        step,
     ):
         command = commands.add_parser(
             module.__name__.rpartition(".")[2].rstrip("_"),

@@ -13,6 +13,7 @@ from pytest_finetune.experiment.records import (
     CharterText,
     DecisionDefaults,
     DriftSettings,
+    ExecutorSettings,
     Experiment,
     ExperimentError,
     Generation,
@@ -199,6 +200,7 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
         | ({"lora": None} if method == "full" else {})
         | ({"attn_implementation": attention} if (attention := tree.get("attn_implementation")) else {})
         | ({"split": _plain(split)} if (split := tree.get("split")) else {}),
+        executor=_executor(tree.get("executor", {})),
         split=Split(**split) if split else None,
         attn_implementation=tree.get("attn_implementation"),
         runtime_settings={name: settings for name, settings in runtimes if settings is not None},
@@ -239,6 +241,10 @@ def _training(tree: Json) -> Training:
 def _charter(tree: Json) -> CharterText:
     """Return the charter; a year that YAML reads as a number is the text that its owner wrote."""
     return CharterText(**{name: str(said) if isinstance(said, int) else said for name, said in tree.items()})
+
+
+def _executor(tree: Json) -> ExecutorSettings:
+    return ExecutorSettings(**{**tree, "cards": tuple(tree.get("cards", ()))})
 
 
 def _drift(given: bool | Json) -> DriftSettings:

@@ -221,6 +221,22 @@ class CharterText:
 
 
 @dataclass(frozen=True, slots=True)
+class ExecutorSettings:
+    """What a job of this experiment asks its engine for, where an executor runs its steps elsewhere.
+
+    `cards` are names of our table, the one to try first in front. `minutes` is a guess until a step was measured;
+    `memory` GiB of main memory, None: by the plan; `queue_minutes` how long a job may wait unheard of after the
+    engine's command has ended well. `submitit` is passed through to Slurm.
+    """
+
+    cards: tuple[str, ...] = ()
+    minutes: int | None = None
+    memory: int | None = None
+    queue_minutes: int | None = None
+    submitit: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """One resolved experiment: every key has its value, `resolved` is the same as a JSON tree.
 
@@ -253,6 +269,7 @@ class Experiment:
     trained: str | None = None
     attn_implementation: str | None = None
     split: Split | None = None
+    executor: ExecutorSettings = field(default_factory=ExecutorSettings)
 
     @property
     def has_dev_rows(self) -> bool:

@@ -18,6 +18,7 @@ from pytest_finetune.store.checkpoints import Checkpoints
 from pytest_finetune.store.context import Quarantine, StoreContext
 from pytest_finetune.store.digests import DigestFile
 from pytest_finetune.store.disk import StoreError, explained
+from pytest_finetune.store.jobs import JobBook
 from pytest_finetune.store.leftovers import sweep
 from pytest_finetune.store.lock import Lock, exclusive, file_lock, free_lock, shared
 from pytest_finetune.store.looks import LookBook
@@ -42,9 +43,9 @@ class Store:
 
     They hold adapters, raw outputs, memory plans, bases, and models made from an adapter and its base.
     Making a Store writes nothing. `warnings` collects, for the user, what was set aside or passed over;
-    `looks` counts the looks at held-out rows, `verdicts` holds what judges said, `notes` the last runs and
-    the pins. With an `upstream`, what is not here comes from there, and what is made here goes there unless it is only
-    read.
+    `looks` counts the looks at held-out rows, `verdicts` holds what judges said, `notes` the last runs and pins,
+    `jobs` the steps that run elsewhere. With an `upstream`, what is not here comes from there, and what is made
+    here goes there unless it is only read.
     """
 
     def __init__(self, root: Path, upstream: Upstream | None = None) -> None:
@@ -54,7 +55,7 @@ class Store:
         self.warnings = self._context.warnings
         self.looks = LookBook(self._context)
         self.verdicts = VerdictBook(self._context)
-        self.notes = Notes(self._context)
+        self.notes, self.jobs = Notes(self._context), JobBook(self._context)
         self._digests = DigestFile(self._context)
         self._quarantine = Quarantine(self._context)
         self._pending = PendingUploads(self._context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from pluggy import HookRelay
 
     from pytest_finetune.experiment import Experiment
+    from pytest_finetune.fingerprint import Key
+    from pytest_finetune.memory.hardware.budget import Budget
     from pytest_finetune.publish.trackers import Tracker
-    from pytest_finetune.store import Store
+    from pytest_finetune.store import Entry, Store
     from pytest_finetune.suite.device import ChosenDevice
     from pytest_finetune.suite.evidence import Facts
     from pytest_finetune.suite.options import Settings
     from pytest_finetune.training.request import Progress
+    from pytest_finetune.yamlfile import JsonTree
 
 
 class Line(Protocol):
@@ -44,9 +47,36 @@ class Line(Protocol):
         """Leave the terminal as the next line expects it."""
 
 
+class Jobs(Protocol):
+    """Where steps run that do not run in this process."""
+
+    longest: Callable[[], int | None]
+    """Tells the tokens of the longest training row, by which the card is chosen."""
+
+    @property
+    def device(self) -> str | None:
+        """The kind of device that the steps are asked on; None for one like that of this machine."""
+
+    @property
+    def budget(self) -> Budget | None:
+        """The card that the training is held against; None for that of this machine."""
+
+    def made(
+        self,
+        kind: str,
+        key: Key,
+        request: Callable[[], JsonTree],
+        tell: Callable[[Progress], None] | None,
+    ) -> tuple[Entry, bool]:
+        """Return what a job makes of a request, verified, and whether it was there before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One experiment, and what its steps share: settings, store, hooks, device, the terminal, and the facts so far."""
+    """One experiment, and what its steps share: settings, store, hooks, device, the terminal, and the facts so far.
+
+    `jobs` is None where every step runs in this process.
+    """
 
     experiment: Experiment
     settings: Settings
@@ -57,6 +87,7 @@ class Context:
     facts: Facts
     clock: Clock = field(default_factory=Clock)
     trackers: Sequence[Tracker] = ()
+    jobs: Jobs | None = None
 
     @property
     def device(self) -> str:

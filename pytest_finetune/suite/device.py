@@ -25,20 +25,23 @@ if TYPE_CHECKING:
 class ChosenDevice:
     """Where the session runs, settled when it is first needed: only then does a worker wait for a GPU.
 
-    `on_lease` is called when a GPU was leased.
+    `on_lease` is called when a GPU was leased; without `leases` none is, for the work is done elsewhere.
     """
 
-    def __init__(self, config: pytest.Config, asked: str, on_lease: Callable[[], None]) -> None:
+    def __init__(
+        self, config: pytest.Config, asked: str, on_lease: Callable[[], None], *, leases: bool = True
+    ) -> None:
         self._config = config
         self._asked = asked
         self._on_lease = on_lease
+        self._leases = leases
         self.lease: Lease | None = None
         self.warnings: list[str] = []
 
     @cached_property
     def name(self) -> str:
         """The device to run on; in an xdist worker a leased GPU, which is waited for where all are leased."""
-        if not (xdist.is_worker(self._config) and self.known.startswith("cuda")):
+        if not (self._leases and xdist.is_worker(self._config) and self.known.startswith("cuda")):
             return self.known
         self.lease = self._leased()
         if self.lease is None:

@@ -93,6 +93,8 @@ class Hooks:
             self._look_ahead(place.experiment)
         if place.stage.needs_model and not self._session.settings.finetune:
             pytest.skip(f"{NO_FLAG}{self._without_a_model(item, place)}")
+        if place.stage is Stage.DECISION and self._session.settings.executor_dry_run:
+            pytest.skip("--finetune-executor-dry-run: nothing was sent, so there is nothing to decide")
         if place.experiment is None:
             return
         run = self._session.run(place.experiment)

@@ -16,6 +16,7 @@ from pytest_finetune.experiment import ExperimentError, parse_set
 
 DEFAULT_EXPERIMENT: Final = "finetune.yaml"
 DEFAULT_STORE: Final = ".finetune"
+LOCAL: Final = "local"
 DEFAULT_RECORD: Final = "finetune-record"
 _DEVICES: Final = "auto, cpu, cuda, cuda:N or mps"
 
@@ -46,6 +47,8 @@ class Settings:
     rejudge: bool = False
     store_readonly: bool = False
     track: tuple[str, ...] = ()
+    executor: str = LOCAL
+    executor_dry_run: bool = False
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -84,6 +87,8 @@ def read_settings(config: pytest.Config) -> Settings:
         headroom=option.finetune_headroom or config.getini("finetune_headroom") or None,
         store_readonly=_readonly(option, config),
         track=tuple(map(str, option.finetune_track or config.getini("finetune_track"))),
+        executor=_executor(option, config),
+        executor_dry_run=option.finetune_executor_dry_run,
     )
 
 
@@ -107,6 +112,30 @@ def _check_promotion(option: Any, config: pytest.Config) -> None:
             require(key if key == SIGSTORE else str(config.invocation_params.dir / key))
         except BundleError as error:
             raise pytest.UsageError(f"--finetune-sign={key}: {error}") from None
+
+
+def _executor(option: Any, config: pytest.Config) -> str:
+    """Return where steps run; what jobs cannot do is refused before anything is sent."""
+    named = str(option.finetune_executor or config.getini("finetune_executor") or LOCAL).strip()
+    if named == LOCAL:
+        if option.finetune_executor_dry_run:
+            raise pytest.UsageError(
+                "--finetune-executor-dry-run prints what would be sent, and nothing is: name --finetune-executor"
+            )
+        return named
+    if not option.finetune:
+        return LOCAL  # no model is needed
+    if option.finetune_retrain:
+        raise pytest.UsageError(
+            f"--finetune-retrain trains on this machine, and --finetune-executor={named} elsewhere: add "
+            "--finetune-executor=local, or leave one of them out"
+        )
+    if _readonly(option, config):
+        raise pytest.UsageError(
+            f"--finetune-store-readonly contradicts --finetune-executor={named}: a job brings its result back through "
+            "the store"
+        )
+    return named
 
 
 def _readonly(option: Any, config: pytest.Config) -> bool:

@@ -62,6 +62,8 @@ class ExperimentRun:
         self._rows: Parts[str | None, Rows] = Parts(lambda suite: f"suite {suite}")
         self.gold = GoldTests(self)
         self._asking = Asking(self)
+        if context.jobs is not None:
+            context.jobs.longest = self._longest_tokens
 
     def begin(self) -> None:
         """Record, once, what is known before anything runs."""
@@ -186,10 +188,12 @@ class ExperimentRun:
     def memory_plan(self) -> MemoryPlan | Unplanned:
         """The predicted peak of the training, or what stands in for it where its step cannot be traced."""
         with self.context.clock.spent_on("plan"):
-            replayed = self.replaying.longest_tokens if self.replaying else 0
-            return planning.memory_plan(
-                self.context, self.contract, self.train_rows, self.budget, self._measured, replayed
-            )
+            return planning.memory_plan(self.context, self._longest_tokens(), self.budget, self._measured)
+
+    def _longest_tokens(self) -> int | None:
+        """Return what the longest row that is taught can need, None where tokens cannot be counted."""
+        replayed = self.replaying.longest_tokens if self.replaying else 0
+        return max(planning.longest_tokens(self.contract, self.train_rows) or 0, replayed) or None
 
     @part
     def budget(self) -> Budget:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -10,19 +10,21 @@ import pytest
 
 from pytest_finetune.clock import Clock
 from pytest_finetune.experiment import Experiment, ExperimentError, load_experiment
+from pytest_finetune.experiment.reading import located
+from pytest_finetune.memory.hardware.cards import UnknownCardError, find_card
 from pytest_finetune.memory.hardware.detect import accelerator, parse_budget
 from pytest_finetune.memory.hardware.sizes import parse_share
 from pytest_finetune.publish.trackers import Tracker
 from pytest_finetune.store import Store, StoreError, is_url, open_store
 from pytest_finetune.suite import collection, xdist
-from pytest_finetune.suite.context import Context
+from pytest_finetune.suite.context import Context, Jobs
 from pytest_finetune.suite.device import ChosenDevice, refuse_missing
 from pytest_finetune.suite.evidence import Evidence, Facts, Outbox
 from pytest_finetune.suite.gate import Gate
 from pytest_finetune.suite.heartbeat import Heartbeat
 from pytest_finetune.suite.markers import ExperimentRef, MarkerMistake, Stage
 from pytest_finetune.suite.narrowed import Selection
-from pytest_finetune.suite.options import DEFAULT_EXPERIMENT, Settings
+from pytest_finetune.suite.options import DEFAULT_EXPERIMENT, LOCAL, Settings
 from pytest_finetune.suite.progress import ProgressLine
 from pytest_finetune.suite.run import ExperimentRun
 from pytest_finetune.suite.steps.header import hardware
@@ -46,6 +48,7 @@ class FinetuneSession:
         self.whole = Wholeness()
         self.item: pytest.Item | None = None
         self.promoted: list[str] = []
+        self.away: Callable[[Callable[[], Context]], Jobs] | None = None  # where steps run, if not here
         self.beat = Heartbeat.of(config) if settings.finetune else None
         self._brings_rules = settings.finetune
         self._looked_at: set[ExperimentRef] = set()
@@ -67,7 +70,10 @@ class FinetuneSession:
     @cached_property
     def chosen(self) -> ChosenDevice:
         """The device of this session, and its lease in an xdist worker."""
-        return ChosenDevice(self.config, self.settings.device, self._record_hardware)
+        if self.settings.executor == LOCAL:
+            return ChosenDevice(self.config, self.settings.device, self._record_hardware)
+        asked = "cpu" if self.settings.device == "cpu" else "auto"  # a card that is named is that of the jobs
+        return ChosenDevice(self.config, asked, self._record_hardware, leases=False)
 
     def _record_hardware(self) -> None:
         for run in self._runs.values():
@@ -96,7 +102,8 @@ class FinetuneSession:
         line = ProgressLine(self.config, experiment.name, self.beat)
         facts = Facts(experiment.name, self.outbox)
         hooks, trackers = self.config.hook, self.trackers
-        return Context(
+        jobs = None if self.away is None else self.away(lambda: context)
+        context = Context(
             experiment,
             self.settings,
             self.store,
@@ -106,7 +113,9 @@ class FinetuneSession:
             facts,
             Clock(tell=line.begin),
             trackers,
+            jobs,
         )
+        return context
 
     def known_run(self, ref: ExperimentRef | None) -> ExperimentRun | None:
         """Return the run of an experiment that has begun; None when its file could not be used, or was not asked."""
@@ -166,7 +175,7 @@ class FinetuneSession:
         asked_or_named = self.refs if self._named_in_ini() or self.settings.finetune else exists
         for ref in asked_or_named:
             try:
-                self.load(ref)
+                _check_cards(self.load(ref))
             except ExperimentError as error:
                 raise pytest.UsageError(str(error)) from None
         self._check_store()
@@ -194,6 +203,8 @@ class FinetuneSession:
             parse_share(self.settings.headroom or "0%")
         except ValueError as error:
             raise pytest.UsageError(f"--finetune-headroom: {error}") from None
+        if self.settings.executor != LOCAL:
+            return  # the card is where the jobs run
         wants_gpu = self.settings.require_gpu or self.settings.device.startswith(("cuda", "mps"))
         if wants_gpu and self.settings.asked and accelerator() == "cpu":
             why = (
@@ -262,3 +273,12 @@ class FinetuneSession:
         for name in self.evidence.experiments():
             own = [test for test in self.evidence.tests.values() if test.experiment == name]
             self.store.remember(f"whole-{name}", outline(own))
+
+
+def _check_cards(experiment: Experiment) -> None:
+    """Raise ExperimentError for a card of the jobs that our table does not know."""
+    for number, name in enumerate(experiment.executor.cards):
+        try:
+            find_card(name)
+        except UnknownCardError as error:
+            raise ExperimentError(located(experiment, ("executor", "cards", number), str(error))) from None

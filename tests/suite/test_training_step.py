@@ -21,7 +21,8 @@ from pytest_finetune.store import StoreError
 from pytest_finetune.suite.context import Context
 from pytest_finetune.suite.steps.data_step import Data
 from pytest_finetune.suite.steps.engine import Engine
-from pytest_finetune.suite.steps.training_step import TrainingStep, trainers
+from pytest_finetune.suite.steps.making import trainers
+from pytest_finetune.suite.steps.training_step import TrainingStep
 from pytest_finetune.training.checkpoints import seal
 from pytest_finetune.training.request import TrainingError, TrainingRequest
 

@@ -9,11 +9,15 @@ smallest that was read on a card of its size: 5.79 GiB of 6, 7.62 of 8, 11.62 of
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import Final
 
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.memory.hardware.sizes import GiB, MiB
+
+_SIZE: Final = re.compile(r"[0-9]{2}")
+"""The part of a key that is a size in GB, as in a100-80."""
 
 
 class UnknownCardError(FinetuneError, ValueError):
@@ -141,6 +145,20 @@ def find_card(name: str) -> Card:
     raise UnknownCardError(
         f"no card named {name!r} is known{guess} Known are {', '.join(CARDS)}; or give a size, as in 24GiB"
     )
+
+
+def card_of(name: str, total_bytes: int) -> Card | None:
+    """Return the card of the table that a driver's name means; None when the table has none like it.
+
+    >>> card_of("NVIDIA A100-SXM4-80GB", 80 * GiB).key, card_of("NVIDIA GeForce RTX 4060 Ti", 16 * GiB).key
+    ('a100-80', 'rtx-4060-ti-16')
+    """
+    said = set(re.findall(r"[a-z0-9]+", name.lower()))
+    words = {key: {word for word in key.split("-") if not _SIZE.fullmatch(word)} for key in CARDS}
+    like = [card for key, card in CARDS.items() if words[key] <= said]
+    most = max((len(words[card.key]) for card in like), default=0)
+    same = [card for card in like if len(words[card.key]) == most]
+    return min(same, key=lambda card: abs(card.total_bytes - total_bytes), default=None)
 
 
 def family_of(capability: tuple[int, int] | None) -> Family:

@@ -84,6 +84,10 @@ class SharedFolder:
         """Refuse."""
         raise self._refusal()
 
+    def put_first_note(self, place: str, data: bytes) -> bool:
+        """Refuse."""
+        raise self._refusal()
+
     def drop_note(self, place: str) -> None:
         """Refuse."""
         raise self._refusal()

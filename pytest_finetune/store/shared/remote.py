@@ -116,6 +116,10 @@ class RemoteStore:
         """Write a note in place of the one before."""
         self._bucket.put(place, data)
 
+    def put_first_note(self, place: str, data: bytes) -> bool:
+        """Write a note unless there is one; False when another one stands there."""
+        return self._bucket.put_first(place, data)
+
     def drop_note(self, place: str) -> None:
         """Remove a note; nothing happens when there is none."""
         self._bucket.remove(place)

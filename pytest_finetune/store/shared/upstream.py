@@ -19,7 +19,7 @@ class Upstream(Protocol):
     """A place behind a store from which entries, lines of books and notes come, and to which new ones go.
 
     Nothing that it returns is trusted: the store verifies every byte. Places of notes are relative names such as
-    ``pins/adapters-<key>.json``. All methods raise UpstreamError; the last four are never called where
+    ``pins/adapters-<key>.json``. All methods raise UpstreamError; the last five are never called where
     `readonly` is True.
     """
 
@@ -63,6 +63,9 @@ class Upstream(Protocol):
 
     def put_note(self, place: str, data: bytes) -> None:
         """Write a note in place of the one before."""
+
+    def put_first_note(self, place: str, data: bytes) -> bool:
+        """Write a note unless there is one; False when another one stands there."""
 
     def drop_note(self, place: str) -> None:
         """Remove a note; nothing happens when there is none."""

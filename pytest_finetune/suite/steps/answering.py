@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -26,6 +27,7 @@ from pytest_finetune.fingerprint import (
     outputs_key,
     package_versions,
 )
+from pytest_finetune.suite.jobs.requests import can_be_sent, questions
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.arm_plans import ArmPlan
@@ -56,7 +58,8 @@ class ResolvedArm:
     """An arm with everything that its answers depend on but the prompts: resolved once, then only carried.
 
     `experiment` names the base that answers, under the adapter in `adapter` if there is one; `model` is the digest of
-    both. `facts` are what the record says besides the plan: where an arm from outside comes from, what answers.
+    both; `random` says that it is asked with random weights of that adapter's shapes. `facts` are what the record says
+    besides the plan: where an arm from outside comes from, what answers.
     """
 
     plan: ArmPlan
@@ -66,6 +69,7 @@ class ResolvedArm:
     environment: Mapping[str, str]
     facts: Mapping[str, Any] = field(default_factory=dict)
     chat: Chat | None = None
+    random: bool = False
 
     def key(self, prompts: Sequence[Prompted]) -> Key:
         """Return the key of this arm's answers to prompts."""
@@ -104,21 +108,29 @@ def resolve(
 ) -> ResolvedArm:
     """Resolve an arm that is asked; `outside` is what one from outside brings, `own` the experiment of the others."""
     experiment = (outside and outside.experiment) or own
-    generation, decoder = plan.generation, {}
-    if generation.constrain is not None:
-        generation = dataclasses.replace(generation, constrain=_grammar(own, contract))
-        decoder = package_versions(("llguidance",))  # another version may decode otherwise
+    if plan.generation.constrain is not None:
+        held = dataclasses.replace(plan.generation, constrain=_grammar(own, contract))
+        plan = dataclasses.replace(plan, generation=held)
+    return resolved(plan, experiment, engine, adapter, outside.facts if outside else {})
+
+
+def resolved(
+    plan: ArmPlan, experiment: Experiment, engine: Engine, adapter: Path | None, facts: Mapping[str, Any]
+) -> ResolvedArm:
+    """Resolve an arm whose grammar, if it has one, stands in its plan."""
+    # Another version of what holds answers to a grammar may decode otherwise.
+    decoder = {} if plan.generation.constrain is None else package_versions(("llguidance",))
     about = engine.about(plan.runtime, adapter)
     described = {"runtime_sha256": digest(about)} if about else {}
     version = about.get("dtype") or about.get("version")
     named = {"runtime": f"{plan.runtime} ({version})"} if isinstance(version, str) else {}
     return ResolvedArm(
-        plan=dataclasses.replace(plan, generation=generation),
+        plan=plan,
         experiment=experiment,
         adapter=adapter,
         model=model_digest(engine.base(experiment), adapter, quantization=experiment.quantization),
         environment={**engine.the_environment, **described, **decoder, **attention_of(experiment)},
-        facts={**(outside.facts if outside else {}), **named},
+        facts={**facts, **named},
         chat=engine.chat(experiment),
     )
 
@@ -186,6 +198,12 @@ def answered(
     key = arm.key(prompts)
     entry = context.store.read("outputs", key)
     reused = entry is not None
+    if entry is None and context.jobs is not None and can_be_sent(context, arm.plan.runtime, arm.adapter):
+        adapter = None if arm.adapter is None else arm.adapter.name
+        request = partial(
+            questions, arm.plan, arm.experiment, adapter, prompts, suite, sizes_before, random=arm.random
+        )
+        entry, reused = context.jobs.made("outputs", key, request, None)
     if entry is None:
         earlier = (context.store.read("outputs", arm.key(prompts[:size])) for size in sizes_before)
         entry = _ask(context, engine, arm, prompts, suite, key, next(filter(None, earlier), None))

@@ -22,9 +22,11 @@ from pytest_finetune.data.neutral import asks_as_written
 from pytest_finetune.data.task_format import task_format
 from pytest_finetune.fingerprint import Key, digest
 from pytest_finetune.judging.drift import ERROR, NOT_POSSIBLE, Drift, DriftRow
+from pytest_finetune.suite.jobs.requests import can_be_sent, divergence
 from pytest_finetune.suite.steps.replaying import drift_without
 
 if TYPE_CHECKING:
+    from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.prompts import Prompted
     from pytest_finetune.answering.runtimes import Runtime
     from pytest_finetune.data.contract import Contract
@@ -150,38 +152,62 @@ class Drifting:
 
     def _token_kl(self, base: Stored, tuned: Stored, adapter: Path) -> TokenKl:
         """Return the divergence along the base's answers, from the store or from the runtime."""
-        said = digest([[answer.id, answer.response] for answer in base.answers.values()])
-        key = Key.of(
-            {"schema": SCHEMA, "measure": "token KL", "base": base.key, "tuned": tuned.key, "answers": said}
-        )
-        store = self._context.store
+        context, store = self._context, self._context.store
+        key = divergence_key(base.key, tuned.key, tuple(base.answers.values()))
+        runtime = context.experiment.runtimes[0]
+        if context.jobs is not None and can_be_sent(context, runtime, adapter):
+            request = partial(divergence, runtime, base.key, tuned.key, adapter.name, self._prompts)
+            made = store.read("outputs", key) or context.jobs.made("outputs", key, request, None)[0]
+            return _read(made.path / KL_FILE)
         with store.lock("outputs", key, lambda _: None):
             entry = store.read("outputs", key)
             if entry is None:
-                about = {"measure": "token KL", "task": self._context.experiment.task}
-                write = partial(self._write, base, adapter)
-                entry = store.commit("outputs", key, lambda to: write(to / KL_FILE), about)
-        found = json.loads((entry.path / KL_FILE).read_text(encoding="utf-8"))
-        return TokenKl(found["by_id"], found["reason"])
+                write = partial(
+                    write_divergence, self._runtime(), runtime, self._prompts, base.answers, adapter
+                )
+                entry = store.commit("outputs", key, write, about_divergence(context.experiment.task))
+        return _read(entry.path / KL_FILE)
 
-    def _write(self, base: Stored, adapter: Path, file: Path) -> None:
-        """Measure; that a runtime gives no probabilities is kept as well, so that nothing asks it again."""
-        runtime, name = self._runtime(), self._context.experiment.runtimes[0]
-        kept: dict[str, Any] = {
-            "by_id": None,
-            "reason": f"the runtime {name!r} gives texts and no probabilities",
-        }
-        if isinstance(runtime, ComparingRuntime):
-            spoken = [base.answers[asked.id] for asked in self._prompts]
-            by_token = runtime.token_kl(self._prompts, spoken, adapter)
-            by_id = {asked.id: list(tokens) for asked, tokens in zip(self._prompts, by_token, strict=True)}
-            kept = {"by_id": by_id, "reason": None}
-            if not all(map(math.isfinite, (value for tokens in by_token for value in tokens))):
-                kept = {
-                    "by_id": None,
-                    "reason": "the KL is not finite: the tuned model rules out what the base says",
-                }
-        file.write_text(json.dumps(kept), encoding="utf-8")
+
+def divergence_key(base: str, tuned: str, answers: Sequence[Answer]) -> Key:
+    """Return the key of the divergence along the base's answers; `base` and `tuned` are the keys of both arms'."""
+    said = digest([[answer.id, answer.response] for answer in answers])
+    return Key.of({"schema": SCHEMA, "measure": "token KL", "base": base, "tuned": tuned, "answers": said})
+
+
+def about_divergence(task: str) -> dict[str, str]:
+    """Return what the store says of a divergence."""
+    return {"measure": "token KL", "task": task}
+
+
+def write_divergence(
+    runtime: Runtime,
+    name: str,
+    prompts: Sequence[Prompted],
+    answers: Mapping[str, Answer],
+    adapter: Path,
+    folder: Path,
+) -> None:
+    """Measure; that a runtime gives no probabilities is kept as well, so that nothing asks it again."""
+    kept: dict[str, Any] = {
+        "by_id": None,
+        "reason": f"the runtime {name!r} gives texts and no probabilities",
+    }
+    if isinstance(runtime, ComparingRuntime):
+        by_token = runtime.token_kl(prompts, [answers[asked.id] for asked in prompts], adapter)
+        by_id = {asked.id: list(tokens) for asked, tokens in zip(prompts, by_token, strict=True)}
+        kept = {"by_id": by_id, "reason": None}
+        if not all(map(math.isfinite, (value for tokens in by_token for value in tokens))):
+            kept = {
+                "by_id": None,
+                "reason": "the KL is not finite: the tuned model rules out what the base says",
+            }
+    (folder / KL_FILE).write_text(json.dumps(kept), encoding="utf-8")
+
+
+def _read(file: Path) -> TokenKl:
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return TokenKl(found["by_id"], found["reason"])
 
 
 def _guarded(measure: Callable[[], T]) -> T | Failed:

@@ -130,7 +130,13 @@ class Engine:
 
     @part
     def the_device(self) -> str:
-        """``cpu``, or the kind of device with its model: two cards of one model give the same numbers."""
+        """``cpu``, or the kind of device with its model: two cards of one model give the same numbers.
+
+        Of a step that runs elsewhere, the device that it is asked on.
+        """
+        jobs = self._context.jobs
+        if jobs is not None and jobs.device is not None:
+            return jobs.device
         kind = device_class(self._context.device)
         if kind == "cpu":
             return "cpu"
@@ -139,7 +145,7 @@ class Engine:
     @property
     def dtype(self) -> str:
         """The compute dtype; on CUDA the card decides between bfloat16 and float16, and it stands in the key."""
-        return "card" if self._context.device.startswith("cuda") else "float32"
+        return "card" if self.the_device.startswith("cuda") else "float32"
 
 
 def base_name(experiment: Experiment) -> str:

@@ -42,7 +42,7 @@ def facts(
     yield ("overrides",), dict(experiment.overrides)
     yield ("checksums",), _checksums(experiment)
     yield ("charter",), _charter(experiment)
-    yield ("environment",), _environment()
+    yield ("environment",), environment()
     if hardware is not None:
         yield ("hardware",), hardware
     yield ("planned_arms",), plan_facts(planned(experiment))
@@ -75,7 +75,8 @@ def _charter(experiment: Experiment) -> dict[str, Any]:
     return {**asdict(experiment.charter), "findings": [finding.as_json() for finding in findings]}
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
+    """Return the versions of Python, of the platform, and of the packages that a record names."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

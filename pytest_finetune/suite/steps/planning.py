@@ -35,35 +35,43 @@ if TYPE_CHECKING:
 
 def memory_plan(
     context: Context,
-    contract: Contract,
-    train_rows: Rows,
+    longest: int | None,
     budget: Budget,
     measured: Callable[[], Mapping[str, int]],
-    replayed_tokens: int = 0,
 ) -> MemoryPlan | Unplanned:
     """Plan the step of the registered trainer on the longest training row, or replayed one, and record the plan.
 
     Where the step cannot be traced the reason is recorded, and what `measured` trains and measures stands in for it.
     """
-    counted = contract.tokenization.table(train_rows) if contract.tokenization else {}
-    step, notes = step_of(context.hooks, context.experiment)
     seen = budget if budget.comparable else None
     planner = Planner(context.store)
     try:
-        plan = plan_memory(
-            context.experiment,
-            max(counted.get("max", 0), replayed_tokens) or None,
-            planner,
-            families=(seen.family,) if seen else (),
-            step=step,
-            notes=notes,
-            expandable_segments=expandable_segments(),
-        )
+        plan = planned(context, longest, budget, planner)
     except NotPlannedError as error:
         context.record(("memory",), unplanned_json(str(error), seen))
         return Unplanned(str(error), measured, _unmeasured_because(context, budget))
     context.record(("memory",), as_json(plan, seen, planner))
     return plan
+
+
+def longest_tokens(contract: Contract, train_rows: Rows) -> int | None:
+    """Return the length of the longest training row, None where tokens cannot be counted."""
+    counted = contract.tokenization.table(train_rows) if contract.tokenization else {}
+    return counted.get("max") or None
+
+
+def planned(context: Context, longest: int | None, budget: Budget, planner: Planner) -> MemoryPlan:
+    """Plan the step of the registered trainer on a row of that length; NotPlannedError where it cannot be traced."""
+    step, notes = step_of(context.hooks, context.experiment)
+    return plan_memory(
+        context.experiment,
+        longest,
+        planner,
+        families=(budget.family,) if budget.comparable else (),
+        step=step,
+        notes=notes,
+        expandable_segments=expandable_segments(),
+    )
 
 
 def _unmeasured_because(context: Context, budget: Budget) -> str | None:
@@ -102,11 +110,16 @@ def _plugin_name(implementation: Any) -> str:
 
 
 def budget_of(context: Context) -> Budget:
-    """Return the card that is here, or the one that ``--finetune-budget`` names, with the disk of the store."""
+    """Return the card that is here, that of the jobs, or the one that ``--finetune-budget`` names.
+
+    With the disk of the store.
+    """
     settings, root = context.settings, context.store.root
     if settings.budget:
         named = parse_budget(settings.budget, headroom=context.headroom)
         return replace(named, disk_free_bytes=disk_free_bytes(root))
+    if context.jobs is not None and context.jobs.budget is not None:
+        return replace(context.jobs.budget, disk_free_bytes=disk_free_bytes(root))
     device = context.device if settings.finetune else context.chosen.known  # a look waits for no GPU
     budget = detect(device, root, headroom=context.headroom)
     if not settings.finetune:  # a look wakes no card up

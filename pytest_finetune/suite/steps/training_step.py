@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_finetune.data.formatting import format_pair
-from pytest_finetune.fingerprint import (
-    adapter_digest,
-    adapter_key,
-    base_folder,
-    digest,
-    package_versions,
-    sha256_hex,
-)
-from pytest_finetune.memory.hardware.detect import detect
-from pytest_finetune.safetensors_check import delta_nonzero
+from pytest_finetune.fingerprint import adapter_digest
 from pytest_finetune.store import StoreError, is_full
-from pytest_finetune.suite.steps import reuse, trainer_results
-from pytest_finetune.suite.steps.engine import base_name
+from pytest_finetune.suite.jobs.agreement import as_made
+from pytest_finetune.suite.jobs.requests import training
+from pytest_finetune.suite.steps import reuse
+from pytest_finetune.suite.steps.making import Lesson, Ordered, digest_of, made
 from pytest_finetune.suite.steps.room import no_room
 from pytest_finetune.suite.tracking import followed
 from pytest_finetune.training.artifact import WHOLE_MODEL, is_whole_model
-from pytest_finetune.training.difference import largest_difference
-from pytest_finetune.training.given import given_digest, take
-from pytest_finetune.training.request import TrainingRequest
 
 if TYPE_CHECKING:
-    from pluggy import HookRelay
-
     from pytest_finetune.data.formatting import Pair
     from pytest_finetune.data.rows import Rows
-    from pytest_finetune.experiment import Experiment
     from pytest_finetune.fingerprint import Key
     from pytest_finetune.memory.measure import Fit
     from pytest_finetune.store import Entry
@@ -41,7 +30,6 @@ if TYPE_CHECKING:
     from pytest_finetune.suite.steps.data_step import Data
     from pytest_finetune.suite.steps.engine import Engine
     from pytest_finetune.suite.steps.replaying import Replayed, Replaying
-    from pytest_finetune.training.request import Progress, TrainingResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +110,18 @@ class TrainingStep:
         """Return the stored adapter, trained now where there was none."""
         key = self.key()
         entry = reuse.find(self._context.settings, self._context.store, key)
-        return self._train(key) if entry is None else Trained(key, entry, True)
+        if entry is not None:
+            return Trained(key, entry, True)
+        return self._train(key) if self._is_here else self._sent(key)
 
     def recorded(self, trained: Trained) -> Adapter:
         """Record a training as that of the adapter that is judged."""
         context, (key, entry, reused, compared) = self._context, trained
         context.store.remember(self._last, {"fields": key.fields, "key": key.value})
+        if context.jobs is not None:  # a job tells the card that it found
+            key = as_made(key, entry.fields)
+            context.record(("key",), key.value)
+            context.record(("key_fields",), key.fields)
         if compared is not None:
             context.record(("training", "retrained"), compared)
         context.record(("training",), reuse.facts(key, entry, reused=reused))
@@ -135,24 +129,13 @@ class TrainingStep:
 
     def key(self, *, replay: bool = True) -> Key:
         """Return the key of the adapter that this experiment's training would make, or would without `replay`."""
-        replaying = self._replaying if replay else None
-        return adapter_key(
-            self._context.experiment,
-            [pair.fields() for pair in self._pairs(self._data.train)],
-            self._engine.the_base_model,
-            package_versions(),
-            self._engine.the_device,
-            self._engine.dtype,
-            trainer=self._trainer(),
-            template=self._template(),
-            dev=[pair.fields() for pair in self._dev()],
-            replay=replaying.key_fields if replaying else {},
-        )
+        lesson = self._lesson if replay else dataclasses.replace(self._lesson, replay={})
+        return lesson.key(self._context, self._engine)
 
-    def _trainer(self) -> str:
-        """Name what makes the adapter: the trainers, or the very adapter that was given."""
-        experiment = self._context.experiment
-        return f"given:{given_digest(experiment)}" if experiment.trained else trainers(self._context.hooks)
+    @cached_property
+    def _lesson(self) -> Lesson:
+        replay = self._replaying.key_fields if self._replaying else {}
+        return Lesson(self._pairs(self._data.train), self._dev(), self._template(), replay)
 
     def _template(self) -> dict[str, Any]:
         """Return what the chat template adds to the key: nothing where it adds nothing to the rows."""
@@ -178,7 +161,8 @@ class TrainingStep:
 
     def _train(self, key: Key) -> Trained:
         """Train under the key's lock; another process may have been first."""
-        store, line, retrain = self._context.store, self._context.line, self._context.settings.retrain
+        context = self._context
+        store, line, retrain = context.store, context.line, context.settings.retrain
         about: dict[str, Any] = {}
         compared: Mapping[str, Any] | None = None
         before = store.read("adapters", key) if retrain else None
@@ -186,9 +170,10 @@ class TrainingStep:
 
         def fill(folder: Path) -> None:
             nonlocal compared
-            about.update(self._fill(key, folder, replayed))
+            with followed(context, key.value) as tell:
+                about.update(made(context, key, self._ordered(replayed), self._fit(), folder, tell))
             if before is not None:
-                base, quantization = self._engine.the_base_model, self._context.experiment.quantization
+                base, quantization = self._engine.the_base_model, context.experiment.quantization
                 compared = reuse.compared(base, quantization, before, folder)
 
         try:
@@ -211,63 +196,38 @@ class TrainingStep:
         finally:
             line.close()
 
-    def _fill(self, key: Key, folder: Path, replayed: Replayed | None) -> dict[str, Any]:
-        """Train into a folder of the store, and return what is kept beside the adapter."""
-        context, data = self._context, self._data
-        held_out = self._pairs(data.held_out)
-        with followed(context, key.value) as tell:
-            result = self._trained(key, folder, held_out, replayed, tell)
-        context.clock.add(result.timings)
-        return {
-            "task": context.experiment.task,
-            "experiment": context.experiment.name,
-            "steps": result.steps,
-            "seconds": round(result.seconds, 3),
-            "final_loss": result.final_loss,
-            "log": [dict(entry) for entry in result.log],
-            "peak_bytes": result.peak_bytes,
-            "trainable": result.trainable,
-            "parameters": result.parameters,
-            "tokens": dict(result.tokens),
-            "notes": [*result.notes, *_unchosen(context.experiment, result.kept_step)],
-            "measured": _with_card(result.measured, context),
-            "delta_nonzero": _changes(context.experiment, folder),
-            "held_out_loss": [dict(entry) for entry in result.held_out_loss],
-            "dev_loss": [dict(entry) for entry in result.dev_loss],
-            "kept_step": result.kept_step,
-            **({} if replayed is None else {"replay": dict(replayed.facts)}),
-            "held_out_sha256": _digest_of(held_out),
-            "held_out_file_sha256": data.held_out.sha256,
-        }
+    @property
+    def _is_here(self) -> bool:
+        """Whether the training runs in this process; an adapter that is given is only taken."""
+        return self._context.jobs is None or self._context.experiment.trained is not None
 
-    def _trained(
-        self,
-        key: Key,
-        folder: Path,
-        held_out: tuple[Pair, ...],
-        replayed: Replayed | None,
-        tell: Callable[[Progress], None],
-    ) -> TrainingResult:
-        """Ask the trainers, or take the adapter that was given."""
-        context, data = self._context, self._data
-        more, places = (replayed.pairs, replayed.places) if replayed else ((), ())
-        request = TrainingRequest(
-            experiment=context.experiment,
-            pairs=(*self._pairs(data.train), *more),
-            rows=(*(row.place for row in data.train), *places),
-            base=base_name(context.experiment),
-            folder=folder,
-            checkpoints=context.store.checkpoints(key),
-            device=context.device,
-            progress=tell,
+    def _sent(self, key: Key) -> Trained:
+        """Let a job train, and take what it has made."""
+        context = self._context
+        assert context.jobs is not None
+        warning = self._warning()
+        if warning is not None:
+            context.line.warn(warning)
+        replayed = None if self._replaying is None else self._replaying.made()
+        request = partial(training, context.experiment, self._ordered(replayed), context.jobs.longest())
+        try:
+            with followed(context, key.value) as tell:
+                return Trained(key, *context.jobs.made("adapters", key, request, tell))
+        finally:
+            context.line.close()
+
+    def _ordered(self, replayed: Replayed | None) -> Ordered:
+        """Return the training as it is ordered, here or elsewhere."""
+        data = self._data
+        return Ordered(
+            lesson=self._lesson,
+            more=replayed.pairs if replayed else (),
+            rows=(*(row.place for row in data.train), *(replayed.places if replayed else ())),
+            replay=None if replayed is None else dict(replayed.facts),
+            held_out=self._pairs(data.held_out),
+            held_out_file_sha256=data.held_out.sha256,
             max_truncated=data.contract.max_truncated or 0,
-            fit=self._fit(),
-            held_out=held_out,
-            dev=self._dev(),
         )
-        given = context.experiment.trained
-        trained = take(request) if given else context.hooks.pytest_finetune_train(request=request)
-        return trainer_results.checked(request, trained)
 
     def _recorded(self, entry: Entry, *, reused: bool) -> Adapter:
         about, root = entry.about, self._context.experiment.root
@@ -312,7 +272,7 @@ class TrainingStep:
         held_out = self._data.held_out
         if about.get("held_out_file_sha256") == held_out.sha256:  # the prompt is the same: it is in the key
             return []
-        if about["held_out_sha256"] == _digest_of(self._pairs(held_out)):
+        if about["held_out_sha256"] == digest_of(self._pairs(held_out)):
             return []
         return [
             "the held-out losses were taken on other rows: paths.eval_file has changed since this adapter was trained "
@@ -320,51 +280,7 @@ class TrainingStep:
         ]
 
 
-def trainers(hooks: HookRelay) -> str:
-    """Name the registered trainers, by the file each stands in and what it says of itself as its `version`.
-
-    Another one never reuses this one's adapter.
-    """
-    names = []
-    for implementation in hooks.pytest_finetune_train.get_hookimpls():
-        if implementation.plugin_name == "finetune-huggingface":
-            continue
-        file = Path(implementation.function.__code__.co_filename)
-        content = sha256_hex(file.read_bytes())[:16] if file.is_file() else "?"
-        version = getattr(implementation.function, "version", "")
-        told = f":{version}" if version else ""
-        names.append(f"{implementation.function.__module__}:{content}{told}")
-    return "+".join([*sorted(names), "trl"])
-
-
 def _changed(key: Key, last: Mapping[str, Any] | None) -> dict[str, list[Any]]:
     """Return what differs from the key of the experiment's last training."""
     differs = {} if last is None else key.differs_from(last["fields"])
     return {name: list(pair) for name, pair in differs.items()}
-
-
-def _unchosen(experiment: Experiment, kept_step: int | None) -> list[str]:
-    """Say when a trainer of one's own did not choose where it should have."""
-    if experiment.training.keep == "last" or experiment.trained or kept_step is not None:
-        return []
-    return [
-        "training.keep is best, and this trainer chose nothing on the development rows: it kept its last adapter"
-    ]
-
-
-def _changes(experiment: Experiment, folder: Path) -> bool | None:
-    """Tell whether what was trained differs from the base at all; None when it cannot be told."""
-    if not is_whole_model(folder):
-        return delta_nonzero(folder)
-    largest = largest_difference(folder, base_folder(experiment), common=True)
-    return None if largest is None else largest > 0
-
-
-def _with_card(measured: Mapping[str, int], context: Context) -> dict[str, Any]:
-    """Name the card beside what was measured on it: a number of one card is no measure of another."""
-    card = detect(context.device, context.store.root)
-    return {**measured, **({"measured_card": card.name} if measured and card.comparable else {})}
-
-
-def _digest_of(pairs: Sequence[Pair]) -> str:
-    return digest([pair.fields() for pair in pairs])

@@ -24,9 +24,11 @@ WORDS: Final = {
         "at 1 / alpha."
     ),
     "effective batch": "The rows behind one optimizer step: batch size times accumulation steps, over all processes.",
+    "executor": "What hands steps to an engine that runs them elsewhere: a command line, submitit, or a plugin's own.",
     "gate": "The order of the stages: when the data or the memory check fails, nothing is trained.",
     "guard": "A rule that must not get worse: one with max_loss or no threshold, and not the primary rule.",
     "held-out row": "An example that is never trained on; every arm answers it, and the rules judge the answers.",
+    "job": "One step on its way through an engine, from the queue to the result in the store.",
     "look": "One judgement of an adapter, its answers and the rules on these held-out rows; looks are counted.",
     "noisy row": "A row on which the base model itself scores differently when it is asked again.",
     "null adapter": (
@@ -40,6 +42,7 @@ WORDS: Final = {
     "seed": "The number behind everything random in a training: first weights, order of the rows, dropout.",
     "slice": "A part of the held-out rows, such as those with one tag, judged separately.",
     "spend": "To pay for repeated looks: at look k a claim is judged at (1 - confidence) / (k (k + 1)).",
+    "step": "One piece of work that a run can send elsewhere: a training, or one arm's answers.",
     "waiver": "An accepted finding of the data contract, with its reason and its last day; it stays in the record.",
 }
 

@@ -1,0 +1,186 @@
+"""Slurm, and its stand-ins on one machine, through submitit: the job runs the step in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_finetune.errors import install
+from pytest_finetune.executors.protocol import ExecutorError, Seen, Submission
+from pytest_finetune.yamlfile import Json
+
+KINDS: Final = ("slurm", "local", "debug")
+FOLDER: Final = ".finetune-cache/submitit"
+_JOB_ID: Final = re.compile(r"[0-9]+(_[0-9]+)?")
+_WAITING: Final = frozenset(
+    {"PENDING", "REQUEUED", "CONFIGURING", "RESIZING", "SUSPENDED", "REQUEUE_HOLD", "READY"}
+)
+_RUNNING: Final = frozenset({"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT"})
+_ENDED: Final[Mapping[str, str]] = {
+    "TIMEOUT": "reached its time limit",
+    "PREEMPTED": "was preempted and not put into the queue again",
+    "NODE_FAIL": "lost its node",
+    "BOOT_FAIL": "lost its node",
+    "OUT_OF_MEMORY": "was killed for its main memory",
+    "CANCELLED": "was cancelled",
+    "REVOKED": "was cancelled",
+    "DEADLINE": "reached its deadline",
+}
+
+
+class Stepping:
+    """What the job calls; submitit writes it, words and nothing else, into a folder of its own beside the project."""
+
+    def __init__(self, words: tuple[str, ...], project: str) -> None:
+        self.words, self.project = words, project
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self) -> int:
+        """Run the step, and return its exit code: what came of it stands in the store."""
+        self.process = subprocess.Popen(self.words, cwd=self.project)
+        return self.process.wait()
+
+    def checkpoint(self, *_: Any, **__: Any) -> Any:
+        """Let the step seal a checkpoint before its time is up or its place is taken, and ask for another one."""
+        from submitit.helpers import DelayedSubmission
+
+        if self.process is not None and self.process.poll() is None:
+            with suppress(OSError):
+                self.process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=600)
+        return DelayedSubmission(Stepping(self.words, self.project))
+
+
+class SubmititExecutor:
+    """Sends steps to Slurm (`slurm`), to processes of this machine (`local`), or runs them in this one (`debug`)."""
+
+    def __init__(self, kind: str) -> None:
+        if kind not in KINDS:
+            raise ExecutorError(
+                f"finetune_executor: submitit:{kind} is not known: write {', '.join(KINDS)} after it"
+            )
+        try:
+            import submitit
+        except ImportError:
+            raise ExecutorError(
+                f"finetune_executor: submitit needs a package that is not installed: {install('submitit')}"
+            ) from None
+        self._submitit, self._kind = submitit, kind
+        self._jobs: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """The word by which it is chosen."""
+        return f"submitit:{self._kind}"
+
+    def script(self, step: Submission) -> str:
+        """Return the batch script's directives and the command that the job runs."""
+        lines = [f"#SBATCH --{name}={value}" for name, value in _directives(step).items()]
+        given = [f"# {name}: {value}" for name, value in step.resources.engine.items()]
+        return "\n".join([f"# submitit:{self._kind}", *lines, *given, shlex.join(_words(step))])
+
+    def submit(self, step: Submission) -> Mapping[str, Any]:
+        """Submit the job with the resources of the step, what the experiment passes through last."""
+        folder = step.project / FOLDER / step.key[:16]
+        try:
+            executor = self._submitit.AutoExecutor(folder=str(folder), cluster=self._kind)
+            executor.update_parameters(**_parameters(step, self._kind))
+            job = executor.submit(Stepping(_words(step), str(step.project)))
+            if self._kind == "debug":
+                job.result()
+        except Exception as error:  # submitit, sbatch and the shell have errors of their own
+            said = (str(error).splitlines() or [""])[0][:300]
+            raise ExecutorError(
+                f"submitit:{self._kind} did not take the job: {type(error).__name__}: {said}: see executor.submitit"
+            ) from None
+        self._jobs[step.key] = job
+        return {"id": str(job.job_id)}
+
+    def look(self, step: Submission, ticket: Json) -> Seen:
+        """Ask the engine for the job's state."""
+        job = self._job(step, ticket)
+        if job is None:
+            return Seen("unknown")
+        try:
+            state = str(job.state).upper().split()[0]
+        except Exception:  # the daemon is down: it may be back
+            return Seen("unknown")
+        if state in _WAITING:
+            return Seen("waiting")
+        if state in _RUNNING:
+            return Seen("running")
+        if state in {"UNKNOWN", "FINISHED"} and not self._is_known(step, job):
+            return Seen("unknown")
+        return Seen("ended", why=_ENDED.get(state, ""))
+
+    def output(self, step: Submission, ticket: Json) -> str:
+        """Return what the job has printed."""
+        job = self._job(step, ticket)
+        if job is None:
+            return ""
+        return "\n".join(filter(None, (_text(job.paths.stdout), _text(job.paths.stderr))))
+
+    def cancel(self, step: Submission, ticket: Json) -> None:
+        """Cancel the job."""
+        job = self._job(step, ticket)
+        if job is not None:
+            with suppress(Exception):
+                job.cancel()
+
+    def _job(self, step: Submission, ticket: Json) -> Any | None:
+        """Return the job that was submitted here, or one that an earlier pytest has submitted, by its number alone."""
+        if step.key in self._jobs:
+            return self._jobs[step.key]
+        id_ = str(ticket.get("id"))
+        if not _JOB_ID.fullmatch(id_) or self._kind == "debug":
+            return None
+        folder = step.project / FOLDER / step.key[:16]
+        kind = self._submitit.SlurmJob if self._kind == "slurm" else self._submitit.LocalJob
+        return kind(folder=folder, job_id=id_)
+
+    def _is_known(self, step: Submission, job: Any) -> bool:
+        """Tell whether a state without a meaning can be trusted: of a job of this process it can."""
+        return step.key in self._jobs and bool(job.done())
+
+
+def _words(step: Submission) -> tuple[str, ...]:
+    """Return the step's command for the Python of this environment, which the nodes of a cluster share."""
+    return (sys.executable, "-m", "pytest_finetune", *step.words[1:], "--rootdir", str(step.project))
+
+
+def _directives(step: Submission) -> dict[str, object]:
+    need = step.resources
+    found: dict[str, object] = {"job-name": _job_name(step), "time": need.minutes, "mem": f"{need.memory}GB"}
+    if need.gpus and "gres" not in need.engine:
+        found["gpus-per-node"] = need.gpus
+    return found
+
+
+def _parameters(step: Submission, kind: str) -> dict[str, Any]:
+    """Return submitit's own names; what the experiment passes through wins over what we work out."""
+    need = step.resources
+    found: dict[str, Any] = {"name": _job_name(step), "timeout_min": need.minutes}
+    if kind == "slurm":
+        own_gpus = need.gpus and "gres" not in need.engine
+        found |= {"mem_gb": need.memory, **({"gpus_per_node": need.gpus} if own_gpus else {})}
+        found |= {f"slurm_{name}": value for name, value in need.engine.items()}
+    return found
+
+
+def _job_name(step: Submission) -> str:
+    return "finetune-" + re.sub(r"[^0-9A-Za-z]+", "-", step.what).strip("-")[:40]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")[-64 * 1024 :]
+    except OSError:
+        return ""
