@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from pytest_finetune.record import inputs, outcomes
+from pytest_finetune.record import drift, inputs, outcomes
 from pytest_finetune.record.lenient import Facts
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
 from pytest_finetune.record.validate import schema
@@ -16,7 +16,7 @@ from tests.record.conftest import structural_keys
 
 def missing_from_the_schema() -> Iterator[str]:
     known = structural_keys(schema()) | {"raw", "recorded"}
-    modules = {inputs.__name__, outcomes.__name__, RecordedRun.__module__}
+    modules = {drift.__name__, inputs.__name__, outcomes.__name__, RecordedRun.__module__}
     for kind in (kind for kind in Facts.__subclasses__() if kind.__module__ in modules):
         yield from (f"{kind.__name__}.{name}" for name in get_type_hints(kind) if name not in known)
 
