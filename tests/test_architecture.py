@@ -45,6 +45,7 @@ AT_HOME_WITH_TORCH: Final = (
     "training/processes/ranks.py",
     "training/trainer.py",
     "memory/tracer/kernels.py",
+    "memory/tracer/lean.py",
     "memory/tracer/loading.py",
     "memory/tracer/model.py",
     "memory/tracer/weights.py",

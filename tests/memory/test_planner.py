@@ -15,6 +15,7 @@ from pytest_finetune.memory.plan.figures import Figures, Held, PlanError
 from pytest_finetune.memory.plan.planner import Answer, Limit, Planner, plan_key, trace_elsewhere
 from pytest_finetune.memory.plan.workload import Adapter, Workload
 from pytest_finetune.store import Store
+from tests.tracing import trace_here
 
 
 def figures(size: int) -> Figures:
@@ -107,13 +108,17 @@ def test_a_workload_survives_its_journey_through_json() -> None:
 def test_the_tracing_process_climbs_from_both_ends(shallow_config: Mapping[str, Any]) -> None:
     ladder = [Workload(config=shallow_config, tokens=tokens, batch=4) for tokens in (256, 64, 16)]
     bad = Workload(config={"model_type": "llama9"}, tokens=8)
+    narrow = Workload(config=shallow_config, tokens=64, quantization="nf4", checkpointing=True)
     workspace = planning.WORKSPACES[0]
-    ((mild, middle, strong), (error,)) = trace_elsewhere([ladder, [bad]], Limit(workspace, 10**12))
+    ladders = [ladder, [bad], [narrow]]
+    ((mild, middle, strong), (error,), leaner) = trace_elsewhere(ladders, Limit(workspace, 10**12))
     assert isinstance(mild, Figures)
     assert middle is None
     assert isinstance(strong, Figures)
     assert strong.with_workspace(workspace).smallest < mild.with_workspace(workspace).smallest
     assert isinstance(error, PlanError)
+    # Here the libraries are whole: what that process leaves out of them changes no byte.
+    assert [[mild], leaner] == trace_here([[ladder[0]], [narrow]], None)
 
 
 def test_a_step_that_breaks_in_a_library_gives_the_librarys_words() -> None:

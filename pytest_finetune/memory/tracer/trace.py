@@ -36,6 +36,7 @@ from pytest_finetune.memory.tracer.extend import (
     OptimizerTrace,
     extend,
 )
+from pytest_finetune.memory.tracer.lean import leave_out
 from pytest_finetune.memory.tracer.loading import load
 from pytest_finetune.memory.tracer.optimizers import Optimizer, clip_gradients, make_optimizer
 from pytest_finetune.memory.tracer.recorder import Kernels, Recorder
@@ -306,9 +307,7 @@ def main() -> int:
     os.dup2(2, 1)
     request = json.load(sys.stdin)
     ladders = [[Workload.from_json(tree) for tree in ladder] for ladder in request["ladders"]]
-    if not any(needs_bitsandbytes(workload) for ladder in ladders for workload in ladder):
-        # PEFT imports it whenever it is there, which takes a second.
-        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
+    leave_out(bitsandbytes=any(needs_bitsandbytes(workload) for ladder in ladders for workload in ladder))
     for nth, ladder in enumerate(ladders):
         if nth:
             gc.collect()
