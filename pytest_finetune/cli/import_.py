@@ -210,6 +210,15 @@ def _lines(found: Found, answers: Answers, split: Split, asked: float) -> Iterat
     yield from _left_out(found)
 
 
+def _columns_to_name(read: str) -> str:
+    """Say which columns are to be named where a row lacks what we look for; empty where that is not the trouble."""
+    if "found the keys" not in read:
+        return ""
+    ours = ("output",) if "output nor expected" in read else ("prompt", "completion")
+    named = " ".join(f"--column {name}=THEIRS" for name in ours)
+    return f"name your columns: {named} (in quotes where a name has a space)"
+
+
 def _left_out(found: Found) -> Iterator[str]:
     for note in found.notes:
         yield f"  noted: {note.place}: {note.read}"
@@ -224,11 +233,7 @@ def _left_out(found: Found) -> Iterator[str]:
     for one in found.findings:
         alike.setdefault((one.rule, one.read), []).append(one)
     for (rule, read), ones in list(alike.items())[:_SHOWN]:
-        fix = (
-            "name your columns: --column prompt=THEIRS --column completion=THEIRS"
-            if "found the keys" in read
-            else ones[0].fix
-        )
+        fix = _columns_to_name(read) or ones[0].fix
         first = "" if len(ones) == 1 else f"{counted(len(ones), 'row')}, first "
         yield f"  left out: {first}{ones[0].place}: {read} ({rule})"
         yield f"    {fix}"

@@ -120,6 +120,11 @@ class Rows(Sequence[Row]):
         self.defects = tuple(one for one in found if one.severity != "note")
         self.notes = tuple(one for one in found if one.severity == "note")
 
+    @property
+    def unread(self) -> bool:
+        """Tell whether the file could not be read at all, which its `defects` say; counts of its rows say nothing."""
+        return not self._rows and bool(self.defects)
+
     def only(self, rows: Iterable[Row]) -> Rows:
         """Return some of the rows as rows of the same file."""
         findings = (*self.defects, *self.notes)

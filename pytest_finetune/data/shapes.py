@@ -38,6 +38,8 @@ _SHAREGPT: Final = {"human": "user", "gpt": "assistant", "observation": "tool"}
 _ANSWERS: Final = frozenset({"output", "expected", "completion", "messages"})
 
 
+_LONG_NAME: Final = 40
+"""A name of a column has fewer characters; a text has more."""
 _PICTURES: Final = ("image", "images", "video", "videos", "audio", "audios")
 """Where data sets for models that look and listen keep what these get; a row without it would ask another question."""
 
@@ -90,7 +92,8 @@ def _pair(row: Json, asked: str, answer: str) -> Content:
     if not isinstance(row[asked], str) or not isinstance(row[answer], str):
         raise ShapeError(
             f"{asked} is {kind(row[asked])} and {answer} is {kind(row[answer])}: both must be texts (a label's name, "
-            "not its number)"
+            "not its number)",
+            "Write the text, such as the label's name, in its place.",
         )
     return _after(_before(row), Content("prompt", "", row[asked], row[answer], None))
 
@@ -227,7 +230,7 @@ def _refuse_misspelt(row: Json, key: str) -> None:
         theirs = lowered[near[0]]
         raise ShapeError(
             f"no {key}, but a key {theirs!r}: did you mean {key!r}?",
-            f"Rename the key, or say so in the experiment: paths: {{columns: {{{key}: {theirs}}}}}.",
+            f"Rename it, or map it: `paths: {{columns: {{{key}: {theirs}}}}}`, `import --column {key}={theirs}`.",
         )
 
 
@@ -240,4 +243,5 @@ def _found_keys(row: Json) -> str:
         )
         if near and key not in _KNOWN_SET:
             return f"found the keys {shown}; did you mean {near[0]!r} by {key!r}?"
-    return f"found the keys {shown}"
+    headless = any(len(key) > _LONG_NAME for key in keys)
+    return f"found the keys {shown}{': is the first line a row, and not the names?' if headless else ''}"

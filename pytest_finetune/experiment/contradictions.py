@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from pytest_finetune.experiment.data_sets import NO_FILE, naming_problem
 from pytest_finetune.experiment.launcher import unshared
 from pytest_finetune.experiment.records import Experiment, ExperimentError, schema
 from pytest_finetune.experiment.runtimes import ServerSettings, mistakes
+from pytest_finetune.wording import nearest
 from pytest_finetune.yamlfile import Json, KeyPath, Problem, YamlFile
 
 Say = Callable[[KeyPath, str], Problem]
@@ -246,7 +248,8 @@ def _path_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
             continue
         found = naming_problem(path, relative) if key in of_rows else None if path.is_file() else NO_FILE
         if found == NO_FILE:
-            found = f"there is no such file in {str(experiment.root)!r}"
+            meant = _meant(path, relative, [*of_rows.values(), *further.values()])
+            found = f"there is no such file in {str(experiment.root)!r}{meant}"
         if found:
             yield problem(key, f"found {relative!r}, but {found}")
     try:
@@ -261,6 +264,15 @@ def _path_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
             f"found {paths.train_file!r}, which is the training file: held-out rows must never be trained on",
         )
     yield from _dev_problems(experiment, held_out, problem)
+
+
+def _meant(path: Path, relative: str, named: Sequence[str]) -> str:
+    """Ask whether a file beside the one that is not there was meant, where its name is near and nothing else's."""
+    if not path.parent.is_dir():
+        return ""
+    beside = {(Path(relative).parent / file.name).as_posix() for file in path.parent.iterdir()}
+    guess = nearest(relative, sorted(beside - set(named)))
+    return f"; did you mean {guess!r}?" if guess else ""
 
 
 def _dev_problems(experiment: Experiment, held_out: Sequence[str], problem: Say) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.rows import Rows, read_rows
 
 ROWS: list[dict[str, Any]] = [
@@ -124,9 +125,21 @@ def test_an_instruction_under_another_name_is_not_taken_for_a_row_without_one(
     content = json.dumps({theirs: "Classify.", "input": "hi", "output": "ho"}).encode() + b"\n"
     (found,) = read(tmp_path, "r.jsonl", content).defects
     assert found.read == f"no instruction, but a key {theirs!r}: did you mean 'instruction'?"
-    assert found.fix.endswith(f"paths: {{columns: {{instruction: {theirs}}}}}.")
+    assert f"`paths: {{columns: {{instruction: {theirs}}}}}`" in found.fix
     rows = read(tmp_path, "r.jsonl", content, columns={"instruction": theirs})
     assert (said(rows), rows.defects) == ([("Classify.", "hi", "ho")], ())
+
+
+def test_a_table_without_a_head_is_asked_about_it_and_counts_of_what_is_unread_are_not_told(
+    tmp_path: Path,
+) -> None:
+    long = "my parcel never came to the house on the hill"
+    rows = read(tmp_path, "r.csv", f"{long},refund\n{long} again,refund\n".encode())
+    assert rows.defects[0].read.endswith(": is the first line a row, and not the names?")
+    (tmp_path / "c.yaml").write_text("rows: {min_train: 9}\nlabels: {values: [a], min_per_label: 2}\n")
+    held_out = read(tmp_path, "e.jsonl", b'{"text": "hi", "label": "a"}\n{"text": "ho", "label": "a"}\n')
+    found = Contract.load(tmp_path, "c.yaml").findings(rows, held_out)
+    assert [one.rule for one in found] == ["data/row-shape"]
 
 
 def test_rows_without_an_instruction_beside_rows_with_one_are_mixed_shapes(tmp_path: Path) -> None:

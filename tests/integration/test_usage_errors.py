@@ -60,7 +60,7 @@ def test_a_flag_that_cannot_be_meant_is_a_usage_error(
             "found 'loro' (text), allowed: lora, qlora, dora, full; did you mean 'lora'?",
         ),
         ("base_model: base\n", "", "base_model: missing"),
-        ("train_file: train.jsonl", "train_file: nowhere.jsonl", "there is no such file"),
+        ("train_file: train.jsonl", "train_file: trian.jsonl", "; did you mean 'train.jsonl'?"),
         (
             "train_file: train.jsonl",
             "train_file: hf://acme/mails",

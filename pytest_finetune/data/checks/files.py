@@ -30,7 +30,7 @@ def check_files(contract: ContractRules, train: Rows, held_out: Rows) -> Iterato
             yield finding("data/checksum", read, file=rows.path)
     for rows, split in ((train, "train"), (held_out, "eval")):
         wanted = contract.min_rows[split]
-        if len(rows) < wanted and all(one.rule != "data/empty-file" for one in rows.defects):
+        if len(rows) < wanted and not rows.unread:
             yield finding(
                 "data/too-few-rows", f"{len(rows)} rows (the contract asks for {wanted})", file=rows.path
             )

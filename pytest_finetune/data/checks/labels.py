@@ -30,7 +30,8 @@ def check_labels(contract: ContractRules, train: Rows, held_out: Rows) -> Iterat
                 table[label] += 1
             yield from _row_findings(row, label, rules)
         tables[rows.path] = table
-        yield from _table_findings(rows, table, rules)
+        if not rows.unread:
+            yield from _table_findings(rows, table, rules)
     yield from _drift(tables[train.path], tables[held_out.path], held_out, rules.drift)
 
 
@@ -38,7 +39,7 @@ def check_tags(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator
     """Yield tags of which a split has fewer rows than the contract asks for."""
     for rows, split in ((train, "train"), (held_out, "eval")):
         wanted = contract.tags.get(split, {})
-        if not wanted:
+        if not wanted or rows.unread:
             continue
         found = Counter(tag for row in rows for tag in set(row.tags))
         for tag, number in wanted.items():
