@@ -31,6 +31,8 @@ from pytest_finetune.judging.rule import Rule
 from pytest_finetune.judging.scores import Scores
 from pytest_finetune.judging.statistics.exact import fewest_fixed, mcnemar_p
 from pytest_finetune.judging.statistics.growing import fewest_fixed_growing
+from pytest_finetune.judging.statistics.learning_curve import LEVEL as CURVE_LEVEL
+from pytest_finetune.judging.statistics.learning_curve import Point, chance_of_rows, forecast
 from pytest_finetune.judging.statistics.levels import Levels
 from pytest_finetune.judging.statistics.paired import PairedGain
 from pytest_finetune.judging.statistics.power import chance_to_beat, chance_to_exclude, rows_to_settle
@@ -364,6 +366,53 @@ def _clustered(world: World, rng: np.random.Generator, n: int) -> PairedGain:
     return PairedGain.of(ours, theirs, scores.groups)
 
 
+# A curve: the rate at all rows, what the last doubling brought, by how much more each one before it brought, and the
+# spread that a training brings of its own. The prior of the band knows of none of these.
+CURVES: Mapping[str, tuple[float, float, float, float]] = {
+    "flat": (0.6, 0.0, 1.0, 0.0),
+    "flat, trainings spread by 3": (0.6, 0.0, 1.0, 0.03),
+    "saturating": (0.8, 0.02, 3.0, 0.01),
+    "rising": (0.6, 0.08, 1.5, 0.01),
+    "rising, trainings spread by 3": (0.6, 0.08, 1.5, 0.03),
+    "straight": (0.55, 0.1, 1.0, 0.02),
+}
+DOUBLINGS = (3, 2, 1, 0, -1)
+
+
+def learning_curves(rng: np.random.Generator, runs: int) -> Iterator[str]:
+    """Print how often the next point of a curve lies outside its band, and what is said of twice the rows."""
+    yield "| curve | development rows | next point outside | gain outside | said to rise | said to be flat |"
+    yield "|---|---|---|---|---|---|"
+    for name, (rate, rise, slowing, spread) in CURVES.items():
+        behind = [
+            rise * sum(slowing**step for step in range(d)) if d >= 0 else -rise / slowing for d in DOUBLINGS
+        ]
+        for n in (40, 100, 300):
+            outside = wrong = rises = flat = 0
+            for _ in range(runs):
+                shared, own = rng.standard_normal(n), rng.standard_normal((5, n))
+                rates = rate - np.array(behind) + spread * rng.standard_normal(5)
+                passes = (
+                    np.sqrt(0.7) * shared + np.sqrt(0.3) * own < ndtri(np.clip(rates, 0.001, 0.999))[:, None]
+                )
+                scores = passes.astype(float).tolist()
+                points = [
+                    Point(100 * 2 ** (3 - d), float(np.mean(one)))
+                    for d, one in zip(DOUBLINGS, scores, strict=True)
+                ]
+                found = forecast(points[:4], chance_of_rows(scores[:4]))
+                assert found is not None
+                outside += not found.score_low <= points[4].rate <= found.score_high
+                wrong += not found.low <= rise / slowing <= found.high
+                rises += found.rises
+                flat += found.flat
+            check(f"curve {name}, n={n}: outside its band", outside, runs, 1 - CURVE_LEVEL)
+            if rise == 0:
+                check(f"curve {name}, n={n}: said to rise", rises, runs, (1 - CURVE_LEVEL) / 2)
+            cells = " | ".join(f"{100 * hits / runs:.1f}%" for hits in (outside, wrong, rises, flat))
+            yield f"| {name} | {n} | {cells} |"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print every table; return 1 when a stated rate is exceeded."""
     parser = argparse.ArgumentParser(description="Simulate the whole decision rule.")
@@ -392,6 +441,7 @@ def _tables(rng: np.random.Generator, runs: int) -> Iterator[tuple[str, Iterator
     yield f"Looks, {runs} files", many_looks(rng, runs)
     yield f"Graded scores, {runs} runs a cell", graded_scores(rng, runs)
     yield f"Groups, {runs} runs a cell", cluster_bounds(rng, runs)
+    yield f"Learning curves of four points, {runs} runs a cell", learning_curves(rng, runs)
     yield f"Groups that change unevenly, {runs} runs a cell", uneven_groups(rng, runs)
     title = f"Rows added in steps of {STEP} until a gain is called, {100 * DIFFERING:.0f}% of rows differing"
     yield f"{title}, {20 * runs} runs a row", growing(rng, 20 * runs)

@@ -14,6 +14,7 @@ _EXTRAS: Final = {
     "llguidance": "constrain",
     "mlflow": "mlflow",
     "model_signing": "sign",
+    "optuna": "search",
     "pynvml": "nvidia",
     "submitit": "submitit",
     "tensorboard": "tensorboard",

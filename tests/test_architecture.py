@@ -25,6 +25,7 @@ HEAVY: Final = {
     "hypothesis",
     "mlflow",
     "model_signing",
+    "optuna",
     "peft",
     "s3fs",
     "submitit",

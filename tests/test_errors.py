@@ -19,6 +19,7 @@ SIGNALS = {
     "DoesNotFitError",
     "NotRepeatedError",
     "NotTestable",
+    "Pruned",
     "RuleBroken",
     "TensorFileError",
     "WireError",

@@ -281,9 +281,20 @@ def _dev_problems(experiment: Experiment, held_out: Sequence[str], problem: Say)
         return
     if experiment.split is not None:
         yield problem(("split",), f"contradicts paths.dev_file {dev!r}: leave one of them out")
-    if dev in held_out:
+    if _is_one_of(experiment, dev, held_out):
         text = f"found {dev!r}, which judges: what is chosen on held-out rows is not proven by them"
         yield problem(("paths", "dev_file"), f"{text}; take other rows, or write split: {{dev: 0.1}}")
-    if dev == experiment.paths.train_file:
+    if _is_one_of(experiment, dev, [experiment.paths.train_file]):
         text = f"found {dev!r}, which is trained on: an adapter that learns rows by heart would look best"
         yield problem(("paths", "dev_file"), f"{text}; take other rows, or write split: {{dev: 0.1}}")
+
+
+def _is_one_of(experiment: Experiment, file: str, others: Sequence[str]) -> bool:
+    """Tell whether a file is one of the others, however it is written or linked."""
+    if file in others:
+        return True
+    try:
+        paths = [experiment.path(name) for name in (file, *others)]
+    except ExperimentError:  # told of the key that names it
+        return False
+    return any(one.is_file() and paths[0].is_file() and one.samefile(paths[0]) for one in paths[1:])

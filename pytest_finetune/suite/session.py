@@ -92,13 +92,15 @@ class FinetuneSession:
             pytest.fail(str(ref), pytrace=False)
         if ref not in self._runs:
             try:
-                context = self._context(self.load(ref))
+                context = self.context_of(ref)
             except ExperimentError as error:
                 raise pytest.fail.Exception(f"{error}{self._hint(ref)}", pytrace=False) from None
             self._runs[ref] = ExperimentRun(ref, context, self.gate, self.rules_of(ref))
         return self._runs[ref]
 
-    def _context(self, experiment: Experiment) -> Context:
+    def context_of(self, ref: ExperimentRef) -> Context:
+        """Return what the steps of an experiment share; ExperimentError with every mistake in its file."""
+        experiment = self.load(ref)
         line = ProgressLine(self.config, experiment.name, self.beat)
         facts = Facts(experiment.name, self.outbox)
         hooks, trackers = self.config.hook, self.trackers

@@ -28,6 +28,7 @@ class Progress:
     """One optimizer step done: `loss` is None before the first is known, times are in seconds.
 
     `memory_bytes` is what the card holds reserved, on a CPU the process's resident memory; None where it is not known.
+    `unseen_loss` is the loss on the development rows, else on the held-out rows, where it was taken after this step.
     """
 
     step: int
@@ -38,6 +39,7 @@ class Progress:
     tokens_per_s: float | None
     epoch: float
     memory_bytes: int | None = None
+    unseen_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

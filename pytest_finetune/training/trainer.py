@@ -191,8 +191,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             loss=loss / ranks.count(),  # each process's is scaled up by their number
             epoch=float(state.epoch or 0.0),
         )
-        self._tell(dataclasses.replace(reading, memory_bytes=in_use(str(args.device))))
-        self._look(state)
+        memory = in_use(str(args.device))
+        self._tell(dataclasses.replace(reading, memory_bytes=memory, unseen_loss=self._look(state)))
         due = self._pace is not None and self._pace.due(self.trainer.clock.seconds.get("checkpoints", 0.0))
         # All end, and all save, after the same step.
         asked, wanted = ranks.summed([self._stop(), due], args.device)
@@ -203,19 +203,22 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             control.should_save = True
         return control
 
-    def _look(self, state: TrainerState) -> None:
-        """Add the losses on rows that are not trained on to the log, and keep the adapter that did best so far."""
+    def _look(self, state: TrainerState) -> float | None:
+        """Take the losses that are due on rows that are not trained on, keep the best adapter, return the last loss."""
         assert self.trainer is not None
+        loss = None
         ended = float(state.epoch or 0.0).is_integer() or state.global_step == state.max_steps
         if self._rows.held_out.examples and ended:
-            self._add(state, "held_out_loss", self._rows.held_out)
+            loss = self._add(state, "held_out_loss", self._rows.held_out)
         if self._rows.dev.examples and (ended or is_due(state.global_step, state.max_steps)):
-            self._add(state, "dev_loss", self._rows.dev)
+            loss = self._add(state, "dev_loss", self._rows.dev)
             if self.trainer.best is not None and ranks.is_first():
                 self.trainer.best.consider(state.log_history)
+        return loss
 
-    def _add(self, state: TrainerState, name: str, rows: HeldOut) -> None:
+    def _add(self, state: TrainerState, name: str, rows: HeldOut) -> float:
         assert self.trainer is not None
         with self.trainer.clock.spent_on("held-out loss"):
             loss = held_out_loss(self.trainer, rows)
         state.log_history.append({"step": state.global_step, "epoch": float(state.epoch or 0.0), name: loss})
+        return loss

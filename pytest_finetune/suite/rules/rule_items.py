@@ -227,13 +227,13 @@ def _on_corpus(item: pytest.Function, rule: Rule, rows: Rows, answers: Mapping[s
     return ArmScores([value], messages, [cause])
 
 
-def primary_of(items: Sequence[pytest.Item]) -> pytest.Function:
-    """Return the one primary rule that judges row by row, by which hand-written prompts are ranked."""
+def primary_of(items: Sequence[pytest.Item], chosen: str = "prompt.candidates are ranked") -> pytest.Function:
+    """Return the one primary rule that judges row by row; `chosen` says in a message what is done by it."""
     found = _primaries(items)
     if len(found) != 1:
         raise AnsweringError(
-            f"prompt.candidates: they are ranked by the primary rule, and there are {len(found)} that judge row by "
-            "row\n  mark exactly one rule with eval_rule(primary=True), or leave the candidates out"
+            f"{chosen} by the primary rule, and there are {len(found)} that judge row by row\n"
+            "  mark exactly one rule with eval_rule(primary=True)"
         )
     return cast("pytest.Function", found[0])
 

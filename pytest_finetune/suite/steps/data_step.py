@@ -61,11 +61,8 @@ class Taught(NamedTuple):
 def contract_of(context: Context, dev: Callable[[], Rows | None]) -> Contract:
     """Return the data contract, with the checks that plugins, the store's looks and development rows add."""
     experiment = context.experiment
-    file = experiment.paths.contract_file
-    contract = Contract.load(experiment.root, file) if file else Contract.default()
-    tokenization = tokenization_of(experiment)
-    if tokenization is not None:
-        contract = contract.with_tokens(tokenization)
+    contract = written_contract(experiment)
+    tokenization = contract.tokenization
     checks = (
         partial(_plugin_checks, context),
         partial(suite_findings, experiment, contract),
@@ -78,6 +75,22 @@ def contract_of(context: Context, dev: Callable[[], Rows | None]) -> Contract:
         partial(base_findings, experiment),
     )
     return SessionContract.of(contract.with_checks(*checks), partial(_record_findings, context))
+
+
+def written_contract(experiment: Experiment) -> Contract:
+    """Return the data contract as it is written, with the tokenizer where it is at hand."""
+    file = experiment.paths.contract_file
+    contract = Contract.load(experiment.root, file) if file else Contract.default()
+    tokenization = tokenization_of(experiment)
+    return contract if tokenization is None else contract.with_tokens(tokenization)
+
+
+def contract_of_trial(experiment: Experiment, dev: Callable[[], Rows | None]) -> Contract:
+    """Return the data contract for training rows and development rows alone: it asks for no held-out row."""
+    contract = written_contract(experiment)
+    tags = {split: wanted for split, wanted in contract.tags.items() if split != "eval"}
+    asked = dataclasses.replace(contract, min_rows={**contract.min_rows, "eval": 0}, tags=tags)
+    return asked.with_checks(partial(dev_findings, asked, dev))
 
 
 def _record_findings(context: Context, findings: Findings) -> None:

@@ -62,7 +62,8 @@ class Ordered:
     """A training as it is ordered: its lesson, `more` rows that are replayed, the places of both, and more facts.
 
     `replay` is what the record says of what is replayed, None where nothing is.
-    `held_out_file_sha256` is the checksum of the file that `held_out` was read from.
+    `held_out_file_sha256` is the checksum of the file that `held_out` was read from; it is empty where nothing is held
+    out and development rows stand there.
     """
 
     lesson: Lesson
@@ -72,6 +73,13 @@ class Ordered:
     max_truncated: int
     more: tuple[Pair, ...] = ()
     replay: Json | None = None
+
+    def losses(self, result: TrainingResult) -> dict[str, list[dict[str, float]]]:
+        """Return the losses of a training on rows that it was not taught, by what those rows are."""
+        beside, dev = ([dict(entry) for entry in told] for told in (result.held_out_loss, result.dev_loss))
+        if self.held_out_file_sha256:
+            return {"held_out_loss": beside, "dev_loss": dev}
+        return {"held_out_loss": [], "dev_loss": dev or beside}
 
 
 def made(
@@ -99,8 +107,7 @@ def made(
         "notes": [*result.notes, *_unchosen(context.experiment, result.kept_step)],
         "measured": _with_card(result.measured, context),
         "delta_nonzero": _changes(context.experiment, folder),
-        "held_out_loss": [dict(entry) for entry in result.held_out_loss],
-        "dev_loss": [dict(entry) for entry in result.dev_loss],
+        **ordered.losses(result),
         "kept_step": result.kept_step,
         **({} if ordered.replay is None else {"replay": dict(ordered.replay)}),
         "held_out_sha256": digest_of(ordered.held_out),

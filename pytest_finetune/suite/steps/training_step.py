@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A trained adapter in the store; `seconds` and `peak_bytes` are those of its training."""
+    """A trained adapter in the store; `seconds` and `peak_bytes` are those of its training.
+
+    `dev_loss` is its loss on the development rows, None where its trainer told none.
+    """
 
     path: Path
     key: str
@@ -44,6 +47,7 @@ class Adapter:
     final_loss: float | None
     peak_bytes: int | None
     log: Sequence[Mapping[str, float]] = field(repr=False)
+    dev_loss: float | None = None
 
     def load(self, model: Any) -> Any:
         """Put the adapter on a base model of yours, with plain PEFT; a whole model's weights take its place."""
@@ -159,6 +163,10 @@ class TrainingStep:
         keep, dev = self._context.experiment.training.keep, self._data.dev
         return self._pairs(dev) if keep == "best" and dev is not None else ()
 
+    def _beside(self) -> tuple[Pair, ...]:
+        """Return the development rows where nothing else is looked at: their loss is then taken after each epoch."""
+        return () if self._data.dev is None or self._dev() else self._pairs(self._data.dev)
+
     def _train(self, key: Key) -> Trained:
         """Train under the key's lock; another process may have been first."""
         context = self._context
@@ -224,7 +232,7 @@ class TrainingStep:
             more=replayed.pairs if replayed else (),
             rows=(*(row.place for row in data.train), *(replayed.places if replayed else ())),
             replay=None if replayed is None else dict(replayed.facts),
-            held_out=self._pairs(data.held_out),
+            held_out=self._pairs(data.held_out) or self._beside(),
             held_out_file_sha256=data.held_out.sha256,
             max_truncated=data.contract.max_truncated or 0,
         )
@@ -257,6 +265,7 @@ class TrainingStep:
             final_loss=about["final_loss"],
             peak_bytes=about["peak_bytes"],
             log=about["log"],
+            dev_loss=_kept_loss(about),
         )
 
     def _replay_facts(self, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -284,3 +293,10 @@ def _changed(key: Key, last: Mapping[str, Any] | None) -> dict[str, list[Any]]:
     """Return what differs from the key of the experiment's last training."""
     differs = {} if last is None else key.differs_from(last["fields"])
     return {name: list(pair) for name, pair in differs.items()}
+
+
+def _kept_loss(about: Mapping[str, Any]) -> float | None:
+    """Return the loss on the development rows of the adapter that was kept: at its step, else at the last look."""
+    looks = about.get("dev_loss", [])
+    kept = [look["loss"] for look in looks if look["step"] == about.get("kept_step")]
+    return next(iter([*kept, *(look["loss"] for look in looks[-1:])]), None)

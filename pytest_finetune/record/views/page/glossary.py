@@ -29,6 +29,7 @@ WORDS: Final = {
     "guard": "A rule that must not get worse: one with max_loss or no threshold, and not the primary rule.",
     "held-out row": "An example that is never trained on; every arm answers it, and the rules judge the answers.",
     "job": "One step on its way through an engine, from the queue to the result in the store.",
+    "learning curve": "How the score grows with the training rows: each part of them is judged on development rows.",
     "look": "One judgement of an adapter, its answers and the rules on these held-out rows; looks are counted.",
     "noisy row": "A row on which the base model itself scores differently when it is asked again.",
     "null adapter": (
