@@ -46,6 +46,12 @@ def write_record(directory: Path, record: Json, answers: Answers, run: RecordedR
         _remove_output(directory, name)
 
 
+def size_of(record: Json, answers: Answers) -> int:
+    """Return how many bytes `write_record` writes, but for the note."""
+    rows = (row for arms in answers.values() for answered in arms.values() for row in answered)
+    return len(record_json(record).encode()) + sum(len(_dumps(row).encode()) + 1 for row in rows)
+
+
 def record_json(record: Json, indent: int | None = 1) -> str:
     """Render a record with a stable key order and a trailing newline; NaN and infinity become null.
 

@@ -340,7 +340,11 @@ def test_a_full_disk_is_named_with_its_flag(
     assert result.ret == 1
     assert re.search(r"^KEEP", text, re.M)
     assert re.search(UNWRITABLE.format("No space left on device"), text)
+    assert re.search(r"make room there \([\d.]+ .iB are free, the record takes [\d.]+ .iB\), or", text)
     assert re.search("^not promoted: the record cannot be written", text, re.M)
+    kept = project.path / "finetune-record" / "record.json"
+    assert kept.exists() == (full == "copyfile")
+    assert not list(kept.parent.glob(".*.tmp"))
 
 
 def test_a_disk_too_full_for_the_page_is_no_trouble_of_pytest_html(

@@ -16,7 +16,7 @@ from pytest_finetune.record.model import RecordedRun
 from pytest_finetune.record.partial import NARROWED, folder_for, why_partial
 from pytest_finetune.record.views.terminal import summary_lines
 from pytest_finetune.record.views.terminal.layout import Line
-from pytest_finetune.record.write import as_written, write_record
+from pytest_finetune.record.write import as_written, size_of, write_record
 from pytest_finetune.store import is_full
 from pytest_finetune.suite import xdist
 from pytest_finetune.suite.closing.github_actions import publish, workflow_commands
@@ -140,7 +140,7 @@ class Closing:
         if self.page.own_place:
             self.fault = self.fault or (
                 f"the page cannot be written to {self.page.own_place} ({error.strerror or error}): "
-                f"{_room(error, Path(self.page.own_place).absolute())}, or name another file with --html=FILE"
+                f"{self._room(error, Path(self.page.own_place).absolute())}, or name another file with --html=FILE"
             )
         else:
             self._blame_folder(error)
@@ -149,8 +149,16 @@ class Closing:
         """Say in one sentence that the record's folder cannot take what belongs there; the first fault stands."""
         self.fault = self.fault or (
             f"the record cannot be written to {self._folder()} ({error.strerror or error}): "
-            f"{_room(error, self.state.settings.record)}, or name another folder with --finetune-record=DIR"
+            f"{self._room(error, self.state.settings.record)}, or name another folder with --finetune-record=DIR"
         )
+
+    def _room(self, error: OSError, place: Path) -> str:
+        """Say what lets a place be written to; of a full disk also what is free there and what the record takes."""
+        if not is_full(error):
+            return "let it be written to"
+        needed = size_of(self.record or {}, self.answers)
+        free = wording.size(disk_free_bytes(place))
+        return f"make room there ({free} are free, the record takes {wording.size(needed)})"
 
     def _tracked_runs(self, experiment: str) -> Mapping[str, str]:
         tree = self.state.evidence.tree(experiment)
@@ -228,12 +236,6 @@ def _joined_by_question(state: FinetuneSession) -> Iterator[str]:
                     f"{wording.arm(arm)}: the answers of {facts['path']} stand in another order than their ids "
                     "say, and were matched by their questions"
                 )
-
-
-def _room(error: OSError, place: Path) -> str:
-    if not is_full(error):
-        return "let it be written to"
-    return f"make room there ({wording.size(disk_free_bytes(place))} are free)"
 
 
 def _fail(session: pytest.Session) -> None:
