@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, overload
 
@@ -66,13 +67,14 @@ class Row:
 
         Equal in both splits, and whether the answer is called `output` or `expected`.
         """
+        if self.messages is None and not self.tools:
+            return _digest_of_texts(self.instruction, self.input, self.output)
         said: object = [self.instruction, self.input, self.output]
         if self.messages is not None:
             said = [dict(message) for message in self.messages]
         if self.tools:
             said = {"said": said, "tools": list(self.tools)}
-        text = json.dumps(said, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode("ascii")).hexdigest()
+        return _digest_of(said)
 
     @property
     def question_digest(self) -> str:
@@ -98,6 +100,17 @@ class Row:
     def expected_json(self) -> Any:
         """Return the answer as a JSON value; ValueError when it is none."""
         return json.loads(self.output)
+
+
+@lru_cache(maxsize=4096)
+def _digest_of_texts(*texts: str) -> str:
+    """Remember the rows that were asked last: a session asks each of them for its id some ten times."""
+    return _digest_of(texts)
+
+
+def _digest_of(said: object) -> str:
+    text = json.dumps(said, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 class Rows(Sequence[Row]):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from difflib import SequenceMatcher
 from typing import Final, NamedTuple
 
@@ -33,14 +35,25 @@ def marked(answer: str, expected: str) -> list[Piece]:
     head = _common(ours, theirs)
     tail = _common(ours[head:][::-1], theirs[head:][::-1])
     end = len(ours) - tail
-    middle = _middle(ours[head:end], theirs[head : len(theirs) - tail])
-    same = sum(len(text) for text in ours[:head] + ours[end:]) + sum(
-        len(text) for text, differs in middle if not differs
-    )
-    if same < _CLOSE_ENOUGH * len(body):
+    mine, other = ours[head:end], theirs[head : len(theirs) - tail]
+    ends, wanted = _length(ours[:head]) + _length(ours[end:]), _CLOSE_ENOUGH * len(body)
+    if ends + _most_shared(mine, other) < wanted:  # so with most wrong answers, and it is told at once
+        return [Piece(answer, False)]
+    middle = _middle(mine, other)
+    if ends + _length(text for text, differs in middle if not differs) < wanted:
         return [Piece(answer, False)]
     pieces = [(before + "".join(ours[:head]), False), *middle, ("".join(ours[end:]) + after, False)]
     return [Piece(text, differs) for text, differs in pieces if text]
+
+
+def _most_shared(ours: list[str], theirs: list[str]) -> int:
+    """Return how many characters could be the same at most, in whatever order: blanks never differ."""
+    shared = Counter(ours) & Counter(theirs)
+    return _length(shared.elements()) + _length(word for word in ours if word.isspace())
+
+
+def _length(texts: Iterable[str]) -> int:
+    return sum(map(len, texts))
 
 
 def _common(ours: list[str], theirs: list[str]) -> int:

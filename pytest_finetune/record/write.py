@@ -19,6 +19,7 @@ from pytest_finetune.record.views.note import decision_note
 Answers = Mapping[str, Mapping[str, Sequence[Json]]]
 
 OUTPUTS: Final = "outputs"
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _RECORD_ORDER: Final = (
     "schema_version", "created", "project", "command", "exit_status", "plugin_version", "notes",
     "experiments", "tests",
@@ -132,7 +133,7 @@ def _replace(path: Path, text: str) -> None:
 def _dumps(value: object, indent: int | None = None) -> str:
     """Render JSON readably; lone surrogates (a model can emit halves of a character) stay escaped."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, default=_plain)
-    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+    if _SURROGATE.search(text):
         return json.dumps(value, allow_nan=False, indent=indent, default=_plain)
     return text
 

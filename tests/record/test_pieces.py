@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_finetune.record.differences import marked
+from pytest_finetune.record.differences import _middle, _most_shared, marked
 from pytest_finetune.record.views.page import svg
 from pytest_finetune.wording import (
     counted,
@@ -52,6 +52,17 @@ def test_no_text_keeps_a_character_that_a_terminal_obeys(text: str) -> None:
 @given(st.text(st.characters(categories=["L", "N", "P", "Zs"])))
 def test_harmless_text_is_shown_as_it_is(text: str) -> None:
     assert visible(text) == text
+
+
+WORDS = st.lists(st.sampled_from(["a", "high", "low", ",", " ", "\n  "]), max_size=12)
+
+
+@given(ours=WORDS, theirs=WORDS)
+def test_an_answer_is_given_up_early_only_where_it_could_never_be_close(
+    ours: list[str], theirs: list[str]
+) -> None:
+    found = _middle(ours, theirs)
+    assert sum(len(text) for text, differs in found if not differs) <= _most_shared(ours, theirs)
 
 
 @given(st.text(alphabet='ab{}": ,\n'), st.text(alphabet='ab{}": ,\n'))
