@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,22 @@ def weights(folder: Path) -> bytes:
     return (folder / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainingRequest], bytes]:
+    """Return what the training gives on a disk with room."""
+    known: list[bytes] = []
+
+    def run(request: TrainingRequest) -> bytes:
+        if not known:
+            folder = tmp_path_factory.mktemp("room")
+            known.append(
+                weights(train(replace(request, folder=folder / "a", checkpoints=folder / "c")).folder)
+            )
+        return known[0]
+
+    return run
+
+
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], bool]], None]:
     """Let the writer of adapters meet a full disk, half-way, where it is asked to write into such a folder."""
@@ -52,9 +69,10 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], bool]], 
 
 
 def test_a_disk_that_was_full_for_a_moment_costs_older_checkpoints_and_nothing_else(
-    ask: Ask, disk: Callable[[Callable[[Path], bool]], None]
+    ask: Ask, disk: Callable[[Callable[[Path], bool]], None], undisturbed: Callable[[TrainingRequest], bytes]
 ) -> None:
-    undisturbed = weights(train(ask("undisturbed", training=FOUR_STEPS)).folder)
+    request = ask(training=FOUR_STEPS)
+    expected = undisturbed(request)
     met: list[str] = []
 
     def once_each(folder: Path) -> bool:
@@ -64,19 +82,23 @@ def test_a_disk_that_was_full_for_a_moment_costs_older_checkpoints_and_nothing_e
         return False
 
     disk(once_each)
-    request = ask(training=FOUR_STEPS)
-    assert weights(train(request).folder) == undisturbed
+    assert weights(train(request).folder) == expected
     assert met == ["checkpoint-3", "adapter"]
     assert whole_steps(request.checkpoints) == [4]
 
 
 @pytest.mark.parametrize(("where", "kept", "trained"), [("checkpoint-3", [2], [3, 4]), ("adapter", [4], [])])
 def test_a_disk_that_stays_full_stops_the_training_which_goes_on_from_what_is_whole(
-    ask: Ask, disk: Callable[[Callable[[Path], bool]], None], where: str, kept: list[int], trained: list[int]
+    ask: Ask,
+    disk: Callable[[Callable[[Path], bool]], None],
+    undisturbed: Callable[[TrainingRequest], bytes],
+    where: str,
+    kept: list[int],
+    trained: list[int],
 ) -> None:
-    undisturbed = weights(train(ask("undisturbed", training=FOUR_STEPS)).folder)
-    disk(lambda folder: folder.name == where)
     request = ask(training=FOUR_STEPS)
+    expected = undisturbed(request)
+    disk(lambda folder: folder.name == where)
     with pytest.raises(OSError) as caught:
         train(request)
     assert caught.value.errno == errno.ENOSPC
@@ -86,7 +108,7 @@ def test_a_disk_that_stays_full_stops_the_training_which_goes_on_from_what_is_wh
     told: list[int] = []
     result = train(ask(training=FOUR_STEPS, progress=lambda progress: told.append(progress.step)))
     assert (result.resumed_from, told) == (kept[-1], trained)
-    assert weights(result.folder) == undisturbed
+    assert weights(result.folder) == expected
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
