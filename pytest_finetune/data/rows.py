@@ -22,7 +22,7 @@ from pytest_finetune.data.data_sets import digest_of
 from pytest_finetune.data.findings import Finding
 from pytest_finetune.data.lines import MAX_LINE_BYTES, Line
 from pytest_finetune.data.messages import ShapeError
-from pytest_finetune.data.shapes import content_of, name_of, renamed, tags_of
+from pytest_finetune.data.shapes import absent_column, content_of, name_of, renamed, tags_of
 from pytest_finetune.data.sources import read_source
 from pytest_finetune.data.strict_json import StrictParser
 from pytest_finetune.data.tool_calls import read_calls
@@ -248,7 +248,8 @@ class _Reader:
         try:
             return self._row(renamed(value, self._columns), number, offset)
         except ShapeError as error:
-            return finding("data/row-shape", str(error), file=self._file, line=number, fix=error.fix)
+            read = "; ".join(filter(None, (absent_column(value, self._columns), str(error))))
+            return finding("data/row-shape", read, file=self._file, line=number, fix=error.fix)
 
     def close(self) -> Iterator[Finding]:
         if len(self._shapes) < 2:

@@ -107,6 +107,17 @@ def renamed(row: JsonTree, columns: Mapping[str, str]) -> JsonTree:
     return {**kept, **{name: row[theirs] for name, theirs in columns.items() if theirs in row}}
 
 
+def absent_column(row: Json, columns: Mapping[str, str]) -> str:
+    """Say which column `columns` names that a row does not have, and which was probably meant; empty where none is."""
+    for ours, theirs in columns.items():
+        if theirs not in row:
+            lowered = {name.lower(): name for name in row}
+            near = difflib.get_close_matches(theirs.lower(), lowered, n=1, cutoff=0.6)
+            meant = f"; did you mean {lowered[near[0]]!r}?" if near else ""
+            return f"columns takes {ours} from {theirs!r}, which is not there{meant}"
+    return ""
+
+
 def _sharegpt(row: Json) -> Iterator[Json]:
     """Yield the messages of a ShareGPT row, after its `system`."""
     yield from _system(row)

@@ -152,6 +152,15 @@ def test_rows_without_an_instruction_beside_rows_with_one_are_mixed_shapes(tmp_p
     assert (said(mapped), mapped.defects) == ([("", "hi", "ho")], ())
 
 
+def test_a_column_that_the_file_does_not_have_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    content = b"body,category\nhello,greeting\n"
+    (found,) = read(tmp_path, "r.csv", content, columns={"prompt": "Body", "completion": "category"}).defects
+    absent = "columns takes prompt from 'Body', which is not there; did you mean 'body'?"
+    assert found.read == f"{absent}; no instruction, messages or prompt; found the keys 'body', 'completion'"
+    optional = {"prompt": "body", "completion": "category", "group": "customer"}
+    assert not read(tmp_path, "r.csv", content, columns=optional).defects
+
+
 def test_conversations_in_the_cells_of_a_table_are_json(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     table = 'messages,tags\n"' + json.dumps(messages).replace('"', '""') + '",\n'
