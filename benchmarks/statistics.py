@@ -407,6 +407,7 @@ def learning_curves(rng: np.random.Generator, runs: int) -> Iterator[str]:
                 rises += found.rises
                 flat += found.flat
             check(f"curve {name}, n={n}: outside its band", outside, runs, 1 - CURVE_LEVEL)
+            check(f"curve {name}, n={n}: gain outside its span", wrong, runs, 1 - CURVE_LEVEL)
             if rise == 0:
                 check(f"curve {name}, n={n}: said to rise", rises, runs, (1 - CURVE_LEVEL) / 2)
             cells = " | ".join(f"{100 * hits / runs:.1f}%" for hits in (outside, wrong, rises, flat))

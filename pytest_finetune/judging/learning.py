@@ -89,7 +89,7 @@ class RowsCurve:
         if found.flat:
             return Advice(
                 "twice as many rows of this kind would bring nothing that can be shown: at most "
-                f"{wording.points(found.high)}",
+                f"{wording.points(found.at_most)}",
                 "write no more rows of this kind: look at the rows that fail, or at another setting "
                 "(--over lora.r=4,8,16)",
             )

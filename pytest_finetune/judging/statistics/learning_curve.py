@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 LEVEL: Final = 0.9
-"""How often the next point lies in its band, at least."""
+"""How often the next point lies in its band, at least; also how sure a gain is that is said to be one."""
 _BAND: Final = 0.96
-"""What the ends of the band leave between them: more than is stated, as no true curve is drawn from this grid."""
+"""What the ends of a span leave between them: more than is stated, as no true curve is drawn from this grid."""
 FEWEST: Final = 3
 """Fewer points than this bend into any law."""
 WORTH: Final = 0.01
@@ -45,11 +45,16 @@ class Point(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """What twice the rows would bring, with its span, and the band in which the score of that training would lie."""
+    """What twice the rows would bring, with its span, and the band in which the score of that training would lie.
+
+    The gain is `at_least` so much for sure, and for sure `at_most` so much, each by itself.
+    """
 
     gain: float
     low: float
     high: float
+    at_least: float
+    at_most: float
     score: float
     score_low: float
     score_high: float
@@ -57,12 +62,12 @@ class Forecast(NamedTuple):
     @property
     def rises(self) -> bool:
         """Whether a gain worth speaking of is shown."""
-        return self.low >= WORTH
+        return self.at_least >= WORTH
 
     @property
     def flat(self) -> bool:
         """Whether no more than a little can be expected."""
-        return self.high < LITTLE
+        return self.at_most < LITTLE
 
 
 def chance_of_rows(curve: Sequence[Sequence[float]], groups: Sequence[str | None] = ()) -> float:
@@ -109,11 +114,12 @@ def forecast(points: Sequence[Point], chance: float) -> Forecast | None:
     usual = rise / _USUAL_RISE + spread / _USUAL_SPREAD + np.log(slowing)
     weight = np.exp(likely - likely.max() - usual)
     gain = np.minimum(rise / slowing, np.maximum(1 - last, 0))
-    low, middle, high = (_quantile(gain, weight, share) for share in _shares(LEVEL))
+    low, middle, high = (_quantile(gain, weight, share) for share in _shares(_BAND))
+    at_least, _, at_most = (_quantile(gain, weight, share) for share in _shares(LEVEL))
     deviation = np.sqrt(variance * (1 + 1 / len(points)))
     band = [_mixture_quantile(last + gain, deviation, weight, share) for share in _shares(_BAND)]
     score_low, score, score_high = (min(max(value, 0.0), 1.0) for value in band)
-    return Forecast(middle, low, high, score, score_low, score_high)
+    return Forecast(middle, low, high, at_least, at_most, score, score_low, score_high)
 
 
 def _shares(level: float) -> tuple[float, float, float]:
