@@ -148,8 +148,8 @@ def test_a_full_disk_is_told_with_what_is_free_what_is_needed_and_what_is_kept(
             seal(request.checkpoints / "checkpoint-40", "ours")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(request.folder))
 
-    monkeypatch.setattr("pytest_finetune.suite.steps.training_step.take", full)
-    monkeypatch.setattr("pytest_finetune.suite.steps.training_step.given_digest", lambda _: "0" * 64)
+    monkeypatch.setattr("pytest_finetune.suite.steps.making.take", full)
+    monkeypatch.setattr("pytest_finetune.suite.steps.making.given_digest", lambda _: "0" * 64)
     disk = DiskPlan(adapter_bytes=10 * MiB, checkpoint_bytes=30 * MiB, kept=2, tokenizer_bytes=0)
     fit: Any = SimpleNamespace(plan=SimpleNamespace(disk=disk))
     context = world.context("trained: {adapter: theirs}\n")
