@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -96,6 +97,8 @@ class SubmititExecutor:
             job = executor.submit(Stepping(_words(step), str(step.project)))
             if self._kind == "debug":
                 job.result()
+            if self._kind == "local":  # somebody has to see it end, or Python warns of it as of one forgotten
+                threading.Thread(target=job._process.wait, name="finetune-job", daemon=True).start()
         except Exception as error:  # submitit, sbatch and the shell have errors of their own
             said = (str(error).splitlines() or [""])[0][:300]
             raise ExecutorError(
@@ -109,15 +112,16 @@ class SubmititExecutor:
         job = self._job(step, ticket)
         if job is None:
             return Seen("unknown")
-        try:
-            state = str(job.state).upper().split()[0]
-        except Exception:  # the daemon is down: it may be back
-            return Seen("unknown")
+        state = _state(job)
+        if (
+            self._kind == "slurm" and state == "UNKNOWN"
+        ):  # a cluster without accounting, or a job too young for it
+            state = _told_by_scontrol(str(job.job_id))
         if state in _WAITING:
             return Seen("waiting")
         if state in _RUNNING:
             return Seen("running")
-        if state in {"UNKNOWN", "FINISHED"} and not self._is_known(step, job):
+        if state in {"UNKNOWN", "NO"}:  # "no process and no result": started by another pytest
             return Seen("unknown")
         return Seen("ended", why=_ENDED.get(state, ""))
 
@@ -146,9 +150,25 @@ class SubmititExecutor:
         kind = self._submitit.SlurmJob if self._kind == "slurm" else self._submitit.LocalJob
         return kind(folder=folder, job_id=id_)
 
-    def _is_known(self, step: Submission, job: Any) -> bool:
-        """Tell whether a state without a meaning can be trusted: of a job of this process it can."""
-        return step.key in self._jobs and bool(job.done())
+
+def _state(job: Any) -> str:
+    """Return the first word of a job's state; a daemon that is down may be back."""
+    try:
+        return str(job.state).upper().split()[0]
+    except Exception:
+        return "UNKNOWN"
+
+
+def _told_by_scontrol(id_: str) -> str:
+    """Ask the controller itself, which knows a job for some minutes after its end."""
+    try:
+        asked = subprocess.run(
+            ["scontrol", "show", "job", "-o", id_], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "UNKNOWN"
+    found = re.search(r"\bJobState=([A-Z_]+)", asked.stdout)
+    return found[1] if found else "UNKNOWN"
 
 
 def _words(step: Submission) -> tuple[str, ...]:

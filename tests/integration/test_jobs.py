@@ -70,6 +70,27 @@ def test_the_record_of_jobs_is_that_of_a_local_run_but_for_its_times(away: Proje
     assert away.experiment()["training"]["reused"] is True
 
 
+def test_submitit_trains_in_a_process_of_this_machine(away: Project) -> None:
+    pytest.importorskip("submitit")
+    away.write({"test_adapter.py": "def test_adapter(trained_adapter): pass\n"})
+    for _ in range(2):
+        assert away.run("--finetune", "--finetune-executor=submitit:local", "test_adapter.py").ret == 0
+    assert away.calls() == ["train"]
+    (log,) = away.path.glob(".finetune-cache/submitit/*/*_log.out")
+    assert "done" in log.read_text().splitlines()
+
+
+@pytest.mark.nightly
+def test_the_record_of_submitit_on_this_machine_is_that_of_a_local_run_but_for_its_times(
+    away: Project,
+) -> None:
+    pytest.importorskip("submitit")
+    assert away.run("--finetune", "--finetune-store=one").ret == 0
+    local = away.record()
+    assert away.run("--finetune", "--finetune-store=two", "--finetune-executor=submitit:local").ret == 0
+    assert timeless(away.record()) == timeless(local)
+
+
 def timeless(tree: Any) -> Any:
     """Return a record without what differs between two runs of the same: times, the command, the store's place."""
     times = {
