@@ -154,6 +154,11 @@ def test_progress_and_result_are_those_that_the_processes_tell(
             "the training ran out of memory on cpu\n  change one thing; the memory plan",
         ),
         (
+            "exchange.fail(1, 'disk', 'OSError: full')",
+            OSError,
+            "[Errno 28] OSError: full",
+        ),
+        (
             "print('the reason'); exchange.fail(0, 'other', 'KeyError: 7')",
             TrainingError,
             "process 0 of 2 failed: KeyError: 7, and the training ended with it",
@@ -243,6 +248,7 @@ def test_a_process_ends_when_the_session_is_gone() -> None:
         (TrainingError("a row is too long"), "training", "a row is too long", 1),
         (TrainingInterrupted("stopped after step 3"), "interrupted", "stopped after step 3", 0),
         (KeyError("pad"), "other", "KeyError: 'pad'", 1),
+        (OSError(28, "No space left on device"), "disk", "OSError: [Errno 28] No space left on device", 1),
     ],
 )
 def test_a_process_writes_why_it_ends(
@@ -256,7 +262,7 @@ def test_a_process_writes_why_it_ends(
 ) -> None:
     written = worker_that_raises(error, tmp_path, monkeypatch)
     assert written == {"rank": 1, "kind": kind, "text": text, "status": status}
-    assert ("Traceback" in capsys.readouterr().err) == (kind == "other"), (
+    assert ("Traceback" in capsys.readouterr().err) == (kind in ("other", "disk")), (
         "what nobody foresaw goes into the log"
     )
 

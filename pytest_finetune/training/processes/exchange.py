@@ -25,7 +25,7 @@ _LISTS: Final = ("log", "notes", "held_out_loss", "dev_loss")
 
 
 class Failure(NamedTuple):
-    """Why a process ended early; `kind` is training, memory, interrupted or other, `text` is for the user."""
+    """Why a process ended early; `kind` is training, memory, disk, interrupted or other, `text` is for the user."""
 
     at_s: float
     rank: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -225,6 +226,8 @@ def _raise(request: TrainingRequest, failures: list[Failure], log: Path) -> Neve
         raise TrainingInterrupted(first.text)
     if first.kind == "memory":
         raise OutOfMemoryError(f"{first.text}\n{advice(request)}")
+    if first.kind == "disk":
+        raise OSError(errno.ENOSPC, first.text)
     if first.kind == "training":
         raise TrainingError(first.text)
     killed = _killed(log, processes)

@@ -8,6 +8,7 @@ import threading
 import traceback
 from pathlib import Path
 
+from pytest_finetune.store import is_full
 from pytest_finetune.training.processes.exchange import Exchange
 from pytest_finetune.training.request import Progress, TrainingError, TrainingInterrupted
 from pytest_finetune.training.sft import train_here
@@ -27,7 +28,8 @@ def main(folder: str) -> int:
         return 1
     except Exception as error:
         traceback.print_exc()
-        exchange.fail(rank, "other", f"{type(error).__name__}: {error}")
+        kind = "disk" if is_full(error) else "other"
+        exchange.fail(rank, kind, f"{type(error).__name__}: {error}")
         return 1
     return 0
 
