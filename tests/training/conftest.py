@@ -76,6 +76,10 @@ def build_base(
     return folder
 
 
+_LATER = [("assistant_turns", "last"), ("keep", "last"), ("seeds", ()), ("replay", None)]
+"""Settings of a training that stand among the resolved ones only with another value."""
+
+
 def make_experiment(
     *,
     method: str = "lora",
@@ -123,7 +127,7 @@ def make_experiment(
                 name: value
                 for name, value in dataclasses.asdict(training).items()
                 # as `load_experiment` leaves them out
-                if (name, value) not in [("assistant_turns", "last"), ("keep", "last")]
+                if (name, value) not in _LATER
             },
             "prompt": {},
             "paths": {"train_file": "train.jsonl", "eval_file": "eval.jsonl"},
