@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_finetune.answering.arm_plans import BASELINE, TRIVIAL, TUNED, plan_facts, planned, repeated
 from pytest_finetune.answering.prompts import arm_prompts
 from pytest_finetune.judging.scores import Tally
+from pytest_finetune.suite.choosing import answered_on_dev
 from pytest_finetune.suite.parts import Parts, part
 from pytest_finetune.suite.rules.judges import judging_of
 from pytest_finetune.suite.rules.rule_items import early_primary, primary_of, scores_on
@@ -177,14 +178,10 @@ class Asking:
         rows, item = self._run.dev_rows, early_primary(self._run.rules)
         if rows is None or item is None:
             return None
-        judging = judging_of(self._context, item, rule_of(item))
-        prompts = arm_prompts(rows, self._experiment.prompt)
 
         def scored(adapter: Path) -> OnDevelopment:
-            arm = self._resolve(self.plans[TUNED], adapter)
-            stored = answering.answered(self._context, self._engine, arm, prompts, "development rows")
-            tally = Tally.of(scores_on(item, rows, stored.answers, judging))
-            return OnDevelopment(rule_of(item).name, tally, stored.key)
+            _, scores, key = answered_on_dev(self._run, rows, item, adapter)
+            return OnDevelopment(rule_of(item).name, Tally.of(scores), key)
 
         return scored
 

@@ -6,7 +6,7 @@ The answers are kept like any others. Nothing is recorded, no held-out row is re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pytest_finetune.answering.arm_plans import TUNED, planned
 from pytest_finetune.answering.prompts import arm_prompts
@@ -18,10 +18,12 @@ from pytest_finetune.suite.rules.rule_marks import rule_of
 from pytest_finetune.suite.steps import answering
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
 
     from pytest_finetune.data.contract import Contract
-    from pytest_finetune.data.rows import Rows
+    from pytest_finetune.data.rows import Row, Rows
     from pytest_finetune.suite.context import Context
     from pytest_finetune.suite.steps.engine import Engine
     from pytest_finetune.suite.steps.training_step import Adapter
@@ -42,29 +44,42 @@ class Chosen(Protocol):
     def dev_rows(self) -> Rows | None: ...
 
 
-def score_on_dev(run: Chosen, adapter: Adapter) -> DevScore:
-    """Return what an adapter gets on the development rows: asked as the tuned arm is, scored by the primary rule.
+class Answered(NamedTuple):
+    """The development rows as they were asked, the primary rule's score of each answer, and the answers' key."""
 
-    `adapter` is any adapter on the base of the run's experiment, such as that of another seed.
+    rows: Sequence[Row]
+    scores: Sequence[float | None]
+    key: str
+
+
+def score_on_dev(run: Chosen, adapter: Adapter) -> DevScore:
+    """Return what an adapter gets on the development rows; NothingToChooseOn where there are none."""
+    if run.dev_rows is None:
+        raise NothingToChooseOn(run.context.experiment.file)
+    item = primary_of(run.rules, "adapters are chosen")
+    rows, scores, key = answered_on_dev(run, run.dev_rows, item, adapter.path)
+    return DevScore(
+        rule=rule_of(item).name,
+        rows=tuple(row.id for row in rows),
+        scores=tuple(scores),
+        loss=adapter.dev_loss,
+        adapter=adapter.key,
+        answers=key,
+        groups=tuple(row.group for row in rows),
+    )
+
+
+def answered_on_dev(run: Chosen, rows: Rows, item: pytest.Function, adapter: Path) -> Answered:
+    """Let an adapter answer as the tuned arm does, and score it by a rule.
+
+    `adapter` is any on the base of the run's experiment, such as that of another seed.
     """
     context, experiment = run.context, run.context.experiment
-    rows = run.dev_rows
-    if rows is None:
-        raise NothingToChooseOn(experiment.file)
-    item = primary_of(run.rules, "adapters are chosen")
     asked = turn_by_turn(rows) if experiment.prompt.turns == "each" else rows
     plan = planned(experiment)[TUNED]
-    arm = answering.resolve(plan, experiment, run.engine, run.contract, adapter.path, None)
+    arm = answering.resolve(plan, experiment, run.engine, run.contract, adapter, None)
     with context.clock.spent_on("answers on the development rows"):
         prompts = arm_prompts(asked, experiment.prompt)
         stored = answering.answered(context, run.engine, arm, prompts, "development rows")
     judging = judging_of(context, item, rule_of(item))
-    return DevScore(
-        rule=rule_of(item).name,
-        rows=tuple(row.id for row in asked),
-        scores=tuple(scores_on(item, asked, stored.answers, judging)),
-        loss=adapter.dev_loss,
-        adapter=adapter.key,
-        answers=stored.key,
-        groups=tuple(row.group for row in asked),
-    )
+    return Answered(asked, scores_on(item, asked, stored.answers, judging), stored.key)
