@@ -48,8 +48,9 @@ def held_out_rows(experiment: Experiment) -> RowsOf:
     """Return the first held-out rows, spread over the file, with their answers; any rows where there are none."""
 
     def rows(tokenizer: PreTrainedTokenizerBase) -> Tokens:
+        paths = experiment.paths
         try:
-            found = list(read_rows(experiment.root, experiment.paths.eval_file, "eval"))
+            found = list(read_rows(experiment.root, paths.eval_file, "eval", columns=paths.columns))
         except OSError:
             found = []
         asked = chosen(found, ROWS)
