@@ -156,7 +156,7 @@ class Tracer:
 
     def held(self, workload: Workload) -> Held:
         """Return what the allocator holds."""
-        from pytest_finetune.memory.tracer.trace import figures
+        from pytest_finetune.memory.tracer.ladders import figures
 
         key = json.dumps(workload.as_json(), sort_keys=True)
         if key not in self._known:

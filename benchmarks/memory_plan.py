@@ -81,7 +81,7 @@ def traced(tokens: int) -> Traced:
     request = {"ladders": [[workload.as_json()]], "limit": None, "workspaces": WORKSPACES}
     begun = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest_finetune.memory.tracer.trace"],
+        [sys.executable, "-m", "pytest_finetune.memory.tracer.ladders"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -19,7 +19,7 @@ def trace_here(ladders: Sequence[Sequence[Workload]], limit: Limit | None) -> li
 
 
 def _climbed(ladder: Sequence[Workload], limit: Limit | None) -> list[Answer]:
-    from pytest_finetune.memory.tracer import trace
+    from pytest_finetune.memory.tracer import ladders as tracing
 
     key = str(([planner.plan_key(workload).value for workload in ladder], limit))
     if key not in _TRACED:
@@ -27,7 +27,7 @@ def _climbed(ladder: Sequence[Workload], limit: Limit | None) -> list[Answer]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                trees = trace._climb(ladder, WORKSPACES, limit)
+                trees = tracing.climb(ladder, WORKSPACES, limit)
         finally:
             gc.enable()
         _TRACED[key] = [planner._read(tree) for tree in trees]

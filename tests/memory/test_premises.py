@@ -12,7 +12,7 @@ import torch
 from pytest_finetune.memory.plan.figures import NotPlannedError, PlanError
 from pytest_finetune.memory.plan.planner import WORKSPACES, _read
 from pytest_finetune.memory.plan.workload import PLAIN_STEP, Adapter, Workload
-from pytest_finetune.memory.tracer import premises, trace
+from pytest_finetune.memory.tracer import ladders, premises, trace
 from pytest_finetune.memory.tracer.recorder import Recorder
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -74,7 +74,7 @@ def test_what_a_library_raises_while_it_is_traced_is_no_plan_and_tells_the_versi
         raise RuntimeError("Tensor.item() cannot be called on meta tensors")
 
     monkeypatch.setattr(trace, "make_optimizer", broken)
-    (tree,) = trace._climb([Workload(config=tiny_config, tokens=16)], WORKSPACES, None)
+    (tree,) = ladders.climb([Workload(config=tiny_config, tokens=16)], WORKSPACES, None)
     answer = _read(tree)
     assert isinstance(answer, NotPlannedError)
     assert "RuntimeError: Tensor.item() cannot be called on meta tensors" in str(answer)
@@ -83,7 +83,7 @@ def test_what_a_library_raises_while_it_is_traced_is_no_plan_and_tells_the_versi
 
 def test_a_users_mistake_stays_one(tiny_config: Mapping[str, Any]) -> None:
     mistaken = Workload(config=tiny_config, tokens=16, optimizer="adamw_touch")
-    (tree,) = trace._climb([mistaken], WORKSPACES, None)
+    (tree,) = ladders.climb([mistaken], WORKSPACES, None)
     answer = _read(tree)
     assert isinstance(answer, PlanError)
     assert not isinstance(answer, NotPlannedError)

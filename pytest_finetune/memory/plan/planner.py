@@ -154,7 +154,7 @@ def trace_elsewhere(ladders: Sequence[Sequence[Workload]], limit: Limit | None) 
     request = {"ladders": trees, "limit": limit, "workspaces": WORKSPACES}
     ours = all(workload.step.startswith("pytest_finetune.") for ladder in ladders for workload in ladder)
     # A step of a plugin imports what this process could import, from wherever pytest put it on the path.
-    said = run_elsewhere("trace", given=json.dumps(request), path=() if ours else sys.path)
+    said = run_elsewhere("ladders", given=json.dumps(request), path=() if ours else sys.path)
     return [[_read(tree) for tree in json.loads(line)] for line in said.splitlines()]
 
 
