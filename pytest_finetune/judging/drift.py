@@ -19,10 +19,10 @@ NOT_POSSIBLE: Final = "not possible"
 ERROR: Final = "error"
 
 _REMEDY: Final = (
-    "replay the base's own answers to other prompts (training.replay), mix rows with other instructions into the "
-    "training file, or train less (training.learning_rate, training.num_train_epochs)"
+    "replay the base's own answers (training.replay), add rows with other instructions, or train less "
+    "(training.learning_rate, training.num_train_epochs)"
 )
-_FURTHEST_SHOWN: Final = 3
+_FURTHEST_SHOWN: Final = 2
 _TEXT_SHOWN: Final = 40
 
 

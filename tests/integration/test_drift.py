@@ -73,6 +73,7 @@ def test_it_is_measured_in_every_run_that_decides(project: Project) -> None:
         "train",
         "answer tuned",
         "answer tuned",
+        "answer tuned",  # a random adapter
         "answer baseline",
         "answer baseline",
         "kl",
@@ -151,8 +152,9 @@ def test_a_failed_assertion_tells_the_numbers_and_what_to_do(project: Project) -
         [
             "E*the mean token KL from the base is 2.92, not <= 0.5",  # (38 x 2 tokens at 3) / 78
             "E*38 of 40 neutral answers changed (95% interval 83.1% to 99.4%), 38 in the task's format, 0 by the base",
+            "E*a random adapter of the same size changes 38 of 40 answers",
             "E*arithmetic-1 (KL 3): 'as before' -> '{\"label\": \"high\"}'",
-            "E*to do: replay the base's own answers to other prompts (training.replay), mix rows with other*",
+            "E*to do: replay the base's own answers (training.replay), add rows with other instructions, or train*",
         ]
     )
 

@@ -80,8 +80,8 @@ def test_a_number_that_fails_an_assertion_explains_itself() -> None:
         "the mean token KL from the base is 1.25, not <= 0.5",
         "  1 of 2 neutral answers changed (95% interval 1.3% to 98.7%), 1 in the task's format, 0 by the base",
         "  p0 (KL 2.5): 'The capital of Portugal is Lisbon' -> '{\"priority\":\"low\"}'",
-        "  to do: replay the base's own answers to other prompts (training.replay), mix rows with other instructions into "
-        "the training file, or train less (training.learning_rate, training.num_train_epochs)",
+        "  to do: replay the base's own answers (training.replay), add rows with other instructions, or train less "
+        "(training.learning_rate, training.num_train_epochs)",
     ]
     assert found.changed.explain("<", 0.25)[0] == "the share of changed answers is 0.5, not < 0.25"
 
