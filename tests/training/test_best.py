@@ -44,7 +44,11 @@ class Killed(BaseException):
 
 
 def test_the_adapter_of_the_lowest_loss_is_kept_and_an_interruption_changes_nothing(ask: Ask) -> None:
-    whole = train(ask("whole", training=TRAINING, dev=DEV))
+    told: list[Progress] = []
+    whole = train(ask("whole", training=TRAINING, dev=DEV, progress=told.append))
+    assert [one.unseen_loss for one in told] == [
+        entry["loss"] for entry in whole.dev_loss
+    ]  # for who would stop it
     losses = {entry["step"]: entry["loss"] for entry in whole.dev_loss}
     assert list(losses) == [1, 2, 3, 4, 5, 6]
     assert whole.kept_step == min(losses, key=lambda step: losses[step])
