@@ -1,6 +1,7 @@
 """Simulate recipes: does the interval of the next seed hold its level, and what does it cost to choose a seed where?
 
     python -P benchmarks/recipes.py [--quick] [--seed N]
+    python -P benchmarks/recipes.py --rates 0.5 0.7 --rates 0.4 0.95 --rows 200
 
 The first table counts how often the true gain of one more seed lies outside the interval that was computed from 3, 5
 or 8 others; the second how often `decide` keeps a useless adapter that was the best of 8 on development rows, and of
@@ -60,11 +61,13 @@ def missed(
     return not found.interval.low <= true[-1] - base <= found.interval.high
 
 
-def prediction(rng: np.random.Generator, runs: int) -> Iterator[str]:
+def prediction(
+    rng: np.random.Generator, runs: int, sizes: Sequence[int], pairs: Sequence[tuple[float, float]]
+) -> Iterator[str]:
     """Print how often the next seed lies outside, in percent; 5.0 is stated."""
     yield "| seeds | rows | base, recipe | " + " | ".join(f"sd {100 * sd:g} points" for sd in SPREADS) + " |"
     yield "|---|---|---|" + "---|" * len(SPREADS)
-    for seeds, rows, rates in product(SEEDS, ROWS, RATES):
+    for seeds, rows, rates in product(SEEDS, sizes, pairs):
         cells = []
         for spread in SPREADS:
             hits = [sum(missed(rng, seeds, rows, rates, spread, kin) for _ in range(runs)) for kin in KINSHIP]
@@ -125,15 +128,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a fifth of the runs")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--rates", type=float, nargs=2, action="append", help="base and recipe; no choice is shown"
+    )
+    parser.add_argument("--rows", type=int, action="append")
     asked = parser.parse_args(arguments)
     rng, runs = np.random.default_rng(asked.seed), 100 if asked.quick else 500
-    for title, lines in (
-        (
-            f"The next seed outside its 95% interval, in percent of {runs} (kinship 0.2 / 0.8)",
-            prediction(rng, runs),
-        ),
-        (f"A useless adapter kept, of {2 * runs}", choice(rng, 2 * runs)),
-    ):
+    pairs = tuple((base, recipe) for base, recipe in asked.rates or RATES)
+    outside = (
+        f"The next seed outside its 95% interval, in percent of {runs} (kinship {KINSHIP[0]} / {KINSHIP[1]})"
+    )
+    tables = {outside: prediction(rng, runs, asked.rows or ROWS, pairs)}
+    if not asked.rates:
+        tables[f"A useless adapter kept, of {2 * runs}"] = choice(rng, 2 * runs)
+    for title, lines in tables.items():
         started = time.perf_counter()
         print(f"\n{title}\n")
         for line in lines:
