@@ -1,6 +1,6 @@
 """Train one experiment with and without replay, and print what each keeps of the base and gains on its task.
 
-    python -P benchmarks/replay.py [--project FOLDER] [--shares 0 0.1 0.25] [--set KEY=VALUE ...] [--work FOLDER]
+    python -P benchmarks/replay.py [--project FOLDER] [--shares 0 0.05 0.1] [--set KEY=VALUE ...] [--work FOLDER]
 
 Every share is a whole session (`pytest --finetune`) in a copy of the project; all of them share one store, so the base
 answers once. The table shows, of the forty neutral prompts, how many the tuned model answers in the task's format and
@@ -82,7 +82,7 @@ def main() -> None:
     """Print the table for one project."""
     parser = argparse.ArgumentParser(description="What replay keeps of the base, and what it costs.")
     parser.add_argument("--project", type=Path, default=ROOT / "example_project")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.1, 0.25])
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.05, 0.1])
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     parser.add_argument("--work", type=Path, help="a folder for the copy, kept; without it a temporary one")
     chosen = parser.parse_args()

@@ -69,7 +69,7 @@ def test_prompts_that_something_is_measured_by_and_too_few_of_them_are_told(tmp_
         ("replay/measured", "error", 1),
         ("replay/measured", "error", 2),
         ("replay/measured", "error", 3),
-        ("replay/few-prompts", "warning", None),
+        ("replay/few-prompts", "note", None),
     ]
     assert found[0].read.startswith("the prompt is one that drift is measured on: 'WHICH PLANET")
     assert found[2].read == "the prompt is held out: 'held out'"
