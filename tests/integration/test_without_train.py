@@ -27,7 +27,7 @@ sys.meta_path[:] = [Without if finder is PathFinder else finder for finder in sy
 """
 TRAIN = "which is not installed: pip install 'pytest-finetune[train]'"
 # At home with torch: imported only where it is there.
-HEAVY = ("memory.tracer", "training")
+HEAVY = ("answering.null_adapter", "memory.tracer", "training")
 
 
 def without_extras(code: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
