@@ -5,7 +5,9 @@ python benchmarks/on_a_card.py --out FOLDER --rehearse        # the same code on
 
 Each step has a time limit of its own and is left out where the minutes that remain are fewer. What it shows is
 written to FOLDER as it comes: `cards.csv` (predicted and measured memory, as `pytest-finetune calibrate` writes it),
-`steps.jsonl` (a line for each step, with its seconds) and the sessions' own words.
+`steps.jsonl` (a line for each step, with its seconds), `speed.txt` and the sessions' own words. A rehearsal measures
+nothing: it writes `rehearsed-cards.csv`, `rehearsed-steps.jsonl` and `rehearsed-speed.txt`, says so in its first and
+last line, and fails where anything that it tried did.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import util
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,9 +45,11 @@ CELLS: Final = (
 )
 TINY: Final = (Cell("tiny", "lora", 2, 40), Cell("tiny", "full", 2, 40, checkpointing=True))
 TOO_LARGE: Final = Cell("llama-8b", "lora", 32, 2048)
+NEEDED: Final = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "xdist", "pytest_html")
+EXAMPLE: Final = Path(__file__).resolve().parents[1] / "example_project"
 CELL_S: Final = 75
 LARGE_S: Final = 150
-SPEED_S: Final = 300
+SPEED_S: Final = 330
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,10 @@ class Place:
         """Return the folder for bases and projects, which are not brought back."""
         return self.out / "work"
 
+    def file(self, name: str) -> Path:
+        """Return where results of that name go; those of a rehearsal can never be taken for measured ones."""
+        return self.out / (f"rehearsed-{name}" if self.rehearse else name)
+
 
 def steps(place: Place) -> Iterator[Step]:
     """Yield every step, the cheapest first."""
@@ -85,32 +95,48 @@ def steps(place: Place) -> Iterator[Step]:
 
 def _compared(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
     """Set the plan of one cell against its measurement."""
-    row = calibration.compare(cell, place.card, place.work, lambda project: _run(project, limit_s))
-    append(place.out / "cards.csv", [row])
+    ran = []
+
+    def session(project: Path) -> None:
+        ran.append(project)
+        _run(project, limit_s)
+
+    row = calibration.compare(cell, place.card, place.work, session)
+    append(place.file("cards.csv"), [row])
+    wanted = "predicted_peak_bytes" if place.rehearse else "measured_peak_bytes"
+    if row[wanted] is None:
+        raise RuntimeError(f"no {wanted} ({row['not_planned'] or 'no reason'}): {_last_lines(ran[0])}")
     return row
 
 
 def _project(place: Place, cell: Cell, name: str) -> Path:
-    base = place.work / cell.shape
-    if not (base / "config.json").exists():
-        calibration.make_elsewhere(cell.shape, base)
     project = place.work / name
-    calibration.write_project(cell, base, project)
+    calibration.write_project(cell, _base(place, cell.shape), project)
     return project
 
 
+def _base(place: Place, shape: str) -> Path:
+    base = place.work / shape
+    if not (base / "config.json").exists():
+        calibration.make_elsewhere(shape, base)
+    return base
+
+
 def _leases(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
-    """Let two sessions train at once on the one card: the second waits for the first's lease."""
+    """Let a worker of each of two sessions train on the one card: the second waits for the first's lease."""
     projects = [
         _project(place, replace(cell, tokens=cell.tokens + 2 * nth), f"lease-{nth}") for nth in range(2)
     ]
     begun = time.perf_counter()
-    running = [_start(project) for project in projects]
-    ended = {}
+    running = [_start(project, "-n", "1") for project in projects]
+    ended: dict[str, Mapping[str, Any]] = {}
     for project, process in zip(projects, running, strict=True):
         code = _ended(process, max(1.0, limit_s - (time.perf_counter() - begun)))
-        ended[project.name] = {"exit": code, "seconds": round(time.perf_counter() - begun, 1)}
-    return {**ended, "said": [_last_lines(project) for project in projects]}
+        lease = (_record(project).get("hardware") or {}).get("lease")
+        ended[project.name] = {"exit": code, "seconds": round(time.perf_counter() - begun, 1), "lease": lease}
+    shown = {**ended, "said": [_last_lines(project) for project in projects]}
+    whole = [one["exit"] == 0 and (place.rehearse or one["lease"] is not None) for one in ended.values()]
+    return _held(all(whole), shown)
 
 
 def _determinism(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
@@ -121,26 +147,48 @@ def _determinism(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
         _run(project, limit_s // 2, "--finetune-set", "training.full_determinism=true")
         record = _record(project)
         digests.append((record.get("training") or {}).get("adapter_sha256"))
-    return {"adapters": digests, "same": digests[0] is not None and digests[0] == digests[1]}
+    return _held(digests[0] is not None, {"adapters": digests, "same": digests[0] == digests[1]})
 
 
 def _out_of_memory(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
     """Train what cannot fit, and keep what the session says of it."""
     project = _project(place, cell, "out-of-memory")
     code = _run(project, limit_s)
-    return {"exit": code, "said": _last_lines(project, 30)}
+    ended_well = code == 0 if place.rehearse else code is not None
+    return _held(ended_well, {"exit": code, "said": _last_lines(project, 30)})
 
 
 def _speed(place: Place, limit_s: int) -> Mapping[str, Any]:
-    """Run the table of benchmarks/speed.py, where that file is."""
-    script = Path(__file__).with_name("speed.py")
-    if place.rehearse or not script.is_file():
-        return {"left out": "a rehearsal" if place.rehearse else f"there is no {script.name}"}
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=limit_s, check=False
-    )
-    (place.out / "speed.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
-    return {"exit": done.returncode}
+    """Run the table of benchmarks/speed.py on the example's rows, with a base as large as a small real one."""
+    project = place.work / "speed"
+    unseen = shutil.ignore_patterns(".finetune", "finetune-record", "artifacts", "__pycache__")
+    shutil.copytree(EXAMPLE, project, ignore=unseen, dirs_exist_ok=True)
+    file = project / "finetune.yaml"
+    base = _base(place, "tiny" if place.rehearse else "smollm2-135m")
+    text = file.read_text(encoding="utf-8").replace("models/ticket-lm", str(base))
+    file.write_text(text, encoding="utf-8")
+    much = ("--runs", "1", "--steps", *(("2", "--rows", "8") if place.rehearse else ("60", "--rows", "180")))
+    rows = ("--only", "training stage, from", "answers of the base", "whole cold", "everything stored")
+    words = ("--device", place.card.device, "--project", str(project), *much, *rows)
+    with place.file("speed.txt").open("wb") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("speed.py")), *words],
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+        code = _ended(process, limit_s)
+    lines = place.file("speed.txt").read_text(encoding="utf-8").splitlines()
+    if code != 0:
+        raise RuntimeError(f"the table ended with {code}: {lines[-3:]}")
+    return {"table": lines}
+
+
+def _held(well: bool, shown: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a step shows; a step that did not do what it is for has failed, and says all the same."""
+    if not well:
+        raise RuntimeError(json.dumps(shown))
+    return shown
 
 
 def _start(project: Path, *words: str) -> subprocess.Popen[bytes]:
@@ -196,7 +244,7 @@ def run(place: Place, minutes: float, only: Sequence[str]) -> int:
             shown = dict(step.show(int(limit)))
         except Exception as error:  # whatever one step does, the next ones are tried
             failed += 1
-            shown = {"failed": f"{type(error).__name__}: {error}"[:500]}
+            shown = {"failed": f"{type(error).__name__}: {error}"[:2000]}
         _write(place, {"step": step.name, "seconds": round(time.perf_counter() - begun, 1), **shown})
     return failed
 
@@ -204,7 +252,7 @@ def run(place: Place, minutes: float, only: Sequence[str]) -> int:
 def _write(place: Place, line: Mapping[str, Any]) -> None:
     text = json.dumps(line)
     print(text[:600], flush=True)
-    with (place.out / "steps.jsonl").open("a", encoding="utf-8") as file:
+    with place.file("steps.jsonl").open("a", encoding="utf-8") as file:
         file.write(text + "\n")
 
 
@@ -218,13 +266,19 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--rehearse", action="store_true")
     options = parser.parse_args()
+    absent = [name for name in NEEDED if util.find_spec(name) is None]
+    if absent:
+        parser.error(f"not installed here, and needed on a card: {', '.join(absent)}")
     options.out.mkdir(parents=True, exist_ok=True)
     card = detect("auto", options.out)
     if card.device != "cuda" and not options.rehearse:
         parser.error(f"no card is here ({card.name}): --rehearse tries the same code without one")
-    place = Place(options.out, card, options.rehearse)
-    _write(place, {"card": card.as_json(), "versions": package_versions()})
-    return int(run(place, options.minutes, options.only) > 0)
+    place = Place(options.out.resolve(), card, options.rehearse)
+    said = {"rehearsal": "nothing here was measured on a card"} if place.rehearse else {}
+    _write(place, {**said, "card": card.as_json(), "versions": package_versions()})
+    failed = run(place, options.minutes, options.only)
+    _write(place, {**said, "failed steps": failed})
+    return int(failed > 0)
 
 
 if __name__ == "__main__":

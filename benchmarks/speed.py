@@ -1,9 +1,11 @@
 """Set our times against plain scripts for the same work, pairwise and in turns, and print the table.
 
     python -P benchmarks/speed.py [--quick] [--runs N] [--steps N] [--rows N] [--project FOLDER] [--lm-eval PYTHON]
+                                  [--device cuda] [--only WORD ...]
 
 Every part is a process of its own on one CPU thread, and ours and theirs run in turns; a row shows the median of each
 in processor seconds (other programs on the machine cost turns, not processor time) and the median ratio of the pairs.
+On a card it shows seconds by the clock: waiting for the card is what they are spent on.
 The plain scripts stand below: TRL's SFTTrainer with the same arguments, transformers' `generate` in batches of the same
 size. `--lm-eval` is a Python that has lm-evaluation-harness; without it that row says so.
 """
@@ -38,6 +40,13 @@ class Task(NamedTuple):
     steps: int
     rows: int
     mixed: bool = False
+    device: str = "cpu"
+
+    def dtype(self) -> Any:
+        """Return the type that a user would load the weights in."""
+        import torch
+
+        return torch.float32 if self.device == "cpu" else torch.bfloat16
 
     def experiment(self) -> Any:
         """Return the resolved experiment."""
@@ -92,6 +101,7 @@ def ours_train(task: Task, folder: Path) -> None:
             pairs=tuple(pairs),
             rows=tuple(f"row {at}" for at in range(len(pairs))),
             base=str(task.project / experiment.base_model),
+            device=task.device,
             folder=folder / "ours",
             checkpoints=folder / "checkpoints",
             held_out=unseen,
@@ -101,7 +111,6 @@ def ours_train(task: Task, folder: Path) -> None:
 
 def plain_train(task: Task, folder: Path) -> None:
     """Train with TRL's trainer and the same arguments."""
-    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -110,7 +119,7 @@ def plain_train(task: Task, folder: Path) -> None:
     experiment = task.experiment()
     training, base = experiment.training, task.project / experiment.base_model
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=task.dtype(), device_map=task.device)
     config = SFTConfig(
         output_dir=str(folder / "plain"),
         max_length=training.max_seq_length,
@@ -122,8 +131,8 @@ def plain_train(task: Task, folder: Path) -> None:
         max_steps=task.steps,
         seed=training.seed,
         gradient_checkpointing=training.gradient_checkpointing,
-        use_cpu=True,
-        bf16=False,
+        use_cpu=task.device == "cpu",
+        bf16=task.device != "cpu",
         report_to=[],
         save_strategy="no",
         disable_tqdm=True,
@@ -157,7 +166,7 @@ def plain_answers(task: Task, folder: Path, adapter: str | None = None) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=task.dtype(), device_map=task.device)
     if adapter:
         from peft import PeftModel
 
@@ -167,7 +176,7 @@ def plain_answers(task: Task, folder: Path, adapter: str | None = None) -> None:
     def answer() -> None:
         for start in range(0, len(texts), generation.batch_size):
             some = texts[start : start + generation.batch_size]
-            batch = tokenizer(some, return_tensors="pt", padding=True)
+            batch = tokenizer(some, return_tensors="pt", padding=True).to(task.device)
             with torch.no_grad():
                 made = model.generate(
                     **batch,
@@ -178,7 +187,7 @@ def plain_answers(task: Task, folder: Path, adapter: str | None = None) -> None:
             tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
     if adapter is None:
-        quickest(answer)
+        quickest(answer, task.device)
     else:
         answer()
 
@@ -195,10 +204,10 @@ def ours_answers(task: Task, folder: Path) -> None:
     from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 
     experiment = task.experiment()
-    runtime = TransformersRuntime(str(task.project / experiment.base_model))
+    runtime = TransformersRuntime(str(task.project / experiment.base_model), device=task.device)
     _ = runtime.model
     prompts = task.prompts()
-    quickest(lambda: runtime.answer(prompts, experiment.generation))
+    quickest(lambda: runtime.answer(prompts, experiment.generation), task.device)
 
 
 def harness_answers(task: Task, folder: Path) -> None:
@@ -210,8 +219,8 @@ def harness_answers(task: Task, folder: Path) -> None:
     generation = experiment.generation
     model = HFLM(
         pretrained=str(task.project / experiment.base_model),
-        device="cpu",
-        dtype="float32",
+        device=task.device,
+        dtype="float32" if task.device == "cpu" else "bfloat16",
         batch_size=generation.batch_size,
     )
     settings = {
@@ -223,7 +232,7 @@ def harness_answers(task: Task, folder: Path) -> None:
         Instance("generate_until", {}, (_text(model.tokenizer, one), settings), at)
         for at, one in enumerate(task.prompts())
     ]
-    quickest(lambda: model.generate_until(asked, disable_tqdm=True))
+    quickest(lambda: model.generate_until(asked, disable_tqdm=True), task.device)
 
 
 def plain_scripts(task: Task, folder: Path) -> None:
@@ -249,7 +258,7 @@ def _session(task: Task, store: Path) -> None:
         "--finetune",
         f"--finetune-store={store}",
     ]
-    limit = [f"--finetune-set=training.max_steps={task.steps}"]
+    limit = [f"--finetune-set=training.max_steps={task.steps}", f"--finetune-device={task.device}"]
     done = subprocess.run(
         [sys.executable, *command, *limit],
         cwd=task.project,
@@ -261,13 +270,14 @@ def _session(task: Task, store: Path) -> None:
         raise SystemExit(done.stdout + done.stderr)
 
 
-def quickest(work: Callable[[], object]) -> None:
-    """Print the fewest processor seconds that the work took of three times; they count for the whole process."""
+def quickest(work: Callable[[], object], device: str) -> None:
+    """Print the fewest seconds that the work took of three times; they count for the whole process."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
     seconds = []
     for _ in range(REPEATED):
-        began = time.process_time()
+        began = clock()
         work()
-        seconds.append(time.process_time() - began)
+        seconds.append(clock() - began)
     print(f"\nSPENT {min(seconds)}", flush=True)
 
 
@@ -280,13 +290,14 @@ PARTS: dict[str, Callable[..., None]] = {
 
 
 def spent(part: str, task: Task, folder: Path, python: str = sys.executable) -> float:
-    """Run a part in a process of its own; return its processor seconds, or those of what it counted itself."""
-    given = json.dumps([str(task.project), task.steps, task.rows, task.mixed])
+    """Run a part in a process of its own; return its seconds, or those of what it counted itself."""
+    given = json.dumps([str(task.project), *task[1:]])
     one_thread = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     environment = {**os.environ, **one_thread, "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once
     command = [python, "-P", str(Path(__file__).resolve()), "--part", part, given, str(folder)]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        began = time.perf_counter()
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=err, text=True)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -295,7 +306,10 @@ def spent(part: str, task: Task, folder: Path, python: str = sys.executable) -> 
         if process.returncode:
             raise SystemExit(f"{part} ended with {process.returncode}\n{out.read()}\n{err.read()}")
         own = [float(line.split()[1]) for line in out if line.startswith("SPENT ")]
-    return own[0] if own and part != "plain_scripts" else usage.ru_utime + usage.ru_stime
+        took = time.perf_counter() - began
+    if own and part != "plain_scripts":
+        return own[0]
+    return usage.ru_utime + usage.ru_stime if task.device == "cpu" else took
 
 
 def pair(ours: str, theirs: str, task: Task, runs: int, folder: Path, python: str = sys.executable) -> str:
@@ -327,13 +341,17 @@ def main() -> None:
     parser.add_argument("--rows", type=int)
     parser.add_argument("--project", type=Path, default=ROOT / "example_project")
     parser.add_argument("--lm-eval", default=sys.executable)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="WORD", help="rows whose label holds a word"
+    )
     parser.add_argument("--part", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
         name, given, folder = args.part
-        project, steps, rows, mixed = json.loads(given)
+        project, *much = json.loads(given)
         name, once, adapter = name.partition("=")
-        PARTS[name](Task(Path(project), steps, rows, mixed), Path(folder), *([adapter] if once else []))
+        PARTS[name](Task(Path(project), *much), Path(folder), *([adapter] if once else []))
         return
     runs = args.runs or (1 if args.quick else 3)
     steps = args.steps or (20 if args.quick else 60)
@@ -344,14 +362,17 @@ def main() -> None:
     print(
         f"{platform.machine()}, {os.cpu_count()} CPUs, one thread; Python {platform.python_version()}, {packages}"
     )
-    print(f"{args.project.name}: {steps} steps, {rows} held-out rows; processor seconds, median of {runs}\n")
+    seconds = "processor seconds" if args.device == "cpu" else f"seconds by the clock on {args.device}"
+    print(f"{args.project.name}: {steps} steps, {rows} held-out rows; {seconds}, median of {runs}\n")
     print(f"{'':44}      ours      plain   ratio", flush=True)
     with tempfile.TemporaryDirectory() as name:
         project = Path(name) / "project"
         unseen = shutil.ignore_patterns(".finetune", "finetune-record", "__pycache__")
         shutil.copytree(args.project, project, ignore=unseen)
-        for label, row in table(Task(project.resolve(), steps, rows), runs, args.lm_eval, Path(name)):
-            print(f"{label:44}{row()}", flush=True)
+        task = Task(project.resolve(), steps, rows, device=args.device)
+        for label, row in table(task, runs, args.lm_eval, Path(name)):
+            if any(word in label for word in args.only):
+                print(f"{label:44}{row()}", flush=True)
 
 
 def table(task: Task, runs: int, lm_eval: str, folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -387,8 +408,12 @@ def harness(task: Task, runs: int, python: str, folder: Path) -> str:
 
 
 def stored(task: Task, runs: int, folder: Path) -> str:
-    """Time the sessions that find everything in the store of the first whole one."""
-    return alone([spent("ours_session", task, folder / "ours_session-0") for _ in range(runs)])
+    """Time the sessions that find everything in the store of the first whole one, which is made where it is missing."""
+    place = folder / "ours_session-0"
+    if not place.exists():
+        place.mkdir()
+        spent("ours_session", task, place)
+    return alone([spent("ours_session", task, place) for _ in range(runs)])
 
 
 def plan_s() -> float:
