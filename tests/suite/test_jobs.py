@@ -1,0 +1,206 @@
+"""What a job may make in place of what was asked for, what its request may hold, and which card it asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_finetune.answering.arm_plans import BASELINE, planned
+from pytest_finetune.answering.prompts import arm_prompts
+from pytest_finetune.data.formatting import Pair
+from pytest_finetune.fingerprint import Key
+from pytest_finetune.suite.jobs.agreement import as_made, disagreement, is_asked_for, worded
+from pytest_finetune.suite.jobs.requests import (
+    StepRefused,
+    ToAnswer,
+    ToTrain,
+    questions,
+    read,
+    training,
+    with_head,
+)
+from pytest_finetune.suite.jobs.resources import chosen_card, minutes, remember_time, resources
+from pytest_finetune.suite.steps.making import Lesson, Ordered
+
+from .conftest import World
+
+GiB = 2**30
+ASKED = {
+    "environment": {"torch": "2.13", "peft": "0.21"},
+    "device_class": "cuda:l4",
+    "dtype": "card",
+    "pairs": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "total_gib", "same"),
+    [
+        ("cpu", "cpu", 64, True),
+        ("cpu", "cuda:NVIDIA L4", 22, False),
+        ("cuda", "cuda:NVIDIA L4", 22, True),
+        ("cuda:l4", "cuda:NVIDIA L4", 22, True),
+        ("cuda:l4", "cuda:NVIDIA L40S", 44, False),
+        ("cuda:rtx-4090", "cuda:NVIDIA GeForce RTX 4090", 24, True),
+        ("cuda:rtx-3060", "cuda:NVIDIA GeForce RTX 3060 Ti", 8, False),
+        ("cuda:a100-80", "cuda:NVIDIA A100-SXM4-40GB", 40, False),
+        ("cuda:h100", "cuda:Some Unknown Card", 80, False),
+    ],
+)
+def test_a_card_is_asked_for_by_our_name_and_known_by_its_drivers(
+    asked: str, found: str, total_gib: int, same: bool
+) -> None:
+    assert is_asked_for(asked, found, total_gib * GiB) is same
+
+
+@pytest.mark.parametrize(
+    ("change", "reuse", "wrong"),
+    [
+        ({"device_class": "cuda:NVIDIA L4"}, "exact", []),
+        ({"device_class": "cuda:NVIDIA H100 80GB HBM3"}, "exact", ["device_class"]),
+        ({"environment": {"torch": "2.11", "peft": "0.21"}}, "exact", ["environment.torch"]),
+        (
+            {"environment": {"torch": "2.11", "peft": "0.21"}, "device_class": "cpu", "dtype": "float32"},
+            "semantic",
+            [],
+        ),
+        ({"pairs": 4}, "semantic", ["pairs"]),
+    ],
+)
+def test_other_versions_are_taken_only_where_they_are_allowed_and_other_rows_never(
+    change: dict[str, Any], reuse: str, wrong: list[str]
+) -> None:
+    found = disagreement(Key.of(ASKED), {**ASKED, **change}, 22 * GiB, reuse=reuse)
+    assert list(found) == wrong
+    if wrong == ["environment.torch"]:
+        assert worded(found) == "environment.torch: asked for 2.13, found 2.11"
+
+
+def test_the_key_of_the_record_is_that_of_the_card_that_the_job_found() -> None:
+    asked, made = Key.of(ASKED), {**ASKED, "device_class": "cuda:NVIDIA L4"}
+    assert as_made(asked, made) == Key.of(made)
+    assert as_made(asked, {**made, "pairs": 4}) == asked
+
+
+def order() -> Ordered:
+    lesson = Lesson(
+        (Pair("a ->", " b"), Pair([{"role": "user", "content": "q"}], [])), (), {"date": "x"}, {"n": 1}
+    )
+    return Ordered(lesson, ("t:1", "t:2", "r:1"), (Pair("c", "d"),), "00", 2, (Pair("e", "f"),), {"rows": 1})
+
+
+def test_a_training_comes_out_of_its_request_as_it_went_in(world: World, tmp_path: Path) -> None:
+    experiment, key = world.experiment(), Key.of(ASKED)
+    tree = with_head(training(experiment, order(), 40), key, experiment, "auto", "exact")
+    found = read(tree, key.value, tmp_path)
+    assert isinstance(found, ToTrain)
+    assert (found.ordered, found.longest, found.head.asked) == (order(), 40, key)
+    assert (found.head.experiment.root, found.head.experiment.training) == (tmp_path, experiment.training)
+
+
+def test_the_questions_of_an_arm_come_out_as_they_went_in(world: World, tmp_path: Path) -> None:
+    context = world.context()
+    experiment, key = context.experiment, Key.of(ASKED)
+    prompts = arm_prompts(world.run().rows_of(None), experiment.prompt)
+    plan = planned(experiment)[BASELINE]
+    asked = questions(plan, experiment, None, prompts, None, [4], random=False)
+    found = read(with_head(asked, key, experiment, "cuda", "semantic"), key.value, tmp_path)
+    assert isinstance(found, ToAnswer)
+    assert (found.plan, found.adapter, found.sizes_before) == (plan, None, (4,))
+    assert [one.fields() for one in found.prompts] == [one.fields() for one in prompts]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"schema": 2}, "has schema 2, this pytest-finetune reads 1"),
+        ({"does": "shell"}, "the request is none: KeyError: 'shell'"),
+        ({"rows": ["t:1"]}, "3 rows but 1 places"),
+        ({"device": "cuda:0; rm"}, "the request is none: ValueError: device"),
+        ({"asked": {"pairs": 9}}, "the request asks for"),
+        ({"experiment": {"name": "x", "file": "f", "root": "/", "keys": {"task": 3}}}, "the request is none"),
+    ],
+)
+def test_a_request_that_is_none_is_refused_in_words(
+    world: World, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    experiment, key = world.experiment(), Key.of(ASKED)
+    tree = with_head(training(experiment, order(), 40), key, experiment, "auto", "exact")
+    with pytest.raises(StepRefused, match=re.escape(said)):
+        read({**tree, **change}, key.value, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"trust_remote_code": True}, "no job does that because a store says so"),
+        (
+            {"training": {"sft": {"model_init_kwargs": {"trust_remote_code": True}}}},
+            "model_init_kwargs is not taken",
+        ),
+        ({"training": {"sft": {"push_to_hub": True}}}, "push_to_hub is not taken from a store"),
+        (
+            {"training": {"sft": {"extra": {"auto_map": "evil.py"}}}},
+            "extra.auto_map is not taken from a store",
+        ),
+    ],
+)
+def test_nothing_that_would_run_code_is_taken_from_a_store(
+    world: World, tmp_path: Path, keys: dict[str, Any], said: str
+) -> None:
+    experiment, key = world.experiment(), Key.of(ASKED)
+    tree = with_head(training(experiment, order(), None), key, experiment, "auto", "exact")
+    tree["experiment"] = {**tree["experiment"], "keys": {**tree["experiment"]["keys"], **keys}}
+    with pytest.raises(StepRefused, match=re.escape(said)):
+        read(tree, key.value, tmp_path)
+
+
+CARDS = "executor: {cards: [t4, l4, h100], minutes: 45}\n"
+
+
+def test_the_first_listed_card_that_holds_the_plan_is_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = world.context(CARDS)
+    assert needing(monkeypatch, 18, context) == ("l4", None)
+    assert needing(monkeypatch, 60, context) == ("h100", None)
+    name, refusal = needing(monkeypatch, 90, context)
+    assert name == "h100"
+    assert refusal is not None
+    assert refusal.startswith(
+        "no listed card holds this training: t4 has 13.4 GiB of the 90.0 GiB needed, l4 has"
+    )
+    assert "pytest-finetune plan --budget h100" in refusal
+
+
+def needing(monkeypatch: pytest.MonkeyPatch, gib: int, context: Any) -> tuple[str, str | None]:
+    """Choose a card for a training that needs so much."""
+
+    @dataclasses.dataclass
+    class Plan:
+        needed_bytes: int = gib * GiB
+
+        def on(self, family: object) -> Plan:
+            return self
+
+        def verdict(self, budget: Any) -> str:
+            return "fits" if self.needed_bytes <= budget.usable_bytes else "does not fit"
+
+    monkeypatch.setattr("pytest_finetune.suite.jobs.resources.planned", lambda *_: Plan())
+    chosen = chosen_card(context, 10)
+    assert chosen is not None
+    asked = resources(context, chosen, "adapters", chosen.device)
+    assert (asked.card, asked.gpus, asked.memory >= gib) == (chosen.name, 1, True)
+    return chosen.name, chosen.refusal
+
+
+def test_the_time_limit_is_what_the_last_such_step_took_else_the_stated_guess(world: World) -> None:
+    assert minutes(world.context(), "adapters") == 60
+    context = world.context(CARDS)
+    assert minutes(context, "adapters") == 45
+    remember_time(context, "adapters", 3600.0)
+    assert (minutes(context, "adapters"), minutes(context, "outputs")) == (100, 45)
