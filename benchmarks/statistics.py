@@ -4,7 +4,7 @@
 
 Every simulated run goes through `decide` itself, with answers of a base, a tuned and a prompt-only arm,
 guards, rows that share groups, a noisy base and several looks. Only the number of rows that would settle an
-open question is left out: it touches no verdict.
+open question is left out: it touches no verdict. Recipes of several seeds are simulated in `benchmarks/recipes.py`.
 Exits with 1 when a stated error rate is exceeded beyond what chance explains.
 """
 
