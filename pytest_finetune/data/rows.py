@@ -135,8 +135,8 @@ class Rows(Sequence[Row]):
 
     @property
     def unread(self) -> bool:
-        """Tell whether the file could not be read at all, which its `defects` say; counts of its rows say nothing."""
-        return not self._rows and bool(self.defects)
+        """Tell whether no file was read, or none could be, which `defects` say: the counts of its rows mean nothing."""
+        return not self._rows and (bool(self.defects) or not self.sha256)
 
     def only(self, rows: Iterable[Row]) -> Rows:
         """Return some of the rows as rows of the same file."""

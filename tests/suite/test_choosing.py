@@ -123,3 +123,19 @@ def test_a_trial_has_one_seed_and_replays_what_the_run_does(
     run = chosen.run(DEV + training.format(as_if))
     trial = trial_of(chosen.context(DEV + training.format(written)), rules, {})
     assert trial.training.key().value == run.adapter.key
+
+
+def test_what_the_contract_asks_of_held_out_rows_stops_no_trial(
+    chosen: World, rules: Sequence[pytest.Item]
+) -> None:
+    chosen.write(
+        {
+            "contract.yaml": "output: {format: json}\nlabels: {field: label, min_per_label: 3}\n"
+            "rows: {min_train: 12, min_eval: 60}\ntags: {eval: {hard: 5}}\n"
+        }
+    )
+    paths = DEV.replace("}", ", contract_file: contract.yaml}")
+    assert trial_of(chosen.context(paths), rules, {}).score.tally.total == 20
+    with pytest.raises(pytest.fail.Exception, match="asks for 13"):
+        chosen.write({"contract.yaml": "rows: {min_train: 13}\n"})
+        _ = trial_of(chosen.context(paths), rules, {}).adapter
