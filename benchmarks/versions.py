@@ -150,8 +150,13 @@ def _shorten(project: Path) -> None:
 def _said(command: Sequence[str], folder: Path) -> str:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return GOOD
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return GOOD if done.returncode == 0 else (lines or ["it ended without a word"])[-1][:200]
+    failed = [
+        line for line in lines if line.startswith(("FAILED ", "ERROR "))
+    ]  # what failed, before how many did
+    return [*failed, *reversed(lines), "it ended without a word"][0][:200]
 
 
 def row(name: str) -> dict[str, Any]:
