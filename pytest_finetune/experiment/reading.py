@@ -124,6 +124,10 @@ def line_of(experiment: Experiment, path: KeyPath) -> int | None:
         return None
 
 
+# Each stands in place of the other: naming one on the command line puts the one of the file aside.
+_INSTEAD: Final = {"training.seeds": "seed", "training.seed": "seeds"}
+
+
 def _overridden(file: YamlFile, overrides: Json) -> Any:
     tree = json.loads(json.dumps(file.tree, default=str))
     if not isinstance(tree, dict):
@@ -136,6 +140,8 @@ def _overridden(file: YamlFile, overrides: Json) -> Any:
                 at[parent] = {}
             at = at[parent]
         at[last] = value
+        if (other := _INSTEAD.get(dotted)) and f"training.{other}" not in overrides:
+            at.pop(other, None)
     return tree
 
 

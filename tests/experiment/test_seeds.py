@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,23 @@ def test_every_seed_is_an_arm_asked_while_the_base_is_loaded(tmp_path: Path) -> 
     assert [arms["seed 0"].seed, arms["seed 0"].opponent, arms["tuned"].seed] == [0, False, None]
     assert asking_order(arms) == ["tuned", "baseline", "seed 4", "seed 0", "other"]
     assert "seed 0" not in planned(written(tmp_path, "{seeds: [0]}"))
+
+
+@pytest.mark.parametrize(
+    ("training", "override", "seeds", "seed"),
+    [
+        ("{seed: 5}", {"training.seeds": [0, 1]}, (0, 1), 0),
+        ("{seeds: [0, 1]}", {"training.seed": 5}, (), 5),
+    ],
+)
+def test_what_is_set_on_the_command_line_stands_in_place_of_the_files(
+    tmp_path: Path, training: str, override: dict[str, Any], seeds: tuple[int, ...], seed: int
+) -> None:
+    written(tmp_path, training)
+    found = load_experiment(tmp_path, "finetune.yaml", override).training
+    assert (found.seeds, found.seed) == (seeds, seed)
+    with pytest.raises(ExperimentError, match="leave one of the two out"):
+        load_experiment(tmp_path, "finetune.yaml", {"training.seed": 1, "training.seeds": [0, 1]})
 
 
 SERVER = "runtimes: [{name: ours, base_url: 'http://localhost:1/v1', model: tuned, base: base}]\n"
