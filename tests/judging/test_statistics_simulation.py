@@ -56,5 +56,5 @@ def test_every_table_prints(simulation: ModuleType, monkeypatch: pytest.MonkeyPa
         simulation, "WORLDS", {"useless": ("keep", simulation.World(sizes=(10,), **simulation.GROUPED))}
     )
     printed = {title: list(table) for title, table in simulation._tables(np.random.default_rng(0), 2)}
-    assert len(printed) == 7
+    assert len(printed) == 10
     assert all(len(lines) >= 3 and lines[1].startswith("|---") for lines in printed.values())
