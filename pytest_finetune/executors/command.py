@@ -47,6 +47,7 @@ def filled(template: str, step: Submission) -> list[str]:
     A ``{step}`` that stands alone becomes the words of the step. Inside a longer word, which another shell will split
     (``bash -c 'cd project && {step}'``), it becomes one text that is quoted for that shell; so does every other value.
 
+    >>> from pytest_finetune.executors.protocol import Resources
     >>> one = Submission("ab", "/my store", "a training", Resources(gpus=2), Path(), Path())
     >>> filled("run -g {gpus} -- {step}", one)
     ['run', '-g', '2', '--', 'pytest-finetune', 'step', 'ab', '--store', '/my store']

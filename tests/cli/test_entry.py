@@ -159,12 +159,15 @@ def test_the_parser_knows_what_was_promised_and_nothing_that_is_not_there() -> N
         "calibrate",
         "profile",
         "power",
+        "curve",
+        "search",
         "show",
         "history",
         "compare",
         "verify",
         "push",
         "gc",
+        "step",
     ]
 
 

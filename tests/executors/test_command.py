@@ -80,7 +80,9 @@ def test_another_pytest_knows_the_job_by_its_command_line_and_can_cancel_it(tmp_
     sleeping = f"{sys.executable} -c 'import time; time.sleep(60)' {{step}}"
     step, first, other = submission(tmp_path), CommandExecutor(sleeping), CommandExecutor(sleeping)
     ticket = first.submit(step)
-    assert other.look(step, ticket).state == "running"
+    while other.look(step, ticket).state != "running":  # for an instant a new process has no command line
+        assert first.look(step, ticket).state == "running"
+        time.sleep(0.01)
     other.cancel(step, ticket)
     while first.look(step, ticket).state == "running":
         time.sleep(0.01)

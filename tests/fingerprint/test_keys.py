@@ -57,6 +57,7 @@ CHANGES_NO_WEIGHTS = {
     "drift",  # prompts that are asked after the training
     "paths",  # rows count as formatted
     "decision",
+    "executor",  # where a step runs; what it found there counts by its versions and its card
     "charter",
     "overrides",
     "resolved",
