@@ -157,7 +157,8 @@ class Evidence(Facts):
     @property
     def words(self) -> str:
         """The evidence as a table shows it."""
-        return f"e = {figure(self.e, 3)} of {figure(self.needed, 3)}"
+        much = "over a million" if self.e is not None and self.e >= 1_000_000 else figure(self.e, 3)
+        return f"e = {much} of {figure(self.needed, 3)}"
 
 
 class Comparison(Facts):

@@ -131,7 +131,7 @@ def test_the_plan_tells_the_price_of_adding_rows() -> None:
     assert growing.smallest > fixed.smallest
     assert growing.proves.startswith("100 held-out rows can prove a gain of ")
     assert (
-        f"rows may be added, which has its price: {100 * fixed.smallest:.0f} were their number fixed"
+        f"rows may be added, which has its price: {100 * fixed.smallest:.0f} if their number is fixed"
         in growing.proves
     )
     assert (Levels(grow=True).fewest_rows, Levels().fewest_rows) == (8, 6)

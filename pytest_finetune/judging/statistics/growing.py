@@ -172,6 +172,6 @@ def _more_rows(bets: Sequence[float], rows: int, goal: float) -> int | None:
 
 
 def _figure(value: float) -> str:
-    if value >= MOST_EVIDENCE:
-        return "more than 10^12"
+    if value >= 1_000_000:
+        return "more than a million"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -87,7 +87,7 @@ class Plan:
         fixed = self._smallest(grow=False)
         assert fixed is not None  # what an e-value shows, the test at a fixed number shows as well
         return (
-            f"rows may be added, which has its price: {rough(fixed, self.min_gain)} were their number fixed"
+            f"rows may be added, which has its price: {rough(fixed, self.min_gain)} if their number is fixed"
         )
 
     @property

@@ -22,7 +22,7 @@ def recipe(experiment: RecordedExperiment) -> Html | None:
     if not found:
         return None
     told = [paragraph("muted", text) for text in (found.sentence, found.says) if text]
-    title = element("p", element("strong", f"{named(found.word)}.")) if found.word else None
+    title = element("p", element("strong", f"{named(found.word).capitalize()}.")) if found.word else None
     if not spread:
         return join([title, *told])
     drawn = _seeds(experiment, spread)
