@@ -45,8 +45,7 @@ class DevScore:
     @property
     def rate(self) -> float:
         """The share that passed, or the mean grade; 0 where every row was skipped."""
-        passed, total = self.tally
-        return passed / total if total else 0.0
+        return self.tally.rate
 
     @property
     def rank(self) -> tuple[float, float]:

@@ -28,6 +28,11 @@ class Tally(NamedTuple):
         passed = round(sum(given), 12)
         return cls(int(passed) if passed == int(passed) else passed, len(given))
 
+    @property
+    def rate(self) -> float:
+        """The share that passed, or the mean grade; 0 where every answer was skipped."""
+        return self.passed / self.total if self.total else 0.0
+
 
 class SelfTest(NamedTuple):
     """How a rule did before it judged: on the expected answers, and on those of other rows.

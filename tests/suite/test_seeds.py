@@ -8,6 +8,7 @@ import pytest
 
 from pytest_finetune.judging.scores import Tally
 from pytest_finetune.suite.steps.seeds import OnDevelopment, chosen
+from pytest_finetune.suite.steps.training_step import kept_loss
 
 from .conftest import World
 
@@ -85,3 +86,14 @@ class Passing:
     @pytest.hookimpl(tryfirst=True)
     def pytest_finetune_train(self, request: object) -> Path | None:
         return None
+
+
+@pytest.mark.parametrize(
+    ("kept_step", "looks", "loss"),
+    [(None, [1.5, 1.0, 2.0], 2.0), (2, [1.5, 1.0, 2.0], 1.0), (None, [], None)],
+)
+def test_a_seeds_loss_is_that_of_the_adapter_that_was_kept(
+    kept_step: int | None, looks: list[float], loss: float | None
+) -> None:
+    told = [{"step": step, "loss": look} for step, look in enumerate(looks, start=1)]
+    assert kept_loss({"dev_loss": told, "kept_step": kept_step}) == loss

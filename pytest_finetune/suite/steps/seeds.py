@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from pytest_finetune.fingerprint import adapter_digest
 from pytest_finetune.judging.scores import Tally
+from pytest_finetune.suite.steps.training_step import kept_loss
 from pytest_finetune.wording import counted, figure, listed, percent
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class OnDevelopment(NamedTuple):
     @property
     def rate(self) -> float:
         """The mean score."""
-        return self.tally.passed / self.tally.total if self.tally.total else 0.0
+        return self.tally.rate
 
     def as_json(self) -> dict[str, object]:
         """Return the record's form."""
@@ -78,19 +79,15 @@ def trained_seeds(
         trained[seed] = steps[seed].trained()
     ask = asked()
     scored = {seed: None if ask is None else ask(one.entry.path) for seed, one in trained.items()}
-    choice = chosen(context.experiment.has_dev_rows, scored, {s: dev_loss(one) for s, one in trained.items()})
+    choice = chosen(
+        context.experiment.has_dev_rows, scored, {s: kept_loss(one.entry.about) for s, one in trained.items()}
+    )
     facts = [_facts(seed, one, scored[seed]) for seed, one in trained.items()]
     told = {"seed": choice.seed, "chosen_by": choice.by, "says": choice.says, "seeds": facts}
     context.record(("recipe",), told)
     steps[choice.seed].record_key(trained[choice.seed].key)
     judged = steps[choice.seed].recorded(trained[choice.seed])
     return Seeds({seed: one.entry.path for seed, one in trained.items()}, judged)
-
-
-def dev_loss(trained: Trained) -> float | None:
-    """Return the loss on the development rows of the adapter that a training kept; None where it was not taken."""
-    losses = [entry["loss"] for entry in trained.entry.about.get("dev_loss") or ()]
-    return min(losses, default=None)
 
 
 def chosen(
@@ -126,5 +123,5 @@ def _facts(seed: int, trained: Trained, scored: OnDevelopment | None) -> dict[st
         "reused": trained.reused,
         **{name: about.get(name) for name in told},
         "dev": None if scored is None else scored.as_json(),
-        "dev_loss": dev_loss(trained),
+        "dev_loss": kept_loss(about),
     }

@@ -265,7 +265,7 @@ class TrainingStep:
             final_loss=about["final_loss"],
             peak_bytes=about["peak_bytes"],
             log=about["log"],
-            dev_loss=_kept_loss(about),
+            dev_loss=kept_loss(about),
         )
 
     def _replay_facts(self, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -295,7 +295,7 @@ def _changed(key: Key, last: Mapping[str, Any] | None) -> dict[str, list[Any]]:
     return {name: list(pair) for name, pair in differs.items()}
 
 
-def _kept_loss(about: Mapping[str, Any]) -> float | None:
+def kept_loss(about: Mapping[str, Any]) -> float | None:
     """Return the loss on the development rows of the adapter that was kept: at its step, else at the last look."""
     looks = about.get("dev_loss", [])
     kept = [look["loss"] for look in looks if look["step"] == about.get("kept_step")]
