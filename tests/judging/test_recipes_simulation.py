@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+BENCHMARK = "recipes"
 ROOT = Path(__file__).parents[2]
 PRINTED = ROOT / "benchmarks" / "results" / "recipes.txt"
-
-
-@pytest.fixture
-def simulation() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("simulated_recipes", ROOT / "benchmarks" / "recipes.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 def test_arms_have_the_rates_that_were_asked_and_share_the_rows(simulation: ModuleType) -> None:

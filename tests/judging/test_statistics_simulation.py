@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -14,19 +10,7 @@ import pytest
 from pytest_finetune.judging.decision import decide
 from pytest_finetune.judging.scores import tabulate
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "statistics.py"
-
-
-@pytest.fixture
-def simulation() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("simulated_statistics", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+BENCHMARK = "statistics"
 
 
 def test_sessions_have_the_rates_groups_and_noise_that_their_world_names(simulation: ModuleType) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,21 +12,10 @@ import pytest
 from pytest_finetune.judging.decision import decide
 from pytest_finetune.judging.scores import tabulate
 
+BENCHMARK = "verdicts"
 ROOT = Path(__file__).parents[2]
 PRINTED = (ROOT / "benchmarks" / "results" / "verdicts.txt").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "decision.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def simulation() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("simulated_verdicts", ROOT / "benchmarks" / "verdicts.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 def test_the_counts_are_decided_as_decide_decides_the_rows(simulation: ModuleType) -> None:

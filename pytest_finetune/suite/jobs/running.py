@@ -9,7 +9,6 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +31,7 @@ from pytest_finetune.suite.jobs.telling import Telling
 from pytest_finetune.suite.options import read_settings
 from pytest_finetune.suite.steps import header, planning
 from pytest_finetune.suite.steps.answering import answered, resolved
-from pytest_finetune.suite.steps.drifting import about_divergence, divergence_key, write_divergence
+from pytest_finetune.suite.steps.drifting import divergence_key, kept_divergence
 from pytest_finetune.suite.steps.engine import Engine
 from pytest_finetune.suite.steps.making import made
 from pytest_finetune.suite.steps.null_adapter import null_answered, null_of
@@ -190,10 +189,8 @@ def _diverge(context: Context, engine: Engine, request: ToDiverge) -> str:
     answers = {answer.id: answer for answer in read_answers(base.path / ANSWERS_FILE)}
     key = divergence_key(request.base, request.tuned, [answers[asked.id] for asked in request.prompts])
     _agree(context, request, key)
-    write = partial(write_divergence, runtime, request.runtime, request.prompts, answers, adapter.path)
-    about = about_divergence(context.experiment.task)
-    with store.lock("outputs", key, context.line.say):
-        entry = store.read("outputs", key) or store.commit("outputs", key, write, about)
+    asked = (request.runtime, request.prompts, answers, adapter.path)
+    entry = kept_divergence(context, key, lambda: runtime, *asked, say=context.line.say)
     engine.release(list(engine.runtimes))
     return _sent(store, "outputs", entry.key)
 

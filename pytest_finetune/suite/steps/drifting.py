@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_finetune.answering.runtimes import Runtime
     from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.rows import Rows
+    from pytest_finetune.store import Entry
     from pytest_finetune.suite.context import Context
     from pytest_finetune.suite.steps.answering import Stored
 
@@ -159,13 +160,9 @@ class Drifting:
             request = partial(divergence, runtime, base.key, tuned.key, adapter.name, self._prompts)
             made = store.read("outputs", key) or context.jobs.made("outputs", key, request, None)[0]
             return _read(made.path / KL_FILE)
-        with store.lock("outputs", key, lambda _: None):
-            entry = store.read("outputs", key)
-            if entry is None:
-                write = partial(
-                    write_divergence, self._runtime(), runtime, self._prompts, base.answers, adapter
-                )
-                entry = store.commit("outputs", key, write, about_divergence(context.experiment.task))
+        entry = kept_divergence(
+            context, key, self._runtime, runtime, self._prompts, base.answers, adapter, say=lambda _: None
+        )
         return _read(entry.path / KL_FILE)
 
 
@@ -175,12 +172,29 @@ def divergence_key(base: str, tuned: str, answers: Sequence[Answer]) -> Key:
     return Key.of({"schema": SCHEMA, "measure": "token KL", "base": base, "tuned": tuned, "answers": said})
 
 
-def about_divergence(task: str) -> dict[str, str]:
-    """Return what the store says of a divergence."""
-    return {"measure": "token KL", "task": task}
+def kept_divergence(
+    context: Context,
+    key: Key,
+    runtime: Callable[[], Runtime],
+    name: str,
+    prompts: Sequence[Prompted],
+    answers: Mapping[str, Answer],
+    adapter: Path,
+    *,
+    say: Callable[[str], None],
+) -> Entry:
+    """Return the stored divergence of a key, measured now by the runtime of this name where there was none."""
+    store = context.store
+    with store.lock("outputs", key, say):
+        entry = store.read("outputs", key)
+        if entry is None:
+            write = partial(_write_divergence, runtime(), name, prompts, answers, adapter)
+            about = {"measure": "token KL", "task": context.experiment.task}
+            entry = store.commit("outputs", key, write, about)
+    return entry
 
 
-def write_divergence(
+def _write_divergence(
     runtime: Runtime,
     name: str,
     prompts: Sequence[Prompted],

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_finetune.fingerprint import digest
+from pytest_finetune.record.changes import flat
 from pytest_finetune.suite.rules.rule_items import primary_of
 from pytest_finetune.suite.rules.rule_marks import rule_digest
 
@@ -61,7 +62,7 @@ def _identity(bench: Bench, overs: Sequence[Over], seed: int) -> str:
     config = {
         name: base.experiment.resolved.get(name) for name in ("lora", "training", "prompt", "generation")
     }
-    written = {dotted: value for dotted, value in _leaves(config) if dotted not in tried}
+    written = {dotted: value for dotted, value in flat(config).items() if dotted not in tried}
     return digest(
         {
             "key": fields,
@@ -72,11 +73,3 @@ def _identity(bench: Bench, overs: Sequence[Over], seed: int) -> str:
             "rule": rule_digest(primary_of(bench.rules, "trials are judged")),
         }
     )
-
-
-def _leaves(tree: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in tree.items():
-        dotted = f"{before}{name}"
-        found += _leaves(value, f"{dotted}.") if isinstance(value, dict) and value else [(dotted, value)]
-    return found
