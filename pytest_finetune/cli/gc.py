@@ -20,7 +20,8 @@ HELP: Final = "remove old entries from the store, never what is promoted, locked
 DESCRIPTION: Final = (
     "Remove entries that were not used for --max-age, then the least recently used until --max-size remains. "
     "Leftovers of killed writers (a day old) and what was set aside (a month old) go in any case; with neither "
-    "option nothing else does. Of a store on a URL, the cache on this machine is collected; nothing is removed there."
+    "option nothing else does. With the entries go jobs that are over for --max-age. Of a store on a URL, the cache on "
+    "this machine is collected; nothing is removed there."
 )
 
 

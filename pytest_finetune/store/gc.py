@@ -16,6 +16,7 @@ from pytest_finetune.store.context import SET_ASIDE
 from pytest_finetune.store.folders import KINDS, Store
 from pytest_finetune.store.lock import exclusive
 from pytest_finetune.store.manifest import MANIFEST
+from pytest_finetune.store.old_jobs import logs_of_no_job, old_jobs
 from pytest_finetune.store.shared import pending
 
 _LEFTOVER_S: Final = 24 * 3600.0
@@ -69,9 +70,9 @@ def collect(
     """Remove entries not used for `max_age_s`, then merged models and the least recently used until
     `max_bytes` remain.
 
-    Leftovers of killed writers (a day old) and what was set aside (a month old) go in any case. Pinned,
-    promoted and locked entries and those that a process has read and may still use stay. Raises
-    StoreError when the store cannot be changed.
+    Leftovers of killed writers (a day old) and what was set aside (a month old) go in any case, jobs that are over
+    with the entries. Pinned, promoted and locked entries and those that a process has read and may still use stay.
+    Raises StoreError when the store cannot be changed.
     """
     now = time.time() if now_s is None else now_s
     removed = [_leftover(store, path, why, dry_run) for path, why in _leftovers(store, now, max_age_s)]
@@ -89,7 +90,24 @@ def collect(
         else:
             removed.append(Removal(candidate.place, candidate.size_bytes, why))
             total -= candidate.size_bytes
+    if max_age_s is not None:
+        kept += _collect_jobs(store, now, max_age_s, removed, dry_run)
     return Collected(tuple(removed), tuple(kept), total)
+
+
+def _collect_jobs(
+    store: Store, now: float, max_age_s: float, removed: list[Removal], dry_run: bool
+) -> list[tuple[str, str]]:
+    """Remove jobs and their logs, adding to what is removed; return those that stay, each with its reason."""
+    kept = []
+    for job in old_jobs(store, now, max_age_s, {removal.place for removal in removed}):
+        if job.stays:
+            kept.append((job.folder.relative_to(store.root).as_posix(), job.stays))
+        else:
+            removed.append(_leftover(store, job.folder, job.goes, dry_run))
+    logs = [*logs_of_no_job(store, now, max_age_s, {removal.place for removal in removed})]
+    removed += [_leftover(store, log, "the log of a job that is gone", dry_run) for log in logs]
+    return kept
 
 
 def _reason(

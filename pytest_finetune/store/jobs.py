@@ -27,6 +27,9 @@ REQUEST: Final = "request"
 SENT: Final = "sent"
 JOB: Final = "job"
 TOLD: Final = "told"
+RUNNING: Final = "running"
+DONE: Final = "done"
+INTERRUPTED: Final = "interrupted"
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _MOST_ATTEMPTS: Final = 1000
 

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_finetune.store import Store, StoreError, collect
 from pytest_finetune.store.disk import host_name
+from pytest_finetune.store.jobs import JOBS
 
 DAY_S = 86400.0
 NOW_S = time.time()
@@ -241,3 +242,41 @@ def test_merged_models_go_first_since_they_are_made_again_without_training(store
     commit(store, "old", 10_000, idle_days=30)
     collected = collect(store, max_bytes=11_500, now_s=NOW_S)
     assert [removal.place for removal in collected.removed] == ["models/merged"]
+
+
+def job(store: Store, digit: str, state: str | None, days: float, **told: str) -> str:
+    """A job whose last word is so many days old, with its log; returns its place."""
+    key = digit * 64
+    store.jobs.ask(key, {"rows": ["private"]})
+    store.jobs.send(key, 1, {"executor": "command"})
+    if state is not None:
+        store.jobs.tell(key, 1, {"state": state, **told})
+    store.log(f"job-{key[:32]}").write_text("printed")
+    for path in (*(store.root / JOBS / key).iterdir(), store.root / JOBS / key, store.log(f"job-{key[:32]}")):
+        used(path, days)
+    return f"{JOBS}/{key}"
+
+
+def test_jobs_that_are_over_go_and_those_that_may_go_on_stay(store: Store) -> None:
+    commit(store, "kept", idle_days=0.1)
+    commit(store, "gone", idle_days=31)
+    failed, young = job(store, "1", "failed", 3), job(store, "2", "failed", 1)
+    running, vanished = job(store, "3", "running", 0.9), job(store, "4", "running", 3)
+    queued, again = job(store, "5", None, 20), job(store, "6", "interrupted", 20)
+    forgotten = job(store, "7", None, 31)
+    found, lost = (
+        job(store, d, "done", 31, kind="outputs", made=m) for d, m in (("8", "kept"), ("9", "gone"))
+    )
+    said = collect(store, max_age_s=2 * DAY_S, now_s=NOW_S, dry_run=True)
+    assert said == collect(store, max_age_s=2 * DAY_S, now_s=NOW_S)
+    assert {r.place: r.why for r in said.removed if r.place.startswith(JOBS)} == {
+        failed: "a job that ended 3.0 days ago",
+        vanished: "a job that vanished 3.0 days ago",
+        forgotten: "a job that was not heard of for 31.0 days",
+        lost: "a job that ended 31.0 days ago",
+    }
+    assert said.kept == tuple((place, "a job that may wait in a queue") for place in (queued, again))
+    stay = {young, running, queued, again, found}
+    assert {f"{JOBS}/{path.name}" for path in (store.root / JOBS).iterdir()} == stay
+    assert {path.stem for path in (store.root / "logs").iterdir()} == {f"job-{p[5:37]}" for p in stay}
+    assert (running, "running") in collect(store, max_age_s=0, now_s=NOW_S).kept
