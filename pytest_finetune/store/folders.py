@@ -20,9 +20,10 @@ from pytest_finetune.store.digests import DigestFile
 from pytest_finetune.store.disk import StoreError, explained
 from pytest_finetune.store.jobs import JobBook
 from pytest_finetune.store.leftovers import sweep
+from pytest_finetune.store.listing import Listing
 from pytest_finetune.store.lock import Lock, exclusive, file_lock, free_lock, shared
 from pytest_finetune.store.looks import LookBook
-from pytest_finetune.store.manifest import MANIFEST, DefectError, Entry, parse, seal, verify
+from pytest_finetune.store.manifest import MANIFEST, DefectError, Entry, seal, verify
 from pytest_finetune.store.notes import Notes
 from pytest_finetune.store.shared.pending import PendingUploads
 from pytest_finetune.store.shared.upstream import SHARED_KINDS, Upstream, UpstreamError
@@ -60,6 +61,7 @@ class Store:
         self._quarantine = Quarantine(self._context)
         self._pending = PendingUploads(self._context)
         self._checkpoints = Checkpoints(self._context, self._quarantine)
+        self._listing = Listing(self._context)
         self._in_use: dict[tuple[str, str], int] = {}
         weakref.finalize(self, _close_all, self._in_use)
 
@@ -224,39 +226,18 @@ class Store:
         """
         if kind not in KINDS:
             raise ValueError(f"{kind!r} is not a kind of entry; there are {', '.join(KINDS)}")
-        found = {}
-        with contextlib.suppress(OSError):
-            for folder in sorted((self.root / kind).iterdir()):
-                try:
-                    found[folder.name] = parse((folder / MANIFEST).read_bytes(), kind, folder.name, folder)
-                except (DefectError, OSError):
-                    self._context.warn(f"store: {folder} has no sound manifest and was passed over")
-        for entry in self._entries_upstream(kind):
-            found.setdefault(entry.key, entry)
-        return sorted(found.values(), key=lambda entry: entry.created, reverse=True)
-
-    def _entries_upstream(self, kind: str) -> Iterator[Entry]:
-        upstream = self._context.upstream
-        if upstream is None or kind not in SHARED_KINDS:
-            return
-        try:
-            for name, data in upstream.manifests(kind):
-                try:
-                    yield parse(data, kind, name, self.root / kind / name)
-                except DefectError:
-                    self._context.warn(
-                        f"store: {kind}/{name} at {upstream.name} has no sound manifest and was passed over"
-                    )
-        except UpstreamError as error:
-            self._context.warn(f"store: only what is on this machine is listed: {error}")
+        return self._listing.entries(kind)
 
     def alike(self, kind: str, key: Key) -> list[Entry]:
         """List the entries that differ from `key` at most in the environment, newest first.
 
         None of them is verified, and one from upstream is not even here: `read` it by its key before it is used.
         """
-        semantic = key.semantic()
-        return [entry for entry in self.entries(kind) if Key.of(entry.fields).semantic() == semantic]
+        return self._listing.alike(kind, key)
+
+    def runs(self, about: str, value: object) -> list[str]:
+        """Return the keys of the runs whose summary has this value under the name `about`, newest first."""
+        return self._listing.runs(about, value)
 
     def checkpoints(self, key: Key | str) -> Path:
         """Return the folder for resumable training state of this key; gone once its adapter is committed.

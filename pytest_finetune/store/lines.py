@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from pytest_finetune.fingerprint import canonical_json, digest
+from pytest_finetune.fingerprint import canonical_json, digest, sha256_hex
 from pytest_finetune.store.context import StoreContext
 from pytest_finetune.store.disk import explained, host_name
 from pytest_finetune.store.lock import whole_file
@@ -26,7 +27,8 @@ Record = dict[str, Any]
 class Lines:
     """The lines of one book of a store; a damaged one is passed over with a warning.
 
-    Behind a store that is shared, the records of other machines are brought over, and ours are sent there.
+    Behind a store that is shared, the records of other machines are brought over, and ours are sent there. Files only
+    grow, and are read on from where they were read to: a record stays the same object as long as its file is that one.
     """
 
     def __init__(self, context: StoreContext, book: str, one: str) -> None:
@@ -35,6 +37,7 @@ class Lines:
         self._one = one
         self._folder = context.root / book
         self.file = self._folder / f"{host_name()}.jsonl"
+        self._read: dict[Path, _Read] = {}
 
     def here(self) -> list[Record]:
         """Return the sound records of this store's own folder."""
@@ -43,7 +46,7 @@ class Lines:
     def everywhere(self) -> list[Record]:
         """Return the sound records of every machine; UpstreamError when the others cannot be reached."""
         records = self.here()
-        return records + self._bring({name_of(record) for record in records})
+        return records if self._context.upstream is None else records + self._bring(records)
 
     @contextmanager
     def writing(self, action: str) -> Iterator[BinaryIO]:
@@ -54,12 +57,12 @@ class Lines:
             with self.file.open("ab+") as stream, whole_file(stream.fileno()):
                 yield stream
 
-    def _bring(self, known: set[str]) -> list[Record]:
+    def _bring(self, records: Sequence[Record]) -> list[Record]:
         """Return the records that others have shared and that are not here, and keep them."""
         upstream = self._context.upstream
         if upstream is None:
             return []
-        new = sorted(upstream.line_names(self._book) - known)
+        new = sorted(upstream.line_names(self._book) - {name_of(record) for record in records})
         lines = [(line, record_of(line)) for line in upstream.lines(self._book, new)] if new else []
         sound = [(line, record) for line, record in lines if record is not None]
         if len(sound) < len(lines):
@@ -85,8 +88,9 @@ class Lines:
             return
         try:
             there = upstream.line_names(self._book)
-            ours = {name_of(record): line for line, record in read_lines(self.file) if record is not None}
-            upstream.add_lines(self._book, {name: line for name, line in ours.items() if name not in there})
+            ours = {name_of(record): record for record in self._records(self.file)}
+            new = {name: line_of(record) for name, record in ours.items() if name not in there}
+            upstream.add_lines(self._book, new)
         except (UpstreamError, OSError) as error:
             self._context.warn(
                 f"store: {self._one} on this machine only: {error}; the next run here shares it"
@@ -97,20 +101,53 @@ class Lines:
             return sorted(file for file in self._folder.iterdir() if file.suffix == ".jsonl")
         return []
 
-    def _records(self, file: Path) -> Iterator[Record]:
+    def _records(self, file: Path) -> list[Record]:
         try:
-            records = [record for _, record in read_lines(file)]
+            read = self._read[file] = _read_on(file, self._read.get(file))
         except OSError as error:
             self._context.warn(
                 f"store: {self._book} in {file} cannot be read ({error.strerror}); they are not counted"
             )
-            return
-        yield from filter(None, records)
-        damaged = records.count(None)
-        if damaged:
+            return []
+        records, damaged = _sound(read.rest)
+        if damaged := damaged + read.damaged:
             self._context.warn(
                 f"store: {_damaged(damaged)} in {file} passed over; {self._book} may be missing"
             )
+        return read.records + records
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A file as it was read: its identity, its whole lines, how many of them were damaged, and what has no end yet."""
+
+    identity: tuple[int, int, int]
+    end: int
+    records: list[Record]
+    damaged: int
+    rest: bytes
+
+
+def _read_on(file: Path, before: _Read | None) -> _Read:
+    """Read the lines that a file has by now; those of before again only when it did more than grow."""
+    with file.open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        identity = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if before is not None and before.identity == identity:
+            return before
+        if before is None or before.identity[0] != status.st_ino or before.identity[1] >= status.st_size:
+            before = _Read(identity, 0, [], 0, b"")
+        stream.seek(before.end)
+        whole, newline, rest = stream.read().rpartition(b"\n")
+    records, damaged = _sound(whole)
+    end = before.end + len(whole) + len(newline)
+    return _Read(identity, end, before.records + records, before.damaged + damaged, rest)
+
+
+def _sound(data: bytes) -> tuple[list[Record], int]:
+    """Return the records of lines, and how many of these are damaged."""
+    records = [record_of(line) for line in filter(None, data.split(b"\n"))]
+    return [record for record in records if record is not None], records.count(None)
 
 
 def _damaged(lines: int) -> str:
@@ -143,10 +180,17 @@ def record_of(line: bytes) -> Record | None:
     try:
         record = json.loads(line)
         check = record.pop("check", None)
-        sound = check == digest(record)[:_CHECK_DIGITS] and canonical_json({**record, "check": check}) == line
+        sound = _is_as_written(line, check) or line == line_of(record)
     except (ValueError, AttributeError, TypeError, RecursionError):
         return None
     return record if sound else None
+
+
+def _is_as_written(line: bytes, check: object) -> bool:
+    """Tell it by the bytes alone, several times as fast; False also where they cannot tell."""
+    written = b'"check":"%b",' % str(check).encode()
+    before, found, after = line.partition(written)
+    return bool(found) and written not in after and sha256_hex(before + after)[:_CHECK_DIGITS] == check
 
 
 def name_of(record: Record) -> str:

@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_finetune.store import Look, Store
+from pytest_finetune.store import Look, Store, lines
 
 ROWS = frozenset({"row1", "row2", "row3"})
 
@@ -197,7 +198,7 @@ def test_looks_of_other_machines_count(store: Store) -> None:
 REGISTER = """
 import sys
 from pathlib import Path
-from pytest_finetune.store import Look, Store
+from pytest_finetune.store import Look, Store, lines
 book = Store(Path(sys.argv[1])).looks
 for n in range(10):
     print(book.register(Look(f"adapter-{sys.argv[2]}-{n}", "o", "r", frozenset({"row"}))), flush=True)
@@ -233,3 +234,29 @@ def test_every_line_is_json(store: Store) -> None:
     first, second = (json.loads(line) for line in the_file(store).read_bytes().splitlines())
     assert first["rows"] == sorted(ROWS)
     assert (second["adapter"], second["rules"], second["k"]) == ("a", {"json": "t"}, 1)
+
+
+def test_a_book_is_read_on_from_where_it_was_read_to(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line is read once, however many looks are asked for; what another process appends is read as well."""
+    read: list[bytes] = []
+    real = lines.record_of
+
+    def record_of(line: bytes) -> lines.Record | None:
+        read.append(line)
+        return real(line)
+
+    monkeypatch.setattr(lines, "record_of", record_of)
+    other = Store(store.root)
+    for number in range(5):
+        store.looks.register(look(adapter=f"a{number}"))
+        other.looks.register(look(adapter=f"b{number}"))
+        assert store.looks.earlier(look(adapter="new")) == 2 * number + 3
+    (book,) = (store.root / "looks").iterdir()
+    whole = book.read_bytes()
+    assert set(read) == set(whole.splitlines())
+    assert max(Counter(read).values()) == 2  # by two processes, once each
+    assert len(store.looks.judged([*ROWS][:1])) == 10
+    assert store.looks.judged(["another row"]) == ()
+    book.write_bytes(whole.replace(b'"k":1,', b'"k":7,', 1))
+    store.looks.earlier(look())
+    assert any("1 damaged line" in warning for warning in store.warnings)

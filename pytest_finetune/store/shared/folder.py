@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,11 +42,17 @@ class SharedFolder:
                 return False  # it was never there, or its owner has taken it away meanwhile
         return True
 
-    def manifests(self, kind: str) -> Iterator[tuple[str, bytes]]:
-        """Yield the key and the manifest of every entry of a kind."""
+    def entry_names(self, kind: str) -> frozenset[str]:
+        """Name the entries of a kind."""
         with self._reading(f"list {kind}"):
-            for file in sorted((self._root / kind).glob(f"*/{MANIFEST}")):
-                yield file.parent.name, file.read_bytes()
+            return frozenset(file.parent.name for file in (self._root / kind).glob(f"*/{MANIFEST}"))
+
+    def manifests(self, kind: str, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield the key and the manifest of each of these entries that is there."""
+        with self._reading(f"list {kind}"):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    yield name, (self._root / kind / name / MANIFEST).read_bytes()
 
     def line_names(self, book: str) -> frozenset[str]:
         """Name all records of a book."""

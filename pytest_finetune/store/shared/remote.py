@@ -71,9 +71,13 @@ class RemoteStore:
                 raise DefectError(f"{name} is missing")
         (into / MANIFEST).write_bytes(manifest)
 
-    def manifests(self, kind: str) -> Iterator[tuple[str, bytes]]:
-        """Yield the key and the manifest of every entry of a kind."""
-        places = {f"{kind}/{key}/{MANIFEST}": key for key in self._bucket.names(kind)}
+    def entry_names(self, kind: str) -> frozenset[str]:
+        """Name the entries of a kind."""
+        return frozenset(self._bucket.names(kind))
+
+    def manifests(self, kind: str, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield the key and the manifest of each of these entries that is there."""
+        places = {f"{kind}/{key}/{MANIFEST}": key for key in names}
         for place, data in self._bucket.get_many(places).items():
             yield places[place], data
 

@@ -37,8 +37,11 @@ class Upstream(Protocol):
         Raises DefectError when what lies there cannot be an entry.
         """
 
-    def manifests(self, kind: str) -> Iterator[tuple[str, bytes]]:
-        """Yield the key and the manifest of every entry of a kind."""
+    def entry_names(self, kind: str) -> frozenset[str]:
+        """Name the entries of a kind."""
+
+    def manifests(self, kind: str, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield the key and the manifest of each of these entries that is there."""
 
     def line_names(self, book: str) -> frozenset[str]:
         """Name all records of a book."""

@@ -37,14 +37,10 @@ def _earlier_runs(
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the remembered runs of the experiment that held out any of its rows, the newest first."""
     rows = {row["digest"] for row in experiment["held_out"]}
-    for listed in state.store.entries("records"):
-        entry = state.store.read("records", listed.key) if _same_name(listed.about, experiment) else None
+    for key in state.store.runs("experiment", experiment["name"]):
+        entry = state.store.read("records", key)
         if entry is None:
             continue
         run = json.loads((entry.path / RUN).read_bytes())
         if rows & {row["digest"] for row in run["experiment"].get("held_out") or ()}:
             yield run["created"], run["experiment"]
-
-
-def _same_name(about: Mapping[str, Any], experiment: Mapping[str, Any]) -> bool:
-    return bool(about.get("experiment") == experiment["name"])

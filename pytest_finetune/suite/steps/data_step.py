@@ -314,7 +314,7 @@ def trained_after_a_look(book: LookBook, train: Rows, held_out: Rows) -> Iterato
 
     Rows are known by what they say, question and answer; a paraphrase is another row. Without a look nothing is read.
     """
-    looks = book.judged()
+    looks = book.judged(row.digest for row in train)
     if not looks:
         return
     today = frozenset(row.digest for row in held_out)

@@ -132,12 +132,12 @@ def as_replayed(base: ResolvedArm) -> ResolvedArm:
 
 def drift_without(store: Store, key: str, prompts_sha256: str) -> dict[str, Any]:
     """Return the drift of the same training without replay, where a stored run measured it on the same prompts."""
-    for entry in store.entries("records"):
-        run = store.read("records", entry.key) if entry.about.get("key") == key else None
+    for name in store.runs("key", key):
+        run = store.read("records", name)
         if run is None:
             continue
         drift = json.loads((run.path / RUN).read_text(encoding="utf-8"))["experiment"].get("drift") or {}
         if drift.get("outcome") == "measured" and drift.get("sha256") == prompts_sha256:
             told = ("prompts", "answers_changed", "mean_kl", "like_task")
-            return {"run": entry.key, **{name: drift[name] for name in told}}
+            return {"run": name, **{one: drift[one] for one in told}}
     return {}
