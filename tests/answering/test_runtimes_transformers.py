@@ -223,9 +223,9 @@ def test_special_tokens_that_tell_an_answer_apart_stay_in_the_text_and_others_do
     ids = runtime.tokenizer(text="final<|user|><s>yes", add_special_tokens=False)["input_ids"]
     for template, text in ((channels, "final<|user|>yes"), (plain, "finalyes")):
         runtime.tokenizer.chat_template = template
-        runtime._chats.clear()
-        assert runtime._decoded(runtime._encode(0, asked), ids) == text
-    assert runtime._decoded(runtime._encode(0, Prompted("r1", 1, "text")), ids) == "finalyes"
+        runtime._encoder._chats.clear()
+        assert runtime._decoded(runtime._encoder.encoded(asked), ids) == text
+    assert runtime._decoded(runtime._encoder.encoded(Prompted("r1", 1, "text")), ids) == "finalyes"
 
 
 def test_a_prompt_without_room_for_the_answer_is_named(runtime: TransformersRuntime) -> None:
@@ -391,5 +391,8 @@ def test_a_chat_as_the_template_wrote_it_is_asked_again_as_it_was(runtime: Trans
     answers = runtime.answer(asked, GREEDY)
     again = [Prompted(answer.id, answer.line, Rendered(answer.prompt)) for answer in answers]
     assert said(runtime.answer(again, GREEDY)) == said(answers)
-    plain = runtime._encode(0, Prompted("r1", 1, answers[0].prompt)).ids
-    assert plain == [1, *runtime._encode(0, again[0]).ids]  # a plain text gets special tokens of its own
+    plain = runtime._encoder.encoded(Prompted("r1", 1, answers[0].prompt)).ids
+    assert plain == [
+        1,
+        *runtime._encoder.encoded(again[0]).ids,
+    ]  # a plain text gets special tokens of its own

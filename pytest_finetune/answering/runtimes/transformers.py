@@ -6,41 +6,29 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pytest_finetune.answering.answers import Answer
 from pytest_finetune.answering.prompts import Prompted, Rendered
 from pytest_finetune.answering.runtimes.attach import attach, check_whole_model, detach
 from pytest_finetune.answering.runtimes.constrained import Constrained, GrammarProcessor
 from pytest_finetune.answering.runtimes.divergence import Forward, Spoken, token_kl
+from pytest_finetune.answering.runtimes.encoding import Encoded, Encoder
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.answering.runtimes.shared_prefix import SharedPrefix, shared_prefix
-from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.experiment import Generation
-from pytest_finetune.fingerprint import canonical_json
 from pytest_finetune.training.artifact import is_whole_model
 from pytest_finetune.training.base import BaseSource
-from pytest_finetune.training.chat import tokenizer_chat
 from pytest_finetune.training.surroundings import surroundings
 
 if TYPE_CHECKING:
     import torch
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from pytest_finetune.data.chat import Chat
-    from pytest_finetune.yamlfile import Json
 
 _SHOWN = 20
-
-
-class Encoded(NamedTuple):
-    """A prompt ready for the model: its position among the prompts, the exact text, its token ids."""
-
-    at: int
-    asked: Prompted
-    text: str
-    ids: list[int]
 
 
 class TransformersRuntime:
@@ -77,7 +65,6 @@ class TransformersRuntime:
         self._stops: frozenset[int] = frozenset()
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._grammar: Constrained | None = None
-        self._chats: dict[bytes, Chat] = {}
 
     @property
     def model(self) -> PreTrainedModel:
@@ -105,6 +92,10 @@ class TransformersRuntime:
             with surroundings(offline=self._source.local):
                 self._tokenizer = load_tokenizer(self._source)
         return self._tokenizer
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder(self.tokenizer, self._source.name)
 
     def generate(self, prompts: Sequence[str]) -> list[str]:
         """Return the base model's answer to each prompt."""
@@ -144,7 +135,7 @@ class TransformersRuntime:
         """Answer every batch that holds a wanted position."""
         if not prompts:
             return {}
-        encoded = [self._encode(at, asked) for at, asked in enumerate(prompts)]
+        encoded = [self._encoder.encoded(asked, at) for at, asked in enumerate(prompts)]
         self._check_tokens(encoded)
         self._check_room(encoded, generation)
         order = sorted(encoded, key=lambda item: (-len(item.ids), item.at))
@@ -184,32 +175,13 @@ class TransformersRuntime:
 
             torch.cuda.empty_cache()
 
-    def _encode(self, at: int, asked: Prompted) -> Encoded:
-        tokenizer = self.tokenizer
-        if isinstance(asked.prompt, str):
-            special = not isinstance(asked.prompt, Rendered)
-            ids = tokenizer(text=asked.prompt, add_special_tokens=special)["input_ids"]
-            return Encoded(at, asked, asked.prompt, ids)
-        if not tokenizer.chat_template:
-            raise AnsweringError(
-                f"{asked.id}: the prompt is a chat, but the tokenizer of {self._source.name!r} has no chat "
-                "template\n"
-                "  write prompt.template with {instruction} and {input}, or take an instruct model"
-            )
-        try:
-            text = self._chat(asked.arguments).asked(asked.prompt, asked.tools)
-        except TemplateError as error:
-            raise AnsweringError(f"{asked.id} (line {asked.line}): {error}") from None
-        # The template writes the special tokens itself.
-        return Encoded(at, asked, text, tokenizer(text=text, add_special_tokens=False)["input_ids"])
-
     def _decoded(self, item: Encoded, ids: list[int]) -> str:
         """Return the text, without special tokens but those that tell an answer from what is written around it."""
         tokenizer = self.tokenizer
         rendered = isinstance(item.asked.prompt, Rendered)
         shown: tuple[str, ...] = ()
         if tokenizer.chat_template and (rendered or not isinstance(item.asked.prompt, str)):
-            chat = self._chat(item.asked.arguments)
+            chat = self._encoder.chat(item.asked.arguments)
             shown = (*chat.reading.special, *(chat.call_tokens if rendered or item.asked.tools else ()))
         if shown:
             hidden = set(tokenizer.all_special_ids) | {
@@ -220,15 +192,9 @@ class TransformersRuntime:
         decoded = tokenizer.decode(ids, skip_special_tokens=not shown, clean_up_tokenization_spaces=False)
         return str(decoded)
 
-    def _chat(self, arguments: Json) -> Chat:
-        key = canonical_json(arguments)
-        if key not in self._chats:
-            self._chats[key] = tokenizer_chat(self.tokenizer, arguments)
-        return self._chats[key]
-
     def _spoken(self, asked: Prompted, said: Answer) -> Spoken:
         ids = self.tokenizer(text=said.written, add_special_tokens=False)["input_ids"]
-        return Spoken(self._encode(0, asked).ids, ids[: said.tokens], said.stopped)
+        return Spoken(self._encoder.encoded(asked).ids, ids[: said.tokens], said.stopped)
 
     @staticmethod
     def _check_tokens(encoded: Sequence[Encoded]) -> None:
