@@ -9,6 +9,7 @@ import pytest
 from pytest_finetune.answering.runtimes import Runtime
 from pytest_finetune.answering.runtimes.merged import MergedRuntime, ModelFolders
 from pytest_finetune.answering.runtimes.proof import held_out_rows
+from pytest_finetune.answering.runtimes.server.checking import RenderingCheck, judged_by
 from pytest_finetune.answering.runtimes.server.decoding import base_decoding
 from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
 from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
@@ -48,8 +49,9 @@ def pytest_finetune_runtime(
         log = store.log(re.sub(r"[^0-9A-Za-z._-]", "-", f"{experiment.name}-{name}")[:120].lstrip("._-"))
         folders = _folders(experiment, base, device, store)
         filled_in = base_decoding(base_folder(experiment), experiment.generation)
+        check = RenderingCheck(name, judged_by(source_of(experiment, base), filled_in.stops), settings.api)
         return OpenAIRuntime(
-            name, settings, folders.folder, log, filled_in, chat_of(experiment), folders.proof
+            name, settings, folders.folder, log, filled_in, chat_of(experiment), folders.proof, check
         )
     if name != TRANSFORMERS:
         return None

@@ -19,7 +19,7 @@ class RuntimeMatch:
 
     `text` counts equal raw answers; ``match["rule"]`` counts the rows on which a rule gave both the same score. Both
     have `same`, `total`, `rate` and `rows`, the ids of the rows that differ. `cause` names what to look at first where
-    fewer than 95% of the texts are alike and the second runtime may have decoded otherwise.
+    fewer than 95% of the texts are alike and the second runtime makes other prompts or may have decoded otherwise.
     """
 
     first: str
@@ -66,9 +66,18 @@ def agreement(
     return Agreement(first, second, len(pairs) - len(apart), len(pairs), apart)
 
 
-def cause_of(runtime: str, decoding: Mapping[str, Any]) -> str | None:
+def cause_of(runtime: str, arm: Mapping[str, Any]) -> str | None:
+    """Say why a runtime may answer otherwise: the prompts that it makes, then how it may have decoded.
+
+    `arm` holds what was recorded of its answers.
+    """
+    prompts = [f"{found['says']}: {found['do']}" for found in arm.get("rendering", {}).get("differences", ())]
+    return "; ".join(prompts) or _decoding_cause(runtime, arm.get("decoding") or {})
+
+
+def _decoding_cause(runtime: str, decoding: Mapping[str, Any]) -> str | None:
     """Say where a runtime may have decoded otherwise: what the base's folder sets, and what it was not asked for."""
-    sets, refused = decoding["base_sets"], decoding["refused"]
+    sets, refused = decoding.get("base_sets"), decoding.get("refused", ())
     if not sets:
         return None
     told = wording.listed([f"{name} {value}" for name, value in sets.items()])

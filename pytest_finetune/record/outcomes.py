@@ -62,6 +62,24 @@ class MergeFacts(Facts):
     says: str
 
 
+class RenderingDifference(Facts):
+    """One kind of difference between the prompts that a server makes and those of the decision."""
+
+    kind: str
+    rows: int | None
+    says: str
+    do: str
+
+
+class RenderingFacts(Facts):
+    """How the prompts that a server makes compare with those of the decision: by tokens, or by their counts."""
+
+    rows: int | None
+    by: str
+    differences: tuple[RenderingDifference, ...]
+    says: str
+
+
 class ArmFacts(Facts):
     """Who answered, and how it fared under each rule."""
 
@@ -79,6 +97,7 @@ class ArmFacts(Facts):
     rules: Named[Score]
     format: FormatFacts
     thinking: ThinkingFacts
+    rendering: RenderingFacts
     merge: MergeFacts
 
 

@@ -75,6 +75,15 @@ def thinking(experiment: RecordedExperiment) -> list[str]:
     return said
 
 
+def renderings(experiment: RecordedExperiment) -> list[str]:
+    """Say of each server how the prompts that it makes compare with those of the decision, arms alike together."""
+    said: dict[str, list[str]] = {}
+    for name, arm in experiment.arms.items():
+        if arm.rendering.rows:
+            said.setdefault(arm.rendering.says, []).append(arm_word(name))
+    return [one_line(f"{listed(arms)}: {says}") for says, arms in said.items()]
+
+
 def merges(experiment: RecordedExperiment) -> list[str]:
     """Say of each arm that a merged model answered how that model was proved."""
     return [
@@ -86,7 +95,7 @@ def merges(experiment: RecordedExperiment) -> list[str]:
 
 def of_arms(experiment: RecordedExperiment) -> list[str]:
     """Say everything that is said of single arms."""
-    return [*formats(experiment), *thinking(experiment), *merges(experiment)]
+    return [*formats(experiment), *thinking(experiment), *renderings(experiment), *merges(experiment)]
 
 
 def _checked(arm: str, found: PeoplesLabels) -> str:

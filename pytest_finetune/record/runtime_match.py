@@ -42,6 +42,5 @@ def _match(tree: Json, name: str, ours: Mapping[str, Answer], theirs: Mapping[st
         scores = scores_of(tree, rule)
         if TUNED in scores.arms and name in scores.arms:
             rules[rule] = agreement(first, second, scores.rows, scores.arms[TUNED], scores.arms[name])
-    decoding = tree["arms"][name].get("decoding")
-    cause = cause_of(second, decoding) if decoding and text.rate < ALIKE else None
+    cause = None if text.rate >= ALIKE else cause_of(second, tree["arms"][name])
     return RuntimeMatch(first, second, text, rules, cause)

@@ -442,12 +442,12 @@ def test_a_strict_server_gets_the_settings_that_it_knows_and_what_it_refused_is_
     assert len(fake.bodies()) == 1 + 4
     assert fake.bodies()[-1].keys() >= {"top_p", "seed", "frequency_penalty", "presence_penalty"}
     assert asked.decoding["refused"] == ["min_p", "repetition_penalty", "top_k", "typical_p"]
-    cause = cause_of("prod", asked.decoding)
+    cause = cause_of("prod", {"decoding": asked.decoding})
     assert cause == (
         "generation_config.json of the base sets repetition_penalty 1.3, without which the decision was made; prod takes "
         "no repetition_penalty with a question: start prod without these settings (vLLM: --generation-config vllm)"
     )
-    assert cause_of("prod", {**asked.decoding, "base_sets": {}}) is None
+    assert cause_of("prod", {"decoding": {**asked.decoding, "base_sets": {}}}) is None
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ class Runtime(Protocol):
         `generation.constrain` says (as JSON text a JSON Schema, or the list of all answers) has an attribute
         ``constrains = True``; others are never given one. A runtime that may not decode as `generation` says tells it
         after its answers in an attribute ``decoding``: what the base's folder sets (`base_sets`) and which settings
-        it could not be asked for (`refused`).
+        it could not be asked for (`refused`). One that has held the prompts that a server makes against those of the
+        decision tells it in an attribute ``rendering``.
         """
         ...
 

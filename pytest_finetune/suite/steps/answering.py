@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 DECODING_FILE: Final = "decoding.json"
 """Beside the answers of a runtime that tells of its decoding."""
+RENDERING_FILE: Final = "rendering.json"
+"""Beside the answers of a server: how the prompts that it makes compare with those of the decision."""
 MERGE_FILE: Final = "merge.json"
 """Beside the answers of a merged model: the proof that it is the one that was judged."""
 LOOKED_UP_S: Final = 1e-6
@@ -172,14 +174,15 @@ def constrained_unasked(experiment: Experiment, contract: Contract, engine: Engi
 class Stored(NamedTuple):
     """Answers by row id, the key under which the store holds them, and whether it held them before.
 
-    `decoding` is what their runtime told of it, where it may not have decoded as the decision does; `merge` the proof
-    of the merged model that answered.
+    `decoding` is what their runtime told of it, where it may not have decoded as the decision does; `rendering` what
+    was found of the prompts that it makes; `merge` the proof of the merged model that answered.
     """
 
     answers: Mapping[str, Answer]
     key: str
     reused: bool
     decoding: Json | None = None
+    rendering: Json | None = None
     merge: Json | None = None
 
 
@@ -209,8 +212,8 @@ def answered(
         entry = _ask(context, engine, arm, prompts, suite, key, next(filter(None, earlier), None))
     by_id = {answer.id: answer for answer in read_answers(entry.path / ANSWERS_FILE)}
     answers = {asked.id: dataclasses.replace(by_id[asked.id], line=asked.line) for asked in prompts}
-    decoding, merge = (_told(entry.path / name) for name in (DECODING_FILE, MERGE_FILE))
-    return Stored(answers, entry.key, reused, decoding, merge)
+    beside = [_told(entry.path / name) for name in (DECODING_FILE, RENDERING_FILE, MERGE_FILE)]
+    return Stored(answers, entry.key, reused, *beside)
 
 
 def _told(file: Path) -> Json | None:
@@ -243,8 +246,9 @@ def _ask(
         given = runtime.answer(prompts, plan.generation, arm.adapter)
         read = taken_apart(prompts, given, arm.chat, lambda text: engine.tokens(arm.experiment)(text))
         write_answers(folder / ANSWERS_FILE, [*known.values(), *read])
-        if told := getattr(runtime, "decoding", None):
-            (folder / DECODING_FILE).write_text(json.dumps(told), encoding="utf-8")
+        for name, file in (("decoding", DECODING_FILE), ("rendering", RENDERING_FILE)):
+            if told := getattr(runtime, name, None):
+                (folder / file).write_text(json.dumps(told), encoding="utf-8")
         if (proof := getattr(runtime, "proof", None)) and (merge := proof(arm.adapter)):
             facts = {**merge.as_json(), "says": merge.line}
             (folder / MERGE_FILE).write_text(json.dumps(facts), encoding="utf-8")
@@ -310,7 +314,7 @@ def record_answers(
         "reused": stored.reused,
         **_thinking(stored.answers, thinking_off),
     }
-    beside = {"decoding": stored.decoding, "merge": stored.merge}
+    beside = {"decoding": stored.decoding, "rendering": stored.rendering, "merge": stored.merge}
     told = {name: facts for name, facts in beside.items() if facts is not None}
     context.record(("arms", label(plan.name, suite)), {**own, **told, **facts})
 

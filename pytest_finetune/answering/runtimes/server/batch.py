@@ -15,6 +15,7 @@ from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.answering.runtimes.server import decoding, tool_calls
 from pytest_finetune.answering.runtimes.server.http import Wire, WireError, persistently
 from pytest_finetune.answering.runtimes.server.process import Server
+from pytest_finetune.answering.runtimes.server.speaking import question
 from pytest_finetune.yamlfile import JsonTree
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Asked(NamedTuple):
 class Batch:
     """One round of questions: a few threads ask, this one watches them and the server.
 
-    `refused` are the settings that the server did not take, known once it has answered.
+    `refused` are the settings that the server did not take, `prompt_tokens` how many tokens it says that each prompt
+    had, known once it has answered.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Batch:
         self._generation = generation
         self._stops = stops
         self.refused: tuple[str, ...] = ()
+        self.prompt_tokens: dict[str, int] = {}
         self._taken: int | None = None
         self._settling = threading.Lock()
         self._stop = threading.Event()
@@ -142,21 +145,16 @@ class Batch:
         return decoding.requests(self._asked.kind, generation, self._stops, generation.seed + at)
 
     def _ask_with(self, at: int, prompted: Prompted, number: int) -> Answer:
-        prompt = prompted.prompt
-        chat = self._settings.api == "chat" or (self._settings.api is None and not isinstance(prompt, str))
-        if chat:
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-            said: JsonTree = tool_calls.offered(messages, prompted.tools)
-            if prompted.arguments:
-                said["chat_template_kwargs"] = dict(prompted.arguments)
-        else:
-            said = {"prompt": prompt}
+        path, said = asked = question(prompted, self._settings.api)
         body = {**self._requests(at)[number], **self._settings.extra, "model": self._asked.model, **said}
-        path = "/v1/chat/completions" if chat else "/v1/completions"
         started = time.perf_counter()
         found = persistently(lambda: self._asked.wire.post(path, body), self._settings.retries, self._stop)
         seconds = time.perf_counter() - started
-        return _answer(prompted, found, seconds, self._generation.max_new_tokens, chat=chat)
+        answer = _answer(prompted, found, seconds, self._generation.max_new_tokens, chat=asked.chat)
+        counted = found["usage"].get("prompt_tokens")
+        if isinstance(counted, int) and counted > 0:
+            self.prompt_tokens[prompted.id] = counted
+        return answer
 
 
 def _answer(prompted: Prompted, found: JsonTree, seconds: float, limit: int, *, chat: bool) -> Answer:

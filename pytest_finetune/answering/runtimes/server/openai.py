@@ -12,6 +12,7 @@ from pytest_finetune.answering.runtimes.server.batch import Asked, Batch
 from pytest_finetune.answering.runtimes.server.decoding import NOTHING_SET, BaseDecoding
 from pytest_finetune.answering.runtimes.server.http import Wire, WireError
 from pytest_finetune.answering.runtimes.server.process import Server, command_identity
+from pytest_finetune.answering.runtimes.server.speaking import speaker_of
 from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.experiment.runtimes import ServerSettings, api_key
 from pytest_finetune.yamlfile import Json, JsonTree
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.prompts import Prompted
     from pytest_finetune.answering.runtimes.proof import Proof
+    from pytest_finetune.answering.runtimes.server.checking import RenderingCheck
     from pytest_finetune.data.chat import Chat
     from pytest_finetune.experiment import Generation
 
@@ -36,8 +38,9 @@ class OpenAIRuntime:
     `model_folder` gives the folder of the model that a command is to serve: the tuned one (an adapter's folder,
     merged) or, for None, the base. `log` is where the output of a server of ours is kept, `base` what the base's folder
     says of decoding, `chat` its template, which makes messages the text of ``api: completions``, `proof` gives the
-    proof of the merged model in such a folder. `decoding` tells how the last questions were decoded,
-    where that may not be how the decision does.
+    proof of the merged model in such a folder, `check` holds the prompts that the server makes against those of the
+    decision. `decoding` tells how the last questions were decoded, where that may not be how the decision does, and
+    `rendering` what their check has found.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class OpenAIRuntime:
         base: BaseDecoding = NOTHING_SET,
         chat: Chat | None = None,
         proof: Callable[[Path | None], Proof | None] = _not_merged,
+        check: RenderingCheck | None = None,
     ) -> None:
         """Remember what to ask; nothing is started before the first question."""
         self.proof = proof
@@ -58,7 +62,9 @@ class OpenAIRuntime:
         self._log = log
         self._chat = chat
         self._base = base.but_for(settings.extra)
+        self._check = check
         self.decoding: JsonTree = {}
+        self.rendering: JsonTree = {}
         self._server: Server | None = None
         self._served: str | None = None
 
@@ -68,13 +74,26 @@ class OpenAIRuntime:
         """Return one answer a prompt, in the prompts' order. Raises AnsweringError: all of them or none."""
         if not prompts:
             return []
-        batch = Batch(self._name, self._settings, self._reach(adapter), generation, self._base.stops)
+        asked = self._reach(adapter)
+        batch = Batch(self._name, self._settings, asked, generation, self._base.stops)
         try:
-            answers = batch.answers([self._sent(asked) for asked in prompts])
+            answers = self._checked(batch, asked, prompts, [self._sent(one) for one in prompts])
         except AnsweringError:
             self.release()
             raise
         self.decoding = decoding.facts(self._base, batch.refused)
+        return answers
+
+    def _checked(
+        self, batch: Batch, asked: Asked, prompts: Sequence[Prompted], sent: Sequence[Prompted]
+    ) -> list[Answer]:
+        """Return the answers, the prompts that the server makes compared before and its counts after."""
+        if self._check is None:
+            return batch.answers(sent)
+        speaker = speaker_of(asked.kind, asked.wire, asked.model, self._settings.extra)
+        found = self._check.before(prompts, sent, speaker)
+        answers = batch.answers(sent)
+        self.rendering = self._check.after(prompts, found, batch.prompt_tokens)
         return answers
 
     def _sent(self, asked: Prompted) -> Prompted:

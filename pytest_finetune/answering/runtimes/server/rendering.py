@@ -151,16 +151,28 @@ def kind_of(pair: Pair, decision: Decision) -> str:
     ours, theirs = (_after_start(side.tokens, decision.start) for side in (pair.ours, pair.theirs))
     if ours.rest == theirs.rest:
         return DOUBLED if theirs.starts > ours.starts else MISSING
-    texts = [decision.decoded(side.rest) for side in (ours, theirs)]
-    if texts[0] == texts[1]:
+    judged, served = _texts(pair, decision)
+    if judged == served:
         return TOKENIZER
     if pair.alike_without_tools is not None and pair.alike_without_tools():
         return TOOLS
     if pair.dated:
         return DATE
-    if texts[0].startswith(texts[1]) or texts[1].startswith(texts[0]):
+    if judged.startswith(served) or served.startswith(judged):
         return TURN
     return TEMPLATE
+
+
+def _texts(pair: Pair, decision: Decision) -> list[str]:
+    """Return both texts without their begin tokens, which one side may only add when it splits the text."""
+    start = "" if decision.start is None else decision.decoded([decision.start])
+    found = []
+    for side in (pair.ours, pair.theirs):
+        text = decision.decoded(side.tokens) if pair.theirs.text is None or side.text is None else side.text
+        while start and text.startswith(start):
+            text = text.removeprefix(start)
+        found.append(text)
+    return found
 
 
 class _AfterStart(NamedTuple):

@@ -30,6 +30,7 @@ def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
         *(("runtimes", text, "") for text in _runtimes(experiment)),
         *(("format", text, "") for text in remarks.formats(experiment)[:MOST_FORMATS]),
         *(("thinking", text, "yellow" if "cut" in text else "") for text in remarks.thinking(experiment)),
+        *(("prompts", text, "yellow" if differs else "") for text, differs in _prompts(experiment)),
         *(("merged", text, "") for text in remarks.merges(experiment)),
         ("drift", drift, ""),
         ("recipe", recipes.brief(experiment), "" if experiment.recipe.word == "holds" else "yellow"),
@@ -107,6 +108,13 @@ def _time(experiment: RecordedExperiment) -> str:
     """What the run took, and the parts that it took most for."""
     parts = [f"{row.part} {row.share:.0%}" for row in time_rows(experiment.timings)[:MOST_TIMES]]
     return one_line(f"{whole_time(experiment.timings)}: {', '.join(parts)}") if parts else ""
+
+
+def _prompts(experiment: RecordedExperiment) -> Iterator[tuple[str, bool]]:
+    """How the prompts that servers make compare with those of the decision, and whether they differ."""
+    differing = [arm.rendering.says for arm in experiment.arms.values() if arm.rendering.differences]
+    for text in remarks.renderings(experiment):
+        yield text, any(one_line(says) in text for says in differing)
 
 
 def _runtimes(experiment: RecordedExperiment) -> Iterator[str]:

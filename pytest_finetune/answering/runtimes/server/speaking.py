@@ -1,0 +1,110 @@
+"""What servers tell of the prompts that they make, each by the pages that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from pytest_finetune.answering.runtimes.server import decoding, tool_calls
+from pytest_finetune.answering.runtimes.server.http import Wire, WireError
+from pytest_finetune.answering.runtimes.server.rendering import Written
+from pytest_finetune.yamlfile import Json, JsonTree
+
+if TYPE_CHECKING:
+    from pytest_finetune.answering.prompts import Prompted
+
+_SURE: Final = 1e6
+"""Added to a token's logit, it makes that token the next one."""
+
+
+class Question(NamedTuple):
+    """Where a prompt is sent, and what the request says of it besides model and decoding."""
+
+    path: str
+    said: JsonTree
+
+    @property
+    def chat(self) -> bool:
+        """Whether the server makes the text of messages."""
+        return "messages" in self.said
+
+
+def question(prompted: Prompted, api: str | None) -> Question:
+    """Return how a prompt is asked: messages go to chat and text to completions, unless `api` says otherwise."""
+    prompt = prompted.prompt
+    if api == "completions" or (api is None and isinstance(prompt, str)):
+        return Question("/v1/completions", {"prompt": prompt})
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    said = tool_calls.offered(messages, prompted.tools)
+    if prompted.arguments:
+        said["chat_template_kwargs"] = dict(prompted.arguments)
+    return Question("/v1/chat/completions", said)
+
+
+class Speaker(Protocol):
+    """A server that shows what it makes of a question."""
+
+    def written(self, asked: Question) -> Written:
+        """Return the prompt that the model would read. Raises WireError."""
+        ...
+
+    def stops_at(self, token: int) -> bool | None:
+        """Tell whether an answer ends at a token; None where the server does not show it. Raises WireError."""
+        ...
+
+
+class LlamaServer:
+    """llama.cpp's server, which renders and splits a prompt on request, as it would before it answers."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def written(self, asked: Question) -> Written:
+        """Return the prompt that the model would read. Raises WireError."""
+        told = self._wire.post("/apply-template", asked.said) if asked.chat else asked.said
+        text = _of(told, "prompt", str)
+        # As its completions do it: the begin token is added, for the rendering has left it out.
+        given = {"content": text, "add_special": True, "parse_special": True}
+        return Written(_of(self._wire.post("/tokenize", given), "tokens", list), text)
+
+    def stops_at(self, token: int) -> bool:
+        """Make the model say a token and see whether its answer ends there. Raises WireError."""
+        body = {
+            "prompt": "a",
+            "n_predict": 1,
+            "temperature": 0,
+            "logit_bias": [[token, _SURE]],
+            "cache_prompt": False,
+        }
+        found: str = _of(self._wire.post("/completion", body), "stop_type", str)
+        return found == "eos"
+
+
+class Vllm:
+    """vLLM, which splits messages and texts on request; it is told the tokens that end an answer with each question."""
+
+    def __init__(self, wire: Wire, model: str, extra: Json) -> None:
+        self._wire = wire
+        self._given = {"model": model}
+        if "add_special_tokens" in extra:
+            self._given["add_special_tokens"] = extra["add_special_tokens"]
+
+    def written(self, asked: Question) -> Written:
+        """Return the prompt that the model would read. Raises WireError."""
+        return Written(_of(self._wire.post("/tokenize", {**self._given, **asked.said}), "tokens", list))
+
+    def stops_at(self, token: int) -> None:
+        """Tell nothing: each question says where its answer ends."""
+
+
+def speaker_of(kind: str, wire: Wire, model: str, extra: Json) -> Speaker | None:
+    """Return how a server of this kind is asked what it makes of prompts; None for one that does not tell."""
+    if kind == decoding.LLAMA:
+        return LlamaServer(wire)
+    return Vllm(wire, model, extra) if kind == decoding.VLLM else None
+
+
+def _of(found: object, name: str, kind: type) -> Any:
+    if not isinstance(found, Mapping) or not isinstance(found.get(name), kind):
+        raise WireError(f"the answer has no {name!r}", again=False)
+    return found[name]
