@@ -23,6 +23,7 @@ HEAVY: Final = {
     "fsspec",
     "huggingface_hub",
     "hypothesis",
+    "gguf",
     "mlflow",
     "model_signing",
     "optuna",

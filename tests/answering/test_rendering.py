@@ -155,7 +155,7 @@ def answered(
     with serving(served) as url:
         settings = ServerSettings(url=url, retries=0, api=api)
         check = RenderingCheck("shipped", lambda: judged, api, refuses)
-        asking = OpenAIRuntime("shipped", settings, Path, Path("log"), chat=chat, check=check)
+        asking = OpenAIRuntime("shipped", settings, lambda _: Path(), Path("log"), chat=chat, check=check)
         answers = asking.answer(prompts, Generation(max_new_tokens=4), Path("adapter"))
         assert [answer.response for answer in answers] == ["yes"] * len(prompts)
     return asking
