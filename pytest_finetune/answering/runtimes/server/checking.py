@@ -12,6 +12,7 @@ from pytest_finetune.answering.runtimes.server.http import WireError
 from pytest_finetune.answering.runtimes.server.rendering import Pair, Rendering, Written, compared, counted_by
 from pytest_finetune.answering.runtimes.server.speaking import Speaker, question
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.training.surroundings import surroundings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,7 +54,6 @@ def judged_by(source: BaseSource, stops: Sequence[int]) -> Callable[[], Judged]:
 
     def load() -> Judged:
         from pytest_finetune.training.model import load_tokenizer
-        from pytest_finetune.training.surroundings import surroundings
 
         with surroundings(offline=source.local):
             return Judged(load_tokenizer(source), source.name, stops)
