@@ -20,7 +20,13 @@ from pytest_finetune.experiment.records import (
     is_hub_id,
     schema,
 )
-from pytest_finetune.experiment.runtimes import TRANSFORMERS, MergedSettings, RuntimeSettings, ServerSettings
+from pytest_finetune.experiment.runtimes import (
+    TRANSFORMERS,
+    GgufSettings,
+    MergedSettings,
+    RuntimeSettings,
+    ServerSettings,
+)
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -31,6 +37,7 @@ __all__ = [
     "Experiment",
     "ExperimentError",
     "Generation",
+    "GgufSettings",
     "Launcher",
     "Lora",
     "MergedSettings",

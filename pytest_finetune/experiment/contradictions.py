@@ -9,7 +9,7 @@ from typing import Final
 from pytest_finetune.experiment.data_sets import NO_FILE, naming_problem
 from pytest_finetune.experiment.launcher import unshared
 from pytest_finetune.experiment.records import Experiment, ExperimentError, schema
-from pytest_finetune.experiment.runtimes import ServerSettings, mistakes
+from pytest_finetune.experiment.runtimes import GgufSettings, ServerSettings, mistakes
 from pytest_finetune.wording import nearest
 from pytest_finetune.yamlfile import Json, KeyPath, Problem, YamlFile
 
@@ -28,6 +28,7 @@ def contradictions(file: YamlFile, tree: Json, experiment: Experiment) -> Iterat
     yield from _training_problems(experiment, problem)
     yield from _seed_problems(tree, experiment, problem)
     yield from _runtime_problems(tree, experiment, problem)
+    yield from _adapter_file_problems(experiment, problem)
     yield from _path_problems(experiment, problem)
 
 
@@ -149,6 +150,21 @@ def _launcher_problems(experiment: Experiment, problem: Say) -> Iterator[Problem
         if key in _ONE_PROCESS:
             text = f"contradicts launcher: {{processes: {training.launcher.processes}}}: {_ONE_PROCESS[key]}"
             yield problem(("training", "sft", key), f"{text}; leave one of them out")
+
+
+_NO_ADAPTER_FILE: Final = {
+    "full": "a full fine-tune has no adapter",
+    "dora": "a GGUF adapter holds no DoRA magnitudes, so the server would answer without them",
+}
+
+
+def _adapter_file_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
+    why = _NO_ADAPTER_FILE.get(experiment.peft_method)
+    for number, name in enumerate(experiment.runtimes):
+        settings = experiment.runtime_settings.get(name)
+        if why and isinstance(settings, GgufSettings) and settings.adapter == "lora":
+            text = f"'lora' contradicts peft_method: {experiment.peft_method}: {why}; leave `adapter` out"
+            yield problem(("runtimes", number, "adapter"), text)
 
 
 def _runtime_problems(tree: Json, experiment: Experiment, problem: Say) -> Iterator[Problem]:

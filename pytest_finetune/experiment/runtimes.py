@@ -1,4 +1,4 @@
-"""The settings of runtimes in the experiment file: ``merged`` and ``openai``, and what contradicts itself in them."""
+"""The settings of runtimes in the experiment file (``merged``, ``openai``, ``gguf``), and what contradicts them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,33 @@ from pytest_finetune.yamlfile import Json
 TRANSFORMERS: Final = "transformers"
 MERGED: Final = "merged"
 OPENAI: Final = "openai"
+GGUF: Final = "gguf"
+_KINDS: Final = (MERGED, OPENAI, GGUF)
+
+LLAMA: Final = "llama.cpp"
+OLLAMA: Final = "ollama"
+WHOLE_FORMS: Final = ("f32", "bf16", "f16")
+"""Forms of a GGUF that the converter writes by itself; every other one is quantised from one of these."""
+QUANTIZATIONS: Final = (
+    *WHOLE_FORMS,
+    *(
+        "q8_0",
+        "q6_k",
+        "q5_k_m",
+        "q5_k_s",
+        "q5_1",
+        "q5_0",
+        "q4_k_m",
+        "q4_k_s",
+        "q4_1",
+        "q4_0",
+        "iq4_nl",
+        "iq4_xs",
+    ),
+    *("q3_k_l", "q3_k_m", "q3_k_s", "iq3_m", "iq3_s", "q2_k"),
+)
+"""What llama.cpp makes without a matrix of importance, which would need texts of its own to be measured on."""
+_OF_GGUF: Final = ("server", "adapter", "timeout_s", "start_timeout_s")
 
 PLACEHOLDERS: Final = ("model", "host", "port")
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
@@ -67,7 +94,23 @@ class ServerSettings:
         return any("{model}" in word for word in self.serve)
 
 
-RuntimeSettings: TypeAlias = MergedSettings | ServerSettings
+@dataclass(frozen=True, slots=True)
+class GgufSettings:
+    """A GGUF file as it is shipped, and the server that answers with it: llama.cpp's, or Ollama.
+
+    With `adapter` "merged" the tuned model is one file; with "lora" the base is one, in this quantisation, and the
+    adapter another that the server adds to it. `timeout_s` is how long an answer may take, `start_timeout_s` how long
+    the server may take until it answers at all.
+    """
+
+    quantization: str
+    server: str = LLAMA
+    adapter: str = MERGED
+    timeout_s: float = 600.0
+    start_timeout_s: float = 600.0
+
+
+RuntimeSettings: TypeAlias = MergedSettings | ServerSettings | GgufSettings
 
 
 class Mistake(NamedTuple):
@@ -94,6 +137,9 @@ def read_runtime(entry: str | Json) -> Named:
         return Named(entry, MergedSettings() if entry == MERGED else None)
     if MERGED in entry:
         return Named(entry.get("name", MERGED), MergedSettings(**(entry[MERGED] or {})))
+    if GGUF in entry:
+        given = {key: entry[key] for key in _OF_GGUF if key in entry}
+        return Named(entry.get("name", GGUF), GgufSettings(entry[GGUF].lower(), **given))
     settings = dict(entry.get(OPENAI) or {})
     serve = settings.get("serve", ())
     settings["serve"] = tuple(_words(serve))
@@ -116,6 +162,9 @@ def as_written(runtime: Named) -> str | Json:
         return {"name": runtime.name, OPENAI: asdict(runtime.settings)}
     if isinstance(runtime.settings, MergedSettings):
         return {"name": runtime.name, MERGED: asdict(runtime.settings)}
+    if isinstance(runtime.settings, GgufSettings):
+        settings = asdict(runtime.settings)
+        return {"name": runtime.name, GGUF: settings.pop("quantization"), **settings}
     return runtime.name
 
 
@@ -123,21 +172,37 @@ def mistakes(entry: str | Json, *, first: bool) -> Iterator[Mistake]:
     """Yield what contradicts itself in one entry; `first` is where the decision is made."""
     if entry == OPENAI:
         yield Mistake((), "'openai' needs a server: write {openai: {url: ...}} or {openai: {serve: ...}}")
+    if entry == GGUF:
+        yield Mistake((), "'gguf' needs a quantisation: write {gguf: q4_k_m}")
     if isinstance(entry, str):
         return
-    kinds = [kind for kind in (MERGED, OPENAI) if kind in entry]
+    kinds = [kind for kind in _KINDS if kind in entry]
     if len(kinds) != 1:
-        found = "both" if kinds else "neither"
-        yield Mistake((), f"found {found} of 'merged' and 'openai': a runtime is one of the two")
+        found = " and ".join(map(repr, kinds)) if kinds else "none"
+        yield Mistake((), f"found {found} of 'merged', 'openai' and 'gguf': a runtime is exactly one of them")
         return
     name = entry.get("name", kinds[0])
     if not _NAME.fullmatch(name):
         yield Mistake(("name",), f"found {name!r}: letters, digits, dots, dashes and underscores make a name")
     if name == TRANSFORMERS:
         yield Mistake(("name",), f"{name!r} is the name of the built-in runtime: choose another")
+    yield from _gguf_mistakes(entry)
     if kinds == [OPENAI]:
         for mistake in _server_mistakes(entry[OPENAI] or {}, first=first):
             yield Mistake((OPENAI, *mistake.path), mistake.text)
+
+
+def _gguf_mistakes(entry: Json) -> Iterator[Mistake]:
+    if GGUF not in entry:
+        kind = MERGED if MERGED in entry else OPENAI
+        for key in _OF_GGUF:
+            if key in entry:
+                where = (
+                    f": {kind} has a `{key}` of its own, below it" if kind == OPENAI and "_s" in key else ""
+                )
+                yield Mistake((key,), f"belongs to a runtime with 'gguf', and this is {kind!r}{where}")
+    elif entry[GGUF].lower() not in QUANTIZATIONS:
+        yield Mistake((GGUF,), f"found {entry[GGUF]!r}, known: {', '.join(QUANTIZATIONS)}")
 
 
 def _server_mistakes(found: Json, *, first: bool) -> Iterator[Mistake]:

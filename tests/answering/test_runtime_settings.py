@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_finetune.experiment import Experiment, ExperimentError, load_experiment
-from pytest_finetune.experiment.runtimes import MergedSettings, ServerSettings, filled
+from pytest_finetune.experiment.runtimes import GgufSettings, MergedSettings, ServerSettings, filled
 
 EXPERIMENT = """\
 base_model: base
@@ -24,11 +25,13 @@ runtimes: RUNTIMES
 SERVE = "{openai: {serve: 'serve {model} --port {port}'}}"
 
 
-def load(root: Path, runtimes: str, template: str = "'{input} ->'", suites: str = "") -> Experiment:
+def load(
+    root: Path, runtimes: str, template: str = "'{input} ->'", suites: str = "", text: str = EXPERIMENT
+) -> Experiment:
     for name in ("train.jsonl", "eval.jsonl"):
         (root / name).touch()
     (root / "base").mkdir(exist_ok=True)
-    text = EXPERIMENT.replace("RUNTIMES", runtimes).replace("TEMPLATE", template).replace("SUITES", suites)
+    text = text.replace("RUNTIMES", runtimes).replace("TEMPLATE", template).replace("SUITES", suites)
     (root / "finetune.yaml").write_text(text)
     return load_experiment(root, "finetune.yaml", {})
 
@@ -46,6 +49,25 @@ def test_a_name_a_merged_model_and_servers_can_stand_side_by_side(tmp_path: Path
         "openai": ServerSettings(serve=("serve", "{model}", "--port", "{port}")),
         "prod": ServerSettings(url="http://127.0.0.1:8000/v1", model="m", retries=0),
     }
+
+
+def test_a_gguf_is_named_by_its_quantisation_and_recorded_as_it_can_be_written_again(tmp_path: Path) -> None:
+    experiment = load(tmp_path, "[transformers, {name: shipped, gguf: Q4_K_M}, {gguf: f16, adapter: lora}]")
+    assert experiment.runtimes == ("transformers", "shipped", "gguf")
+    assert experiment.runtime_settings["shipped"] == GgufSettings("q4_k_m")
+    assert experiment.runtime_settings["gguf"] == GgufSettings("f16", "llama.cpp", "lora")
+    written = experiment.resolved["runtimes"][1]
+    assert written["gguf"] == "q4_k_m"
+    assert load(tmp_path, f"[transformers, {json.dumps(written)}]").resolved["runtimes"][1] == written
+
+
+def test_an_adapter_of_its_own_needs_an_adapter(tmp_path: Path) -> None:
+    full = EXPERIMENT.replace("lora: {r: 4}\n", "").replace("method: lora", "method: full")
+    with pytest.raises(ExperimentError, match=r"a full fine-tune has no adapter.*leave `adapter` out"):
+        load(tmp_path, "[transformers, {gguf: f16, adapter: lora}]", text=full)
+    dora = EXPERIMENT.replace("method: lora", "method: dora")
+    with pytest.raises(ExperimentError, match="holds no DoRA magnitudes"):
+        load(tmp_path, "[transformers, {gguf: f16, adapter: lora}]", text=dora)
 
 
 def test_the_record_holds_every_setting(tmp_path: Path) -> None:
@@ -69,7 +91,13 @@ def test_a_command_is_split_once_and_filled_after_that() -> None:
     ("runtimes", "told"),
     [
         ("[openai]", "'openai' needs a server: write {openai: {url: ...}} or {openai: {serve: ...}}"),
-        ("[{name: x}]", "found neither of 'merged' and 'openai': a runtime is one of the two"),
+        ("[{name: x}]", "found none of 'merged', 'openai' and 'gguf': a runtime is exactly one of them"),
+        ("[{gguf: f16, merged: }]", "found 'merged' and 'gguf' of 'merged', 'openai' and 'gguf'"),
+        ("[gguf]", "'gguf' needs a quantisation: write {gguf: q4_k_m}"),
+        ("[{gguf: q4_km}]", "found 'q4_km', known: f32, bf16, f16, q8_0, q6_k, q5_k_m"),
+        ("[{gguf: q8_0, server: vllm}]", "found 'vllm' (text), allowed: llama.cpp"),
+        ("[{merged: , adapter: lora}]", "runtimes.0.adapter: belongs to a runtime with 'gguf'"),
+        ("[a, {openai: {url: 'http://h'}, timeout_s: 9}]", "openai has a `timeout_s` of its own, below it"),
         ("[{openai: {}}]", "found neither of 'url' and 'serve': name a server that runs, or a command that"),
         ("[a, {openai: {url: 'http://h', serve: 's {port}'}}]", "found both of 'url' and 'serve'"),
         ("[{openai: {serve: 'vllm serve {model}'}}]", "has no {port}: the server is asked on a free port"),
@@ -123,4 +151,4 @@ def test_the_page_names_every_setting_and_its_example_loads(tmp_path: Path) -> N
     )
     assert named == {field.name for field in dataclasses.fields(ServerSettings)}
     example = page[page.index("```yaml") + 7 : page.index("```\n\n| runtime")].replace("runtimes:", "", 1)
-    assert load(tmp_path, example).runtimes == ("transformers", "merged", "prod")
+    assert load(tmp_path, example).runtimes == ("transformers", "merged", "prod", "shipped")
