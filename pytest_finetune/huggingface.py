@@ -48,10 +48,11 @@ def pytest_finetune_runtime(
     if isinstance(settings, ServerSettings):
         log = store.log(re.sub(r"[^0-9A-Za-z._-]", "-", f"{experiment.name}-{name}")[:120].lstrip("._-"))
         folders = _folders(experiment, base, device, store)
-        filled_in = base_decoding(base_folder(experiment), experiment.generation)
+        place = base_folder(experiment)
+        filled_in = base_decoding(place, experiment.generation)
         check = RenderingCheck(name, judged_by(source_of(experiment, base), filled_in.stops), settings.api)
         return OpenAIRuntime(
-            name, settings, folders.folder, log, filled_in, chat_of(experiment), folders.proof, check
+            name, settings, folders.folder, log, filled_in, chat_of(experiment), folders.proof, check, place
         )
     if name != TRANSFORMERS:
         return None

@@ -10,6 +10,7 @@ from pytest_finetune.experiment.data_sets import NO_FILE, naming_problem
 from pytest_finetune.experiment.launcher import unshared
 from pytest_finetune.experiment.records import Experiment, ExperimentError, schema
 from pytest_finetune.experiment.runtimes import GgufSettings, ServerSettings, mistakes
+from pytest_finetune.experiment.serve_command import untaken
 from pytest_finetune.wording import nearest
 from pytest_finetune.yamlfile import Json, KeyPath, Problem, YamlFile
 
@@ -120,7 +121,7 @@ def _seed_problems(tree: Json, experiment: Experiment, problem: Say) -> Iterator
         )
         yield problem(("training", "seeds"), f"{text}; leave one of them out")
     first = experiment.runtime_settings.get(experiment.runtimes[0])
-    if isinstance(first, ServerSettings) and not first.starts_per_model:
+    if isinstance(first, ServerSettings) and first.knows_two_models:
         text = f"this server has two models, the base and the tuned one: it cannot answer for {len(seeds)} adapters"
         yield problem(("runtimes", 0), f"{text}; start it by a command with {{model}}, or name one seed")
 
@@ -178,9 +179,13 @@ def _runtime_problems(tree: Json, experiment: Experiment, problem: Say) -> Itera
             )
         if at and name in experiment.paths.suites:
             yield problem(("runtimes", at), f"{name!r} is the name of a suite too: give one of them another")
+        settings = experiment.runtime_settings.get(name)
+        if isinstance(settings, ServerSettings):
+            for text in untaken(settings.serve, experiment.peft_method, experiment.lora.r):
+                yield problem(("runtimes", at, "openai", "serve"), text)
     first = experiment.runtime_settings.get(experiment.runtimes[0])
     brought = [name for name, arm in experiment.arms.items() if arm.answers is None]
-    if isinstance(first, ServerSettings) and not first.starts_per_model and brought:
+    if isinstance(first, ServerSettings) and first.knows_two_models and brought:
         text = f"this server has two models, the base and the tuned one: it cannot answer for the arm {brought[0]!r}"
         yield problem(
             ("runtimes", 0), f"{text}; start it by a command with {{model}}, or import the arm's answers"

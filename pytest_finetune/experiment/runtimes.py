@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
+from pytest_finetune.experiment.serve_command import command_mistakes, mentions, words_of
 from pytest_finetune.yamlfile import Json
 
 TRANSFORMERS: Final = "transformers"
@@ -43,8 +43,6 @@ QUANTIZATIONS: Final = (
 """What llama.cpp makes without a matrix of importance, which would need texts of its own to be measured on."""
 _OF_GGUF: Final = ("server", "adapter", "timeout_s", "start_timeout_s")
 
-PLACEHOLDERS: Final = ("model", "host", "port")
-_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 _OWN_PARAMETERS: Final = (
     "model",
     "prompt",
@@ -91,7 +89,17 @@ class ServerSettings:
     @property
     def starts_per_model(self) -> bool:
         """Tell whether the command names the model, so that each model needs a server of its own."""
-        return any("{model}" in word for word in self.serve)
+        return mentions(self.serve, "model")
+
+    @property
+    def takes_adapter(self) -> bool:
+        """Tell whether the command names base and adapter, so that one server knows both."""
+        return mentions(self.serve, "adapter")
+
+    @property
+    def knows_two_models(self) -> bool:
+        """Tell whether the server has a base and one tuned model, and none for another adapter."""
+        return not (self.starts_per_model or self.takes_adapter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,18 +150,8 @@ def read_runtime(entry: str | Json) -> Named:
         return Named(entry.get("name", GGUF), GgufSettings(entry[GGUF].lower(), **given))
     settings = dict(entry.get(OPENAI) or {})
     serve = settings.get("serve", ())
-    settings["serve"] = tuple(_words(serve))
+    settings["serve"] = tuple(words_of(serve))
     return Named(entry.get("name", OPENAI), ServerSettings(**settings))
-
-
-def _words(command: str | Sequence[str]) -> Sequence[str]:
-    """Split a command; one that cannot be split stays one word, and `mistakes` says why."""
-    if not isinstance(command, str):
-        return command
-    try:
-        return shlex.split(command)
-    except ValueError:
-        return (command,)
 
 
 def as_written(runtime: Named) -> str | Json:
@@ -212,7 +210,15 @@ def _server_mistakes(found: Json, *, first: bool) -> Iterator[Mistake]:
             (), f"found {state} of 'url' and 'serve': name a server that runs, or a command that starts one"
         )
         return
-    yield from _url_mistakes(found, first=first) if "url" in found else _command_mistakes(found["serve"])
+    if "url" in found:
+        yield from _url_mistakes(found, first=first)
+    else:
+        for text in command_mistakes(found["serve"], found.get("model")):
+            yield Mistake(("serve",), text)
+    shared = "model" in found and found["model"] == found.get("base_model")
+    if shared and "{model}" not in str(found.get("serve")):
+        text = f"is {found['model']!r}, which is base_model too: the tuned and the base model need two names"
+        yield Mistake(("model",), text)
     for key in found.get("extra", {}):
         if key in _OWN_PARAMETERS:
             yield Mistake(("extra", key), "is set by us, from generation and the prompts: leave it out")
@@ -241,33 +247,6 @@ def _url_mistakes(found: Json, *, first: bool) -> Iterator[Mistake]:
             "the decision is made in the first runtime, which answers for the base as well: "
             "write base_model, the name under which this server knows it",
         )
-
-
-def _command_mistakes(command: str | Sequence[str]) -> Iterator[Mistake]:
-    try:
-        words = shlex.split(command) if isinstance(command, str) else list(command)
-    except ValueError as error:
-        yield Mistake(("serve",), f"found {command!r}, which cannot be split into words: {error}")
-        return
-    if not words:
-        yield Mistake(("serve",), "found no word: write the command that starts the server")
-        return
-    named = [name for word in words for name in _PLACEHOLDER.findall(word)]
-    unknown = [name for name in named if name not in PLACEHOLDERS]
-    if unknown:
-        yield Mistake(
-            ("serve",), f"unknown placeholder {{{unknown[0]}}}; known: {{model}}, {{host}}, {{port}}"
-        )
-    if "port" not in named:
-        yield Mistake(
-            ("serve",), "has no {port}: the server is asked on a free port that is chosen when it starts"
-        )
-
-
-def filled(command: Sequence[str], *, model: str, host: str, port: int) -> list[str]:
-    """Return the command's words with their placeholders replaced, each once."""
-    values = {"model": model, "host": host, "port": str(port)}
-    return [_PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), word) for word in command]
 
 
 def api_key(settings: ServerSettings) -> str | None:

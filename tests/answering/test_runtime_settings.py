@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from pytest_finetune.experiment import Experiment, ExperimentError, load_experiment
-from pytest_finetune.experiment.runtimes import GgufSettings, MergedSettings, ServerSettings, filled
+from pytest_finetune.experiment.runtimes import GgufSettings, MergedSettings, ServerSettings
+from pytest_finetune.experiment.serve_command import filled, untaken
 
 EXPERIMENT = """\
 base_model: base
@@ -80,7 +81,7 @@ def test_the_record_holds_every_setting(tmp_path: Path) -> None:
 
 def test_a_command_is_split_once_and_filled_after_that() -> None:
     command = ("serve", "{model}", "--at={host}:{port}")
-    assert filled(command, model="a b {port}", host="127.0.0.1", port=8001) == [
+    assert filled(command, {"model": "a b {port}", "host": "127.0.0.1", "port": "8001"}) == [
         "serve",
         "a b {port}",
         "--at=127.0.0.1:8001",
@@ -103,7 +104,7 @@ def test_a_command_is_split_once_and_filled_after_that() -> None:
         ("[{openai: {serve: 'vllm serve {model}'}}]", "has no {port}: the server is asked on a free port"),
         (
             "[{openai: {serve: 'vllm {models} {port}'}}]",
-            "unknown placeholder {models}; known: {model}, {host}",
+            "unknown placeholder {models}; known: {model}, {base}, {adapter}, {host}",
         ),
         ('[{openai: {serve: "vllm \'x {port}"}}]', "which cannot be split into words: No closing quotation"),
         ("[a, {openai: {url: 'ftp://host'}}]", "found 'ftp://host', allowed: http://... or https://..."),
@@ -114,6 +115,24 @@ def test_a_command_is_split_once_and_filled_after_that() -> None:
         ("[a, {openai: {url: 'http://h', api_key_env: sk-123}}]", "write the variable that holds the key"),
         ("[a, {openai: {url: 'http://h', retries: -1}}]", "runtimes[1].openai.retries"),
         ("[a, {openai: {url: 'http://h', modle: m}}]", "modle"),
+        (
+            "[{openai: {serve: 'serve {base} {port}'}}]",
+            "names {base} and no {adapter}: the tuned model would not",
+        ),
+        (
+            "[{openai: {serve: 'serve {model} --lora t={adapter} {port}', model: t}}]",
+            "names both {model} and {adapter}: {model} is the merged model, with the adapter in it already",
+        ),
+        (
+            "[{openai: {serve: 's --lora t={adapter} {port}', model: t}}]",
+            "and no {base}: the adapter is served",
+        ),
+        ("[{openai: {serve: 's {base} t={adapter} {port}'}}]", "knows an adapter by its name: write model"),
+        (
+            "[{openai: {serve: 's {base} t={adapter} {port}', model: tuned}}]",
+            "gives the adapter the name 't', and model is 'tuned': write the same in both",
+        ),
+        ("[a, {openai: {url: 'http://h', model: m, base_model: m}}]", "need two names"),
         ("[a, {merged: {dtype: int8}}]", "runtimes[1].merged.dtype: found 'int8'"),
         ("[merged, {merged: }]", "'merged' is the name of an earlier runtime: give each its own `name`"),
         ("[a, {name: transformers, merged: }]", "'transformers' is the name of the built-in runtime"),
@@ -137,6 +156,24 @@ def test_a_server_with_two_models_cannot_answer_for_a_third(tmp_path: Path) -> N
     assert load(tmp_path, f"[{SERVE}]\narms: {{champion: {{adapter: abcdef}}}}").runtimes == ("openai",)
 
 
+def test_a_server_that_knows_the_adapter_by_name_answers_for_every_adapter_that_it_can_take(
+    tmp_path: Path,
+) -> None:
+    vllm = "vllm serve {base} --enable-lora --lora-modules tuned={adapter} --port {port}"
+    arms = "arms: {champion: {adapter: abcdef}}"
+    experiment = load(tmp_path, f"[{{openai: {{serve: '{vllm}', model: tuned}}}}]\n{arms}")
+    settings = experiment.runtime_settings["openai"]
+    assert isinstance(settings, ServerSettings)
+    assert (settings.takes_adapter, settings.knows_two_models) == (True, False)
+    assert list(untaken(settings.serve, "lora", 64)) == [
+        "vLLM takes adapters of rank 16 at most here, and lora.r is 64: add --max-lora-rank 64"
+    ]
+    assert not list(untaken((*settings.serve, "--max-lora-rank", "64"), "lora", 64))
+    assert next(iter(untaken(settings.serve, "dora", 8))).startswith("vLLM takes no DoRA adapter: serve the")
+    with pytest.raises(ExperimentError, match=r"openai.serve: vLLM takes adapters of rank 2 at most here"):
+        load(tmp_path, f"[{{openai: {{serve: '{vllm} --max-lora-rank 2', model: tuned}}}}]")
+
+
 def test_a_runtime_and_a_suite_need_two_names(tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").touch()
     with pytest.raises(ExperimentError, match="'merged' is the name of a suite too"):
@@ -145,7 +182,7 @@ def test_a_runtime_and_a_suite_need_two_names(tmp_path: Path) -> None:
 
 def test_the_page_names_every_setting_and_its_example_loads(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "runtimes.md").read_text(encoding="utf-8")
-    table = page[page.index("| key |") : page.index("## What is compared")]
+    table = page[page.index("| key |") : page.index("A server that is started")]
     named = set(
         re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line[:1] == "|"))
     )

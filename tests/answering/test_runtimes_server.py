@@ -27,7 +27,9 @@ ADAPTER = Path("adapter")
 # Answers with the folder that it serves; `mode` says how it misbehaves. It starts a child, as real servers do.
 SERVER = r"""
 import http.server, json, os, subprocess, sys, time
-model, port, mode = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+model, port, mode, *named = sys.argv[1:]
+port = int(port)
+models = [model, *(word.partition("=")[0] for word in named if "=" in word)]
 print("serving", model, flush=True)
 if mode == "no start":
     sys.exit("CUDA error: \x1b[31mno device\x1b[0m")
@@ -48,7 +50,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data)
     def do_GET(self):
         loading = mode == "slow" and time.monotonic() - started < 0.3
-        self.reply(503 if loading else 200, {})
+        listed = {"data": [{"id": name} for name in models]} if mode == "names" else {}
+        self.reply(503 if loading else 200, listed)
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if mode == "dies" and body["prompt"] == "ticket 3":
@@ -75,7 +78,8 @@ class World:
     @contextmanager
     def runtime(self, mode: str = "well", **settings: Any) -> Iterator[OpenAIRuntime]:
         given = {"serve": self.command(mode), "concurrency": 1, "retries": 1, **settings}
-        found = OpenAIRuntime("served", ServerSettings(**given), self.folder, self.log)
+        base = self.root / "base"
+        found = OpenAIRuntime("served", ServerSettings(**given), self.folder, self.log, base_folder=base)
         try:
             yield found
         finally:
@@ -132,6 +136,28 @@ def test_one_server_answers_until_another_model_is_asked(world: World) -> None:
         last = world.pids()
         assert all(map(alive, last))
     assert all_end(last)
+
+
+def test_one_server_knows_the_base_and_an_adapter_by_their_names(world: World, tmp_path: Path) -> None:
+    script = (sys.executable, str(world.root / "server.py"), "{base}", "{port}", "names")
+    serve = (*script, "--lora-modules", "tuned={adapter}")
+    base, other = str(world.root / "base"), tmp_path / "other"
+    with world.runtime(serve=serve, model="tuned") as runtime:
+        alone = runtime.answer(ask(1), GREEDY)[0].response.split(" of ")
+        assert "--lora-modules" not in world.log.read_text()
+        tuned = runtime.answer(ask(1), GREEDY, ADAPTER)[0].response.split(" of ")
+        beside = runtime.answer(ask(1), GREEDY)[0].response.split(" of ")
+        another = runtime.answer(ask(1), GREEDY, other)[0].response.split(" of ")
+    assert [alone[0], tuned[0], beside[0], another[0]] == [base, "tuned", base, "tuned"]
+    assert tuned[1] == beside[1]  # one server for both
+    assert len({alone[1], tuned[1], another[1]}) == 3  # another adapter, another server
+    with (
+        world.runtime(serve=serve, model="tune") as runtime,
+        pytest.raises(AnsweringError) as caught,
+    ):
+        runtime.answer(ask(1), GREEDY, ADAPTER)
+    assert f"the server has no model 'tune'; it has: {base}, tuned" in str(caught.value)
+    assert "--lora-modules tuned=adapter" in str(caught.value)
 
 
 def test_a_server_that_still_loads_its_model_is_waited_for(world: World) -> None:

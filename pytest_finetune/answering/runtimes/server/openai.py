@@ -15,6 +15,8 @@ from pytest_finetune.answering.runtimes.server.process import Server, command_id
 from pytest_finetune.answering.runtimes.server.speaking import speaker_of
 from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.experiment.runtimes import ServerSettings, api_key
+from pytest_finetune.experiment.serve_command import without_adapter
+from pytest_finetune.training.artifact import is_whole_model
 from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
@@ -39,8 +41,8 @@ class OpenAIRuntime:
     merged) or, for None, the base. `log` is where the output of a server of ours is kept, `base` what the base's folder
     says of decoding, `chat` its template, which makes messages the text of ``api: completions``, `proof` gives the
     proof of the merged model in such a folder, `check` holds the prompts that the server makes against those of the
-    decision. `decoding` tells how the last questions were decoded, where that may not be how the decision does, and
-    `rendering` what their check has found.
+    decision, `base_folder` is where the base lies. `decoding` tells how the last questions were decoded, where that may
+    not be how the decision does, and `rendering` what their check has found.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class OpenAIRuntime:
         chat: Chat | None = None,
         proof: Callable[[Path | None], Proof | None] = _not_merged,
         check: RenderingCheck | None = None,
+        base_folder: Path | None = None,
     ) -> None:
         """Remember what to ask; nothing is started before the first question."""
         self.proof = proof
@@ -63,6 +66,7 @@ class OpenAIRuntime:
         self._chat = chat
         self._base = base.but_for(settings.extra)
         self._check = check
+        self._base_folder = str(base_folder or "")
         self.decoding: JsonTree = {}
         self.rendering: JsonTree = {}
         self._server: Server | None = None
@@ -136,27 +140,52 @@ class OpenAIRuntime:
         return {"served": _served_entry(wire, model), "version": _version(wire)}
 
     def _reach(self, adapter: Path | None) -> Asked:
-        if self._settings.url is not None:
-            wire = self._wire(self._settings.url)
+        settings = self._settings
+        if settings.url is not None:
+            wire = self._wire(settings.url)
             return self._asked(wire, self._remote_model(wire, adapter), None)
-        given = (
-            self._settings.model if adapter is not None else self._settings.base_model or self._settings.model
-        )
-        needed = self._settings.starts_per_model or given is None
+        given = settings.model if adapter is not None else settings.base_model or settings.model
+        if settings.takes_adapter:
+            if adapter is None:
+                given = settings.base_model or self._base_folder
+            return self._reach_beside(adapter, str(given))
+        needed = settings.starts_per_model or given is None
         folder = str(self._model_folder(adapter)) if needed else ""
-        served = folder if self._settings.starts_per_model else ""
+        served = folder if settings.starts_per_model else ""
         if self._server is None or self._served != served or self._server.ended:
-            self._start(served)
+            self._start(settings.serve, served)
         assert self._server is not None
         return self._asked(self._wire(self._server.url), given or folder, self._server)
+
+    def _reach_beside(self, adapter: Path | None, name: str) -> Asked:
+        """Reach the server of the base that knows an adapter by its name; the base itself answers at any of them."""
+        if adapter is not None and is_whole_model(adapter):
+            raise AnsweringError(
+                f"runtime {self._name!r}: {adapter} is a model that was trained in full, no adapter: write {{model}} "
+                "in `serve`"
+            )
+        running = self._server is not None and not self._server.ended
+        if not running or (adapter is not None and self._served != str(adapter)):
+            command, folders = self._settings.serve, {"base": self._base_folder, "adapter": str(adapter)}
+            self._start(command if adapter is not None else without_adapter(command), "", folders)
+            self._served = str(adapter or "")
+        assert self._server is not None
+        wire = self._wire(self._server.url)
+        listed = [str(one["id"]) for one in _models_or_none(wire)]
+        if listed and name not in listed:
+            what = f"the server has no model {name!r}; it has: {', '.join(listed[:10])}"
+            raise AnsweringError(
+                f"{self._server.told(what)}\n  `model` and `base_model` are the names that `serve` gives them"
+            )
+        return self._asked(wire, name, self._server)
 
     def _asked(self, wire: Wire, model: str, server: Server | None) -> Asked:
         owner = _served_entry(wire, model).get("owned_by")
         return Asked(wire, model, decoding.kind_of(wire, owner, self._settings.serve), server)
 
-    def _start(self, model: str) -> None:
+    def _start(self, command: Sequence[str], model: str, folders: Mapping[str, str] = {}) -> None:
         self.release()
-        self._server = server = Server(self._name, self._settings.serve, model, self._log)
+        self._server = server = Server(self._name, command, model, self._log, folders)
         self._served = model
         wire = self._wire(server.url)
         try:
@@ -234,13 +263,17 @@ def _models(wire: Wire) -> list[Json]:
     return [one for one in listed or () if isinstance(one, Mapping) and isinstance(one.get("id"), str)]
 
 
+def _models_or_none(wire: Wire) -> list[Json]:
+    """Return the models that a server lists; none where it has no list."""
+    try:
+        return _models(wire)
+    except WireError:
+        return []
+
+
 def _served_entry(wire: Wire, model: str) -> JsonTree:
     """Return what the server tells of the model, without what changes from one request to the next."""
-    try:
-        listed = _models(wire)
-    except WireError:
-        return {}
-    entry = next((one for one in listed if one["id"] == model), {})
+    entry = next((one for one in _models_or_none(wire) if one["id"] == model), {})
     stable = ("id", "owned_by", "root", "parent", "max_model_len", "meta")
     return {name: entry[name] for name in stable if name in entry}
 

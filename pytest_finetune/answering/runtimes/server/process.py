@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
-from pytest_finetune.experiment.runtimes import filled
+from pytest_finetune.experiment.serve_command import filled
 from pytest_finetune.fingerprint import sha256_of
 
 HOST: Final = "127.0.0.1"
@@ -42,13 +42,15 @@ _QUIET: Final[Mapping[str, str]] = {
 class Server:
     """A running command; `url` is where it listens. `stop` may be called any number of times."""
 
-    def __init__(self, name: str, command: Sequence[str], model: str, log: Path) -> None:
-        """Start the command; AnsweringError when that is not possible."""
+    def __init__(
+        self, name: str, command: Sequence[str], model: str, log: Path, folders: Mapping[str, str] = {}
+    ) -> None:
+        """Start the command on a model; `folders` are what else it names, by placeholder."""
         self.port = free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.log = log
         self._name = name
-        self._command = filled(command, model=model, host=HOST, port=self.port)
+        self._command = filled(command, {"model": model, "host": HOST, "port": str(self.port), **folders})
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as file:
             self._process = subprocess.Popen(
@@ -57,7 +59,7 @@ class Server:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=_environment(model),
+                env=_environment([model, *folders.values()]),
             )
         atexit.register(self.stop)
 
@@ -147,6 +149,6 @@ def command_identity(word: str) -> dict[str, str]:
     return {"executable_sha256": sha256_of(path)}
 
 
-def _environment(model: str) -> dict[str, str]:
-    offline = {"HF_HUB_OFFLINE": "1"} if Path(model).is_dir() else {}
+def _environment(models: Sequence[str]) -> dict[str, str]:
+    offline = {"HF_HUB_OFFLINE": "1"} if any(Path(model).is_dir() for model in models) else {}
     return {**os.environ, **_QUIET, **offline}
