@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ from pytest_finetune.yamlfile import Json
 
 KINDS: Final = ("slurm", "local", "debug")
 FOLDER: Final = ".finetune-cache/submitit"
+_SEALING_S: Final = 600.0
 _JOB_ID: Final = re.compile(r"[0-9]+(_[0-9]+)?")
 _WAITING: Final = frozenset(
     {"PENDING", "REQUEUED", "CONFIGURING", "RESIZING", "SUSPENDED", "REQUEUE_HOLD", "READY"}
@@ -52,12 +55,24 @@ class Stepping:
         """Let the step seal a checkpoint before its time is up or its place is taken, and ask for another one."""
         from submitit.helpers import DelayedSubmission
 
-        if self.process is not None and self.process.poll() is None:
-            with suppress(OSError):
-                self.process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=600)
+        if self.process is not None and not _has_ended(self.process.pid):
+            os.kill(self.process.pid, signal.SIGTERM)
+            until = time.monotonic() + _SEALING_S
+            while not _has_ended(self.process.pid) and time.monotonic() < until:
+                time.sleep(0.1)
         return DelayedSubmission(Stepping(self.words, self.project))
+
+
+def _has_ended(pid: int) -> bool:
+    """Tell whether a child has ended, and leave it to whoever waits for it.
+
+    submitit calls `checkpoint` from a signal's handler, in the middle of the waiting above, which holds Popen's lock:
+    all that asks Popen there waits in vain.
+    """
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 class SubmititExecutor:

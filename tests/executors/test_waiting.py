@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,19 +63,21 @@ class Place:
     said: list[str] = field(default_factory=list)
     heard: list[Json] = field(default_factory=list)
 
-    def job(self, engine: Engine, wait: Wait = SHORT) -> Job:
+    def job(self, engine: Engine, wait: Wait = SHORT, key: str = KEY) -> Job:
         step = Submission(
-            KEY, "s3://b", "the training of one", Resources(), self.store.root, self.store.root / "log"
+            key, "s3://b", "the training of one", Resources(), self.store.root, self.store.root / "log"
         )
         return Job(
             step, engine, self.store.jobs, self.heard.append, self.said.append, lambda _: None, wait=wait
         )
 
-    def tells(self, number: int = 1, seen: Seen = RUNNING, **facts: Any) -> Callable[[], Seen]:
+    def tells(
+        self, number: int = 1, seen: Seen = RUNNING, key: str = KEY, **facts: Any
+    ) -> Callable[[], Seen]:
         """Return what lets the step tell something when its engine is looked at."""
 
         def act() -> Seen:
-            self.store.jobs.tell(KEY, number, {"state": "running", "log": [], **facts})
+            self.store.jobs.tell(key, number, {"state": "running", "log": [], **facts})
             return seen
 
         return act
@@ -245,3 +249,16 @@ def presses(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
             raise KeyboardInterrupt
 
     monkeypatch.setattr("pytest_finetune.executors.waiting.time.sleep", sleep)
+
+
+def test_eight_that_wait_have_eight_jobs_in_flight(tmp_path: Path) -> None:
+    """Each is sent before any of them ends; nothing here makes one wait for another."""
+    store, sent = Store(tmp_path / "store"), threading.Barrier(8)
+
+    def wait_for(key: str) -> str:
+        place = Place(store)
+        engine = Engine([lambda: (sent.wait(20), place.tells(key=key, **DONE)())[1]])
+        return str(place.job(engine, key=key).result(dict)["state"])
+
+    with ThreadPoolExecutor(8) as waiting:
+        assert [*waiting.map(wait_for, (f"{number}" * 64 for number in range(8)))] == ["done"] * 8

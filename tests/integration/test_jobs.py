@@ -294,6 +294,37 @@ def test_a_command_runs_a_step_in_a_process_of_its_own_with_nothing_but_a_bucket
     assert s3fs.S3FileSystem().ls("jobs-bucket/store/jobs") != []
 
 
+@pytest.mark.nightly
+@pytest.mark.usefixtures("s3")
+def test_four_experiments_on_two_workers_train_four_times_and_ask_each_arm_once(
+    away: Project, tmp_path: Path
+) -> None:
+    """Nothing but a bucket lies between two workers of pytest and the processes of the jobs."""
+    import s3fs
+
+    s3fs.S3FileSystem().mkdir("four-bucket")
+    text = (away.path / "finetune.yaml").read_text(encoding="utf-8")
+    files = {f"r{rank}.yaml": text.replace("{r: 4}", f"{{r: {rank}}}") for rank in (2, 3, 4, 5)}
+    command = f"command: {sys.executable} engine.py {tmp_path / 'node'} {{step}}"
+    away.write(
+        {
+            **files,
+            "engine.py": ENGINE,
+            "pytest.ini": f"[pytest]\nfinetune_executor = {command}\nfinetune_store = s3://four-bucket/store\n"
+            f"finetune_experiments = {' '.join(files)}\n",
+        }
+    )
+    counted = []
+    for _ in range(2):
+        assert away.run("--finetune", "-n", "2", subprocess=True).ret == 0
+        assert [one["decision"]["verdict"] for one in away.record()["experiments"]] == ["keep"] * 4
+        calls = away.calls()
+        counted.append((calls.count("train"), len([call for call in calls if call.startswith("answer ")])))
+    assert counted == [(4, 6), (0, 0)]  # base and prompted base are of all four
+    sent = s3fs.S3FileSystem().glob("four-bucket/store/jobs/*/*-sent.json")
+    assert len(sent) == 10
+
+
 ENGINE = """\
 import os, shutil, subprocess, sys, time
 node, step = sys.argv[1], sys.argv[2:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -102,6 +103,17 @@ def waited(found: Callable[[], list[str]], limit_s: float = 120) -> list[str]:
     raise AssertionError("no training has begun")
 
 
+def queued_again(job: str) -> None:
+    """Wait until a job is in the queue again, and let it start at once: Slurm would hold it back for two minutes."""
+    waited(lambda: [job] if "PENDING" in asked_of("squeue", "-h", "-j", job, "-o", "%T") else [])
+    subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], check=True)
+
+
+def asked_of(*words: str) -> str:
+    """Return what a command of Slurm prints; a job that it does not know any more is no mistake."""
+    return subprocess.run(words, text=True, stdout=subprocess.PIPE, check=False).stdout
+
+
 def test_a_run_trains_once_and_is_judged_by_answers_from_the_cluster(far: Project) -> None:
     assert far.run("--finetune").ret == 0
     calls = far.calls()
@@ -124,10 +136,37 @@ def test_a_job_that_is_put_into_the_queue_again_is_waited_for(far: Project) -> N
     pytest_ = started(far)
     job = begun(far)
     subprocess.run(["scontrol", "requeue", job], check=True)
+    queued_again(job)
     (far.path / "go").touch()
-    pytest_.communicate(timeout=280)  # Slurm holds back what is queued again for two minutes
+    pytest_.communicate(timeout=120)
     assert pytest_.returncode == 0
-    assert set(far.calls()) == {f"begun in {job}", "train"}
+    assert far.calls() == [f"begun in {job}", f"begun in {job}", "train"]
+
+
+@pytest.mark.parametrize("why", ["time", "place"])
+def test_a_job_whose_time_is_up_or_whose_place_is_taken_seals_its_work_and_goes_on(
+    far: Project, why: str
+) -> None:
+    """Slurm signals the job some seconds before; the step tells that it was interrupted, and runs again."""
+    slow(far)
+    if why == "time":  # Slurm looks at its clock every half minute, and signals up to a minute early
+        experiment = (far.path / "finetune.yaml").read_text(encoding="utf-8")
+        limit = experiment.replace("minutes: 30, submitit: {", "minutes: 3, submitit: {signal_delay_s: 100, ")
+        far.write({"finetune.yaml": limit})
+    pytest_ = started(far)
+    job = begun(far)
+    if why == "place":
+        words = ("-p", "urgent", "--gres=gpu:made:2", "-o", str(far.path / "urgent.log"), "--wrap", "sleep 1")
+        subprocess.run(["sbatch", *words], check=True)
+    queued_again(job)
+    (told,) = far.path.glob(".finetune/jobs/*/1-told.json")
+    assert json.loads(told.read_bytes())["state"] == "interrupted"
+    (far.path / "go").touch()
+    said, _ = pytest_.communicate(timeout=120)
+    assert pytest_.returncode == 0, said
+    assert far.calls() == [f"begun in {job}", f"begun in {job}", "train"]
+    (log,) = far.path.glob(".finetune-cache/submitit/*/*_log.err")
+    assert ("timed-out" if why == "time" else "preempted") in log.read_text()
 
 
 def test_two_pytests_share_a_job_and_a_killed_one_comes_back_to_it(far: Project) -> None:
@@ -162,12 +201,13 @@ def test_a_controller_that_goes_and_comes_back_loses_no_job(far: Project, slurm:
 def test_a_job_whose_node_goes_down_is_waited_for_as_long_as_slurm_keeps_it(far: Project) -> None:
     slow(far)
     pytest_ = started(far)
-    begun(far)
-    node = subprocess.check_output(["sinfo", "-h", "-o", "%n"], text=True).strip()
+    job = begun(far)
+    node = asked_of("sinfo", "-h", "-o", "%n").strip()
     subprocess.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=test"], check=True)
     (far.path / "go").touch()
     time.sleep(3)  # it may have come back by itself: its daemon lives
     subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False)
-    pytest_.communicate(timeout=280)
+    queued_again(job)
+    pytest_.communicate(timeout=120)
     assert pytest_.returncode == 0
     assert far.calls().count("train") == 1

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from _pytest.config import PytestPluginManager
 
 from pytest_finetune.answering.arm_plans import BASELINE, planned
 from pytest_finetune.answering.prompts import arm_prompts
 from pytest_finetune.data.formatting import Pair
 from pytest_finetune.fingerprint import Key
+from pytest_finetune.suite import device
 from pytest_finetune.suite.jobs.agreement import as_made, disagreement, is_asked_for, worded
 from pytest_finetune.suite.jobs.requests import (
     StepRefused,
@@ -24,6 +28,8 @@ from pytest_finetune.suite.jobs.requests import (
     with_head,
 )
 from pytest_finetune.suite.jobs.resources import chosen_card, minutes, remember_time, resources
+from pytest_finetune.suite.jobs.running import _stopping
+from pytest_finetune.suite.session import FinetuneSession
 from pytest_finetune.suite.steps.making import Lesson, Ordered
 
 from .conftest import World
@@ -204,3 +210,38 @@ def test_the_time_limit_is_what_the_last_such_step_took_else_the_stated_guess(wo
     assert minutes(context, "adapters") == 45
     remember_time(context, "adapters", 3600.0)
     assert (minutes(context, "adapters"), minutes(context, "outputs")) == (100, 45)
+
+
+@pytest.mark.parametrize(("executor", "leases"), [("local", 1), ("command: go {step}", 0)])
+def test_a_worker_leases_no_card_of_this_machine_for_work_that_goes_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, executor: str, leases: int
+) -> None:
+    asked: list[int | None] = []
+
+    def lease(index: int | None, *_: object) -> None:
+        asked.append(index)
+
+    monkeypatch.setattr(device, "lease_gpu", lease)
+    monkeypatch.setattr(device, "accelerator", lambda: "cuda")
+    settings = SimpleNamespace(executor=executor, device="auto", experiments=(), finetune=False)
+    config = SimpleNamespace(workerinput={"workerid": "gw7"}, args=(), pluginmanager=PytestPluginManager())
+    session = FinetuneSession(config, settings)  # type: ignore[arg-type]
+    assert session.chosen.name == "cuda"
+    assert len(asked) == leases
+
+
+def test_an_engine_that_asks_twice_stops_a_step_once_and_lets_it_tell_its_end() -> None:
+    """Slurm signals every process of a job, and submitit the step again; a second Ctrl-C would seal no checkpoint."""
+    asked: list[str] = []
+    with _stopping() as told:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGUSR2)
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.raise_signal(number)
+        asked.append("sealed")
+    with _stopping() as told:
+        told()
+        signal.raise_signal(signal.SIGTERM)
+        asked.append("told")
+    assert asked == ["sealed", "told"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

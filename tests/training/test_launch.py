@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
@@ -301,3 +302,11 @@ def test_a_result_of_one_process_needs_no_launcher(ask: Ask, monkeypatch: pytest
         max_seq_length=128, per_device_train_batch_size=4, gradient_accumulation_steps=1, max_steps=1
     )
     assert sft.train(ask(training=small)).notes == ()
+
+
+def test_the_processes_ignore_the_signal_by_which_an_engine_announces_the_end_of_its_time() -> None:
+    """It reaches every process of a job; who has started them hears it and asks them for a checkpoint."""
+    told = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGUSR2).name)"]
+    with launch._ignored("SIGUSR2"):
+        assert subprocess.check_output(told, text=True) == "SIG_IGN\n"
+    assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,8 +62,10 @@ def run_step(config: pytest.Config, store: Store, root: Path, key: str) -> Outco
     if not number:
         store.jobs.send(key, 1, {"executor": "by hand"})
     telling = Telling(store.jobs, key, max(1, number))
-    outcome, text, facts = _ended(config, store, root, key, telling)
-    telling.end(outcome.word, text, **facts)
+    with _stopping() as told:
+        outcome, text, facts = _ended(config, store, root, key, telling)
+        told()
+        telling.end(outcome.word, text, **facts)
     if outcome is outcomes.DONE:
         store.jobs.forget(key)
     return outcome
@@ -74,8 +76,7 @@ def _ended(
 ) -> tuple[Outcome, str, dict[str, Any]]:
     """Run the step, and return how it ended, whatever happens."""
     try:
-        with _stopping():
-            return outcomes.DONE, "", _made(config, store, root, key, telling)
+        return outcomes.DONE, "", _made(config, store, root, key, telling)
     except (StepRefused, BaseModelError) as refused:
         return outcomes.REFUSED, str(refused), {}
     except OutOfMemoryError as error:
@@ -237,19 +238,30 @@ def _sent(store: Store, kind: str, key: str) -> str:
 
 
 @contextlib.contextmanager
-def _stopping() -> Iterator[None]:
-    """Take an engine's wish to stop as Ctrl-C: the step in progress ends whole, and a checkpoint is sealed."""
+def _stopping() -> Iterator[Callable[[], None]]:
+    """Take an engine's wish to stop as Ctrl-C: the step in progress ends whole, and a checkpoint is sealed.
+
+    It is heard once: an engine signals every process of a job, and this one again through what started it, while a
+    second Ctrl-C would not wait for the checkpoint. What the block is given lets it hear no more, and tell its end.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
     # A shell that starts a command in the background lets it ignore Ctrl-C.
     before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
-    for name in _STOP_SIGNALS:
-        number = getattr(signal, name, None)
-        if number is not None:
-            before[number] = signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    stops = [getattr(signal, name) for name in _STOP_SIGNALS if hasattr(signal, name)]
+
+    def deaf() -> None:
+        for number in stops:
+            signal.signal(number, signal.SIG_IGN)
+
+    def stop(*_: object) -> None:
+        deaf()
+        signal.raise_signal(signal.SIGINT)
+
+    before |= {number: signal.signal(number, stop) for number in stops}
     try:
-        yield
+        yield deaf
     finally:
         sys.stdout.flush()
         for number, handler in before.items():

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -132,22 +133,39 @@ def _launched(
     The processes hold the other end of its standard input and end when that closes: also when this process is killed.
     """
     processes = request.experiment.training.launcher.processes
-    launcher = subprocess.Popen(
-        _command(exchange.folder, processes),
-        env=_environment(
-            os.environ, exchange.folder, source_of(request.experiment, request.base).local, processes
-        ),
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    local = source_of(request.experiment, request.base).local
+    with _ignored("SIGUSR2"):
+        launcher = subprocess.Popen(
+            _command(exchange.folder, processes),
+            env=_environment(os.environ, exchange.folder, local, processes),
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     assert launcher.stdin is not None
     try:
         yield launcher
     finally:
         launcher.stdin.close()
         _await_end(launcher)
+
+
+@contextlib.contextmanager
+def _ignored(name: str) -> Iterator[None]:
+    """Start processes that ignore a signal: Slurm sends it to every process of a job before its time is up.
+
+    Whoever started them hears it and asks them for a checkpoint; themselves they would be killed by it.
+    """
+    number = getattr(signal, name, None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def _await_end(launcher: subprocess.Popen[bytes]) -> None:
