@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # The models of the example and of the tests are so small that a second thread mostly waits for the first.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: example banking banking-base banking-curve banking-search test nightly lint types docs dist versions clean
+.PHONY: example banking banking-base banking-curve banking-search test nightly slurm lint types docs dist versions clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pytest-finetune needs Python 3.11 or newer")'
@@ -48,6 +48,10 @@ test: $(VENV)/ready
 # What is worth its time once a day: the long tests, and the real model from its first row to a verdict.
 nightly: banking
 	$(BIN)/python -m pytest -n auto --dist loadfile -m nightly $(ARGS)
+
+# Jobs on a real Slurm, which the tests start and stop: as root, with Debian's slurmctld, slurmd, slurm-client and munge.
+slurm: $(VENV)/ready
+	$(BIN)/python -m pytest -m nightly tests/integration/test_jobs_slurm.py $(ARGS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
