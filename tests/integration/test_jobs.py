@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_finetune.cli import main
 from pytest_finetune.executors.outcomes import OUTCOMES
+from pytest_finetune.fingerprint import adapter_digest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .conftest import Project
 
 # An executor of a plugin: each job is a step in this very process, and what it does besides is told by a file.
@@ -45,6 +47,7 @@ class Here:
 def pytest_finetune_executor(name):
     return Here() if name == "here" else None
 """
+EXAMPLE = Path(__file__).parents[2] / "example_project"
 AWAY = "--finetune-executor=here"
 
 
@@ -89,6 +92,35 @@ def test_the_record_of_submitit_on_this_machine_is_that_of_a_local_run_but_for_i
     local = away.record()
     assert away.run("--finetune", "--finetune-store=two", "--finetune-executor=submitit:local").ret == 0
     assert timeless(away.record()) == timeless(local)
+
+
+@pytest.mark.nightly
+def test_the_record_and_the_adapter_of_the_example_as_jobs_are_those_of_a_local_run(tmp_path: Path) -> None:
+    """The real model, with the base's own answers among the training rows: these are in the request, not in the key."""
+    pytest.importorskip("submitit")
+    for folder in ("data", "eval", "tests", "models"):
+        shutil.copytree(EXAMPLE / folder, tmp_path / folder)
+    text = (
+        (EXAMPLE / "finetune.yaml")
+        .read_text(encoding="utf-8")
+        .replace("num_train_epochs: 4", "max_steps: 24")
+    )
+    text = text.replace("runtimes: [transformers]", "runtimes: [transformers, merged]")
+    replay = "training:\n  replay: {prompts: neutral, share: 0.1}\n"
+    (tmp_path / "finetune.yaml").write_text(text.replace("training:\n", replay), encoding="utf-8")
+    made = []
+    for executor in ("local", "submitit:local"):
+        place = executor.replace(":", "-")
+        options = [f"--finetune-executor={executor}", f"--finetune-store={place}", "--finetune-device=cpu"]
+        words = [sys.executable, "-m", "pytest", "--finetune", "-p", "no:cacheprovider", *options]
+        done = subprocess.run(
+            words, cwd=tmp_path, text=True, stdout=subprocess.PIPE, timeout=900, check=False
+        )
+        (adapter,) = (tmp_path / place / "adapters").iterdir()
+        record = json.loads((tmp_path / "finetune-record" / "record.json").read_text(encoding="utf-8"))
+        assert record["experiments"][0]["training"]["replay"]["rows"] > 10, done.stdout
+        made.append((done.returncode, adapter.name, adapter_digest(adapter), timeless(record)))
+    assert made[0] == made[1]
 
 
 def timeless(tree: Any) -> Any:

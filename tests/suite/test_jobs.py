@@ -15,6 +15,7 @@ from _pytest.config import PytestPluginManager
 from pytest_finetune.answering.arm_plans import BASELINE, planned
 from pytest_finetune.answering.prompts import arm_prompts
 from pytest_finetune.data.formatting import Pair
+from pytest_finetune.experiment import MergedSettings, RuntimeSettings, ServerSettings
 from pytest_finetune.fingerprint import Key
 from pytest_finetune.suite import device
 from pytest_finetune.suite.jobs.agreement import as_made, disagreement, is_asked_for, worded
@@ -22,6 +23,8 @@ from pytest_finetune.suite.jobs.requests import (
     StepRefused,
     ToAnswer,
     ToTrain,
+    can_be_sent,
+    divergence,
     questions,
     read,
     training,
@@ -233,15 +236,62 @@ def test_a_worker_leases_no_card_of_this_machine_for_work_that_goes_elsewhere(
 def test_an_engine_that_asks_twice_stops_a_step_once_and_lets_it_tell_its_end() -> None:
     """Slurm signals every process of a job, and submitit the step again; a second Ctrl-C would seal no checkpoint."""
     asked: list[str] = []
-    with _stopping() as told:
+    with _stopping() as hear_no_more:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGUSR2)
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.raise_signal(number)
         asked.append("sealed")
-    with _stopping() as told:
-        told()
+    with _stopping() as hear_no_more:
+        hear_no_more()
         signal.raise_signal(signal.SIGTERM)
         asked.append("told")
     assert asked == ["sealed", "told"]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("settings", "sent"),
+    [
+        (None, True),
+        (MergedSettings("bfloat16"), True),
+        (ServerSettings(url="http://here:8000"), False),
+        (ServerSettings(serve=("rm", "-rf", "/")), False),
+    ],
+)
+def test_a_merged_model_is_asked_in_a_job_and_a_server_never(
+    world: World, settings: RuntimeSettings | None, sent: bool
+) -> None:
+    named = {} if settings is None else {"second": settings}
+    experiment = dataclasses.replace(world.experiment(), runtime_settings=named)
+    context = dataclasses.replace(world.context(), experiment=experiment)
+    assert can_be_sent(context, "second", None) is sent
+    assert can_be_sent(context, "second", Path("elsewhere")) is False
+
+
+def test_no_job_starts_a_server_that_a_store_names(world: World, tmp_path: Path) -> None:
+    experiment, key = world.experiment(), Key.of(ASKED)
+    plan = dataclasses.replace(planned(experiment)[BASELINE], runtime="evil")
+    tree = with_head(
+        questions(plan, experiment, None, (), None, (), random=False), key, experiment, "cpu", "exact"
+    )
+    tree["experiment"]["keys"]["runtimes"] = [
+        {"name": "evil", "openai": {"serve": ["touch", "{model}", "{port}"]}}
+    ]
+    with pytest.raises(
+        StepRefused, match="'evil' is a server, and no job starts or asks one because a store"
+    ):
+        read(tree, key.value, tmp_path)
+
+
+def test_a_merged_model_comes_out_of_a_request_as_it_was_asked_for(world: World, tmp_path: Path) -> None:
+    experiment, key = (
+        world.experiment("runtimes: [transformers, {merged: {dtype: float16}}]\n"),
+        Key.of(ASKED),
+    )
+    plan = dataclasses.replace(planned(experiment)[BASELINE], runtime="merged")
+    arm = questions(plan, experiment, None, (), None, (), random=False)
+    keys = ("ab" * 32, "cd" * 32, "ef" * 32)
+    for asked in (arm, divergence(experiment, "merged", *keys, prompts=())):
+        found = read(with_head(asked, key, experiment, "cpu", "exact"), key.value, tmp_path)
+        assert found.head.experiment.runtime_settings == {"merged": MergedSettings("float16")}

@@ -12,8 +12,9 @@ from pytest_finetune.answering.arm_plans import ArmPlan
 from pytest_finetune.answering.prompts import Prompted
 from pytest_finetune.data.formatting import Pair
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.experiment import Generation
+from pytest_finetune.experiment import Generation, MergedSettings, ServerSettings
 from pytest_finetune.experiment.reading import experiment_json, experiment_of
+from pytest_finetune.experiment.runtimes import Named, as_written
 from pytest_finetune.fingerprint import Key, importing_keys
 from pytest_finetune.store.jobs import is_key
 from pytest_finetune.suite.steps.making import Lesson, Ordered
@@ -82,12 +83,13 @@ Request = ToTrain | ToAnswer | ToDiverge
 
 
 def can_be_sent(context: Context, runtime: str, adapter: Path | None) -> bool:
-    """Tell whether a job can ask a model: a runtime that a name is enough for, and an adapter of the store if any.
+    """Tell whether a job can ask a model: one that it can load or merge itself, with an adapter of the store if any.
 
-    A server or a merged model is one of this project, and is asked from here.
+    A server is asked from here: its address need not lead anywhere from there, and a job runs no command that a store
+    names.
     """
     own = adapter is None or adapter.parent == context.store.root / "adapters"
-    return own and runtime not in context.experiment.runtime_settings
+    return own and not isinstance(context.experiment.runtime_settings.get(runtime), ServerSettings)
 
 
 def training(experiment: Experiment, ordered: Ordered, longest: int | None) -> JsonTree:
@@ -127,7 +129,7 @@ def questions(
     """
     return {
         "does": ANSWER,
-        "experiment": experiment_json(experiment),
+        "experiment": _asked_of(experiment, plan.runtime),
         "plan": dataclasses.asdict(plan),
         "adapter": adapter,
         "prompts": _prompts_json(prompts),
@@ -137,10 +139,21 @@ def questions(
     }
 
 
-def divergence(runtime: str, base: str, tuned: str, adapter: str, prompts: Sequence[Prompted]) -> JsonTree:
+def divergence(
+    experiment: Experiment, runtime: str, base: str, tuned: str, adapter: str, prompts: Sequence[Prompted]
+) -> JsonTree:
     """Return the question how far the tuned model diverges as JSON, without its head."""
     asked = {"runtime": runtime, "base": base, "tuned": tuned, "adapter": adapter}
-    return {"does": DIVERGE, **asked, "prompts": _prompts_json(prompts)}
+    prompted = {"experiment": _asked_of(experiment, runtime), "prompts": _prompts_json(prompts)}
+    return {"does": DIVERGE, **asked, **prompted}
+
+
+def _asked_of(experiment: Experiment, runtime: str) -> JsonTree:
+    """Return the experiment as JSON with the runtime that answers, where that is a merged model."""
+    tree, settings = experiment_json(experiment), experiment.runtime_settings.get(runtime)
+    if not isinstance(settings, MergedSettings):
+        return tree
+    return {**tree, "keys": {**tree["keys"], "runtimes": [as_written(Named(runtime, settings))]}}
 
 
 def _prompts_json(prompts: Sequence[Prompted]) -> list[Any]:
@@ -180,6 +193,7 @@ def read(tree: Json, key: str, root: Path) -> Request:
             "pytest --finetune"
         )
     _refuse_code(made.head.experiment)
+    _refuse_server(made)
     return made
 
 
@@ -267,3 +281,15 @@ def _refuse_code(experiment: Experiment) -> None:
     named += importing_keys({"attn_implementation": experiment.attn_implementation})
     if named:
         raise StepRefused(f"{named[0]} is not taken from a store: leave it out")
+
+
+def _refuse_server(request: Request) -> None:
+    """Refuse to start or ask what a store names; other runtimes of the experiment may be servers, and are not asked."""
+    if isinstance(request, ToTrain):
+        return
+    runtime = request.plan.runtime if isinstance(request, ToAnswer) else request.runtime
+    if isinstance(request.head.experiment.runtime_settings.get(runtime), ServerSettings):
+        raise StepRefused(
+            f"runtime {runtime!r} is a server, and no job starts or asks one because a store says so: it is asked from "
+            "where pytest runs"
+        )

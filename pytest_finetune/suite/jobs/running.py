@@ -62,9 +62,9 @@ def run_step(config: pytest.Config, store: Store, root: Path, key: str) -> Outco
     if not number:
         store.jobs.send(key, 1, {"executor": "by hand"})
     telling = Telling(store.jobs, key, max(1, number))
-    with _stopping() as told:
+    with _stopping() as hear_no_more:
         outcome, text, facts = _ended(config, store, root, key, telling)
-        told()
+        hear_no_more()
         telling.end(outcome.word, text, **facts)
     if outcome is outcomes.DONE:
         store.jobs.forget(key)

@@ -157,7 +157,8 @@ class Drifting:
         key = divergence_key(base.key, tuned.key, tuple(base.answers.values()))
         runtime = context.experiment.runtimes[0]
         if context.jobs is not None and can_be_sent(context, runtime, adapter):
-            request = partial(divergence, runtime, base.key, tuned.key, adapter.name, self._prompts)
+            keys = (base.key, tuned.key, adapter.name)
+            request = partial(divergence, context.experiment, runtime, *keys, self._prompts)
             made = store.read("outputs", key) or context.jobs.made("outputs", key, request, None)[0]
             return _read(made.path / KL_FILE)
         entry = kept_divergence(
