@@ -15,6 +15,7 @@ import pytest
 
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.rows import read_rows
+from pytest_finetune.data.splitting import set_aside
 
 BANKING = Path(__file__).parents[2] / "examples" / "banking"
 BASE = BANKING / "models" / "smollm2-135m-instruct"
@@ -25,7 +26,10 @@ def test_the_rows_keep_the_contract_and_are_as_many_as_the_page_says() -> None:
         read_rows(BANKING, "data/train.jsonl", "train"),
         read_rows(BANKING, "eval/check.jsonl", "eval"),
     )
-    assert Contract.load(BANKING, "data/contract.yaml").findings(train, held_out) == []
+    contract = Contract.load(BANKING, "data/contract.yaml")
+    assert contract.findings(train, held_out) == []
+    kept, _ = set_aside(train, 0.2, contract.label_of)  # as `make banking-curve` does
+    assert contract.findings(kept, held_out) == []
     for rows, each in ((train, 20), (held_out, 12)):
         assert set(Counter(row.expected_json()["intent"] for row in rows).values()) == {each}
     teams = {row.expected_json()["intent"]: row.expected_json()["team"] for row in train}
