@@ -22,6 +22,7 @@ SIGNALS = {
     "Pruned",
     "RuleBroken",
     "TensorFileError",
+    "Unwanted",
     "WireError",
 }
 

@@ -31,7 +31,18 @@ LOST: Final = "lost"
 
 
 class JobError(ExecutorError):
-    """A job did not make what it was sent for; the message holds the end of its log and the one thing to do."""
+    """A job did not make what it was sent for; the message holds the end of its log and the one thing to do.
+
+    `state` says how it ended.
+    """
+
+    def __init__(self, text: str, state: str = LOST) -> None:
+        super().__init__(text)
+        self.state = state
+
+
+class Unwanted(BaseException):
+    """Whoever waits for a result wants it no more. No error, so that nothing on its way takes it for one."""
 
 
 class JobDetached(KeyboardInterrupt):
@@ -136,7 +147,7 @@ class Job:
         while True:
             told, now = self._told(number), time.monotonic()
             if told is not None and watch.is_new(told, now):
-                self._hear(told)
+                self._tell(number, told)
             if told is not None and told["state"] == outcomes.DONE.word:
                 return told
             seen = self._look(number)
@@ -152,6 +163,19 @@ class Job:
                 self._note(f"{seen.state}: {self._step.what}")
             self._sleep(number, pause)
             pause = min(pause * 1.3, self._wait.longest_pause_s)
+
+    def _tell(self, number: int, told: Json) -> None:
+        """Pass on what a step tells; a result that is wanted no more is not made."""
+        try:
+            self._hear(told)
+        except Unwanted:
+            self._cancel(number)
+            raise
+
+    def _cancel(self, number: int) -> None:
+        ticket = self._ticket(number)
+        if ticket is not None:
+            self._executor.cancel(self._step, ticket)
 
     @staticmethod
     def _is_over(told: Json, seen: Seen) -> bool:
@@ -219,9 +243,7 @@ class Job:
             try:
                 time.sleep(SECOND_S)
             except KeyboardInterrupt:
-                ticket = self._ticket(number)
-                if ticket is not None:
-                    self._executor.cancel(self._step, ticket)
+                self._cancel(number)
                 raise JobDetached(f"the job of {self._step.what} was cancelled") from None
             raise JobDetached(
                 f"the job of {self._step.what} goes on: run the same pytest again to attach to it"
@@ -237,9 +259,8 @@ class Job:
         shown = [f"  {line}" for line in lines if line.strip() not in said]
         head = f"the job of {self._step.what} " + (said if state == LOST else f"ended: {state}: {said}")
         log_lines = ["the end of its log:", *shown] if shown else []
-        return JobError(
-            "\n".join([*end_of(head), *log_lines, f"to do: {_TO_DO.get(state, _TO_DO['failed'])}"])
-        )
+        to_do = f"to do: {_TO_DO.get(state, _TO_DO['failed'])}"
+        return JobError("\n".join([*end_of(head), *log_lines, to_do]), state)
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from pytest_finetune.suite.steps import answering, candidates, external_arms
 from pytest_finetune.suite.steps.answering import ResolvedArm, Stored
 from pytest_finetune.suite.steps.drifting import Drifting
 from pytest_finetune.suite.steps.null_adapter import null_answered
-from pytest_finetune.suite.steps.replaying import as_replayed
+from pytest_finetune.suite.steps.replaying import asked_of_base
 from pytest_finetune.suite.steps.seeds import OnDevelopment
 
 if TYPE_CHECKING:
@@ -221,9 +221,7 @@ class Asking:
 
     def replayed(self, prompts: Sequence[Prompted]) -> Stored:
         """Let the base answer what is taught so that it is not forgotten."""
-        arm = as_replayed(self.resolve(self.plans[BASELINE]))
-        with self._context.clock.spent_on("answers to replay"):
-            return answering.answered(self._context, self._engine, arm, prompts, "prompts to replay")
+        return asked_of_base(self._context, self._engine, self.resolve(self.plans[BASELINE]), prompts)
 
     @cached_property
     def drifting(self) -> Drifting:

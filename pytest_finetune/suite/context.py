@@ -53,6 +53,9 @@ class Jobs(Protocol):
     longest: Callable[[], int | None]
     """Tells the tokens of the longest training row, by which the card is chosen."""
 
+    def of(self, context: Callable[[], Context], longest: Callable[[], int | None]) -> Jobs:
+        """Return where the steps of a trial run: sent alike, for its own settings and rows."""
+
     @property
     def device(self) -> str | None:
         """The kind of device that the steps are asked on; None for one like that of this machine."""

@@ -192,8 +192,7 @@ class ExperimentRun:
 
     def _longest_tokens(self) -> int | None:
         """Return what the longest row that is taught can need, None where tokens cannot be counted."""
-        replayed = self.replaying.longest_tokens if self.replaying else 0
-        return max(planning.longest_tokens(self.contract, self.train_rows) or 0, replayed) or None
+        return planning.longest_taught(self.contract, self.train_rows, self.replaying)
 
     @part
     def budget(self) -> Budget:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_finetune.executors.protocol import ExecutorError, Resources, Seen, Submission
-from pytest_finetune.executors.waiting import Job, JobDetached, JobError, Wait
+from pytest_finetune.executors.waiting import Job, JobDetached, JobError, Unwanted, Wait
 from pytest_finetune.store import Store
 from pytest_finetune.yamlfile import Json
 
@@ -201,6 +201,19 @@ def test_every_other_end_says_what_the_step_said_and_the_one_thing_to_do(
     assert first == f"the job of the training of one ended: {state}: the disk is made of cheese"
     assert "  step 3/9" in str(failed.value)
     assert todo in last
+
+
+def test_a_job_whose_result_is_wanted_no_more_is_cancelled(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hear(told: Json) -> None:
+        raise Unwanted
+
+    monkeypatch.setattr(place, "heard", type("Deaf", (), {"append": staticmethod(hear)}))
+    engine = Engine([place.tells(beat=1, part="training")])
+    with pytest.raises(Unwanted):
+        place.job(engine).result(request)
+    assert engine.cancelled == 1
 
 
 def test_after_a_failure_the_next_pytest_sends_a_new_job(place: Place) -> None:

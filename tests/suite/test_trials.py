@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,17 @@ import pytest
 
 from pytest_finetune.answering.answers import Answer
 from pytest_finetune.answering.prompts import Prompted
+from pytest_finetune.executors import outcomes
+from pytest_finetune.executors.protocol import ExecutorError, Seen, Submission
+from pytest_finetune.executors.waiting import JobError
 from pytest_finetune.experiment import Generation
 from pytest_finetune.experiment.over import Choice, parse_over
+from pytest_finetune.store import StoreError
+from pytest_finetune.suite.jobs.sending import SentAway
 from pytest_finetune.suite.trials.bench import Bench
 from pytest_finetune.suite.trials.curve import over_rows, over_values
 from pytest_finetune.suite.trials.search import Search
+from pytest_finetune.suite.trials.trial import trial_of
 from pytest_finetune.training.request import Progress, TrainingError, TrainingRequest, TrainingResult
 
 from .conftest import LABELS, World, rows, safetensors
@@ -37,12 +44,15 @@ class Formula:
 
     def __init__(self) -> None:
         self.trained: list[tuple[int, int | None, int, float]] = []
+        self.fault: Exception | None = None
 
     @pytest.hookimpl
     def pytest_finetune_train(self, request: TrainingRequest) -> TrainingResult:
         training, rank = request.experiment.training, request.experiment.lora.r
         self.trained.append((len(request.pairs), training.max_steps, rank, training.learning_rate))
         off = abs(math.log(training.learning_rate / BEST_RATE))
+        if self.fault is not None:
+            raise self.fault
         if training.learning_rate > 5e-3:
             raise TrainingError("the loss is nan at step 3 of 20: the training was stopped")
         for step in range(1, 21):
@@ -145,6 +155,60 @@ def test_a_search_goes_on_where_it_was(world: World, formula: Formula, rules: Se
     again = search(world, rules, over, 14)
     assert len(formula.trained) == 14
     assert [trial["values"] for trial in again] == [trial["values"] for trial in more]
+
+
+@pytest.mark.parametrize(
+    ("fault", "of_the_values"),
+    [
+        (StoreError("no space is left"), False),
+        (ExecutorError("'sky' cannot be started"), False),
+        (JobError("the job ended and left no result"), False),
+        (JobError("the job ended: failed: the loss is nan", outcomes.FAILED.word), True),
+        (JobError("no listed card holds this training", outcomes.MEMORY.word), True),
+    ],
+)
+def test_only_what_the_values_brought_about_is_a_failed_trial(
+    world: World, formula: Formula, rules: Sequence[pytest.Item], fault: Exception, of_the_values: bool
+) -> None:
+    formula.fault = fault
+    if of_the_values:
+        assert [trial["why"] for trial in search(world, rules, ["lora.r=4,8"], 2)] == [str(fault)] * 2
+        return
+    with pytest.raises(pytest.fail.Exception, match=str(fault)):
+        search(world, rules, ["lora.r=4,8"], 2)
+    formula.fault = None
+    assert [trial["state"] for trial in search(world, rules, ["lora.r=4,8"], 2)] == ["complete"] * 2
+
+
+def test_a_trial_that_is_a_job_is_sent_with_its_own_settings(
+    world: World, formula: Formula, rules: Sequence[pytest.Item]
+) -> None:
+    context = world.context(DEV)
+    context = dataclasses.replace(context, jobs=SentAway(Refusing(), lambda: context))
+    trial = trial_of(context, rules, {"lora.r": 8})
+    key = trial.training.key().value
+    with pytest.raises(
+        pytest.fail.Exception, match=rf"sent: the training of finetune\[lora.r=8\] \({key[:12]}\)"
+    ):
+        _ = trial.adapter
+    asked = context.store.jobs.request(key)
+    assert asked is not None
+    assert asked["experiment"]["keys"]["lora"]["r"] == 8
+
+
+class Refusing:
+    """An executor that says what it is sent, and takes nothing."""
+
+    name = "refusing"
+
+    def submit(self, step: Submission) -> Mapping[str, Any]:
+        raise ExecutorError(f"sent: {step.what}")
+
+    def look(self, step: Submission, ticket: Any) -> Seen:
+        return Seen("unknown")
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(name)
 
 
 def test_a_search_that_was_stopped_makes_the_same_proposals(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from pytest_finetune.executors import outcomes
-from pytest_finetune.executors.protocol import ExecutorError, Submission
+from pytest_finetune.executors.protocol import Submission
 from pytest_finetune.executors.waiting import Job, JobError, Wait
 from pytest_finetune.store.jobs import TOLD
 from pytest_finetune.suite.jobs.agreement import disagreement, worded
@@ -37,14 +37,23 @@ Tell = Callable[[Progress], None]
 class SentAway:
     """Where the steps of one experiment run: an executor, and the context of its steps, given when there is one."""
 
-    def __init__(self, executor: Executor, context: Callable[[], Context]) -> None:
-        self._executor, self._of = executor, context
-        self.longest: Callable[[], int | None] = lambda: None
+    def __init__(
+        self,
+        executor: Executor,
+        context: Callable[[], Context],
+        longest: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        self._executor, self._context_of = executor, context
+        self.longest = longest
         self._printed: set[str] = set()
+
+    def of(self, context: Callable[[], Context], longest: Callable[[], int | None]) -> SentAway:
+        """Return where the steps of a trial run: sent alike, for its own settings and rows."""
+        return SentAway(self._executor, context, longest)
 
     @property
     def _context(self) -> Context:
-        return self._of()
+        return self._context_of()
 
     @cached_property
     def _card(self) -> Chosen | None:
@@ -71,7 +80,7 @@ class SentAway:
         JobError when none comes of it; the test that asked is an error then, and the next pytest sends it again.
         """
         if self._card is not None and self._card.refusal and kind == "adapters":
-            raise ExecutorError(self._card.refusal)
+            raise JobError(self._card.refusal, outcomes.MEMORY.word)
         found = self._done_before(kind, key)
         if found is not None:
             return found, True

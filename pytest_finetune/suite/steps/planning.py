@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_finetune.memory.plan.plan import MemoryPlan
     from pytest_finetune.store import LookBook, Store
     from pytest_finetune.suite.context import Context
+    from pytest_finetune.suite.steps.replaying import Replaying
 
 
 def memory_plan(
@@ -58,6 +59,12 @@ def longest_tokens(contract: Contract, train_rows: Rows) -> int | None:
     """Return the length of the longest training row, None where tokens cannot be counted."""
     counted = contract.tokenization.table(train_rows) if contract.tokenization else {}
     return counted.get("max") or None
+
+
+def longest_taught(contract: Contract, train_rows: Rows, replaying: Replaying | None) -> int | None:
+    """Return what the longest row that is taught can need, replayed ones too; None where tokens cannot be counted."""
+    replayed = replaying.longest_tokens if replaying else 0
+    return max(longest_tokens(contract, train_rows) or 0, replayed) or None
 
 
 def planned(context: Context, longest: int | None, budget: Budget, planner: Planner) -> MemoryPlan:

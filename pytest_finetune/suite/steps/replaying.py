@@ -15,6 +15,7 @@ from pytest_finetune.data.formatting import format_pair
 from pytest_finetune.data.replay import chosen, replay_prompts, with_answer
 from pytest_finetune.fingerprint import digest
 from pytest_finetune.record.summary import RUN
+from pytest_finetune.suite.steps.answering import answered
 from pytest_finetune.wording import counted
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from pytest_finetune.data.rows import Rows
     from pytest_finetune.experiment import Experiment, Replay
     from pytest_finetune.store import Store
+    from pytest_finetune.suite.context import Context
     from pytest_finetune.suite.steps.answering import ResolvedArm, Stored
+    from pytest_finetune.suite.steps.engine import Engine
 
 MOST_NEW_TOKENS: Final = 256
 """What the base may take for an answer; one that is cut is not taught, as it would teach to stop anywhere."""
@@ -124,7 +127,13 @@ def _whole(answer: Answer) -> bool:
     return answer.stopped and bool(answer.response.strip())
 
 
-def as_replayed(base: ResolvedArm) -> ResolvedArm:
+def asked_of_base(context: Context, engine: Engine, base: ResolvedArm, prompts: Sequence[Prompted]) -> Stored:
+    """Let the base answer what is taught so that it is not forgotten."""
+    with context.clock.spent_on("answers to replay"):
+        return answered(context, engine, _as_replayed(base), prompts, "prompts to replay")
+
+
+def _as_replayed(base: ResolvedArm) -> ResolvedArm:
     """Return the base's arm as it answers what is replayed: greedy, with room for a whole answer, in no format."""
     generation = dataclasses.replace(base.plan.generation, max_new_tokens=MOST_NEW_TOKENS, constrain=None)
     return dataclasses.replace(base, plan=dataclasses.replace(base.plan, generation=generation)).greedy()

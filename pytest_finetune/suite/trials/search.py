@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 
+from pytest_finetune.executors import outcomes
+from pytest_finetune.executors.protocol import ExecutorError
+from pytest_finetune.executors.waiting import JobError, Unwanted
 from pytest_finetune.experiment.over import Choice, Over
+from pytest_finetune.store import StoreError
 from pytest_finetune.suite.trials.journal import COMPLETE, FAILED, PRUNED, Entry, Journal
 from pytest_finetune.wording import counted, figure, percent
 
@@ -30,8 +34,8 @@ TENTHS: Final = 10
 _SAME_AGAIN: Final = 50
 
 
-class Pruned(BaseException):
-    """A training is stopped early; no error, so that nothing on its way takes it for one."""
+class Pruned(Unwanted):
+    """A training is stopped early, here or in the job that it is."""
 
 
 class Pruning:
@@ -116,6 +120,8 @@ class Search:
         except Pruned:
             self._end(proposal, Entry(values, PRUNED, tuple(line.looks.items()), _stopped(line.looks)))
         except pytest.fail.Exception as error:
+            if not _of_the_values(error.__context__):
+                raise
             why = str(error).splitlines()[0]
             self._end(proposal, Entry(values, FAILED, tuple(line.looks.items()), why))
         else:
@@ -194,6 +200,13 @@ def _state(word: str) -> Any:
     from optuna.trial import TrialState
 
     return {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL}[word]
+
+
+def _of_the_values(fault: BaseException | None) -> bool:
+    """Tell whether a failure may come from what was tried; a full disk, an engine or a lost job says nothing of it."""
+    if isinstance(fault, JobError):
+        return fault.state in (outcomes.FAILED.word, outcomes.MEMORY.word)
+    return not isinstance(fault, ExecutorError | StoreError)
 
 
 def _stopped(looks: Mapping[int, float]) -> str:

@@ -21,7 +21,7 @@ from pytest_finetune.suite.parts import part
 from pytest_finetune.suite.steps import answering, data_step, planning
 from pytest_finetune.suite.steps.data_step import Data
 from pytest_finetune.suite.steps.engine import Engine
-from pytest_finetune.suite.steps.replaying import Replaying, as_replayed
+from pytest_finetune.suite.steps.replaying import Replaying, asked_of_base
 from pytest_finetune.suite.steps.training_step import Adapter, TrainingStep
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ class Trial:
     def __init__(
         self, context: Context, rules: Sequence[pytest.Item], taken: Callable[[Rows], Rows] = whole
     ) -> None:
+        if context.jobs is not None:
+            jobs = context.jobs.of(lambda: self.context, self._longest_tokens)
+            context = dataclasses.replace(context, jobs=jobs)
         self.context = context
         self.experiment = context.experiment
         self.engine = Engine(context)
@@ -121,9 +124,9 @@ class Trial:
 
     def _replayed(self, prompts: Sequence[Prompted]) -> Stored:
         """Let the base answer what is taught so that it is not forgotten."""
-        base = planned(self.experiment)[BASELINE]
-        arm = as_replayed(answering.resolve(base, self.experiment, self.engine, self.contract, None, None))
-        return answering.answered(self.context, self.engine, arm, prompts, "prompts to replay")
+        plan = planned(self.experiment)[BASELINE]
+        base = answering.resolve(plan, self.experiment, self.engine, self.contract, None, None)
+        return asked_of_base(self.context, self.engine, base, prompts)
 
     @part
     def adapter(self) -> Adapter:
@@ -141,13 +144,14 @@ class Trial:
         """Give the memory of the models back: the next trial loads its own."""
         self.engine.release(sorted(self.engine.runtimes))
 
+    def _longest_tokens(self) -> int | None:
+        return planning.longest_taught(self.contract, self.train_rows, self.replaying)
+
     def _fit(self) -> Fit | None:
         context, budget = self.context, planning.budget_of(self.context)
 
         def plan() -> MemoryPlan | Unplanned:
-            taught = planning.longest_tokens(self.contract, self.train_rows) or 0
-            replayed = self.replaying.longest_tokens if self.replaying else 0
-            return planning.memory_plan(context, max(taught, replayed) or None, budget, dict)
+            return planning.memory_plan(context, self._longest_tokens(), budget, dict)
 
         return planning.fit_of(context.store, budget, plan, planned=False)
 
