@@ -95,6 +95,7 @@ def test_the_record_of_submitit_on_this_machine_is_that_of_a_local_run_but_for_i
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)
 def test_the_record_and_the_adapter_of_the_example_as_jobs_are_those_of_a_local_run(tmp_path: Path) -> None:
     """The real model, with the base's own answers among the training rows: these are in the request, not in the key."""
     pytest.importorskip("submitit")

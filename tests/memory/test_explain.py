@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -80,6 +81,17 @@ def test_the_message_has_verdict_breakdown_changes_and_the_other_card(tiny_confi
         "  the peak is in the backward, layer 1",
         "  to judge another card: --finetune-budget=24GiB",
     ]
+
+
+def test_more_cards_are_said_to_help_as_little_as_they_do(tiny_config: Mapping[str, Any]) -> None:
+    plan = dataclasses.replace(planned(tiny_config), processes=4)
+    said = next(line for line in explain(plan, parse_budget("14GiB"), Formula()) if "launcher" in line)
+    assert said == (
+        "  training.launcher makes it no smaller: each process holds the whole model. A trainer of your own that shares "
+        "it out over cards (FSDP) could divide 4.5 GiB; 16.0 GiB stay on each, and what it gathers and exchanges "
+        "besides is not planned"
+    )
+    assert "launcher" not in "".join(explain(plan, parse_budget("80GiB"), Formula()))
 
 
 def test_the_card_that_the_message_names_is_large_enough(tiny_config: Mapping[str, Any]) -> None:

@@ -184,10 +184,15 @@ def test_the_first_listed_card_that_holds_the_plan_is_asked_for(
         "no listed card holds this training: t4 has 13.4 GiB of the 90.0 GiB needed, l4 has"
     )
     assert "pytest-finetune plan --budget h100" in refusal
+    assert refusal.endswith("no larger number of cards helps")
 
 
 def needing(monkeypatch: pytest.MonkeyPatch, gib: int, context: Any) -> tuple[str, str | None]:
     """Choose a card for a training that needs so much."""
+
+    monkeypatch.setattr(
+        "pytest_finetune.suite.jobs.resources.on_more_cards", lambda plan: "no larger number of cards helps"
+    )
 
     @dataclasses.dataclass
     class Plan:

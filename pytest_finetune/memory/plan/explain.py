@@ -23,6 +23,8 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "context": ("context", "workspaces"),
 }
 
+_SHARED_OUT: Final = ("frozen weights", "adapter", "gradients", "optimizer")
+
 
 def grouped(plan: MemoryPlan) -> dict[str, int]:
     """Return the breakdown in the few words of a message, largest group first."""
@@ -46,12 +48,28 @@ def explain(plan: MemoryPlan, budget: Budget | int, planner: Planner) -> list[st
         lines.append(f"  {crowd}")
     if verdict == DOES_NOT_FIT:
         lines += _changes(judged, find_remedies(plan, budget, planner))
+        if judged.processes > 1:
+            lines.append(f"  {on_more_cards(judged)}")
         lines.append(f"  {'; '.join((_place(judged), *judged.notes))}")
         headroom = budget.headroom if isinstance(budget, Budget) else 0.0
         lines.append(
             f"  to judge another card: --finetune-budget={roomy_gib(judged.needed_bytes, headroom)}GiB"
         )
     return lines
+
+
+def on_more_cards(plan: MemoryPlan) -> str:
+    """Say what several cards would change: nothing here, and how much a trainer that shares a model out could divide.
+
+    What is live beside weights, gradients and optimizer states at the peak is on each card however many there are.
+    """
+    shared = sum(plan.figures.parts.get(part, 0) for part in _SHARED_OUT)
+    stays = max(0, plan.allocated_bytes - shared)
+    return (
+        "training.launcher makes it no smaller: each process holds the whole model. A trainer of your own that shares "
+        f"it out over cards (FSDP) could divide {size(shared)}; {size(stays)} stay on each, and what it gathers and "
+        "exchanges besides is not planned"
+    )
 
 
 def roomy_gib(needed: int, headroom: float) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_finetune.executors.protocol import Resources
 from pytest_finetune.memory.hardware.cards import find_card
 from pytest_finetune.memory.hardware.detect import parse_budget
+from pytest_finetune.memory.plan.explain import on_more_cards
 from pytest_finetune.memory.plan.figures import NotPlannedError
 from pytest_finetune.memory.plan.plan import DOES_NOT_FIT
 from pytest_finetune.memory.plan.planner import Planner
@@ -52,12 +53,14 @@ def chosen_card(context: Context, longest: int | None) -> Chosen | None:
     names, planner = context.experiment.executor.cards, Planner(context.store)
     budgets = {name: parse_budget(name, headroom=context.headroom) for name in names}
     needs: dict[str, int] = {}
+    shared: dict[str, str] = {}
     for name, budget in budgets.items():
         try:
             plan = planned(context, longest, budget, planner)
         except NotPlannedError:
             return Chosen(budget, name, None)
-        needs[name] = plan.on(budget.family).needed_bytes
+        judged = plan.on(budget.family)
+        needs[name], shared[name] = judged.needed_bytes, on_more_cards(judged)
         if plan.verdict(budget) != DOES_NOT_FIT:
             return Chosen(budget, name, needs[name])
     if not names:
@@ -68,7 +71,7 @@ def chosen_card(context: Context, longest: int | None) -> Chosen | None:
     largest = max(names, key=lambda name: budgets[name].usable_bytes)
     refusal = (
         f"no listed card holds this training: {told}\n  list a larger card under executor.cards, or make it smaller: "
-        f"pytest-finetune plan --budget {largest} names the changes that are enough"
+        f"pytest-finetune plan --budget {largest} names the changes that are enough\n  {shared[largest]}"
     )
     return Chosen(budgets[largest], largest, needs[largest], refusal)
 
