@@ -30,10 +30,11 @@ def main() -> int:
         return 1
     folder = Path(spec.origin).parent / "lib"
     libraries = sorted(folder.glob("*.so*"))
-    missing = sorted({name for library in libraries for name in needed(library)} - present(folder))
+    here = present(folder)
+    missing = sorted({name for library in libraries for name in needed(library)} - here)
     if missing:
         stand_in = folder / missing[0]
-        build(sorted(wanted(libraries)), stand_in)
+        build(wanted(libraries), here, stand_in)
         for name in missing[1:]:
             (folder / name).symlink_to(stand_in.name)
     print(f"stand-ins for {len(missing)} libraries: {', '.join(missing)}")
@@ -52,25 +53,45 @@ def present(folder: Path) -> set[str]:
     return known | {file.name for file in folder.iterdir()}
 
 
-def wanted(libraries: list[Path]) -> set[str]:
-    """Return the functions of CUDA's libraries that are called and that torch does not bring."""
-    called: set[str] = set()
+def wanted(libraries: list[Path]) -> dict[str, str]:
+    """Return CUDA's functions that are called and that torch does not bring, each with its version, or "" for none."""
+    called: dict[str, str] = {}
     brought: set[str] = set()
     for library in libraries:
         for line in _said("nm", "-D", str(library)).splitlines():
             *_, kind, name = line.split()
-            (called if kind in "Uw" else brought).add(name.partition("@")[0])
-    return {name for name in called - brought if _OF_CUDA.match(name)}
+            function, _, symbol_version = name.partition("@")
+            if kind in "Uw":
+                called[function] = symbol_version.lstrip("@")
+            else:
+                brought.add(function)
+    return {name: called[name] for name in sorted(called.keys() - brought) if _OF_CUDA.match(name)}
 
 
-def build(functions: list[str], file: Path) -> None:
-    """Compile a library whose functions all give the same answer."""
+def build(functions: dict[str, str], here: set[str], file: Path) -> None:
+    """Compile a library whose functions all give the same answer, each under the version that it is called by.
+
+    The loader stops a process that asks a library for a version when the library knows of none. Most of
+    CUDA's versions bear the name of their library; a function of a library that is here is left to that one.
+    """
+    ours = {name: owner for name, owner in functions.items() if owner not in here}
+    owners = sorted(set(ours.values()) - {""})
+    nodes = [
+        f"{owner} {{ {' '.join(f'{name};' for name in ours if ours[name] == owner)} }};" for owner in owners
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "stub.c"
-        source.write_text(
-            "".join(f"int {name}(void) {{ return {NO_DEVICE}; }}\n" for name in functions), encoding="utf-8"
-        )
-        _said("cc", "-w", "-fno-builtin", "-shared", "-fPIC", "-o", str(file), str(source))
+        source, versions = Path(folder) / "stub.c", Path(folder) / "versions"
+        source.write_text("".join(map(_function, ours)), encoding="utf-8")
+        versions.write_text("\n".join(nodes), encoding="utf-8")
+        script = [f"-Wl,--version-script={versions}"] if nodes else []
+        _said("cc", "-w", "-fno-builtin", "-shared", "-fPIC", *script, "-o", str(file), str(source))
+
+
+def _function(name: str) -> str:
+    """Write one function in C: what says an error in words gives words, everything else the number of the error."""
+    if name.endswith(("String", "Name")):
+        return f'const char *{name}(void) {{ return "no device"; }}\n'
+    return f"int {name}(void) {{ return {NO_DEVICE}; }}\n"
 
 
 def _said(*command: str) -> str:
