@@ -8,9 +8,10 @@ from typing import Final
 
 from pytest_finetune.record.lenient import Json
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
+from pytest_finetune.record.recipes import seed_count, sentences
 from pytest_finetune.record.tables import rates_by_suite
 from pytest_finetune.record.views.markdown import code, plain, table
-from pytest_finetune.wording import arm_word, figure, gain_words, one_line
+from pytest_finetune.wording import arm_word, counted, figure, gain_words, one_line
 
 _LICENSE_ID: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}")
 
@@ -154,7 +155,17 @@ def _evidence(experiment: RecordedExperiment) -> list[str]:
         for pair in experiment.comparisons
         if main and pair.rule == main.name
     ]
-    return ["## Evidence", "", *table(head, rows), "", *gains, *([""] if gains else [])]
+    told = [*gains, *_recipe(experiment)]
+    return ["## Evidence", "", *table(head, rows), "", *told, *([""] if told else [])]
+
+
+def _recipe(experiment: RecordedExperiment) -> list[str]:
+    """Say on how many seeds this adapter rests, and what they show together."""
+    seeds, said = seed_count(experiment), [plain(text) for text in sentences(experiment)[:1]]
+    if seeds == 1:
+        return [f"- {text}" for text in said]
+    trained = f"trained with {counted(seeds, 'seed')}, this adapter with seed {plain(experiment.recipe.seed)}"
+    return [f"- {trained}: {text}" for text in said]
 
 
 def _risks(found: Sequence[str]) -> list[str]:

@@ -10,7 +10,15 @@ from pytest_finetune.fingerprint.base import (
     importing_keys,
     refuse_code,
 )
-from pytest_finetune.fingerprint.canonical import canonical_json, digest, numbers, plain, portable, sha256_hex
+from pytest_finetune.fingerprint.canonical import (
+    canonical_json,
+    digest,
+    flat,
+    numbers,
+    plain,
+    portable,
+    sha256_hex,
+)
 from pytest_finetune.fingerprint.folder import (
     BaseModelError,
     check_model,
@@ -55,6 +63,7 @@ __all__ = [
     "check_model",
     "configurations",
     "digest",
+    "flat",
     "has_tokenizer",
     "holds_weights",
     "importing_keys",

@@ -42,6 +42,21 @@ def plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no canonical form: {value!r}")
 
 
+def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, object]:
+    """Return the leaves of nested mappings by dotted name; lists and empty mappings are leaves.
+
+    >>> flat({"lora": {"r": 8, "target_modules": ["q"]}, "seed": 0, "sft": {}})
+    {'lora.r': 8, 'lora.target_modules': ['q'], 'seed': 0, 'sft': {}}
+    """
+    found: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{above}{key}.")
+        else:
+            found[f"{above}{key}"] = value
+    return found
+
+
 def portable(tree: object) -> Any:
     """Write the numbers of a JSON tree that JSON has no name for, such as Infinity, as transformers writes them.
 

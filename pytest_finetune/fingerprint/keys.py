@@ -9,10 +9,10 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_finetune.fingerprint.base import BaseDigest
-from pytest_finetune.fingerprint.canonical import digest, plain
+from pytest_finetune.fingerprint.canonical import digest, flat, plain
 from pytest_finetune.fingerprint.sealed import sha256_of
 from pytest_finetune.yamlfile import Json
 
@@ -61,22 +61,10 @@ class Key:
 
     def differs_from(self, fields: Mapping[str, object]) -> dict[str, tuple[object, object]]:
         """Map the dotted name of each field that differs to `(theirs, ours)`; ABSENT where one has none."""
-        old = dict(_leaves(plain(fields)))
-        new = dict(_leaves(self.fields))
+        old, new = flat(cast("Mapping[str, Any]", plain(fields))), flat(self.fields)
         names = sorted(old.keys() | new.keys())
         pairs = {name: (old.get(name, ABSENT), new.get(name, ABSENT)) for name in names}
         return {name: (a, b) for name, (a, b) in pairs.items() if digest(a) != digest(b)}
-
-
-def _leaves(tree: object, prefix: str = "") -> list[tuple[str, object]]:
-    """List the leaves of nested mappings by dotted name; lists and empty mappings are leaves."""
-    if not isinstance(tree, Mapping) or (prefix and not tree):
-        return [(prefix, tree)]
-    return [
-        leaf
-        for name, value in tree.items()
-        for leaf in _leaves(value, f"{prefix}.{name}" if prefix else name)
-    ]
 
 
 def adapter_key(

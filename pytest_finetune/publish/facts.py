@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
+from pytest_finetune.fingerprint import flat
 from pytest_finetune.publish.parcel import Parcel
-from pytest_finetune.record import changes
 from pytest_finetune.record.inputs import MemoryFacts, TrainingFacts
 from pytest_finetune.record.lenient import Json, Span, whole
 from pytest_finetune.record.model import RecordedExperiment
@@ -42,7 +42,7 @@ def params(experiment: Json) -> dict[str, str]:
     >>> params({"config": {"lora": {"r": 8, "target_modules": ["q", "v"]}, "seed": None}})
     {'lora.r': '8', 'lora.target_modules': '["q", "v"]'}
     """
-    settings = changes.flat(RecordedExperiment.of(experiment).config.raw)
+    settings = flat(RecordedExperiment.of(experiment).config.raw)
     return {
         _key(name): _param(value)
         for name, value in settings.items()

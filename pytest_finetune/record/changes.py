@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from pytest_finetune.fingerprint import flat
 from pytest_finetune.record.lenient import Json
 from pytest_finetune.record.model import RecordedExperiment
 
@@ -23,14 +22,3 @@ def between(before: Json, now: Json) -> dict[str, list[object]]:
     """Return, by dotted name, what was there before and what is there now; None where a name was not known."""
     names = sorted({*before, *now})
     return {name: [before.get(name), now.get(name)] for name in names if before.get(name) != now.get(name)}
-
-
-def flat(tree: Json, above: str = "") -> dict[str, object]:
-    """Return the leaves of nested mappings by dotted name; lists and empty mappings are leaves."""
-    found: dict[str, object] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{above}{key}.")
-        else:
-            found[f"{above}{key}"] = value
-    return found

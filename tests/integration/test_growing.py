@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from pytest_finetune.bundle.verify.rejudged import grown
+from pytest_finetune.record.outcomes import GrowthFacts
 from pytest_finetune.record.validate import problems
 
 from .bundles import FIT, promote
@@ -52,6 +54,13 @@ def test_rows_are_added_until_the_gain_is_settled_and_the_bundle_verifies(
 
     record = json.loads((bundle / "record.json").read_text(encoding="utf-8"))
     assert record["experiments"][0]["decision"]["growth"] == decision["growth"]
+    assert list(grown(GrowthFacts.of(decision["growth"]))) == [
+        "rows added 1 time at look 1, 8 rows at first: the claim is made by e-values, which hold however often rows "
+        "are added"
+    ]
+    assert list(grown(GrowthFacts.of(None))) == []
+    card = (bundle / "README.md").read_text(encoding="utf-8")
+    assert "\n- rests on one training: one seed cannot tell a recipe's effect from a seed's" in card
 
 
 def told_rows(project: Project) -> list[str]:

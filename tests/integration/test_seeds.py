@@ -84,6 +84,8 @@ def test_the_best_on_development_rows_is_judged_and_the_recipe_told_apart(
     assert "The recipe" in page
     note = (project.path / "finetune-record" / "decision.md").read_text()
     assert "- recipe: the recipe holds: label: 3 seeds gain" in note
+    card = (project.path / "artifacts" / "adapter" / "README.md").read_text()
+    assert "\n- trained with 3 seeds, this adapter with seed 1: the recipe holds: label: 3 seeds gain" in card
 
     code, said = verify("artifacts/adapter", "--rules", project.path)
     assert code == 0, said

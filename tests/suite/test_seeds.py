@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from pytest_finetune.answering.answers import Answer
+from pytest_finetune.answering.arm_plans import asking_order
+from pytest_finetune.answering.prompts import Prompted
+from pytest_finetune.experiment import Generation
 from pytest_finetune.judging.scores import Tally
 from pytest_finetune.suite.steps.seeds import OnDevelopment, chosen
 from pytest_finetune.suite.steps.training_step import kept_loss
+from pytest_finetune.training.request import TrainingRequest
 
 from .conftest import World
 
@@ -97,3 +103,45 @@ def test_a_seeds_loss_is_that_of_the_adapter_that_was_kept(
 ) -> None:
     told = [{"step": step, "loss": look} for step, look in enumerate(looks, start=1)]
     assert kept_loss({"dev_loss": told, "kept_step": kept_step}) == loss
+
+
+class Prod:
+    """A second runtime, which notes the adapter that it is asked with, and a look at what the trainer is told."""
+
+    def __init__(self) -> None:
+        self.adapters: list[str] = []
+        self.told: list[tuple[int, int]] = []
+
+    @pytest.hookimpl
+    def pytest_finetune_runtime(self, name: str) -> Prod | None:
+        return self if name == "prod" else None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_finetune_train(self, request: TrainingRequest) -> None:
+        training = request.experiment.training
+        self.told.append((training.seed, training.launcher.processes))
+
+    def answer(
+        self, prompts: Sequence[Prompted], generation: Generation, adapter: Path | None = None
+    ) -> list[Answer]:
+        assert adapter is not None
+        self.adapters.append(adapter.name)
+        return [Answer(asked.id, asked.line, str(asked.prompt), "said", 4, 0.01, True) for asked in prompts]
+
+    def release(self) -> None:
+        """Hold nothing."""
+
+
+def test_each_seed_is_trained_by_the_launcher_and_only_the_judged_one_is_asked_in_a_further_runtime(
+    world: World,
+) -> None:
+    world.plugins.append(prod := Prod())
+    run = world.run(
+        "training: {seeds: [5, 7], per_device_train_batch_size: 2, launcher: {processes: 2}}\n"
+        "runtimes: [transformers, prod]\n"
+    )
+    for arm in asking_order(run.arms):
+        run.answers(arm)
+    assert prod.told == [(5, 2), (7, 2)]
+    assert [arm for arm in run.arms if "@" in arm] == ["tuned@prod"]
+    assert prod.adapters == [run.seeds.paths[5].name] == [run.adapter.path.name]

@@ -13,8 +13,7 @@ from pytest_finetune.bundle.requirements import unmet
 from pytest_finetune.bundle.statement import STATEMENT, statement, statement_json
 from pytest_finetune.bundle.verify.recompute import Contradiction, contradictions, same
 from pytest_finetune.experiment import ExperimentError
-from pytest_finetune.fingerprint import adapter_digest, digest
-from pytest_finetune.record import changes
+from pytest_finetune.fingerprint import adapter_digest, digest, flat
 from pytest_finetune.record.case import judged_answers
 from pytest_finetune.record.runtime_match import runtime_matches
 from pytest_finetune.record.validate import problems
@@ -118,7 +117,7 @@ def _configuration(bundle: Bundle) -> Iterator[Problem]:
     except ExperimentError as error:
         yield Problem(f"{EXPERIMENT}/{experiment['config_file']}", one_line(error, 300))
         return
-    recorded, computed = changes.flat(experiment["config"]), changes.flat(resolved)
+    recorded, computed = flat(experiment["config"]), flat(resolved)
     names = recorded.keys() | computed.keys() if bundle.same_version else recorded.keys() & computed.keys()
     for name in sorted(names):
         if not same(recorded.get(name), computed.get(name)):

@@ -9,6 +9,7 @@ from typing import Final
 from pytest_finetune.bundle.reading import Problem
 from pytest_finetune.bundle.verify.recompute import same
 from pytest_finetune.record.model import RecordedExperiment
+from pytest_finetune.record.outcomes import GrowthFacts
 from pytest_finetune.record.recipes import sentences
 from pytest_finetune.wording import counted, listed, one_line
 from pytest_finetune.yamlfile import Json
@@ -59,7 +60,8 @@ def rejudged(experiment: Json, found: Json, where: str) -> Rejudged:
         unchecked[_NOISE] = "a bundle does not hold their answers"
     reworded = [name for name in rules if given[name]["sha256"] != recorded[name]["sha256"]]
     outcomes = sum(len(scores) for name in rules for scores in given[name]["scores"].values())
-    notes = [*_notes(recorded, given, reworded, where), *sentences(RecordedExperiment.of(experiment))[:1]]
+    one = RecordedExperiment.of(experiment)
+    notes = [*_notes(recorded, given, reworded, where), *grown(one.decision.growth), *sentences(one)[:1]]
     return Rejudged(problems, rules, outcomes, reworded, unchecked, notes)
 
 
@@ -92,6 +94,13 @@ def _notes(recorded: Json, given: Json, reworded: Sequence[str], where: str) -> 
     new = sorted(given.keys() - recorded.keys())
     if new:
         yield f"{where} holds {counted(len(new), 'rule')} that the run did not judge by: {listed(new)}"
+
+
+def grown(growth: GrowthFacts) -> Iterator[str]:
+    """Yield how the rows came to be so many, where they were added for this adapter."""
+    if growth.ends:
+        sizes = f"{counted(growth.ends[0], 'row')} at first"
+        yield f"{growth.words}, {sizes}: the claim is made by e-values, which hold however often rows are added"
 
 
 def _score(value: float | None) -> str:

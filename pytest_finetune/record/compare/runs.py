@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from pytest_finetune.fingerprint import flat
 from pytest_finetune.judging.rule import RECORDED
-from pytest_finetune.record.changes import between, flat
+from pytest_finetune.record.changes import between
 from pytest_finetune.record.compare.recipes import compared_recipes
 from pytest_finetune.record.compare.rows import changed_answers, changed_outcomes, held_out
 from pytest_finetune.record.compare.stored_run import StoredRun

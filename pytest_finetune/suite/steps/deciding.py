@@ -19,6 +19,7 @@ from pytest_finetune.judging.decision import decide
 from pytest_finetune.judging.diagnosis import DiagnosisEvidence, collapsed_label, diagnose
 from pytest_finetune.judging.evidence import NextChange
 from pytest_finetune.judging.growth import Growth
+from pytest_finetune.judging.recipe import UNSTABLE
 from pytest_finetune.judging.risks import HIGH, LOW
 from pytest_finetune.judging.rule import rules_sha256
 from pytest_finetune.judging.runtime_match import warnings_of
@@ -183,7 +184,6 @@ def _evidence(
         if one.rule == primary.name and one.against not in case.shown
     }
     forgets = case.drift.forgets if case.drift and case.drift.measured else None
-    recipe = recipe_of(tree)
     return DiagnosisEvidence(
         verdict=decision.verdict,
         primary=primary.name,
@@ -199,7 +199,7 @@ def _evidence(
         stopped=tuple(tuned[row.id].stopped for row in rows) if tuned else (),
         stops_taught=_stops_taught(context, data),
         forgets=forgets.sentence if forgets else None,
-        unstable=recipe.sentence if recipe and recipe.unstable else None,
+        unstable=_unstable(tree),
         cut=tuple(change for arm, change in case.cut.items() if arm not in case.shown),
         temperature=experiment.generation.temperature if experiment.generation.do_sample else 0.0,
         max_new_tokens=experiment.generation.max_new_tokens,
@@ -214,6 +214,15 @@ def _evidence(
         runtime_match=tuple(match.rules[primary.name] for match in found if primary.name in match.rules),
         runtime_causes={match.second: match.cause for match in found if match.cause},
     )
+
+
+def _unstable(tree: Mapping[str, Any]) -> str | None:
+    """Return why the recipe is unstable; what the seeds show is not summed up again where the facts hold it."""
+    told = tree.get("recipe") or {}
+    if "word" in told:
+        return str(told["sentence"]) if told["word"] == UNSTABLE else None
+    found = recipe_of(tree)
+    return found.sentence if found and found.unstable else None
 
 
 def _formats(tree: Mapping[str, Any]) -> dict[str, float]:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_finetune.fingerprint import digest
-from pytest_finetune.record.changes import flat
+from pytest_finetune.fingerprint import digest, flat
 from pytest_finetune.suite.rules.rule_items import primary_of
 from pytest_finetune.suite.rules.rule_marks import rule_digest
 

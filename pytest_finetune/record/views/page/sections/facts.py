@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from pytest_finetune.record.changes import flat
+from pytest_finetune.fingerprint import flat
 from pytest_finetune.record.headline import BLOCKED
 from pytest_finetune.record.lenient import Pair
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
