@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from pytest_finetune.answering.runtimes.server import decoding, tool_calls
@@ -78,6 +78,20 @@ class LlamaServer:
         }
         found: str = _of(self._wire.post("/completion", body), "stop_type", str)
         return found == "eos"
+
+    def next_tokens(self, tokens: Sequence[int], most: int) -> dict[int, float]:
+        """Return the likeliest tokens after these, at most so many, with their log probabilities. Raises WireError.
+
+        None where the next token is the first part of a character: the server keeps it back.
+        """
+        body = {"prompt": list(tokens), "n_predict": 1, "temperature": 0, "n_probs": most, "ignore_eos": True}
+        found = self._wire.post("/completion", body)
+        told = [
+            one
+            for place in found.get("completion_probabilities", ())
+            for one in _of(place, "top_logprobs", list)
+        ]
+        return {one["id"]: one["logprob"] for one in told}
 
 
 class Vllm:
