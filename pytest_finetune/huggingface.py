@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from pytest_finetune.answering.runtimes import Runtime
+from pytest_finetune.answering.runtimes.gguf.products import GgufProducts
+from pytest_finetune.answering.runtimes.gguf.runtime import GgufRuntime
+from pytest_finetune.answering.runtimes.gguf.tools import find_tools
 from pytest_finetune.answering.runtimes.merged import MergedRuntime, ModelFolders
 from pytest_finetune.answering.runtimes.proof import held_out_rows
 from pytest_finetune.answering.runtimes.server.checking import RenderingCheck, judged_by
@@ -15,7 +19,7 @@ from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
 from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.data.chat import chat_of
 from pytest_finetune.experiment import Experiment
-from pytest_finetune.experiment.runtimes import TRANSFORMERS, MergedSettings, ServerSettings
+from pytest_finetune.experiment.runtimes import TRANSFORMERS, GgufSettings, MergedSettings, ServerSettings
 from pytest_finetune.fingerprint import base_folder
 from pytest_finetune.memory.plan.workload import TRL_STEP
 from pytest_finetune.store import Store
@@ -45,8 +49,10 @@ def pytest_finetune_runtime(
     if isinstance(settings, MergedSettings):
         folders = _folders(experiment, base, device, store, settings.dtype)
         return MergedRuntime(folders, device)
+    if isinstance(settings, GgufSettings):
+        return _gguf(name, settings, experiment, base, device, store)
     if isinstance(settings, ServerSettings):
-        log = store.log(re.sub(r"[^0-9A-Za-z._-]", "-", f"{experiment.name}-{name}")[:120].lstrip("._-"))
+        log = _log(experiment, name, store)
         folders = _folders(experiment, base, device, store)
         place = base_folder(experiment)
         filled_in = base_decoding(place, experiment.generation)
@@ -65,6 +71,29 @@ def pytest_finetune_runtime(
         trust_remote_code=source.trust_remote_code,
         attention=source.attention,
     )
+
+
+def _gguf(
+    name: str, settings: GgufSettings, experiment: Experiment, base: str, device: str, store: Store
+) -> GgufRuntime:
+    folders = _folders(experiment, base, device, store)
+    decoding = base_decoding(base_folder(experiment), experiment.generation)
+    judged = judged_by(source_of(experiment, base), decoding.stops)
+    check = RenderingCheck(name, judged, refuses=True)
+    return GgufRuntime(
+        name,
+        settings,
+        GgufProducts(store, folders, settings, find_tools),
+        find_tools,
+        _log(experiment, name, store),
+        decoding,
+        check,
+        folders.proof,
+    )
+
+
+def _log(experiment: Experiment, name: str, store: Store) -> Path:
+    return store.log(re.sub(r"[^0-9A-Za-z._-]", "-", f"{experiment.name}-{name}")[:120].lstrip("._-"))
 
 
 def _folders(

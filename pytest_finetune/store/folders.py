@@ -29,7 +29,7 @@ from pytest_finetune.store.shared.pending import PendingUploads
 from pytest_finetune.store.shared.upstream import SHARED_KINDS, Upstream, UpstreamError
 from pytest_finetune.store.verdicts import VerdictBook
 
-KINDS: Final = ("adapters", "outputs", "plans", "bases", "models", "records")
+KINDS: Final = ("adapters", "outputs", "plans", "bases", "models", "gguf", "records")
 LOGS: Final = "logs"
 LOCK_TIMEOUT_S: Final = 12 * 3600.0
 

@@ -20,6 +20,7 @@ from pytest_finetune.store.old_jobs import logs_of_no_job, old_jobs
 from pytest_finetune.store.shared import pending
 
 _LEFTOVER_S: Final = 24 * 3600.0
+_MADE_AGAIN: Final = ("models", "gguf")
 _SET_ASIDE_S: Final = 30 * 24 * 3600.0
 
 
@@ -67,7 +68,7 @@ def collect(
     dry_run: bool = False,
     now_s: float | None = None,
 ) -> Collected:
-    """Remove entries not used for `max_age_s`, then merged models and the least recently used until
+    """Remove entries not used for `max_age_s`, then merged models, GGUF files and the least recently used until
     `max_bytes` remain.
 
     Leftovers of killed writers (a day old) and what was set aside (a month old) go in any case, jobs that are over
@@ -77,7 +78,7 @@ def collect(
     now = time.time() if now_s is None else now_s
     removed = [_leftover(store, path, why, dry_run) for path, why in _leftovers(store, now, max_age_s)]
     # Models go first: each is made again from its adapter and its base, without training.
-    candidates = sorted(_candidates(store), key=lambda found: (found.kind != "models", found.used_s))
+    candidates = sorted(_candidates(store), key=lambda found: (found.kind not in _MADE_AGAIN, found.used_s))
     total = sum(candidate.size_bytes for candidate in candidates)
     kept = []
     for candidate in candidates:

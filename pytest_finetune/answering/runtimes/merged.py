@@ -74,7 +74,7 @@ class ModelFolders:
         return self._made(adapter)
 
     def _made(self, adapter: Path | None) -> Path:
-        key = self._key(adapter)
+        key = self.key(adapter)
 
         about: dict[str, object] = {
             "base": self.source.name,
@@ -104,7 +104,8 @@ class ModelFolders:
         """Return the proof of a model whose folder was asked for; None for one that lay there and was not made."""
         return self._proofs.get(adapter)
 
-    def _key(self, adapter: Path | None) -> Key:
+    def key(self, adapter: Path | None) -> Key:
+        """Return the key of the tuned model, or of the base for None, without making it."""
         base = base_digest(self._base, self._store, trust_remote_code=self.source.trust_remote_code)
         return Key.of(
             {

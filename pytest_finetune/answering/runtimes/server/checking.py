@@ -75,6 +75,10 @@ class RenderingCheck:
     refuses: bool = False
     _judged: Judged | None = None
 
+    def longest(self, prompts: Sequence[Prompted]) -> int:
+        """Return how many tokens the longest of some prompts has. Raises AnsweringError."""
+        return max(len(self._ours.written(asked).tokens) for asked in prompts)
+
     def before(
         self, prompts: Sequence[Prompted], sent: Sequence[Prompted], speaker: Speaker | None
     ) -> Rendering | None:

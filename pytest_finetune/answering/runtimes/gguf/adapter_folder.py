@@ -1,0 +1,60 @@
+"""An adapter as the converter can take it: its scale in its weights, where a GGUF has one number for all modules."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.training.artifact import ADAPTER_CONFIG
+from pytest_finetune.yamlfile import Json
+
+_NOT_HELD: Final = {
+    "use_dora": "DoRA magnitudes",
+    "modules_to_save": "modules that were trained whole",
+    "trainable_token_indices": "tokens that were trained",
+    "lora_bias": "biases",
+}
+
+
+@contextmanager
+def scaled(adapter: Path) -> Iterator[Path]:
+    """Give a folder with the same adapter whose scale is 1: B times what PEFT multiplies it with, in float32.
+
+    A GGUF adapter is scaled by alpha / rank. Rank-stabilised ones and those with a pattern of alphas are scaled
+    otherwise, and the server would not know. Raises AnsweringError for what an adapter's file cannot hold.
+    """
+    from safetensors.torch import load_file, save_file
+
+    config = json.loads((adapter / ADAPTER_CONFIG).read_bytes())
+    lost = [what for name, what in _NOT_HELD.items() if config.get(name)]
+    if lost or config.get("bias", "none") != "none":
+        raise AnsweringError(
+            f"a GGUF adapter holds no {' and no '.join(lost) or 'biases'}, so {adapter.name[:12]} would answer "
+            "without them: leave `adapter: lora` out"
+        )
+    tensors = load_file(adapter / "adapter_model.safetensors", device="cpu")
+    for name, tensor in tensors.items():
+        module, found, part = name.partition(".lora_")
+        if found and part.startswith(("B", "embedding_B")):
+            tensors[name] = (tensor.float() * _scale(config, module, tensor.shape[1])).contiguous()
+    with tempfile.TemporaryDirectory(prefix="finetune-adapter-") as place:
+        folder = Path(place)
+        save_file(tensors, folder / "adapter_model.safetensors")
+        # An alpha of 0 is the GGUF's word for a scale of 1.
+        (folder / ADAPTER_CONFIG).write_text(json.dumps({**config, "lora_alpha": 0}), encoding="utf-8")
+        yield folder
+
+
+def _scale(config: Json, module: str, rank: int) -> float:
+    """Return what PEFT multiplies an adapter's module with."""
+    from peft.utils.other import get_pattern_key
+
+    patterns = config.get("alpha_pattern") or {}
+    alpha = patterns.get(get_pattern_key(patterns, module), config["lora_alpha"])
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -1,0 +1,157 @@
+"""GGUF files, made once and kept in the store: the model in a whole form, quantised, and an adapter of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_finetune.answering.runtimes.gguf import adapter_folder
+from pytest_finetune.answering.runtimes.gguf.reading import read_header
+from pytest_finetune.answering.runtimes.gguf.splitting import splitting_of
+from pytest_finetune.answering.runtimes.gguf.tools import LORA_CONVERTER, QUANTIZE, Tools, convert, run_tool
+from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.experiment.runtimes import WHOLE_FORMS
+from pytest_finetune.fingerprint import Key, adapter_digest
+from pytest_finetune.store import StoreError
+from pytest_finetune.training.artifact import is_whole_model
+from pytest_finetune.wording import counted, listed, size
+from pytest_finetune.yamlfile import JsonTree
+
+if TYPE_CHECKING:
+    from pytest_finetune.answering.runtimes.merged import ModelFolders
+    from pytest_finetune.experiment import GgufSettings
+    from pytest_finetune.store import Entry, Store
+
+GGUF_SCHEMA: Final = 1
+"""Raise it when our own code makes another file of the same model with the same tools."""
+
+KIND: Final = "gguf"
+FILE: Final = "model.gguf"
+
+_FORMS: Final = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+
+class GgufProducts:
+    """The files that a runtime serves, each a step of the store: verified on every read, never seen half-written.
+
+    `folders` makes the models that are converted. With ``adapter: lora`` the model is the base alone, and
+    `adapter_file` is what the server adds to it.
+    """
+
+    def __init__(
+        self, store: Store, folders: ModelFolders, settings: GgufSettings, tools: Callable[[], Tools]
+    ) -> None:
+        self._store = store
+        self._folders = folders
+        self._settings = settings
+        self._tools = tools
+        self._known: dict[str, Entry] = {}
+
+    def file(self, adapter: Path | None) -> Path:
+        """Return the file of the tuned model, or of the base for None. Raises AnsweringError."""
+        return self._model(adapter).path / FILE
+
+    def adapter_file(self, adapter: Path | None) -> Path | None:
+        """Return the file of the adapter that the server adds; None where there is none to add."""
+        return None if adapter is None or self._settings.adapter == "merged" else self._lora(adapter)
+
+    def facts(self, adapter: Path | None) -> JsonTree:
+        """Return what the record holds of the file that answered for a model."""
+        entry = self._model(adapter)
+        found = {**entry.about, "sha256": entry.files[FILE].sha256, "bytes": entry.files[FILE].size}
+        added = self.adapter_file(adapter)
+        says = f"{self._settings.quantization} of {size(found['bytes'])}, {_stored(found['tensors'])}"
+        beside = f"; the adapter beside it in {size(added.stat().st_size)}" if added else ""
+        return {**found, "adapter": self._settings.adapter, "says": says + beside}
+
+    def _model(self, adapter: Path | None) -> Entry:
+        model = adapter if self._settings.adapter == "merged" else None
+        form = self._settings.quantization
+        return self._whole(model, form) if form in WHOLE_FORMS else self._quantised(model, form)
+
+    def _whole(self, model: Path | None, form: str) -> Entry:
+        tools = self._tools()
+
+        def write(folder: Path, into: Path) -> None:
+            convert(tools.converter, splitting_of(folder), [folder, "--outfile", into, "--outtype", form])
+
+        return self._made(
+            self._whole_key(model, form), form, lambda file: write(self._folders.folder(model), file)
+        )
+
+    def _whole_key(self, model: Path | None, form: str) -> Key:
+        converter = self._tools().converter_digest
+        return Key.of(
+            {
+                "schema": GGUF_SCHEMA,
+                "model": self._folders.key(model).value,
+                "form": form,
+                "converter": converter,
+            }
+        )
+
+    def _quantised(self, model: Path | None, form: str) -> Entry:
+        """Quantise from the form that holds the model's own dtype, so that nothing is rounded twice."""
+        tools, whole = self._tools(), _FORMS[self._folders.dtype]
+        key = Key.of(
+            {
+                "schema": GGUF_SCHEMA,
+                "whole": self._whole_key(model, whole).value,
+                "form": form,
+                "quantize": tools.release,
+            }
+        )
+
+        def write(into: Path) -> None:
+            run_tool(QUANTIZE, [tools.quantize, self._whole(model, whole).path / FILE, into, form])
+
+        return self._made(key, form, write)
+
+    def _lora(self, adapter: Path) -> Path:
+        if is_whole_model(adapter):
+            raise AnsweringError(f"{adapter} is a whole model and no adapter: leave `adapter: lora` out")
+        tools = self._tools()
+        script = tools.converter.with_name(LORA_CONVERTER)
+        if not script.is_file():
+            raise AnsweringError(
+                f"adapter: lora needs {LORA_CONVERTER}, which is not beside {tools.converter}"
+            )
+        key = Key.of(
+            {
+                "schema": GGUF_SCHEMA,
+                "base": self._folders.key(None).value,
+                "lora": adapter_digest(adapter),
+                "converter": tools.converter_digest,
+            }
+        )
+
+        def write(into: Path) -> None:
+            with adapter_folder.scaled(adapter) as folder:
+                base = self._folders.folder(None)
+                words = [folder, "--base", base, "--outfile", into, "--outtype", "f32"]
+                convert(script, None, words)
+
+        return self._made(key, "f32", write).path / FILE
+
+    def _made(self, key: Key, form: str, write: Callable[[Path], None]) -> Entry:
+        if key.value in self._known:
+            return self._known[key.value]
+        about: dict[str, object] = {"quantization": form, "converter": self._tools().release}
+
+        def fill(folder: Path) -> None:
+            write(folder / FILE)
+            about["tensors"] = dict(read_header(folder / FILE).tensors)
+
+        try:
+            with self._store.lock(KIND, key, lambda _: None):
+                entry = self._store.read(KIND, key) or self._store.commit(KIND, key, fill, about)
+        except StoreError as error:
+            raise AnsweringError(f"the GGUF file cannot be kept: {error}") from None
+        return self._known.setdefault(key.value, entry)
+
+
+def _stored(tensors: Mapping[str, Any]) -> str:
+    """Say how many tensors are stored how: small ones fall back to another quantisation than the one named."""
+    kinds = sorted(tensors, key=lambda kind: (-tensors[kind], kind))
+    return listed([f"{counted(tensors[kind], 'tensor')} {kind}" for kind in kinds])

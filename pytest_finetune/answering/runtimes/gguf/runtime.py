@@ -1,0 +1,130 @@
+"""Answer with the GGUF file that would be shipped, through llama.cpp's own server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pytest_finetune.answering.runtimes.gguf.products import GGUF_SCHEMA
+from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
+from pytest_finetune.experiment.runtimes import ServerSettings
+from pytest_finetune.yamlfile import JsonTree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_finetune.answering.answers import Answer
+    from pytest_finetune.answering.prompts import Prompted
+    from pytest_finetune.answering.runtimes.gguf.products import GgufProducts
+    from pytest_finetune.answering.runtimes.gguf.tools import Tools
+    from pytest_finetune.answering.runtimes.proof import Proof
+    from pytest_finetune.answering.runtimes.server.checking import RenderingCheck
+    from pytest_finetune.answering.runtimes.server.decoding import BaseDecoding
+    from pytest_finetune.experiment import Generation, GgufSettings
+
+# The context grows in such steps, so that arms with prompts of about one length share a server.
+_CONTEXT_STEP: Final = 512
+# One prompt at a time and nothing kept of the last one: with either, other rounding could answer otherwise.
+_EXTRA: Final = {"cache_prompt": False}
+
+
+class GgufRuntime:
+    """The tuned and the base model, each a GGUF file behind a llama-server of its own.
+
+    `check` refuses prompts that the server makes otherwise than the decision reads them, before one answer is judged.
+    `gguf` tells of the file that answered last, `rendering` and `decoding` what an OpenAI-compatible runtime tells.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: GgufSettings,
+        products: GgufProducts,
+        tools: Callable[[], Tools],
+        log: Path,
+        base: BaseDecoding,
+        check: RenderingCheck,
+        proof: Callable[[Path | None], Proof | None],
+    ) -> None:
+        """Remember what to ask; nothing is made or started before the first question."""
+        self.proof = proof
+        self.gguf: JsonTree = {}
+        self.rendering: JsonTree = {}
+        self.decoding: JsonTree = {}
+        self._name = name
+        self._settings = settings
+        self._products = products
+        self._tools = tools
+        self._log = log
+        self._base = base
+        self._check = check
+        self._asked: tuple[tuple[str, ...], OpenAIRuntime] | None = None
+
+    def answer(
+        self, prompts: Sequence[Prompted], generation: Generation, adapter: Path | None = None
+    ) -> list[Answer]:
+        """Return one answer a prompt, in the prompts' order. Raises AnsweringError: all of them or none."""
+        if not prompts:
+            return []
+        self.gguf = {**self._products.facts(adapter), "server": f"llama.cpp {self._tools().release}"}
+        server = self._server(adapter, self._check.longest(prompts) + generation.max_new_tokens)
+        answers = server.answer(prompts, generation, adapter)
+        self.rendering, self.decoding = server.rendering, server.decoding
+        return answers
+
+    def about(self, adapter: Path | None = None) -> JsonTree:
+        """Return what the answers' key must hold besides model, prompts, generation and packages."""
+        tools, settings = self._tools(), self._settings
+        return {
+            "gguf": GGUF_SCHEMA,
+            "quantization": settings.quantization,
+            "adapter": settings.adapter,
+            "server": settings.server,
+            "release": tools.release,
+            "converter": tools.converter_digest,
+            "version": settings.quantization,
+        }
+
+    def release(self) -> None:
+        """Stop the server, if one was started; the next question starts it again."""
+        if self._asked is not None:
+            self._asked[1].release()
+            self._asked = None
+
+    def _server(self, adapter: Path | None, tokens: int) -> OpenAIRuntime:
+        """Return the server for a model with room for so many tokens; another command is another server."""
+        command = self._command(adapter, tokens)
+        if self._asked is None or self._asked[0] != command:
+            self.release()
+            settings = ServerSettings(
+                serve=command,
+                concurrency=1,
+                timeout_s=self._settings.timeout_s,
+                start_timeout_s=self._settings.start_timeout_s,
+                extra=_EXTRA,
+            )
+            self._asked = (
+                command,
+                OpenAIRuntime(
+                    self._name,
+                    settings,
+                    self._products.file,
+                    self._log,
+                    self._base,
+                    proof=self.proof,
+                    check=self._check,
+                ),
+            )
+        return self._asked[1]
+
+    def _command(self, adapter: Path | None, tokens: int) -> tuple[str, ...]:
+        context = -(-tokens // _CONTEXT_STEP) * _CONTEXT_STEP
+        added = self._products.adapter_file(adapter)
+        return (
+            str(self._tools().server),
+            *("--model", "{model}", "--host", "{host}", "--port", "{port}"),
+            *("--ctx-size", str(context), "--parallel", "1", "--jinja", "--no-webui"),
+            *("--reasoning-format", "none"),  # what it thinks is taken apart by us, in every runtime alike
+            *(("--lora", str(added)) if added else ()),
+        )
