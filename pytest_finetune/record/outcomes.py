@@ -80,6 +80,15 @@ class RenderingFacts(Facts):
     says: str
 
 
+class GgufFacts(Facts):
+    """The GGUF file that answered, and how its tensors are stored."""
+
+    quantization: str
+    sha256: str
+    bytes: int | None
+    says: str
+
+
 class ArmFacts(Facts):
     """Who answered, and how it fared under each rule."""
 
@@ -98,6 +107,7 @@ class ArmFacts(Facts):
     format: FormatFacts
     thinking: ThinkingFacts
     rendering: RenderingFacts
+    gguf: GgufFacts
     merge: MergeFacts
 
 

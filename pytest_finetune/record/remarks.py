@@ -93,9 +93,23 @@ def merges(experiment: RecordedExperiment) -> list[str]:
     ]
 
 
+def files(experiment: RecordedExperiment) -> list[str]:
+    """Say of each arm that a GGUF file answered how that file is stored."""
+    return [
+        one_line(f"{arm_word(name)}: {arm.gguf.says}")
+        for name, arm in experiment.arms.items()
+        if arm.gguf.sha256
+    ]
+
+
 def of_arms(experiment: RecordedExperiment) -> list[str]:
     """Say everything that is said of single arms."""
-    return [*formats(experiment), *thinking(experiment), *renderings(experiment), *merges(experiment)]
+    return [*formats(experiment), *thinking(experiment), *of_models(experiment)]
+
+
+def of_models(experiment: RecordedExperiment) -> list[str]:
+    """Say everything that is said of the models that answered elsewhere than the decision is made."""
+    return [*renderings(experiment), *merges(experiment), *files(experiment)]
 
 
 def _checked(arm: str, found: PeoplesLabels) -> str:

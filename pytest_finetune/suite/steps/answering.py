@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.answering.answers import ANSWERS_FILE, Answer, answer_json, read_answers, write_answers
@@ -45,12 +46,10 @@ if TYPE_CHECKING:
     from pytest_finetune.yamlfile import Json
 
 
-DECODING_FILE: Final = "decoding.json"
-"""Beside the answers of a runtime that tells of its decoding."""
-RENDERING_FILE: Final = "rendering.json"
-"""Beside the answers of a server: how the prompts that it makes compare with those of the decision."""
-MERGE_FILE: Final = "merge.json"
-"""Beside the answers of a merged model: the proof that it is the one that was judged."""
+MERGE: Final = "merge"
+BESIDE: Final = ("decoding", "rendering", "gguf", MERGE)
+"""What may lie beside the answers, a JSON file each: where a runtime may have decoded otherwise, how the prompts that a
+server makes compare with those of the decision, the GGUF file that answered, the proof of a merged model."""
 LOOKED_UP_S: Final = 1e-6
 """What an answer without a model is said to take: above nothing, so that a rule about time can judge it."""
 
@@ -174,16 +173,13 @@ def constrained_unasked(experiment: Experiment, contract: Contract, engine: Engi
 class Stored(NamedTuple):
     """Answers by row id, the key under which the store holds them, and whether it held them before.
 
-    `decoding` is what their runtime told of it, where it may not have decoded as the decision does; `rendering` what
-    was found of the prompts that it makes; `merge` the proof of the merged model that answered.
+    `told` holds what their runtime told of them, by the names in `BESIDE`.
     """
 
     answers: Mapping[str, Answer]
     key: str
     reused: bool
-    decoding: Json | None = None
-    rendering: Json | None = None
-    merge: Json | None = None
+    told: Mapping[str, Json] = MappingProxyType({})
 
 
 def answered(
@@ -212,13 +208,9 @@ def answered(
         entry = _ask(context, engine, arm, prompts, suite, key, next(filter(None, earlier), None))
     by_id = {answer.id: answer for answer in read_answers(entry.path / ANSWERS_FILE)}
     answers = {asked.id: dataclasses.replace(by_id[asked.id], line=asked.line) for asked in prompts}
-    beside = [_told(entry.path / name) for name in (DECODING_FILE, RENDERING_FILE, MERGE_FILE)]
-    return Stored(answers, entry.key, reused, *beside)
-
-
-def _told(file: Path) -> Json | None:
-    """Return what a runtime told beside its answers."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    files = {name: entry.path / f"{name}.json" for name in BESIDE}
+    told = {name: json.loads(file.read_text("utf-8")) for name, file in files.items() if file.is_file()}
+    return Stored(answers, entry.key, reused, told)
 
 
 def _ask(
@@ -246,12 +238,12 @@ def _ask(
         given = runtime.answer(prompts, plan.generation, arm.adapter)
         read = taken_apart(prompts, given, arm.chat, lambda text: engine.tokens(arm.experiment)(text))
         write_answers(folder / ANSWERS_FILE, [*known.values(), *read])
-        for name, file in (("decoding", DECODING_FILE), ("rendering", RENDERING_FILE)):
-            if told := getattr(runtime, name, None):
-                (folder / file).write_text(json.dumps(told), encoding="utf-8")
+        told = {name: getattr(runtime, name, None) for name in BESIDE if name != MERGE}
         if (proof := getattr(runtime, "proof", None)) and (merge := proof(arm.adapter)):
-            facts = {**merge.as_json(), "says": merge.line}
-            (folder / MERGE_FILE).write_text(json.dumps(facts), encoding="utf-8")
+            told[MERGE] = {**merge.as_json(), "says": merge.line}
+        for name, facts in told.items():
+            if facts:
+                (folder / f"{name}.json").write_text(json.dumps(facts), encoding="utf-8")
         if plan.model == "base_model":
             runtime.release()  # it answers once; two bases at a time may not fit
 
@@ -314,9 +306,7 @@ def record_answers(
         "reused": stored.reused,
         **_thinking(stored.answers, thinking_off),
     }
-    beside = {"decoding": stored.decoding, "rendering": stored.rendering, "merge": stored.merge}
-    told = {name: facts for name, facts in beside.items() if facts is not None}
-    context.record(("arms", label(plan.name, suite)), {**own, **told, **facts})
+    context.record(("arms", label(plan.name, suite)), {**own, **stored.told, **facts})
 
 
 def _thinking(answers: Mapping[str, Answer], off: str | None) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import pytest
 
 from pytest_finetune.answering.prompts import choose_shots
 from pytest_finetune.data.catalogue import finding
-from pytest_finetune.data.chat_template import CLOCK
 from pytest_finetune.data.checks.conversations import check_conversations
 from pytest_finetune.data.checks.files import asked_findings, longest
 from pytest_finetune.data.checks.outputs import check_outputs
@@ -27,9 +26,9 @@ from pytest_finetune.data.rows import Rows, read_rows
 from pytest_finetune.data.splitting import set_aside
 from pytest_finetune.data.tokens import tokenization_of
 from pytest_finetune.data.turn_by_turn import turn_by_turn
-from pytest_finetune.experiment import ServerSettings
 from pytest_finetune.experiment.reading import line_of
 from pytest_finetune.fingerprint import cached_snapshot
+from pytest_finetune.suite.steps.runtime_findings import gguf_findings, template_findings
 
 if TYPE_CHECKING:
     from pytest_finetune.data.findings import Finding, Findings
@@ -72,6 +71,7 @@ def contract_of(context: Context, dev: Callable[[], Rows | None]) -> Contract:
         partial(few_shot_findings, experiment, tokenization, contract.label_field),
         partial(trained_turns, experiment),
         partial(template_findings, experiment, tokenization),
+        partial(gguf_findings, experiment),
         partial(base_findings, experiment),
     )
     return SessionContract.of(contract.with_checks(*checks), partial(_record_findings, context))
@@ -175,26 +175,6 @@ def replayed_findings(experiment: Experiment, train: Rows, held_out: Rows) -> It
         prompts = replay_prompts(experiment.root, replay)
         measured = neutral_rows(experiment.root, drift.prompts) if drift.measure else None
         yield from replay_findings(replay, prompts, measured, train, held_out)
-
-
-def template_findings(
-    experiment: Experiment, tokenization: Tokenization | None, train: Rows, held_out: Rows
-) -> Iterator[Finding]:
-    """Yield arguments that the chat template does not read, and servers that would write the date of the day."""
-    if tokenization is None or tokenization.chat is None:
-        return
-    for name in experiment.prompt.chat_template_kwargs:
-        if not tokenization.chat.reads(name):
-            line = line_of(experiment, ("prompt", "chat_template_kwargs", name))
-            yield finding("chat/argument", f"{name!r} stands nowhere in it", file=experiment.file, line=line)
-    if not tokenization.chat.dated:
-        return
-    for number, name in enumerate(experiment.runtimes):
-        settings = experiment.runtime_settings.get(name)
-        if isinstance(settings, ServerSettings) and settings.api != "completions":
-            read = f"runtime {name!r} renders with today's date, training with {CLOCK:%Y-%m-%d}"
-            line = line_of(experiment, ("runtimes", number))
-            yield finding("chat/date", read, file=experiment.file, line=line)
 
 
 def base_findings(experiment: Experiment, train: Rows, held_out: Rows) -> Iterator[Finding]:

@@ -56,5 +56,5 @@ def _scale(config: Json, module: str, rank: int) -> float:
     from peft.utils.other import get_pattern_key
 
     patterns = config.get("alpha_pattern") or {}
-    alpha = patterns.get(get_pattern_key(patterns, module), config["lora_alpha"])
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    alpha = float(patterns.get(get_pattern_key(patterns, module), config["lora_alpha"]) or 0)
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -7,6 +7,7 @@ same; PRE is the name that llama.cpp has for that, or nothing.
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import sys
 from pathlib import Path
@@ -24,8 +25,7 @@ def main(converter: Path, pre: str, words: list[str]) -> None:
 
 
 def _name_unknown(pre: str) -> None:
-    from conversion.base import TextModel
-
+    TextModel = importlib.import_module("conversion.base").TextModel  # noqa: N806
     known = TextModel.get_vocab_base_pre
 
     def named(model: Any, tokenizer: Any) -> str:

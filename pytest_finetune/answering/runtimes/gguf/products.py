@@ -59,7 +59,7 @@ class GgufProducts:
     def facts(self, adapter: Path | None) -> JsonTree:
         """Return what the record holds of the file that answered for a model."""
         entry = self._model(adapter)
-        found = {**entry.about, "sha256": entry.files[FILE].sha256, "bytes": entry.files[FILE].size}
+        found = {**entry.about, "sha256": entry.files[FILE].sha256, "bytes": entry.files[FILE].size_bytes}
         added = self.adapter_file(adapter)
         says = f"{self._settings.quantization} of {size(found['bytes'])}, {_stored(found['tensors'])}"
         beside = f"; the adapter beside it in {size(added.stat().st_size)}" if added else ""
@@ -71,14 +71,12 @@ class GgufProducts:
         return self._whole(model, form) if form in WHOLE_FORMS else self._quantised(model, form)
 
     def _whole(self, model: Path | None, form: str) -> Entry:
-        tools = self._tools()
+        def write(into: Path) -> None:
+            folder = self._folders.folder(model)
+            words: list[str | Path] = [folder, "--outfile", into, "--outtype", form]
+            convert(self._tools().converter, splitting_of(folder), words)
 
-        def write(folder: Path, into: Path) -> None:
-            convert(tools.converter, splitting_of(folder), [folder, "--outfile", into, "--outtype", form])
-
-        return self._made(
-            self._whole_key(model, form), form, lambda file: write(self._folders.folder(model), file)
-        )
+        return self._made(self._whole_key(model, form), form, write)
 
     def _whole_key(self, model: Path | None, form: str) -> Key:
         converter = self._tools().converter_digest
@@ -129,7 +127,7 @@ class GgufProducts:
         def write(into: Path) -> None:
             with adapter_folder.scaled(adapter) as folder:
                 base = self._folders.folder(None)
-                words = [folder, "--base", base, "--outfile", into, "--outtype", "f32"]
+                words: list[str | Path] = [folder, "--base", base, "--outfile", into, "--outtype", "f32"]
                 convert(script, None, words)
 
         return self._made(key, "f32", write).path / FILE

@@ -32,6 +32,7 @@ def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
         *(("thinking", text, "yellow" if "cut" in text else "") for text in remarks.thinking(experiment)),
         *(("prompts", text, "yellow" if differs else "") for text, differs in _prompts(experiment)),
         *(("merged", text, "") for text in remarks.merges(experiment)),
+        *(("gguf", text, "") for text in remarks.files(experiment)),
         ("drift", drift, ""),
         ("recipe", recipes.brief(experiment), "" if experiment.recipe.word == "holds" else "yellow"),
         ("seeds", one_line(experiment.recipe.says), ""),

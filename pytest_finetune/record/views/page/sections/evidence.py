@@ -76,7 +76,7 @@ def rates(experiment: RecordedExperiment) -> Html:
     shown = grid(["arm", axis, "rate and interval", "passed"], bodies, "Rates of the arms by rule")
     chance = remarks.chance(experiment)
     told = f" The line called chance needs no model: it {chance}." if chance else ""
-    arms = (*remarks.thinking(experiment), *remarks.renderings(experiment), *remarks.merges(experiment))
+    arms = (*remarks.thinking(experiment), *remarks.of_models(experiment))
     said = [paragraph("muted", f"{text[:1].upper()}{text[1:]}.") for text in arms]
     return join([shown, paragraph("muted", _level(experiment) + told), *said])
 

@@ -1,0 +1,68 @@
+"""What can be told of the runtimes of an experiment before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pytest_finetune.answering.runtimes.gguf.tools import find_tools
+from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.data.catalogue import finding
+from pytest_finetune.data.chat_template import CLOCK
+from pytest_finetune.experiment import GgufSettings, ServerSettings
+from pytest_finetune.experiment.reading import line_of
+from pytest_finetune.fingerprint import base_folder
+
+if TYPE_CHECKING:
+    from pytest_finetune.data.findings import Finding
+    from pytest_finetune.data.rows import Rows
+    from pytest_finetune.data.tokens import Tokenization
+    from pytest_finetune.experiment import Experiment
+
+
+def template_findings(
+    experiment: Experiment, tokenization: Tokenization | None, train: Rows, held_out: Rows
+) -> Iterator[Finding]:
+    """Yield arguments that the chat template does not read, and servers that would write the date of the day."""
+    if tokenization is None or tokenization.chat is None:
+        return
+    for name in experiment.prompt.chat_template_kwargs:
+        if not tokenization.chat.reads(name):
+            line = line_of(experiment, ("prompt", "chat_template_kwargs", name))
+            yield finding("chat/argument", f"{name!r} stands nowhere in it", file=experiment.file, line=line)
+    if not tokenization.chat.dated:
+        return
+    for number, name in enumerate(experiment.runtimes):
+        settings = experiment.runtime_settings.get(name)
+        if isinstance(settings, ServerSettings) and settings.api != "completions":
+            read = f"runtime {name!r} renders with today's date, training with {CLOCK:%Y-%m-%d}"
+            line = line_of(experiment, ("runtimes", number))
+            yield finding("chat/date", read, file=experiment.file, line=line)
+
+
+def gguf_findings(experiment: Experiment, train: Rows, held_out: Rows) -> Iterator[Finding]:
+    """Yield what keeps the model from becoming a GGUF file: tools that are not here, a family that they do not know."""
+    for number, name in enumerate(experiment.runtimes):
+        if not isinstance(experiment.runtime_settings.get(name), GgufSettings):
+            continue
+        line = line_of(experiment, ("runtimes", number))
+        try:
+            tools = find_tools()
+        except AnsweringError as error:
+            yield finding("gguf/tools", str(error), file=experiment.file, line=line)
+            return
+        unknown = [one for one in _architectures(experiment) if not tools.knows(one)]
+        if unknown:
+            read = f"the converter at {tools.converter} has no line for {unknown[0]}, which the base is"
+            yield finding("gguf/architecture", read, file=experiment.file, line=line)
+            return
+
+
+def _architectures(experiment: Experiment) -> list[str]:
+    """Return what the base's configuration says that it is; one that cannot be read is told of elsewhere."""
+    try:
+        config = json.loads((base_folder(experiment) / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return []
+    return [str(one) for one in config.get("architectures") or ()][:1]
