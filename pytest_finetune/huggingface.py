@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_finetune.answering.runtimes import Runtime
+from pytest_finetune.answering.runtimes.gguf.ollama import OllamaRuntime
 from pytest_finetune.answering.runtimes.gguf.products import GgufProducts
 from pytest_finetune.answering.runtimes.gguf.runtime import GgufRuntime
 from pytest_finetune.answering.runtimes.gguf.tools import find_tools
@@ -19,7 +20,13 @@ from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
 from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.data.chat import chat_of
 from pytest_finetune.experiment import Experiment
-from pytest_finetune.experiment.runtimes import TRANSFORMERS, GgufSettings, MergedSettings, ServerSettings
+from pytest_finetune.experiment.runtimes import (
+    OLLAMA,
+    TRANSFORMERS,
+    GgufSettings,
+    MergedSettings,
+    ServerSettings,
+)
 from pytest_finetune.fingerprint import base_folder
 from pytest_finetune.memory.plan.workload import TRL_STEP
 from pytest_finetune.store import Store
@@ -75,21 +82,26 @@ def pytest_finetune_runtime(
 
 def _gguf(
     name: str, settings: GgufSettings, experiment: Experiment, base: str, device: str, store: Store
-) -> GgufRuntime:
+) -> GgufRuntime | OllamaRuntime:
     folders = _folders(experiment, base, device, store)
     decoding = base_decoding(base_folder(experiment), experiment.generation)
     judged = judged_by(source_of(experiment, base), decoding.stops)
     check = RenderingCheck(name, judged, refuses=True)
-    return GgufRuntime(
-        name,
-        settings,
-        GgufProducts(store, folders, settings, find_tools),
-        find_tools,
-        _log(experiment, name, store),
-        decoding,
-        check,
-        folders.proof,
-    )
+    products = GgufProducts(store, folders, settings, find_tools)
+    log = _log(experiment, name, store)
+    if settings.server == OLLAMA:
+        return OllamaRuntime(
+            name,
+            settings,
+            products,
+            find_tools,
+            log,
+            decoding,
+            check,
+            chat_of(experiment),
+            folders.proof,
+        )
+    return GgufRuntime(name, settings, products, find_tools, log, decoding, check, folders.proof)
 
 
 def _log(experiment: Experiment, name: str, store: Store) -> Path:

@@ -39,10 +39,22 @@ class Judged:
         )
         return str(found)
 
+    @property
+    def added_start(self) -> str:
+        """The text of the begin token where the tokenizer puts it before a text by itself; else nothing."""
+        found = list(self._tokenizer(text="a", add_special_tokens=True)["input_ids"])[:1]
+        return self.decoded(found) if self.start is not None and found == [self.start] else ""
+
     def written(self, asked: Prompted) -> Written:
         """Return a prompt as the decision reads it. Raises AnsweringError."""
         found = self._encoder.encoded(asked)
         return Written(found.ids, found.text)
+
+    def split(self, told: Written) -> Written:
+        """Give a prompt that a server shows as text alone the tokens that this tokenizer, and its begin token, make."""
+        if told.tokens or told.text is None:
+            return told
+        return told._replace(tokens=self._tokenizer(text=told.text, add_special_tokens=True)["input_ids"])
 
     def dated(self, asked: Prompted) -> bool:
         """Tell whether the template of this prompt writes the date of the day."""
@@ -77,7 +89,7 @@ class RenderingCheck:
 
     def longest(self, prompts: Sequence[Prompted]) -> int:
         """Return how many tokens the longest of some prompts has. Raises AnsweringError."""
-        return max(len(self._ours.written(asked).tokens) for asked in prompts)
+        return max(len(self.ours.written(asked).tokens) for asked in prompts)
 
     def before(
         self, prompts: Sequence[Prompted], sent: Sequence[Prompted], speaker: Speaker | None
@@ -109,7 +121,7 @@ class RenderingCheck:
         if before is not None and before.differences:
             return before.as_json()
         try:
-            counts = {asked.id: len(self._ours.written(asked).tokens) for asked in prompts} if told else {}
+            counts = {asked.id: len(self.ours.written(asked).tokens) for asked in prompts} if told else {}
         except (FinetuneError, ImportError):
             if self.refuses:
                 raise
@@ -126,29 +138,30 @@ class RenderingCheck:
         return found
 
     @property
-    def _ours(self) -> Judged:
+    def ours(self) -> Judged:
+        """The side of the decision, loaded when it is first needed."""
         if self._judged is None:
             self._judged = self.judged()
         return self._judged
 
     def _compared(self, prompts: Sequence[Prompted], sent: Sequence[Prompted], speaker: Speaker) -> Rendering:
-        ours = self._ours
+        ours = self.ours
         pairs = [self._pair(asked, form, speaker) for asked, form in zip(prompts, sent, strict=True)]
         return compared(pairs, ours, speaker.stops_at)
 
     def _pair(self, asked: Prompted, form: Prompted, speaker: Speaker) -> Pair:
-        ours = self._ours
+        ours = self.ours
 
         def alike_without_tools() -> bool:
             bare, plain = (one._replace(tools=()) for one in (asked, form))
-            theirs = speaker.written(question(plain, self.api))
+            theirs = ours.split(speaker.written(question(plain, self.api)))
             return list(ours.written(bare).tokens) == list(theirs.tokens)
 
         return Pair(
             asked.id,
             asked.line,
             ours.written(asked),
-            speaker.written(question(form, self.api)),
+            ours.split(speaker.written(question(form, self.api))),
             alike_without_tools if asked.tools else None,
             ours.dated(asked),
         )

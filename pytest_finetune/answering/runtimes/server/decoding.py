@@ -22,6 +22,7 @@ VLLM: Final = "vllm"
 """vLLM, and SGLang, which takes the same words."""
 LLAMA: Final = "llama.cpp"
 TRANSFORMERS: Final = "transformers"
+OLLAMA: Final = "ollama"
 UNKNOWN: Final = "unknown"
 
 # What each setting is where it changes nothing: with greedy decoding too, and with sampling only.
@@ -83,11 +84,17 @@ def kind_of(wire: Wire, owner: object, command: Sequence[str]) -> str:
     known = _OWNERS.get(str(owner))
     if known is not None:
         return known
-    try:
-        found = wire.get("/props", _PROBE_S)
-    except WireError:
-        return UNKNOWN
-    return LLAMA if isinstance(found, Mapping) and "default_generation_settings" in found else UNKNOWN
+    for page, word, kind in (
+        ("/props", "default_generation_settings", LLAMA),
+        ("/api/version", "version", OLLAMA),
+    ):
+        try:
+            found = wire.get(page, _PROBE_S)
+        except WireError:
+            continue
+        if isinstance(found, Mapping) and word in found:
+            return kind
+    return UNKNOWN
 
 
 def requests(kind: str, generation: Generation, stops: Sequence[int], seed: int) -> tuple[JsonTree, ...]:

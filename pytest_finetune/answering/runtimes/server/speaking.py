@@ -111,10 +111,47 @@ class Vllm:
         """Tell nothing: each question says where its answer ends."""
 
 
+class Ollama:
+    """Ollama, which shows the text that its template makes, from the release on that knows `_debug_render_only`.
+
+    It does not show how it splits that text, only how many tokens it has read once it has answered.
+    """
+
+    def __init__(self, wire: Wire, model: str) -> None:
+        self._wire = wire
+        # An older one would answer, then with one token.
+        self._given = {
+            "model": model,
+            "stream": False,
+            "_debug_render_only": True,
+            "options": {"num_predict": 1},
+        }
+
+    def shows(self) -> bool:
+        """Tell whether this release shows what it makes of a prompt."""
+        try:
+            self.written(Question("", {"prompt": "a"}))
+        except WireError:
+            return False
+        return True
+
+    def written(self, asked: Question) -> Written:
+        """Return the prompt that the model would read. Raises WireError."""
+        page = "/api/chat" if asked.chat else "/api/generate"
+        told = _of(self._wire.post(page, {**self._given, **asked.said}), "_debug_info", Mapping)
+        return Written((), _of(told, "rendered_template", str))
+
+    def stops_at(self, token: int) -> None:
+        """Tell nothing: what ends an answer, it shows for no single token."""
+
+
 def speaker_of(kind: str, wire: Wire, model: str, extra: Json) -> Speaker | None:
     """Return how a server of this kind is asked what it makes of prompts; None for one that does not tell."""
     if kind == decoding.LLAMA:
         return LlamaServer(wire)
+    if kind == decoding.OLLAMA:
+        ollama = Ollama(wire, model)
+        return ollama if ollama.shows() else None
     return Vllm(wire, model, extra) if kind == decoding.VLLM else None
 
 
