@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from pytest_finetune.bundle.shipped import MODEL, MODELFILE
 from pytest_finetune.record.lenient import Json
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
 from pytest_finetune.record.recipes import seed_count, sentences
@@ -89,6 +90,7 @@ def _body(run: RecordedRun, experiment: RecordedExperiment, revision: str | None
         "",
         f"- base {base}{pinned}, stored as {plain(config.quantization or 'none')}",
         f"- method {plain(method)}" + (f", rank {plain(config.lora.get('r'))}" if method != "full" else ""),
+        *_shipped(experiment),
         f"- experiment key {code(experiment.key or 'none')}",
         *(
             f"- {plain(file.name)} file {code(file.path)}, sha256 {code(file.sha256 or 'none')}"
@@ -107,9 +109,35 @@ def _body(run: RecordedRun, experiment: RecordedExperiment, revision: str | None
         *_loading(method, config.base_model, revision),
         "```",
         "",
+        *_serving(experiment),
         "`pytest-finetune verify .` checks every file here and computes the decision again from its per-row outcomes. "
         "Evidence: `decision.md`, `report.html`, `record.json`, `outputs/`.",
     ]
+
+
+def _shipped(experiment: RecordedExperiment) -> list[str]:
+    file = experiment.arms["tuned"].gguf
+    if not file.sha256:
+        return []
+    return [
+        f"- judged and shipped as {code(MODEL)}: {plain(file.says)}, sha256 {code(file.sha256)}, converted by "
+        f"llama.cpp {plain(file.converter)}, answered by {plain(file.server)}"
+    ]
+
+
+def _serving(experiment: RecordedExperiment) -> list[str]:
+    """Say how the file that was judged is served, as it was served then."""
+    file = experiment.arms["tuned"].gguf
+    if not file.sha256:
+        return []
+    name = re.sub(r"[^a-z0-9-]+", "-", one_line(experiment.name).lower()).strip("-") or "tuned"
+    added = " --lora gguf/adapter.gguf" if file.adapter == "lora" else ""
+    served = (
+        f"ollama create {name} -f {MODELFILE}"
+        if file.modelfile
+        else f"llama-server --model {MODEL}{added} --jinja"
+    )
+    return ["The answers of the decision came from the GGUF file:", "", "```sh", served, "```", ""]
 
 
 def _loading(method: str, base: str, revision: str | None) -> list[str]:

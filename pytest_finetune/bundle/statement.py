@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pytest_finetune.bundle.format import input_files
+from pytest_finetune.bundle.shipped import told
 from pytest_finetune.fingerprint.sealed import json_text
 from pytest_finetune.training.artifact import ADAPTER_CONFIG, MODEL_CONFIG
 from pytest_finetune.yamlfile import Json
@@ -25,12 +26,14 @@ def statement(
 ) -> dict[str, Any]:
     """Return the statement (in-toto v1) over a bundle whose `files` have these digests.
 
-    The subjects are the adapter's files (or those of a model that was trained in full), for generic tools, and the
-    adapter as a whole, by our digest.
+    The subjects are the adapter's files (or those of a model that was trained in full) and the GGUF file that was
+    judged, for generic tools, and the adapter as a whole, by our digest.
     """
     decision, training, config = (experiment[part] for part in ("decision", "training", "config"))
     configuration = MODEL_CONFIG if config["peft_method"] == "full" else ADAPTER_CONFIG
-    adapter_files = [name for name in sorted(files) if name.endswith(".safetensors") or name == configuration]
+    adapter_files = [
+        name for name in sorted(files) if name.endswith((".safetensors", ".gguf")) or name == configuration
+    ]
     subjects = [{"name": name, "digest": {"sha256": files[name]}} for name in adapter_files]
     whole = {"name": "adapter", "digest": {ADAPTER_DIGEST: training["adapter_sha256"]}}
     return {
@@ -49,6 +52,7 @@ def statement(
                 "rulesSha256": decision["rules_sha256"],
             },
             "baseModel": {"name": config["base_model"], "revision": revision},
+            **told(experiment),
             "materials": _materials(experiment["checksums"]),
             "evidence": [
                 {"name": name, "digest": {"sha256": files[name]}}

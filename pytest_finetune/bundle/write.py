@@ -20,6 +20,7 @@ from pytest_finetune.bundle.format import (
     input_files,
     render,
 )
+from pytest_finetune.bundle.shipped import copy_gguf, told
 from pytest_finetune.bundle.statement import STATEMENT, statement, statement_json
 from pytest_finetune.fingerprint import adapter_digest, sha256_of
 from pytest_finetune.store import disk
@@ -50,7 +51,8 @@ class BundleSource:
     `adapter` (an adapter's folder, or that of a model that was trained in full) and `base` are folders; `folder` is the
     record's; `files` maps names relative to the project (the experiment, its contract, the rows when they are asked
     for) to files and the SHA-256 that they had when the run read them. `revision` is the commit of a base from the hub.
-    `sign` signs a finished folder.
+    `gguf` are the files that gave the answers of the decision, by name, where a GGUF runtime did. `sign` signs a
+    finished folder.
     """
 
     adapter: Path
@@ -60,6 +62,7 @@ class BundleSource:
     record: Json
     experiment: Json
     files: Mapping[str, tuple[Path, str]]
+    gguf: Mapping[str, Path] = field(default_factory=dict)
     sign: Callable[[Path], None] | None = field(default=None, repr=False)
 
     @property
@@ -112,6 +115,7 @@ def _fill(part: Path, source: BundleSource) -> None:
     for folder in (source.base, source.adapter):  # a whole model has a tokenizer of its own
         _copy_tokenizer(part, folder)
     _copy_inputs(part, source)
+    copy_gguf(part, source.experiment, source.gguf)
     for name in _VIEWS:
         shutil.copyfile(source.folder / name, part / name)
     shutil.copytree(source.folder / "outputs", part / "outputs")
@@ -174,6 +178,7 @@ def _manifest(part: Path, source: BundleSource) -> bytes:
             "base_model": source.experiment["config"]["base_model"],
             "revision": source.revision,
             "dataset_sha256": {name: facts["sha256"] for name, facts in inputs.items()},
+            **told(source.experiment),
             "files": describe(part),
         }
     )

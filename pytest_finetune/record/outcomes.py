@@ -86,6 +86,10 @@ class GgufFacts(Facts):
     quantization: str
     sha256: str
     bytes: int | None
+    adapter: str
+    converter: str
+    server: str
+    modelfile: str
     says: str
 
 

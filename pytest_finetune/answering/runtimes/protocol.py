@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -51,6 +51,15 @@ class DescribedRuntime(Runtime, Protocol):
 
         Loads no model. Raises AnsweringError.
         """
+        ...
+
+
+@runtime_checkable
+class ShippingRuntime(Runtime, Protocol):
+    """A runtime that answers from files which can be shipped as they are."""
+
+    def files(self, adapter: Path | None) -> Mapping[str, Path]:
+        """Return the files that answer for a model, by the names under which they are shipped; AnsweringError."""
         ...
 
 

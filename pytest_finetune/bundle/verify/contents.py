@@ -10,6 +10,7 @@ from pytest_finetune.bundle.card import model_card
 from pytest_finetune.bundle.format import EXPERIMENT, MANIFEST, RECORD, BundleError, input_files
 from pytest_finetune.bundle.reading import Bundle, Problem, adapter_problems
 from pytest_finetune.bundle.requirements import unmet
+from pytest_finetune.bundle.shipped import shipped_problems
 from pytest_finetune.bundle.statement import STATEMENT, statement, statement_json
 from pytest_finetune.bundle.verify.recompute import Contradiction, contradictions, same
 from pytest_finetune.experiment import ExperimentError
@@ -33,6 +34,7 @@ def content_problems(bundle: Bundle) -> list[Problem]:
     found: list[Problem] = []
     for check in (
         _adapter,
+        _shipped,
         _inputs,
         _configuration,
         _outputs,
@@ -77,6 +79,12 @@ def _adapter(bundle: Bundle) -> Iterator[Problem]:
     if experiment["training"].get("delta_nonzero") != (nonzero := delta_nonzero(bundle.folder)):
         said = experiment["training"].get("delta_nonzero")
         yield Problem(RECORD, f"delta_nonzero is {said}, the adapter's weights give {nonzero}")
+
+
+def _shipped(bundle: Bundle) -> Iterator[Problem]:
+    """Hold the GGUF file, where one was judged, against the record."""
+    for place, what in shipped_problems(bundle):
+        yield Problem(place, what)
 
 
 def _base(bundle: Bundle) -> Iterator[Problem]:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_finetune.answering.runtimes.protocol import AnsweringError, ShippingRuntime
 from pytest_finetune.bundle.format import BundleError
 from pytest_finetune.bundle.requirements import unmet
+from pytest_finetune.bundle.shipped import judged_file
 from pytest_finetune.bundle.signing import SIGSTORE, sign
 from pytest_finetune.bundle.write import BundleSource, refuse_other, write_bundle
 from pytest_finetune.fingerprint import base_folder
@@ -18,6 +20,7 @@ from pytest_finetune.suite.steps.reuse import answered_elsewhere
 if TYPE_CHECKING:
     from pytest_finetune.bundle.write import BundleSource
     from pytest_finetune.experiment import Experiment
+    from pytest_finetune.suite.run import ExperimentRun
     from pytest_finetune.suite.session import FinetuneSession
 
 
@@ -85,8 +88,23 @@ def _source(state: FinetuneSession, record: Mapping[str, Any], experiment: Mappi
         record=record,
         experiment=experiment,
         files=_inputs(run.experiment, experiment["checksums"], rows=state.settings.promote_data),
+        gguf=_shipped(run, experiment, entry.path),
         sign=_signer(state),
     )
+
+
+def _shipped(run: ExperimentRun, experiment: Mapping[str, Any], adapter: Path) -> Mapping[str, Path]:
+    """Return the GGUF files that gave the answers of the decision; none where another runtime did."""
+    if judged_file(experiment) is None:
+        return {}
+    name = run.experiment.runtimes[0]
+    runtime = run.engine.runtime(name)
+    if not isinstance(runtime, ShippingRuntime):
+        raise BundleError(f"the runtime {name!r} does not say where the GGUF file lies that was judged")
+    try:
+        return runtime.files(adapter)
+    except AnsweringError as error:
+        raise BundleError(str(error)) from None
 
 
 def _inputs(

@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pytest_finetune.answering.runtimes.gguf.ollama import find_ollama
 from pytest_finetune.answering.runtimes.gguf.tools import find_tools
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.data.catalogue import finding
 from pytest_finetune.data.chat_template import CLOCK
 from pytest_finetune.experiment import GgufSettings, ServerSettings
 from pytest_finetune.experiment.reading import line_of
+from pytest_finetune.experiment.runtimes import OLLAMA
 from pytest_finetune.fingerprint import base_folder
 
 if TYPE_CHECKING:
@@ -44,11 +46,14 @@ def template_findings(
 def gguf_findings(experiment: Experiment, train: Rows, held_out: Rows) -> Iterator[Finding]:
     """Yield what keeps the model from becoming a GGUF file: tools that are not here, a family that they do not know."""
     for number, name in enumerate(experiment.runtimes):
-        if not isinstance(experiment.runtime_settings.get(name), GgufSettings):
+        settings = experiment.runtime_settings.get(name)
+        if not isinstance(settings, GgufSettings):
             continue
         line = line_of(experiment, ("runtimes", number))
         try:
             tools = find_tools()
+            if settings.server == OLLAMA:
+                find_ollama()
         except AnsweringError as error:
             yield finding("gguf/tools", str(error), file=experiment.file, line=line)
             return

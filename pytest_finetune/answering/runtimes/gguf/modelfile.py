@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from pytest_finetune.answering.runtimes.gguf.products import ADAPTER_FILE, FILE
 from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.yamlfile import JsonTree
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 Render = Callable[[Sequence[JsonTree]], str]
 """Makes messages the text that the model reads, up to where its answer begins."""
 
-MODEL_FILE: Final = "model.gguf"
-ADAPTER_FILE: Final = "adapter.gguf"
-"""What the two files are called where they are shipped together."""
 PLAIN: Final = "{{ .Prompt }}"
 """The template of prompts that are text already."""
 _DEFAULT_CONTEXT: Final = 4096
@@ -69,7 +67,7 @@ class Modelfile:
     def shipped(self) -> str:
         """The file as it stands beside the GGUF files that it names."""
         adapter = ADAPTER_FILE if self.adapter is not None else None
-        return replace(self, gguf=f"./{MODEL_FILE}", adapter=adapter and f"./{adapter}").text
+        return replace(self, gguf=f"./{FILE}", adapter=adapter and f"./{adapter}").text
 
 
 def decoding(generation: Generation) -> JsonTree:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -105,7 +105,7 @@ class OllamaRuntime:
 
     def about(self, adapter: Path | None = None) -> JsonTree:
         """Return what the answers' key must hold besides model, prompts, generation and packages."""
-        program, settings, tools = command_identity(_program()), self._settings, self._tools()
+        program, settings, tools = command_identity(find_ollama()), self._settings, self._tools()
         return {
             "gguf": GGUF_SCHEMA,
             "quantization": settings.quantization,
@@ -116,6 +116,10 @@ class OllamaRuntime:
             **{f"ollama_{name}": value for name, value in program.items()},
             "version": settings.quantization,
         }
+
+    def files(self, adapter: Path | None) -> Mapping[str, Path]:
+        """Return the files that answer for a model, by the names under which they are shipped."""
+        return self._products.files(adapter)
 
     def release(self) -> None:
         """Stop the server, and remove its copies of the models; the next question starts it again."""
@@ -147,7 +151,7 @@ class OllamaRuntime:
             "OLLAMA_MAX_LOADED_MODELS": "1",
             "OLLAMA_KEEP_ALIVE": "-1",
         }
-        command = ("env", *(f"{name}={value}" for name, value in told.items()), _program(), "serve")
+        command = ("env", *(f"{name}={value}" for name, value in told.items()), find_ollama(), "serve")
         self._server = server = Server(self._name, command, "", self._log)
         wire = Wire(server.url, self._settings.timeout_s)
         try:
@@ -166,7 +170,7 @@ class OllamaRuntime:
         written = self._home / MODELFILE
         written.write_text(modelfile, encoding="utf-8")
         done = subprocess.run(
-            [_program(), "create", name, "-f", str(written)],
+            [find_ollama(), "create", name, "-f", str(written)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -202,7 +206,7 @@ class OllamaRuntime:
         )
 
 
-def _program() -> str:
+def find_ollama() -> str:
     """Return where Ollama is; AnsweringError says how it is brought."""
     found = shutil.which(PROGRAM)
     if found is None:

@@ -28,6 +28,7 @@ GGUF_SCHEMA: Final = 1
 
 KIND: Final = "gguf"
 FILE: Final = "model.gguf"
+ADAPTER_FILE: Final = "adapter.gguf"
 
 _FORMS: Final = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
@@ -55,6 +56,11 @@ class GgufProducts:
     def adapter_file(self, adapter: Path | None) -> Path | None:
         """Return the file of the adapter that the server adds; None where there is none to add."""
         return None if adapter is None or self._settings.adapter == "merged" else self._lora(adapter)
+
+    def files(self, adapter: Path | None) -> dict[str, Path]:
+        """Return all that is served of a model, by the names under which it is shipped. Raises AnsweringError."""
+        added = self.adapter_file(adapter)
+        return {FILE: self.file(adapter), **({ADAPTER_FILE: added} if added else {})}
 
     def facts(self, adapter: Path | None) -> JsonTree:
         """Return what the record holds of the file that answered for a model."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -85,6 +85,10 @@ class GgufRuntime:
             "converter": tools.converter_digest,
             "version": settings.quantization,
         }
+
+    def files(self, adapter: Path | None) -> Mapping[str, Path]:
+        """Return the files that answer for a model, by the names under which they are shipped."""
+        return self._products.files(adapter)
 
     def release(self) -> None:
         """Stop the server, if one was started; the next question starts it again."""

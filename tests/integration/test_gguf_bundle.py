@@ -1,0 +1,103 @@
+"""A bundle of a decision that a GGUF file has answered: it holds the file that was judged, and says so everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pytest_finetune.cli import main
+
+from .bundles import doctor, mend, new_project, promote, seal
+
+CONTENT = b"GGUF" + bytes(range(64))
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+MODELFILE = "FROM ./model.gguf\nPARAMETER num_ctx 4096\n"
+TOLD = {
+    "quantization": "q4_k_m",
+    "adapter": "merged",
+    "sha256": SHA256,
+    "bytes": len(CONTENT),
+    "tensors": {"Q4_K": 1},
+    "converter": "b9999",
+    "server": "ollama 0.12.0",
+    "modelfile": MODELFILE,
+    "says": "q4_k_m of 68 B, 1 tensor Q4_K",
+}
+
+
+@pytest.fixture(scope="module")
+def promoted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose runtime says that a GGUF file gave its answers, away from its project."""
+    project = new_project(tmp_path_factory.mktemp("project"))
+    conftest = (project.path / "conftest.py").read_text()
+    answering = (
+        f"class TableRuntime:\n    gguf = {TOLD!r}\n    def files(self, adapter):\n"
+        "        return {'model.gguf': Path(__file__).parent / 'store.gguf'}\n"
+    )
+    project.write(
+        {"conftest.py": "from pathlib import Path\n" + conftest.replace("class TableRuntime:\n", answering)}
+    )
+    (project.path / "store.gguf").write_bytes(CONTENT)
+    bundle = tmp_path_factory.mktemp("away") / "bundle"
+    shutil.move(promote(project), bundle)
+    return bundle
+
+
+@pytest.fixture
+def bundle(promoted: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(promoted, tmp_path / "bundle"))
+
+
+def verify(bundle: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = main(["verify", str(bundle)])
+    return code, capsys.readouterr().out
+
+
+def test_it_holds_the_file_that_was_judged_and_names_it(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (bundle / "gguf" / "model.gguf").read_bytes() == CONTENT
+    assert (bundle / "gguf" / "Modelfile").read_text() == MODELFILE
+    named = {name: TOLD[name] for name in ("quantization", "adapter", "sha256", "converter", "server")}
+    assert json.loads((bundle / "MANIFEST.json").read_bytes())["gguf"] == {"file": "gguf/model.gguf", **named}
+    statement = json.loads((bundle / "promotion.intoto.json").read_bytes())
+    assert {"name": "gguf/model.gguf", "digest": {"sha256": SHA256}} in statement["subject"]
+    assert statement["predicate"]["gguf"]["sha256"] == SHA256
+    card = (bundle / "README.md").read_text()
+    assert (
+        f"judged and shipped as `gguf/model.gguf`: q4_k_m of 68 B, 1 tensor Q4_K, sha256 `{SHA256}`" in card
+    )
+    assert "ollama create finetune -f gguf/Modelfile" in card
+    code, said = verify(bundle, capsys)
+    assert code == 0, said
+
+
+def test_one_flipped_bit_and_another_file_with_mended_digests_are_found(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = bundle / "gguf" / "model.gguf"
+    file.write_bytes(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]))
+    code, said = verify(bundle, capsys)
+    assert code == 1
+    assert "gguf/model.gguf: was changed: it does not match its digest" in said
+    (bundle / "gguf" / "Modelfile").write_text("FROM ./model.gguf\n")
+    mend(bundle)
+    code, said = verify(bundle, capsys)
+    assert code == 1
+    assert f"gguf/model.gguf: is not the file that was judged ({SHA256[:12]} by the record)" in said
+    assert "gguf/Modelfile: is not the one that was judged" in said
+    shutil.rmtree(bundle / "gguf")
+    mend(bundle)
+    assert "gguf/model.gguf: is missing: the decision was made on its answers" in verify(bundle, capsys)[1]
+
+
+def test_a_record_that_no_longer_speaks_of_it_contradicts_the_manifest(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doctor(bundle, lambda record: record["experiments"][0]["arms"]["tuned"].pop("gguf"))
+    seal(bundle)
+    assert "what it says of the GGUF file is not what the record says" in verify(bundle, capsys)[1]
