@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FOLDER: Final = "gguf"
 MODEL: Final = f"{FOLDER}/model.gguf"
+ADAPTER: Final = f"{FOLDER}/adapter.gguf"
 MODELFILE: Final = f"{FOLDER}/Modelfile"
 _TOLD: Final = ("quantization", "adapter", "sha256", "converter", "server")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.bundle.reading import Problem
+from pytest_finetune.bundle.shipped import MODEL, judged_file
 from pytest_finetune.bundle.verify.reproduced import base_differs, reproduced
 from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.cli.verified import Part, answers_doubt
@@ -34,9 +35,11 @@ def row_count(text: str) -> int:
 
 
 def run_again(bundle: Bundle, count: int, named: Path | None) -> Part:
-    """Load the adapter on the base and ask some held-out rows again."""
-    experiment = bundle.resolved()
-    base = _base(bundle, experiment, named)
+    """Load the adapter on the base, or serve the GGUF file that was judged, and ask some held-out rows again."""
+    experiment, file = bundle.resolved(), judged_file(bundle.experiment)
+    if file is not None and named is not None:
+        raise CommandError(f"--base: the decision was made on {MODEL}, which is asked here: leave --base out")
+    base = _base(bundle, experiment, named) if file is None else None
     try:
         found = reproduced(bundle, experiment, base, count)
     except FinetuneError as error:
@@ -55,10 +58,11 @@ def run_again(bundle: Bundle, count: int, named: Path | None) -> Part:
         equal = f"{asked - len(found.different):,} of {counted(asked, 'answer')} came out as recorded"
         return Part("run", doubt, problems=problems, notes=[equal, *notes])
     kept = "model" if bundle.whole_model else "adapter"
+    by = f"the {kept} on {base}" if file is None else f"{MODEL}, served by {one_line(file['server'])}"
     return Part(
         "run",
         doubt,
-        words=f"{asked:,} of {counted(asked, 'answer')} as recorded, given again by the {kept} on {base}",
+        words=f"{asked:,} of {counted(asked, 'answer')} as recorded, given again by {by}",
         proves=[f"the {kept} gives {asked:,} of its {counted(found.total, 'answer')} again"],
         leaves=[f"that it gives the other {found.total - asked:,}"] if asked < found.total else [],
         notes=notes,

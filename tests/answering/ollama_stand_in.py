@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+TABLE = json.loads(Path(os.environ["ANSWERS"]).read_text("utf-8")) if "ANSWERS" in os.environ else {}
+
 
 def rendered(template: str, prompt: str, messages: list[dict[str, str]]) -> str:
     """Render a template that ours could be: text in quotes, a range over the messages, what stands between roles."""
@@ -71,6 +73,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/api/generate":
             return self.reply({"response": "?"})
         tokens = len(text.split())
+        if "ANSWERS" in os.environ:  # a model that answers from a table, and does not count
+            said = {"message": {"content": TABLE[text]}} if "messages" in body else {"text": TABLE[text]}
+            return self.reply(
+                {"choices": [{**said, "finish_reason": "stop"}], "usage": {"completion_tokens": 2}}
+            )
         read = min(tokens, int(model["num_ctx"])) if self.quirk != "cuts" else 1
         said = {"message": {"content": text}} if "messages" in body else {"text": text}
         usage = {"prompt_tokens": read, "completion_tokens": 2}

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+from pytest_finetune.answering.answers import read_answers
 from pytest_finetune.cli import main
 
 from .bundles import doctor, mend, new_project, promote, seal
 
 CONTENT = b"GGUF" + bytes(range(64))
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-MODELFILE = "FROM ./model.gguf\nPARAMETER num_ctx 4096\n"
+MODELFILE = 'FROM ./model.gguf\nTEMPLATE """{{ .Prompt }}"""\nPARAMETER num_ctx 4096\n'
+BASE = Path(__file__).parents[2] / "example_project" / "models" / "ticket-lm"
+STAND_IN = Path(__file__).parents[1] / "answering" / "ollama_stand_in.py"
 TOLD = {
     "quantization": "q4_k_m",
     "adapter": "merged",
@@ -41,6 +45,8 @@ def promoted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project.write(
         {"conftest.py": "from pathlib import Path\n" + conftest.replace("class TableRuntime:\n", answering)}
     )
+    shutil.rmtree(project.path / "base")
+    shutil.copytree(BASE, project.path / "base")
     (project.path / "store.gguf").write_bytes(CONTENT)
     bundle = tmp_path_factory.mktemp("away") / "bundle"
     shutil.move(promote(project), bundle)
@@ -101,3 +107,24 @@ def test_a_record_that_no_longer_speaks_of_it_contradicts_the_manifest(
     doctor(bundle, lambda record: record["experiments"][0]["arms"]["tuned"].pop("gguf"))
     seal(bundle)
     assert "what it says of the GGUF file is not what the record says" in verify(bundle, capsys)[1]
+
+
+def test_the_file_answers_again_through_its_server(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "bin" / "ollama"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{STAND_IN}' \"$@\"\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("ANSWERS", str(tmp_path / "answers.json"))
+    table = {answer.prompt: answer.written for answer in read_answers(bundle / "outputs" / "tuned.jsonl")}
+    (tmp_path / "answers.json").write_text(json.dumps(table))
+    assert main(["verify", str(bundle), "--run", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "3 of 3 answers as recorded, given again by gguf/model.gguf, served by ollama 0.12.0" in said
+    (tmp_path / "answers.json").write_text(json.dumps(dict.fromkeys(table, "another")))
+    assert main(["verify", str(bundle), "--run", "3"]) == 1
+    assert "is not answered as recorded" in capsys.readouterr().out
+    assert main(["verify", str(bundle), "--run", "3", "--base", str(BASE)]) == 2
+    assert "the decision was made on gguf/model.gguf" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from pytest_finetune.answering.answers import Answer
 from pytest_finetune.answering.arm_plans import TUNED
 from pytest_finetune.answering.prompts import Prompted, Rendered
 from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
+from pytest_finetune.bundle.verify.served_again import served_again
 from pytest_finetune.data.formatting import CHAT
 from pytest_finetune.fingerprint import package_versions
 from pytest_finetune.memory.hardware.detect import accelerator, detect
@@ -57,10 +58,33 @@ def base_differs(recorded: Mapping[str, str], here: Mapping[str, str]) -> list[s
     return [f"{name}: recorded {old[:12]}, here {new[:12]}" for name, old, new in pairs if old != new]
 
 
-def reproduced(bundle: Bundle, experiment: Experiment, base: Path, count: int) -> Reproduced:
-    """Ask the tuned model `count` held-out rows again; AnsweringError when it cannot answer."""
+def reproduced(bundle: Bundle, experiment: Experiment, base: Path | None, count: int) -> Reproduced:
+    """Ask the tuned model `count` held-out rows again; AnsweringError when it cannot answer.
+
+    It is the adapter on `base`, or without one the GGUF file of the bundle, through its server.
+    """
     recorded = [Answer(**answer) for answer in bundle.answers(bundle.experiment, TUNED)]
-    chosen, device = spread(len(recorded), count), accelerator()
+    chosen = spread(len(recorded), count)
+    if base is None:
+        given, elsewhere = served_again(bundle, experiment, [recorded[at] for at in chosen])
+    else:
+        given, elsewhere = _on_base(bundle, experiment, base, recorded, chosen)
+    pairs = [(recorded[at], now) for at, now in zip(chosen, given, strict=True)]
+    return Reproduced(
+        asked=[old.id for old, _ in pairs],
+        total=len(recorded),
+        different=[
+            Different(old.id, old.written, now.written) for old, now in pairs if old.written != now.written
+        ],
+        elsewhere=elsewhere,
+    )
+
+
+def _on_base(
+    bundle: Bundle, experiment: Experiment, base: Path, recorded: Sequence[Answer], chosen: Sequence[int]
+) -> tuple[list[Answer], dict[str, tuple[object, object]]]:
+    """Let the adapter on its base answer, in the batches of the run."""
+    device = accelerator()
     runtime = TransformersRuntime(
         str(base),
         device=device,
@@ -71,15 +95,7 @@ def reproduced(bundle: Bundle, experiment: Experiment, base: Path, count: int) -
     prompts = [_prompted(answer, chat=experiment.prompt.template == CHAT) for answer in recorded]
     generation = replace(experiment.generation, constrain=None)
     given = runtime.answer_again(prompts, chosen, generation, bundle.folder)
-    pairs = [(recorded[at], now) for at, now in zip(chosen, given, strict=True)]
-    return Reproduced(
-        asked=[old.id for old, _ in pairs],
-        total=len(recorded),
-        different=[
-            Different(old.id, old.written, now.written) for old, now in pairs if old.written != now.written
-        ],
-        elsewhere=_elsewhere(bundle.experiment, device),
-    )
+    return given, _elsewhere(bundle.experiment, device)
 
 
 def _prompted(answer: Answer, *, chat: bool) -> Prompted:

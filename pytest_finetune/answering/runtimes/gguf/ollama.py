@@ -21,7 +21,7 @@ from pytest_finetune.fingerprint import digest
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.prompts import Prompted
-    from pytest_finetune.answering.runtimes.gguf.products import GgufProducts
+    from pytest_finetune.answering.runtimes.gguf.products import GgufFiles
     from pytest_finetune.answering.runtimes.gguf.tools import Tools
     from pytest_finetune.answering.runtimes.proof import Proof
     from pytest_finetune.answering.runtimes.server.checking import RenderingCheck
@@ -40,21 +40,23 @@ class OllamaRuntime:
     """The tuned and the base model, each a GGUF file that an Ollama of ours is given with a Modelfile.
 
     It listens on a port of its own and keeps its models in a folder of its own beside `log`, which goes with it: what
-    the user's Ollama holds is not touched. `chat` is the template that its own is made of. `check` refuses prompts that
-    it makes otherwise than the decision reads them. `gguf` tells of the file that answered last, and of its Modelfile.
+    the user's Ollama holds is not touched. `chat` is the template that its own is made of, unless `written` is a
+    Modelfile that is there already. `check` refuses prompts that it makes otherwise than the decision reads them, and
+    `gguf` tells of the file that answered last and of its Modelfile.
     """
 
     def __init__(
         self,
         name: str,
         settings: GgufSettings,
-        products: GgufProducts,
+        products: GgufFiles,
         tools: Callable[[], Tools],
         log: Path,
         base: BaseDecoding,
         check: RenderingCheck,
         chat: Chat | None,
         proof: Callable[[Path | None], Proof | None],
+        written: str | None = None,
     ) -> None:
         """Remember what to ask; nothing is made or started before the first question."""
         self.proof = proof
@@ -69,6 +71,7 @@ class OllamaRuntime:
         self._base = base
         self._check = check
         self._chat = chat
+        self._written = written
         self._server: Server | None = None
         self._created: set[str] = set()
 
@@ -78,12 +81,13 @@ class OllamaRuntime:
         """Return one answer a prompt, in the prompts' order. Raises AnsweringError: all of them or none."""
         if not prompts:
             return []
-        modelfile = self.modelfile(prompts, generation, adapter)
+        modelfile = self.modelfile(prompts, generation, adapter) if self._written is None else None
+        text, shipped = (modelfile.text, modelfile.shipped) if modelfile else (self._written or "",) * 2
         facts = self._products.facts(adapter)
         server = self._serving()
         wire = Wire(server.url, self._settings.timeout_s)
-        model = self._create(server, modelfile.text)
-        self.gguf = {**facts, "server": f"ollama {_version(wire)}", "modelfile": modelfile.shipped}
+        model = self._create(server, text)
+        self.gguf = {**facts, "server": f"ollama {_version(wire)}", "modelfile": shipped}
         asked = self._asking(server, model)
         answers = asked.answer(prompts, generation, adapter)
         self.rendering, self.decoding = asked.rendering, asked.decoding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytest_finetune.answering.runtimes.gguf import adapter_folder
 from pytest_finetune.answering.runtimes.gguf.reading import read_header
@@ -31,6 +31,26 @@ FILE: Final = "model.gguf"
 ADAPTER_FILE: Final = "adapter.gguf"
 
 _FORMS: Final = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+
+class GgufFiles(Protocol):
+    """Where the files lie that a runtime serves; for None those of the base. Each raises AnsweringError."""
+
+    def file(self, adapter: Path | None) -> Path:
+        """Return the file of a model."""
+        ...
+
+    def adapter_file(self, adapter: Path | None) -> Path | None:
+        """Return the file of the adapter that the server adds; None where there is none to add."""
+        ...
+
+    def files(self, adapter: Path | None) -> Mapping[str, Path]:
+        """Return all that is served of a model, by the names under which it is shipped."""
+        ...
+
+    def facts(self, adapter: Path | None) -> JsonTree:
+        """Return what the record holds of the file that answered for a model."""
+        ...
 
 
 class GgufProducts:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.prompts import Prompted
-    from pytest_finetune.answering.runtimes.gguf.products import GgufProducts
+    from pytest_finetune.answering.runtimes.gguf.products import GgufFiles
     from pytest_finetune.answering.runtimes.gguf.tools import Tools
     from pytest_finetune.answering.runtimes.proof import Proof
     from pytest_finetune.answering.runtimes.server.checking import RenderingCheck
@@ -40,7 +40,7 @@ class GgufRuntime:
         self,
         name: str,
         settings: GgufSettings,
-        products: GgufProducts,
+        products: GgufFiles,
         tools: Callable[[], Tools],
         log: Path,
         base: BaseDecoding,
