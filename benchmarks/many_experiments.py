@@ -219,9 +219,8 @@ def main() -> int:
 
 def _growing(results: Mapping[int, Mapping[str, Counted]]) -> list[str]:
     """Say which counts are not those of the smallest store, but for further pages of a listing."""
-    first, *_, last = results.values()
-    grown = [name for name in last if last[name].operations > 2 * first[name].operations]
-    said = [name for name in grown if name != EMPTY]
+    first, last = results[min(results)], results[max(results)]
+    said = [name for name in last if name != EMPTY and last[name].operations > 2 * first[name].operations]
     if said:
         print(f"grows: {', '.join(said)}")
     return said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -84,7 +83,7 @@ def test_the_message_has_verdict_breakdown_changes_and_the_other_card(tiny_confi
 
 
 def test_more_cards_are_said_to_help_as_little_as_they_do(tiny_config: Mapping[str, Any]) -> None:
-    plan = dataclasses.replace(planned(tiny_config), processes=4)
+    plan = replace(planned(tiny_config), processes=4)
     said = next(line for line in explain(plan, parse_budget("14GiB"), Formula()) if "launcher" in line)
     assert said == (
         "  training.launcher makes it no smaller: each process holds the whole model. A trainer of your own that shares "
