@@ -12,7 +12,7 @@ from pytest_finetune.answering.arm_plans import ArmPlan
 from pytest_finetune.answering.prompts import Prompted
 from pytest_finetune.data.formatting import Pair
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.experiment import Generation, MergedSettings, ServerSettings
+from pytest_finetune.experiment import Generation, GgufSettings, MergedSettings, ServerSettings
 from pytest_finetune.experiment.reading import experiment_json, experiment_of
 from pytest_finetune.experiment.runtimes import Named, as_written
 from pytest_finetune.fingerprint import Key, importing_keys
@@ -85,11 +85,12 @@ Request = ToTrain | ToAnswer | ToDiverge
 def can_be_sent(context: Context, runtime: str, adapter: Path | None) -> bool:
     """Tell whether a job can ask a model: one that it can load or merge itself, with an adapter of the store if any.
 
-    A server is asked from here: its address need not lead anywhere from there, and a job runs no command that a store
-    names.
+    A server is asked from here, the one of a GGUF file too: its address need not lead anywhere from there, and a job
+    runs no command that a store names.
     """
     own = adapter is None or adapter.parent == context.store.root / "adapters"
-    return own and not isinstance(context.experiment.runtime_settings.get(runtime), ServerSettings)
+    settings = context.experiment.runtime_settings.get(runtime)
+    return own and not isinstance(settings, ServerSettings | GgufSettings)
 
 
 def training(experiment: Experiment, ordered: Ordered, longest: int | None) -> JsonTree:
@@ -288,7 +289,7 @@ def _refuse_server(request: Request) -> None:
     if isinstance(request, ToTrain):
         return
     runtime = request.plan.runtime if isinstance(request, ToAnswer) else request.runtime
-    if isinstance(request.head.experiment.runtime_settings.get(runtime), ServerSettings):
+    if isinstance(request.head.experiment.runtime_settings.get(runtime), ServerSettings | GgufSettings):
         raise StepRefused(
             f"runtime {runtime!r} is a server, and no job starts or asks one because a store says so: it is asked from "
             "where pytest runs"
