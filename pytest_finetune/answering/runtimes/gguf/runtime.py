@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -130,5 +131,6 @@ class GgufRuntime:
             *("--model", "{model}", "--host", "{host}", "--port", "{port}"),
             *("--ctx-size", str(context), "--parallel", "1", "--jinja", "--no-webui"),
             *("--reasoning-format", "none"),  # what it thinks is taken apart by us, in every runtime alike
+            *(("--threads", threads) if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit() else ()),
             *(("--lora", str(added)) if added else ()),
         )
