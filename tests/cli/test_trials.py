@@ -177,6 +177,9 @@ def test_a_curve_is_trained_once_and_says_what_twice_the_rows_would_bring(projec
     assert project.calls() == ["no torch"]  # nothing trained, nothing asked
     assert page.out.startswith("<!doctype html>")
     assert "Twice as many rows of this kind would bring" in page.out
+    assert [f">{rows}</text>" in page.out for rows in (8, 16, 32, 64, 128)] == [True] * 5  # under the points
+    assert "64 rows</th>" in page.out
+    assert "20 steps, loss" in page.out
     assert "http" not in page.out.replace("http://www.w3.org", "")
 
 

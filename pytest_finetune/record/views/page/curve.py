@@ -64,16 +64,16 @@ def _drawn(curve: RowsCurve) -> Html:
     first, most = curve.points[0].rows, 2 * curve.points[-1].rows
     width = Axis(math.log2(first), math.log2(most), ())
     shapes = [*_frame(height), *_lines(curve.points, width, height), *_band(curve, width, height)]
+    shapes.append(_marks([*(point.rows for point in curve.points), most], width))
     label = "the rates of the table below over the number of training rows"
     picture = element("svg", *shapes, class_="ft-curves", role="img", aria_label=label)
     ticks = [element("span", percent(value, 0)) for value in (height.high, (height.high + low) / 2, low)]
-    marks = [element("span", counted(rows, "row")) for rows in (first, most)]
     return element(
         "div",
         element("div", join(ticks), class_="ft-heights", aria_hidden="true"),
         picture,
-        element("div", join(marks), class_="ft-steps", aria_hidden="true"),
-        class_="ft-chart ft-arm-tuned",
+        element("div", "training rows", class_="ft-below", aria_hidden="true"),
+        class_="ft-chart ft-learning ft-arm-tuned",
     )
 
 
@@ -85,6 +85,12 @@ def _frame(height: Axis) -> Iterator[Html]:
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = height.place(height.low + share * (height.high - height.low))
         yield element("line", x1="0", x2="100%", y1=y, y2=y, class_="ft-grid")
+
+
+def _marks(rows: Sequence[int], width: Axis) -> Html:
+    """Write how many rows each point has under it."""
+    marks = (element("text", f"{one:,}", x=width.place(math.log2(one)), y="100%", dy="1.5em") for one in rows)
+    return element("g", *marks, class_="ft-scale")
 
 
 def _lines(points: Sequence[Trained], width: Axis, height: Axis) -> Iterator[Html]:
@@ -112,25 +118,25 @@ def _table(curve: RowsCurve | ValuesCurve, over: str) -> Html:
     bodies = [element("tbody", _row(point, curve)) for point in curve.points]
     found = curve.forecast if isinstance(curve, RowsCurve) else None
     if found is not None:
-        rows = f"{2 * curve.points[-1].rows:,} (not trained: {LEVEL:.0%} band)"
+        rows = f"{2 * curve.points[-1].rows:,} rows (not trained: {LEVEL:.0%} band)"
         span = (found.score_low, found.score_high)
-        bodies.append(element("tbody", _line(rows, "-", found.score, span, "best_prompt", "-")))
-    head: list[Child] = [over, "steps", "rate", "loss", scale(RATES, "%")]
+        bodies.append(element("tbody", _line(rows, found.score, span, "best_prompt", "-")))
+    head: list[Child] = [over, scale(RATES, "%"), "rate", "trained for"]
     return grid(head, bodies, "Trainings of the curve")
 
 
 def _row(point: Trained, curve: RowsCurve | ValuesCurve) -> Html:
-    named = f"{point.rows:,}" if isinstance(curve, RowsCurve) else str(point.overrides[curve.key])
-    loss = "-" if point.score.loss is None else figure(point.score.loss)
-    return _line(named, f"{point.steps:,}", point.score.rate, point.interval, "tuned", loss)
+    named = counted(point.rows, "row") if isinstance(curve, RowsCurve) else str(point.overrides[curve.key])
+    loss = "" if point.score.loss is None else f", loss {figure(point.score.loss)}"
+    trained = f"{counted(point.steps, 'step')}{loss}"
+    return _line(named, point.score.rate, point.interval, "tuned", trained)
 
 
-def _line(named: str, steps: str, rate: float, span: tuple[float, float], arm: str, loss: str) -> Html:
+def _line(named: str, rate: float, span: tuple[float, float], arm: str, trained: str) -> Html:
     return element(
         "tr",
         element("th", named, scope="row"),
-        element("td", steps),
-        element("td", element("strong", percent(rate)), f" {rate_span(span)}"),
-        element("td", loss),
         element("td", whisker(RATES, arm, rate, span, None), class_="ft-cell"),
+        element("td", element("strong", percent(rate)), f" {rate_span(span)}"),
+        element("td", trained),
     )
