@@ -8,9 +8,37 @@ from typing import Any, Final
 
 from pytest_finetune import wording
 from pytest_finetune.judging.evidence import Agreement
+from pytest_finetune.judging.statistics.paired import PairedGain
 
 ALIKE: Final = 0.95
 """Below this share of rows two runtimes are said to disagree."""
+
+
+_ONE_SIDE: Final = 0.025
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How the scores under a rule move from the first runtime to the second, paired over the same rows.
+
+    `worse` and `better` are the ids of the rows, `gain` is the mean change and `interval` its 95% interval.
+    """
+
+    worse: tuple[str, ...]
+    better: tuple[str, ...]
+    total: int
+    gain: float
+    interval: tuple[float, float]
+
+    def as_json(self) -> dict[str, object]:
+        """Return the record's form."""
+        return {
+            "worse": list(self.worse),
+            "better": list(self.better),
+            "total": self.total,
+            "gain": self.gain,
+            "interval": list(self.interval),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +48,7 @@ class RuntimeMatch:
     `text` counts equal raw answers; ``match["rule"]`` counts the rows on which a rule gave both the same score. Both
     have `same`, `total`, `rate` and `rows`, the ids of the rows that differ. `cause` names what to look at first where
     fewer than 95% of the texts are alike and the second runtime makes other prompts or may have decoded otherwise.
+    `moved` says by a rule's name which rows became worse and better from the first runtime to the second.
     """
 
     first: str
@@ -27,6 +56,7 @@ class RuntimeMatch:
     text: Agreement
     rules: Mapping[str, Agreement] = field(default_factory=dict)
     cause: str | None = None
+    moved: Mapping[str, Moved] = field(default_factory=dict)
 
     def __getitem__(self, rule: str) -> Agreement:
         """Return the agreement under a rule; KeyError names the rules that ran."""
@@ -44,6 +74,8 @@ class RuntimeMatch:
             "text": _counts(self.text),
             "rules": rules,
         }
+        if self.moved:
+            found["moved"] = {name: one.as_json() for name, one in self.moved.items()}
         return found if self.cause is None else {**found, "cause": self.cause}
 
 
@@ -64,6 +96,39 @@ def agreement(
     ]
     apart = tuple(row for row, a, b in pairs if a != b)
     return Agreement(first, second, len(pairs) - len(apart), len(pairs), apart)
+
+
+def moved(
+    rows: Sequence[str],
+    ours: Sequence[float | None],
+    theirs: Sequence[float | None],
+    groups: Sequence[str | None] = (),
+) -> Moved | None:
+    """Pair the scores of two runtimes; rows without a score in either are not counted, None where none is left.
+
+    >>> moved(["a", "b"], [1.0, 1.0], [0.0, 1.0]).worse
+    ('a',)
+    """
+    grouped = groups or [None] * len(rows)
+    pairs = [
+        (row, a, b, group)
+        for row, a, b, group in zip(rows, ours, theirs, grouped, strict=True)
+        if a is not None and b is not None
+    ]
+    if not pairs:
+        return None
+    gain = PairedGain.of(
+        [after for _, _, after, _ in pairs],
+        [before for _, before, _, _ in pairs],
+        [group for *_, group in pairs],
+    )
+    return Moved(
+        tuple(row for row, before, after, _ in pairs if after < before),
+        tuple(row for row, before, after, _ in pairs if after > before),
+        len(pairs),
+        gain.gain,
+        gain.interval(_ONE_SIDE),
+    )
 
 
 def cause_of(runtime: str, arm: Mapping[str, Any]) -> str | None:

@@ -277,6 +277,16 @@ class Agreement(Facts):
     rows: tuple[str, ...]
 
 
+class Moved(Facts):
+    """Rows whose score became worse or better from the first runtime to the second; mean change, 95% interval."""
+
+    worse: tuple[str, ...]
+    better: tuple[str, ...]
+    total: int | None
+    gain: float | None
+    interval: Span | None
+
+
 class RuntimeMatch(Facts):
     """How far the tuned arm agrees with itself between two runtimes."""
 
@@ -285,6 +295,7 @@ class RuntimeMatch(Facts):
     text: Agreement
     rules: Named[Agreement]
     cause: str
+    moved: Named[Moved]
 
 
 class NextChange(Facts):

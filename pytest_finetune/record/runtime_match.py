@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pytest_finetune.answering.arm_plans import TUNED
-from pytest_finetune.judging.runtime_match import ALIKE, RuntimeMatch, agreement, cause_of
+from pytest_finetune.judging.runtime_match import ALIKE, RuntimeMatch, agreement, cause_of, moved
 from pytest_finetune.record.case import scores_of
 from pytest_finetune.yamlfile import Json
 
@@ -37,10 +37,13 @@ def _match(tree: Json, name: str, ours: Mapping[str, Answer], theirs: Mapping[st
         [ours[row].response for row in rows],
         [theirs[row].response for row in rows],
     )
-    rules = {}
+    rules, paired = {}, {}
     for rule in tree.get("rules", {}):
         scores = scores_of(tree, rule)
         if TUNED in scores.arms and name in scores.arms:
-            rules[rule] = agreement(first, second, scores.rows, scores.arms[TUNED], scores.arms[name])
+            before, after = scores.arms[TUNED], scores.arms[name]
+            rules[rule] = agreement(first, second, scores.rows, before, after)
+            if found := moved(scores.rows, before, after, scores.groups):
+                paired[rule] = found
     cause = None if text.rate >= ALIKE else cause_of(second, tree["arms"][name])
-    return RuntimeMatch(first, second, text, rules, cause)
+    return RuntimeMatch(first, second, text, rules, cause, paired)

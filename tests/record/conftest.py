@@ -297,7 +297,21 @@ def rich() -> Sample:
     }  # fmt: skip
     agreed = {"same": 22, "total": 24, "rows": ids[4:6]}
     one["runtime_match"] = [
-        {"first": "transformers", "second": "merged", "text": agreed, "rules": {"priority": agreed}}
+        {
+            "first": "transformers",
+            "second": "merged",
+            "text": agreed,
+            "rules": {"priority": agreed},
+            "moved": {
+                "priority": {
+                    "worse": ids[4:6],
+                    "better": [],
+                    "total": 24,
+                    "gain": -2 / 24,
+                    "interval": [-0.26, 0.04],
+                }
+            },
+        }
     ]
     sliced = one["rules"]["strict_json"]
     sliced |= {

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_finetune import problems
+from pytest_finetune.record.model import RecordedRun
 from pytest_finetune.record.views.github import MOST_BYTES, command, error_annotations, outputs, step_summary
 from pytest_finetune.record.views.markdown import code, plain
 from pytest_finetune.record.views.note import decision_note
+from pytest_finetune.record.views.terminal.facts import fact_lines
 
 SECTIONS = ["## Evidence", "## Runtime", "## Remaining risks", "## Next action"]
 
@@ -220,3 +223,24 @@ def test_the_note_says_how_a_merge_was_proved(make: Callable[[str], Any]) -> Non
     facts = {"rows": 3, "largest": 0.0021, "allowed": 0.9, "says": says}
     record["experiments"][0]["arms"]["tuned"]["merge"] = facts
     assert f"- tuned: {plain(says)}" in decision_note(record)
+
+
+def test_every_view_says_how_the_prompts_of_a_server_differ(make: Callable[[str], Any]) -> None:
+    record = make("keep").record
+    arms = record["experiments"][0]["arms"]
+    alike = "prompts are as judged on 24 rows, compared token by token"
+    says = "the begin token stands there twice on 24 of 24 rows"
+    arms["tuned"]["rendering"] = {"rows": 24, "by": "tokens", "differences": [], "says": alike}
+    arms["baseline"]["rendering"] = arms["tuned"]["rendering"]
+    arms["prompted"]["rendering"] = {
+        "rows": 24,
+        "by": "tokens",
+        "differences": [{"kind": "bos doubled", "rows": 24, "says": says, "do": "take one away"}],
+        "says": says,
+    }
+    assert problems(record) == []
+    assert f"- prompt: {plain(says)}" in decision_note(record)
+    run = RecordedRun.of(record)
+    lines = dict(fact_lines(run.experiments[0], 200))
+    assert [markup for text, markup in lines.items() if says in text] == ["yellow"]
+    assert [markup for text, markup in lines.items() if alike in text] == [""]

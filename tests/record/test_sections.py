@@ -473,9 +473,16 @@ def test_the_rows_on_which_runtimes_differ_are_links(make: Callable[[str], Any])
     ids = run["rules"]["priority"]["rows"]
     same = {"same": 159, "total": 160, "rows": [ids[6]]}
     run["runtime_match"] = [
-        {"first": "transformers", "second": "merged", "text": same, "rules": {"priority": same}}
-    ]
+        {
+            "first": "transformers", "second": "merged", "text": same, "rules": {"priority": same},
+            "moved": {"priority": {
+                "worse": [ids[6]], "better": [], "total": 160, "gain": -1 / 160, "interval": [-0.03, 0.0],
+            }},
+        }
+    ]  # fmt: skip
     said = words(sample)
+    assert "From transformers to merged, paired over the same rows rule change worse better" in said
+    assert "score, priority -0.6 points [-3.0, +0.0], 95% 7 none" in said
     assert "The tuned model in merged, against transformers what alike rows that differ" in said
     assert "raw text 159 of 160 7 score, priority 159 of 160 7" in said
     assert "scores in merged 159 of 160 like in transformers" in said

@@ -10,7 +10,7 @@ from pytest_finetune.record.inputs import Finding
 from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.tables import fits_word, peaks, time_rows, training_row, whole_time
 from pytest_finetune.record.views.terminal.layout import Line, fit, wrapped
-from pytest_finetune.wording import counted, figure, one_line, size
+from pytest_finetune.wording import counted, figure, gain_words, one_line, size
 
 MOST_FORMATS: Final = 3
 MOST_TIMES: Final = 4
@@ -124,4 +124,10 @@ def _runtimes(experiment: RecordedExperiment) -> Iterator[str]:
         first, second = (one_line(name or "?", 20) for name in (match.first, match.second))
         scores = match.rules[experiment.primary.name]
         alike = f", {scores.same} of {scores.total} scores" if scores else ""
-        yield f"{second} like {first}: {match.text.same} of {match.text.total} texts{alike}"
+        moved = match.moved[experiment.primary.name]
+        told = (
+            f", {len(moved.worse)} worse and {len(moved.better)} better, {gain_words(moved.gain, moved.interval)}"
+            if moved and (moved.worse or moved.better)
+            else ""
+        )
+        yield f"{second} like {first}: {match.text.same} of {match.text.total} texts{alike}{told}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pytest_finetune.record.model import RecordedExperiment
-from pytest_finetune.record.outcomes import Agreement
+from pytest_finetune.record.outcomes import Agreement, Moved
 from pytest_finetune.record.views.page.html import Child, Html, element, folded, join, paragraph, table
 from pytest_finetune.wording import arm_word, counted, gain_words, percent, rate_span
 
@@ -80,9 +80,20 @@ def runtimes(experiment: RecordedExperiment, anchor: str) -> Html | None:
         rows: list[list[Child]] = [[what, *_agreed(found, places)] for what, found in named]
         caption = f"The tuned model in {match.second or 'unknown'}, against {match.first or 'unknown'}"
         grids.append(table(["what", "alike", "rows that differ"], rows, caption, "ft-links ft-compact"))
+        moves = [_moved_row(rule, match.moved[rule], places) for rule in rules if match.moved[rule].total]
+        if moves:
+            caption = (
+                f"From {match.first or 'unknown'} to {match.second or 'unknown'}, paired over the same rows"
+            )
+            grids.append(table(["rule", "change", "worse", "better"], moves, caption, "ft-links ft-compact"))
         if match.cause:
             grids.append(paragraph("muted", f"Look first at this: {match.cause}."))
     return join(grids) if grids else None
+
+
+def _moved_row(rule: str, moved: Moved, places: Places) -> list[Child]:
+    change = element("span", f"{gain_words(moved.gain, moved.interval)}, 95%", class_="ft-nobreak")
+    return [f"score, {rule}", change, row_links(moved.worse, places), row_links(moved.better, places)]
 
 
 def _agreed(found: Agreement, places: Places) -> list[Child]:
