@@ -123,6 +123,11 @@ class ValuesCurve:
         table = _common([point.score for point in self.points])
         return tuple(PairedGain.of(scores, table.scores[0], table.groups) for scores in table.scores)
 
+    def losses(self) -> tuple[PairedGain, ...]:
+        """Return the gain of the first over each value, row by row."""
+        table = _common([point.score for point in self.points])
+        return tuple(PairedGain.of(table.scores[0], scores, table.groups) for scores in table.scores)
+
     @property
     def advice(self) -> Advice:
         """Whether a value is better than the first, and which to take."""

@@ -161,6 +161,7 @@ def test_the_parser_knows_what_was_promised_and_nothing_that_is_not_there() -> N
         "power",
         "curve",
         "search",
+        "shipped",
         "show",
         "history",
         "compare",

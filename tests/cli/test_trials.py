@@ -98,8 +98,17 @@ class Formula:
     def release(self):
         pass
 
+class Quantised(Formula):
+    def __init__(self, name):
+        self.lost, size = {"q8_0": (0, 900), "q4_k_m": (2, 500), "q2_k": (40, 300)}[name]
+        self.gguf = {"bytes": size * 1_000_000, "says": name}
+    def answer(self, prompts, generation, adapter=None):
+        found = super().answer(prompts, generation, adapter)
+        return [a.__class__(a.id, a.line, a.prompt, "prose" if at < self.lost else a.response, 4, 0.02, True)
+                for at, a in enumerate(found)]
+
 def pytest_finetune_runtime(name, experiment, base, device):
-    return Formula()
+    return Formula() if name == "transformers" else Quantised(name)
 """
 
 
@@ -264,3 +273,27 @@ def test_a_primary_rule_that_reads_held_out_rows_is_refused(project: Tried) -> N
         "the primary rule could not be set up: the primary rule asks for eval_rows, and where something"
         in ran.err
     )
+
+
+def test_files_are_laid_out_by_what_they_lose_and_nothing_is_trained_or_asked_twice(project: Tried) -> None:
+    quants = "--quants=q8_0,Q4_K_M,q2_k"
+    found = project.tree("shipped", quants)
+    calls = project.calls()
+    assert [call for call in calls if call.startswith("train")] == ["train 64 None 8 0.0001"]
+    assert calls.count("answer 80") == 4
+    assert [one["name"] for one in found["files"]] == ["transformers", "q8_0", "q4_k_m", "q2_k"]
+    assert [one["bytes"] for one in found["files"]] == [None, 900_000_000, 500_000_000, 300_000_000]
+    assert [one["gain"] for one in found["files"][:3]] == [None, 0, -2 / 80]
+    assert found["files"][3]["gain_interval"][1] < 0
+    assert found["sentence"].startswith(
+        "q4_k_m is the smallest file that is not demonstrably worse than transformers"
+    )
+    assert found["change"].startswith("write runtimes: [{name: shipped, gguf: q4_k_m}, transformers]")
+    shown = project.run("shipped", quants)
+    assert not [call for call in project.calls() if call != "no torch"]
+    (line,) = [line for line in shown.out.splitlines() if "q4_k_m " in line and "0.02" in line]
+    assert "477 MiB" in line
+    assert "proves nothing" in shown.out.splitlines()[-1]
+    assert list(Store(project.root / ".finetune").looks.judged()) == []
+    wrong = project.run("shipped", "--quants=q4_km")
+    assert (wrong.code, "'q4_km' is not known; did you mean q4_k_m?" in wrong.err) == (2, True)

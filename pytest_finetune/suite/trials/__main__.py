@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_finetune.experiment.over import Choice, parse_over
-from pytest_finetune.suite.trials import curve
+from pytest_finetune.suite.trials import curve, shipped
 from pytest_finetune.suite.trials.search import Search
 from pytest_finetune.suite.trials.session import run
 
@@ -36,6 +36,8 @@ def work_of(task: dict[str, Any]) -> Work:
     overs = parse_over(task["over"])
     if task["kind"] == "search":
         return lambda bench: Search(bench, overs, task["budget"], task["seed"]).run()
+    if task["kind"] == "shipped":
+        return partial(shipped.over_files, quantizations=task["quants"], server=task["server"])
     if not overs:
         return curve.over_rows
     (choice,) = overs
