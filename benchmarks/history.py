@@ -19,6 +19,7 @@ from typing import Any
 
 from pytest_finetune.answering.answers import ANSWERS_FILE, Answer, write_answers
 from pytest_finetune.fingerprint import digest
+from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.summary import name_of, summary, write_run
 from pytest_finetune.store import Store
 
@@ -59,8 +60,9 @@ def store_run(store: Store, number: int, rows: int) -> str:
         "held_out": [{"id": id_, "file": "eval.jsonl", "digest": digest(id_)} for id_ in ids],
     }
     record = {"created": f"2026-01-01T00:{number // 60:02d}:{number % 60:02d}+00:00"}
-    write = partial(write_run, record=record, experiment=experiment)
-    return store.commit("records", name_of(experiment), write, summary(record, experiment)).key
+    one = RecordedExperiment.of(experiment)
+    write = partial(write_run, record=record, one=one)
+    return store.commit("records", name_of(one), write, summary(record, one)).key
 
 
 def _answered(store: Store, arm: str, number: int, ids: list[str]) -> dict[str, Any]:

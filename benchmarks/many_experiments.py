@@ -24,6 +24,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pytest_finetune.executors.protocol import Resources, Seen, Submission
 from pytest_finetune.executors.waiting import Job
 from pytest_finetune.fingerprint import digest
+from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.summary import write_run
 from pytest_finetune.store import Look, Store, open_store
 
@@ -119,7 +120,12 @@ def add(store: Store, number: int, rows: int) -> None:
     experiment = {"name": name, "key": job, "held_out": held_out, "rules": {}, "config": {}}
     record = {"created": f"2026-01-01T{number // 3600:02d}:{number // 60 % 60:02d}:{number % 60:02d}+00:00"}
     about = {"experiment": name, "key": job, "created": record["created"]}
-    store.commit("records", key(number, "run"), lambda to: write_run(to, record, experiment), about)
+    store.commit(
+        "records",
+        key(number, "run"),
+        lambda to: write_run(to, record, RecordedExperiment.of(experiment)),
+        about,
+    )
     store.looks.register(look_of(number, rows), RULES, name)
     store.close()
 

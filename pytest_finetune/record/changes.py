@@ -7,9 +7,8 @@ from pytest_finetune.record.lenient import Json
 from pytest_finetune.record.model import RecordedExperiment
 
 
-def outline(experiment: Json) -> dict[str, object]:
+def outline(one: RecordedExperiment) -> dict[str, object]:
     """Return what two runs are compared by, as dotted names: the configuration, file digests, package versions."""
-    one = RecordedExperiment.of(experiment)
     files = flat(one.checksums, "checksums.")
     return {
         **flat(one.config.raw),

@@ -61,6 +61,8 @@ class RecordedExperiment(Facts):
     @classmethod
     def of(cls, value: object, **known: object) -> Self:
         """Read an experiment and put its parts in order; rules that only an arm knows come last."""
+        if isinstance(value, cls):
+            return value
         one = super().of(value, **known)
         arms = {name: one.arms[name] for name in sorted(one.arms, key=place_of) if not is_seed_arm(name)}
         scored = {name: one.rules[name] for arm in arms.values() for name in arm.rules}

@@ -92,34 +92,33 @@ def rests_on(runs: Sequence[RunLine]) -> str:
     return f"{alone} runs rest on one seed each: {ONE_SEED} (training.seeds)"
 
 
-def finished(experiment: Json) -> bool:
+def finished(one: RecordedExperiment) -> bool:
     """Whether a run came far enough to be remembered: something was trained or decided."""
-    return bool(experiment.get("training") or experiment.get("decision"))
+    return bool(one.training or one.decision)
 
 
-def name_of(experiment: Json) -> str:
+def name_of(one: RecordedExperiment) -> str:
     """Return the run's name in the store: the same adapter, answers, rules and decision are the same run."""
-    arms = RecordedExperiment.of(experiment).arms.values()
-    answers = {arm.name: arm.answers_sha256 or None for arm in arms}
+    answers = {arm.name: arm.answers_sha256 or None for arm in one.arms.values()}
     parts = ("name", "key", "decision", "comparisons")
-    recipe = [recipe] if (recipe := experiment.get("recipe")) else []
-    return digest([[experiment.get(part) for part in parts], answers, *recipe])
+    recipe = [recipe] if (recipe := one.raw.get("recipe")) else []
+    return digest([[one.raw.get(part) for part in parts], answers, *recipe])
 
 
-def summary(record: Json, experiment: Json) -> dict[str, object]:
+def summary(record: Json, one: RecordedExperiment) -> dict[str, object]:
     """Return one line of the table of all runs; what a run did not reach is None."""
-    one = RecordedExperiment.of(experiment)
+    run = RecordedRun.of(record, experiments=(one,))
     decision, training, rule = one.decision, one.training, one.primary.name
     score, gain = one.arms["tuned"].rules[rule], one.gain_over_base(rule)
     rate_low, rate_high = score.interval or (None, None)
     gain_low, gain_high = gain.interval or (None, None)
     return {
-        "created": str(record.get("created") or ""),
+        "created": run.created,
         "experiment": one.name,
         "task": one.task,
         "verdict": decision.verdict or None,
         "undecided": decision.undecided,
-        "broken_off": RecordedRun.of(record).broken_off and (one.stopped or bool(decision.undecided)),
+        "broken_off": run.broken_off and (one.stopped or bool(decision.undecided)),
         "primary": rule or None,
         "rate": score.rate,
         "rate_low": rate_low,
@@ -140,14 +139,14 @@ def summary(record: Json, experiment: Json) -> dict[str, object]:
     }
 
 
-def write_run(folder: Path, record: Json, experiment: Json) -> None:
+def write_run(folder: Path, record: Json, one: RecordedExperiment) -> None:
     """Write the facts of one run without the texts of rows; digests tell later whether a row is still the same."""
     kept = {name: record.get(name) for name in ("created", "command", "exit_status", "plugin_version")}
-    rows = RecordedExperiment.of(experiment).held_out
+    rows = one.held_out
     told = {
-        **_without(_TEXTS, experiment),
+        **_without(_TEXTS, one.raw),
         "held_out": [{"id": row.id, "file": row.file or None, "digest": row.digest or None} for row in rows],
-        "drift": _without({"rows"}, experiment.get("drift")) or None,
+        "drift": _without({"rows"}, one.raw.get("drift")) or None,
     }
     facts = json.loads(record_json({"experiments": [told]}, indent=None))["experiments"][0]
     text = json.dumps({**kept, "experiment": facts}, sort_keys=True, allow_nan=False)

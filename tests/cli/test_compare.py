@@ -15,6 +15,7 @@ import pytest
 
 from pytest_finetune.answering.answers import Answer, write_answers
 from pytest_finetune.fingerprint import digest
+from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.summary import name_of, summary, write_run
 from pytest_finetune.record.write import record_json
 from pytest_finetune.store import Store
@@ -107,9 +108,9 @@ class Runs:
         if self.store.read("outputs", key) is None:
             self.store.commit("outputs", key, lambda to: write_answers(to / "answers.jsonl", answers))
         record = self.record(experiment)
-        name = name_of(experiment)
-        write = partial(write_run, record=record, experiment=experiment)
-        return self.store.commit("records", name, write, summary(record, experiment)).key
+        one = RecordedExperiment.of(experiment)
+        write = partial(write_run, record=record, one=one)
+        return self.store.commit("records", name_of(one), write, summary(record, one)).key
 
     @staticmethod
     def record(*experiments: Json) -> Json:

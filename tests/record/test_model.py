@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import pytest
@@ -11,6 +13,8 @@ from pytest_finetune.record import drift, inputs, outcomes
 from pytest_finetune.record.lenient import Facts
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
 from pytest_finetune.record.validate import schema
+from pytest_finetune.store import Store
+from pytest_finetune.suite.closing.remembering import remember_runs
 from tests.record.conftest import structural_keys
 
 
@@ -64,3 +68,18 @@ def test_orders_are_a_readers(make: Callable[[str], Any]) -> None:
     pairs = [(pair.rule, pair.against) for pair in one.comparisons]
     order = [(rule, arm) for rule in one.rules for arm in one.arms if arm != "tuned"]
     assert pairs == order
+
+
+def test_a_run_is_remembered_from_one_reading_of_its_record(
+    make: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = make("several").record
+    experiments = [RecordedExperiment.of(one) for one in record["experiments"]]
+    assert all(RecordedExperiment.of(one) is one for one in experiments)
+    read: list[object] = []
+    monkeypatch.setattr(outcomes.HeldOutRow, "of", read.append)
+    store = Store(tmp_path)
+    state: Any = SimpleNamespace(store=store)
+    remember_runs(state, record, experiments)
+    assert [store.warnings, read] == [[], []]
+    assert len(list((tmp_path / "records").iterdir())) == len(experiments) > 1

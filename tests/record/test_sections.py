@@ -148,7 +148,7 @@ def test_only_differences_are_listed(before: Any, now: Any, found: Any) -> None:
 
 
 def test_runs_are_compared_by_settings_digests_and_packages(make: Callable[[str], Any]) -> None:
-    names = changes.outline(make("keep").record["experiments"][0])
+    names = changes.outline(RecordedExperiment.of(make("keep").record["experiments"][0]))
     for name in ("training.learning_rate", "checksums.train.sha256", "packages.torch"):
         assert name in names
     assert "checksums.train.path" not in names
@@ -230,7 +230,7 @@ def test_where_rows_may_be_added_the_evidence_stands_in_place_of_the_p_value(
         "About 178 held-out rows, those that are here included, would settle it. Rows added 2 times at look 1."
         in note
     )
-    line = RunLine.of(summary(sample.record, run))
+    line = RunLine.of(summary(sample.record, RecordedExperiment.of(run)))
     assert (line.looked, line.grown) == ("3, rows added 2 times", 2)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_finetune.record.headline import headline
-from pytest_finetune.record.model import RecordedRun
+from pytest_finetune.record.model import RecordedExperiment, RecordedRun
 from pytest_finetune.record.summary import RunLine, summary, verdicts
 from pytest_finetune.record.views.terminal import MAX_LINES, cells, summary_lines
 
@@ -371,7 +371,7 @@ def test_a_run_that_somebody_stopped_is_said_to_be_broken_off(make: Callable[[st
     shown = text_of(record)
     assert "BROKEN OFF: The run was stopped" in shown
     assert "next change: run the same command again: what is stored is not made again" in shown
-    line = RunLine.of(summary(record, record["experiments"][0]))
+    line = RunLine.of(summary(record, RecordedExperiment.of(record["experiments"][0])))
     assert (line.word, verdicts([line, line])) == ("broken off", "2 broken off")
     assert RunLine.of({"verdict": "iterate", "undecided": True}).word == "iterate (undecided)"
 

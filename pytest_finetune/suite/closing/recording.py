@@ -14,6 +14,7 @@ from pytest_finetune.judging.decision import pairs_of
 from pytest_finetune.record import changes
 from pytest_finetune.record.build import RunHeader, assemble, experiment_record
 from pytest_finetune.record.case import case_of, recipe_of
+from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.validate import RecordError, validate
 from pytest_finetune.store import StoreError
 from pytest_finetune.suite.closing.remembering import remember_runs
@@ -82,14 +83,16 @@ def keep(state: FinetuneSession, record: dict[str, Any]) -> None:
     The looks come first, so that the record can say what the store had to say about them.
     """
     _count_looks(state)
-    remember_runs(state, record)
+    experiments = [RecordedExperiment.of(one) for one in record["experiments"]]
+    remember_runs(state, record, experiments)
     record["notes"] += [warning for warning in state.warnings() if warning not in record["notes"]]
-    _compare_with_the_last_run(state, record)
+    outlines = {one.name: changes.outline(one) for one in experiments}
+    _compare_with_the_last_run(state, record, outlines)
     try:
         validate(record)
     except RecordError as error:  # a fault of ours must not cost the user the record of a long run
         record["notes"].append(f"this record breaks its own schema, please report it: {error}")
-    _remember_for_the_next_run(state, record)
+    _remember_for_the_next_run(state, record["created"], outlines)
 
 
 def _count_looks(state: FinetuneSession) -> None:
@@ -116,21 +119,24 @@ def _write_looks(state: FinetuneSession) -> None:
         state.store.remember("rule-files", {"files": sorted(files)})
 
 
-def _compare_with_the_last_run(state: FinetuneSession, record: dict[str, Any]) -> None:
+def _compare_with_the_last_run(
+    state: FinetuneSession, record: dict[str, Any], outlines: Mapping[str, Mapping[str, object]]
+) -> None:
     """Record what changed since each experiment's last run."""
     for experiment in record["experiments"]:
         last = state.store.last(f"run-{experiment['name']}")
         if last is not None:
-            fields = changes.between(last["fields"], changes.outline(experiment))
+            fields = changes.between(last["fields"], outlines[experiment["name"]])
             experiment["changes"] = {"created": last["created"], "fields": fields}
 
 
-def _remember_for_the_next_run(state: FinetuneSession, record: Mapping[str, Any]) -> None:
+def _remember_for_the_next_run(
+    state: FinetuneSession, created: str, outlines: Mapping[str, Mapping[str, object]]
+) -> None:
     """Keep what the next run is compared with; a store that takes no note costs that comparison and nothing else."""
     with contextlib.suppress(StoreError):
-        for experiment in record["experiments"]:
-            about = {"created": record["created"], "fields": changes.outline(experiment)}
-            state.store.remember(f"run-{experiment['name']}", about)
+        for name, fields in outlines.items():
+            state.store.remember(f"run-{name}", {"created": created, "fields": fields})
         state.remember_whole()
 
 
