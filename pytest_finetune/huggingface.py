@@ -10,6 +10,8 @@ import pytest
 from pytest_finetune.answering.runtimes import Runtime
 from pytest_finetune.answering.runtimes.gguf.ollama import OllamaRuntime
 from pytest_finetune.answering.runtimes.gguf.products import GgufProducts
+from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof
+from pytest_finetune.answering.runtimes.gguf.proving import prove_file
 from pytest_finetune.answering.runtimes.gguf.runtime import GgufRuntime
 from pytest_finetune.answering.runtimes.gguf.tools import find_tools
 from pytest_finetune.answering.runtimes.merged import MergedRuntime, ModelFolders
@@ -87,8 +89,13 @@ def _gguf(
     decoding = base_decoding(base_folder(experiment), experiment.generation)
     judged = judged_by(source_of(experiment, base), decoding.stops)
     check = RenderingCheck(name, judged, refuses=True)
-    products = GgufProducts(store, folders, settings, find_tools)
     log = _log(experiment, name, store)
+
+    def prove(file: Path, form: str, folder: Path) -> ConversionProof:
+        rows, server = held_out_rows(experiment), find_tools().server
+        return prove_file(file, form, folder, folders.source, rows, server, log)
+
+    products = GgufProducts(store, folders, settings, find_tools, prove)
     if settings.server == OLLAMA:
         return OllamaRuntime(
             name,

@@ -13,7 +13,8 @@ import pytest
 
 from pytest_finetune.answering.runtimes.gguf import tools
 from pytest_finetune.answering.runtimes.gguf.adapter_folder import scaled
-from pytest_finetune.answering.runtimes.gguf.products import GgufProducts
+from pytest_finetune.answering.runtimes.gguf.products import GgufProducts, Prove
+from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof
 from pytest_finetune.answering.runtimes.gguf.runtime import GgufRuntime
 from pytest_finetune.answering.runtimes.gguf.splitting import splitting_of
 from pytest_finetune.answering.runtimes.gguf.tools import CONVERTER, FOLDER, QUANTIZE, SERVER, find_tools
@@ -79,9 +80,11 @@ def base(tmp_path: Path) -> Path:
     return folder
 
 
-def products(store: Store, base: Path, quantization: str, adapter: str = "merged") -> GgufProducts:
+def products(
+    store: Store, base: Path, quantization: str, adapter: str = "merged", prove: Prove | None = None
+) -> GgufProducts:
     folders = ModelFolders(store, BaseSource(str(base)), base, "cpu")
-    return GgufProducts(store, folders, GgufSettings(quantization, adapter=adapter), find_tools)
+    return GgufProducts(store, folders, GgufSettings(quantization, adapter=adapter), find_tools, prove)
 
 
 def entries(store: Store) -> list[Path]:
@@ -113,6 +116,30 @@ def test_a_file_is_made_once_and_a_flipped_bit_makes_it_again(
     assert {
         removed.place.partition("/")[0] for removed in collect(Store(store.root), max_bytes=0).removed
     } >= {"gguf"}
+
+
+def test_the_whole_form_is_proved_once_and_what_is_no_such_model_is_not_kept(
+    tmp_path: Path, llama: Path, base: Path
+) -> None:
+    asked: list[tuple[str, Path]] = []
+
+    def prove(file: Path, form: str, folder: Path) -> ConversionProof:
+        assert file.is_file()
+        asked.append((form, folder))
+        return ConversionProof(3, 24, 0.01, 0.1)
+
+    def refuse(file: Path, form: str, folder: Path) -> ConversionProof:
+        raise AnsweringError("the converted model is not the one that was merged")
+
+    store = Store(tmp_path / "store")
+    with pytest.raises(AnsweringError, match="is not the one that was merged"):
+        products(store, base, "q8_0", prove=refuse).file(None)
+    assert not (store.root / "gguf").exists()
+    facts = products(store, base, "q8_0", prove=prove).facts(None)
+    assert facts["proof"] == {"rows": 3, "places": 24, "largest": 0.01, "allowed": 0.1}
+    assert "1 tensor F32; conversion proved at 24 places of 3 rows" in facts["says"]
+    assert products(store, base, "f32", prove=prove).facts(None)["proof"] == facts["proof"]
+    assert asked == [("f32", base)]
 
 
 def test_a_tool_that_fails_leaves_nothing_and_says_its_last_words(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytest_finetune.answering.runtimes.gguf import adapter_folder
+from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof
 from pytest_finetune.answering.runtimes.gguf.reading import read_header
 from pytest_finetune.answering.runtimes.gguf.splitting import splitting_of
 from pytest_finetune.answering.runtimes.gguf.tools import LORA_CONVERTER, QUANTIZE, Tools, convert, run_tool
@@ -29,6 +30,10 @@ GGUF_SCHEMA: Final = 1
 KIND: Final = "gguf"
 FILE: Final = "model.gguf"
 ADAPTER_FILE: Final = "adapter.gguf"
+
+PROOF: Final = "proof"
+Prove = Callable[[Path, str, Path], ConversionProof]
+"""Prove a file, in a whole form, against the folder of the model that it was made of. Raises AnsweringError."""
 
 _FORMS: Final = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
@@ -56,17 +61,24 @@ class GgufFiles(Protocol):
 class GgufProducts:
     """The files that a runtime serves, each a step of the store: verified on every read, never seen half-written.
 
-    `folders` makes the models that are converted. With ``adapter: lora`` the model is the base alone, and
+    `folders` makes the models that are converted, and `prove` holds a file in its whole form against the model that it
+    was made of: one that is not that model is not kept. With ``adapter: lora`` the model is the base alone, and
     `adapter_file` is what the server adds to it.
     """
 
     def __init__(
-        self, store: Store, folders: ModelFolders, settings: GgufSettings, tools: Callable[[], Tools]
+        self,
+        store: Store,
+        folders: ModelFolders,
+        settings: GgufSettings,
+        tools: Callable[[], Tools],
+        prove: Prove | None = None,
     ) -> None:
         self._store = store
         self._folders = folders
         self._settings = settings
         self._tools = tools
+        self._prove = prove
         self._known: dict[str, Entry] = {}
 
     def file(self, adapter: Path | None) -> Path:
@@ -89,7 +101,8 @@ class GgufProducts:
         added = self.adapter_file(adapter)
         says = f"{self._settings.quantization} of {size(found['bytes'])}, {_stored(found['tensors'])}"
         beside = f"; the adapter beside it in {size(added.stat().st_size)}" if added else ""
-        return {**found, "adapter": self._settings.adapter, "says": says + beside}
+        proved = f"; {ConversionProof.of(found[PROOF]).line}" if PROOF in found else ""
+        return {**found, "adapter": self._settings.adapter, "says": says + beside + proved}
 
     def _model(self, adapter: Path | None) -> Entry:
         model = adapter if self._settings.adapter == "merged" else None
@@ -97,10 +110,11 @@ class GgufProducts:
         return self._whole(model, form) if form in WHOLE_FORMS else self._quantised(model, form)
 
     def _whole(self, model: Path | None, form: str) -> Entry:
-        def write(into: Path) -> None:
+        def write(into: Path) -> JsonTree:
             folder = self._folders.folder(model)
             words: list[str | Path] = [folder, "--outfile", into, "--outtype", form]
             convert(self._tools().converter, splitting_of(folder), words)
+            return {} if self._prove is None else {PROOF: self._prove(into, form, folder).as_json()}
 
         return self._made(self._whole_key(model, form), form, write)
 
@@ -127,8 +141,10 @@ class GgufProducts:
             }
         )
 
-        def write(into: Path) -> None:
-            run_tool(QUANTIZE, [tools.quantize, self._whole(model, whole).path / FILE, into, form])
+        def write(into: Path) -> JsonTree:
+            proved = self._whole(model, whole)
+            run_tool(QUANTIZE, [tools.quantize, proved.path / FILE, into, form])
+            return {PROOF: proved.about[PROOF]} if PROOF in proved.about else {}
 
         return self._made(key, form, write)
 
@@ -150,21 +166,22 @@ class GgufProducts:
             }
         )
 
-        def write(into: Path) -> None:
+        def write(into: Path) -> JsonTree:
             with adapter_folder.scaled(adapter) as folder:
                 base = self._folders.folder(None)
                 words: list[str | Path] = [folder, "--base", base, "--outfile", into, "--outtype", "f32"]
                 convert(script, None, words)
+            return {}
 
         return self._made(key, "f32", write).path / FILE
 
-    def _made(self, key: Key, form: str, write: Callable[[Path], None]) -> Entry:
+    def _made(self, key: Key, form: str, write: Callable[[Path], JsonTree]) -> Entry:
         if key.value in self._known:
             return self._known[key.value]
         about: dict[str, object] = {"quantization": form, "converter": self._tools().release}
 
         def fill(folder: Path) -> None:
-            write(folder / FILE)
+            about.update(write(folder / FILE))
             about["tensors"] = dict(read_header(folder / FILE).tensors)
 
         try:
