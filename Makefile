@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # The models of the example and of the tests are so small that a second thread mostly waits for the first.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: example banking banking-base banking-curve banking-search test nightly slurm lint types docs dist versions clean
+.PHONY: example banking banking-base banking-seeds banking-curve banking-search test nightly slurm lint types docs dist versions clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pytest-finetune needs Python 3.11 or newer")'
@@ -31,6 +31,12 @@ banking-base: $(VENV)/ready
 banking: banking-base
 	@echo "Training and judging a model of 135 million parameters on the CPU: some six minutes the first time."
 	cd examples/banking && env -u OMP_NUM_THREADS ../../$(BIN)/python -m pytest --finetune $(ARGS)
+
+# Three adapters of one recipe, judged by the one that does best on a fifth of the training rows.
+banking-seeds: banking-base
+	@echo "Three trainings on the CPU: some twelve minutes the first time."
+	cd examples/banking && env -u OMP_NUM_THREADS ../../$(BIN)/python -m pytest --finetune \
+		--finetune-set split.dev=0.2 --finetune-set 'training.seeds=[0, 1, 2]' $(ARGS)
 
 # On a fifth of the training rows, set aside to choose on: would more rows help, and which learning rate does best?
 banking-curve: banking-base

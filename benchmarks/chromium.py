@@ -208,6 +208,16 @@ class Tab:
         taken = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         return base64.b64decode(taken["data"])
 
+    def picture_of(self, selector: str) -> bytes:
+        """Return a PNG of the first element that a CSS selector names, with a little of the page around it."""
+        box = self.evaluate(
+            f"(() => {{ const at = document.querySelector({json.dumps(selector)}).getBoundingClientRect(); "
+            "return {x: at.x + scrollX - 12, y: at.y + scrollY - 12, width: at.width + 24, height: at.height + 24, "
+            "scale: 1} })()"
+        )
+        taken = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=box)
+        return base64.b64decode(taken["data"])
+
     def requests(self) -> list[str]:
         """Return what the page asked for, beside itself."""
         events = self._of("Network.requestWillBeSent")
