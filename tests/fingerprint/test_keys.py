@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
@@ -324,7 +325,8 @@ def test_versions_are_read_without_importing_the_packages() -> None:
     printed = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
-    assert printed.stdout.startswith("['bitsandbytes', 'peft', 'torch', 'transformers', 'trl'] 2.")
+    torch = "2." if importlib.util.find_spec("torch") else ABSENT
+    assert printed.stdout.startswith(f"['bitsandbytes', 'peft', 'torch', 'transformers', 'trl'] {torch}")
 
 
 def test_a_package_that_is_not_installed_is_absent() -> None:
