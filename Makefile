@@ -9,7 +9,12 @@ export TOKENIZERS_PARALLELISM := false
 # The models of the example and of the tests are so small that a second thread mostly waits for the first.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: example banking banking-base banking-seeds banking-curve banking-search test nightly slurm lint types docs dist versions clean
+# llama.cpp where `make llama` has built it; else what the environment or PATH has.
+ifneq ($(wildcard build/llama.cpp/bin/llama-server),)
+export FINETUNE_LLAMA_CPP ?= $(CURDIR)/build/llama.cpp
+endif
+
+.PHONY: llama example banking banking-base banking-seeds banking-curve banking-search test nightly slurm lint types docs dist versions clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pytest-finetune needs Python 3.11 or newer")'
@@ -52,12 +57,17 @@ test: $(VENV)/ready
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # What is worth its time once a day: the long tests, and the real model from its first row to a verdict.
-nightly: banking
+nightly: banking llama
 	$(BIN)/python -m pytest -n auto --dist loadfile -m nightly $(ARGS)
 
 # Jobs on a real Slurm, which the tests start and stop: as root, with Debian's slurmctld, slurmd, slurm-client and munge.
 slurm: $(VENV)/ready
 	$(BIN)/python -m pytest -m nightly tests/integration/test_jobs_slurm.py $(ARGS)
+
+# For runtimes with `gguf`: llama-server, llama-quantize and the converters, in build/llama.cpp.
+llama: $(VENV)/ready
+	@echo "Building llama.cpp from its source, once: some seven minutes on two cores."
+	$(BIN)/python -m benchmarks.llama_cpp
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
