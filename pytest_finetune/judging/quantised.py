@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pytest_finetune import wording
 from pytest_finetune.judging.learning import ALPHA, Advice, Trained, ValuesCurve
 from pytest_finetune.judging.statistics.levels import holm
 from pytest_finetune.judging.statistics.paired import PairedGain
 from pytest_finetune.judging.statistics.sample import Interval
+
+_SMALL_LOSS: Final = 0.02
+"""A loss up to here is not warned of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,15 @@ class SizeTable:
                 "name a larger quantisation (--quants q8_0,f16), or ship the adapter on its base",
             )
         best, gain = min(kept, key=lambda pair: pair[0].bytes or 0)
+        at_most = -gain.interval(ALPHA)[0]
+        caution = (
+            f" (a loss of {wording.points(at_most).lstrip('+')} is not excluded)"
+            if at_most > _SMALL_LOSS
+            else ""
+        )
         return Advice(
             f"{best.name} is the smallest file that is not demonstrably worse than {self.served[0].name} on {rows}: "
-            f"{wording.gain_words(gain.gain, gain.interval(ALPHA))}",
+            f"{wording.gain_words(gain.gain, gain.interval(ALPHA))}{caution}",
             f"write runtimes: [{{name: shipped, gguf: {best.name}}}, transformers], and judge it by pytest --finetune",
         )
 

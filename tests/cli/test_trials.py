@@ -288,6 +288,7 @@ def test_files_are_laid_out_by_what_they_lose_and_nothing_is_trained_or_asked_tw
     assert found["sentence"].startswith(
         "q4_k_m is the smallest file that is not demonstrably worse than transformers"
     )
+    assert found["sentence"].endswith("points is not excluded)")
     assert found["change"].startswith("write runtimes: [{name: shipped, gguf: q4_k_m}, transformers]")
     shown = project.run("shipped", quants)
     assert not [call for call in project.calls() if call != "no torch"]
