@@ -100,6 +100,9 @@ def test_a_second_runtime_is_compared_row_by_row_and_the_first_decides(project: 
     experiment = project.experiment()
     assert experiment["decision"]["verdict"] == "keep"
     rows = [row_id(0), row_id(1)]
+    moved = experiment["runtime_match"][0].pop("moved")
+    assert (moved["label"]["worse"], moved["label"]["better"]) == (rows, [])
+    assert (moved["label"]["total"], moved["label"]["gain"]) == (80, -0.025)
     assert experiment["runtime_match"] == [
         {
             "first": "transformers",
@@ -116,7 +119,12 @@ def test_a_second_runtime_is_compared_row_by_row_and_the_first_decides(project: 
         "decided on the answers in transformers; in prod the tuned model alone answered, "
         "so no gain was compared there"
     )
-    result.stdout.fnmatch_lines(["  runtimes  prod like transformers: 78 of 80 texts, 78 of 80 scores"])
+    result.stdout.fnmatch_lines(
+        [
+            "  runtimes  prod like transformers: 78 of 80 texts, 78 of 80 scores",
+            "  runtimes  from transformers to prod: 2 worse, 0 better, -2.5 points *",
+        ]
+    )
     assert not [line for line in result.outlines if line.startswith("  gain over tuned@")]
     page = (project.path / "finetune-record" / "report.html").read_text()
     assert "The tuned model in prod, against transformers" in page

@@ -119,15 +119,13 @@ def _prompts(experiment: RecordedExperiment) -> Iterator[tuple[str, bool]]:
 
 
 def _runtimes(experiment: RecordedExperiment) -> Iterator[str]:
-    """How far the tuned model answers alike in each further runtime; at most two lines."""
+    """How far the tuned model answers alike in each further runtime, and what moves; of at most two."""
     for match in experiment.runtime_match[:2]:
         first, second = (one_line(name or "?", 20) for name in (match.first, match.second))
         scores = match.rules[experiment.primary.name]
         alike = f", {scores.same} of {scores.total} scores" if scores else ""
+        yield f"{second} like {first}: {match.text.same} of {match.text.total} texts{alike}"
         moved = match.moved[experiment.primary.name]
-        told = (
-            f", {len(moved.worse)} worse and {len(moved.better)} better, {gain_words(moved.gain, moved.interval)}"
-            if moved and (moved.worse or moved.better)
-            else ""
-        )
-        yield f"{second} like {first}: {match.text.same} of {match.text.total} texts{alike}{told}"
+        if moved.worse or moved.better:
+            change = gain_words(moved.gain, moved.interval)
+            yield f"from {first} to {second}: {len(moved.worse)} worse, {len(moved.better)} better, {change}"
