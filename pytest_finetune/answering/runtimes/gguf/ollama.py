@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.answering.runtimes.gguf.modelfile import PLAIN, Modelfile, context_for, go_template
-from pytest_finetune.answering.runtimes.gguf.products import GGUF_SCHEMA
+from pytest_finetune.answering.runtimes.gguf.products import identity
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.answering.runtimes.server.http import Wire, WireError
 from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
@@ -109,17 +109,9 @@ class OllamaRuntime:
 
     def about(self, adapter: Path | None = None) -> JsonTree:
         """Return what the answers' key must hold besides model, prompts, generation and packages."""
-        program, settings, tools = command_identity(find_ollama()), self._settings, self._tools()
-        return {
-            "gguf": GGUF_SCHEMA,
-            "quantization": settings.quantization,
-            "adapter": settings.adapter,
-            "server": settings.server,
-            "release": tools.release,
-            "converter": tools.converter_digest,
-            **{f"ollama_{name}": value for name, value in program.items()},
-            "version": settings.quantization,
-        }
+        program = command_identity(find_ollama())
+        own = {f"ollama_{name}": value for name, value in program.items()}
+        return {**identity(self._settings, self._tools()), **own}
 
     def files(self, adapter: Path | None) -> Mapping[str, Path]:
         """Return the files that answer for a model, by the names under which they are shipped."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_finetune.answering.runtimes.gguf.products import GGUF_SCHEMA
+from pytest_finetune.answering.runtimes.gguf.products import identity
 from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
 from pytest_finetune.experiment.runtimes import ServerSettings
 from pytest_finetune.yamlfile import JsonTree
@@ -76,16 +76,7 @@ class GgufRuntime:
 
     def about(self, adapter: Path | None = None) -> JsonTree:
         """Return what the answers' key must hold besides model, prompts, generation and packages."""
-        tools, settings = self._tools(), self._settings
-        return {
-            "gguf": GGUF_SCHEMA,
-            "quantization": settings.quantization,
-            "adapter": settings.adapter,
-            "server": settings.server,
-            "release": tools.release,
-            "converter": tools.converter_digest,
-            "version": settings.quantization,
-        }
+        return identity(self._settings, self._tools())
 
     def files(self, adapter: Path | None) -> Mapping[str, Path]:
         """Return the files that answer for a model, by the names under which they are shipped."""
