@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from pytest_finetune.judging.runtime_match import moved
+from pytest_finetune.record.case import scores_of
+
 from .bundles import doctor, many_rules, promote, redecide
 
 Json = dict[str, Any]
@@ -88,6 +91,10 @@ def flip(rule: str, arm: str, count: int) -> Callable[[Json], None]:
                 "same": agreed["same"] - count,
                 "rows": [*agreed["rows"], *experiment["rules"][rule]["rows"][-count:]],
             }
+            found = scores_of(experiment, rule)
+            paired = moved(found.rows, found.arms["tuned"], found.arms["tuned@prod"], found.groups)
+            assert paired is not None
+            experiment["runtime_match"][0]["moved"][rule] = paired.as_json()
         redecide(experiment)
 
     return change
