@@ -12,13 +12,14 @@ from typing import Final, NamedTuple
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, columns
 from pytest_finetune.cli.project import Project, folder_of
 from pytest_finetune.data.contract import ContractError
 from pytest_finetune.data.data_sets import is_here
 from pytest_finetune.errors import lacking
-from pytest_finetune.experiment import ExperimentError
+from pytest_finetune.experiment import ExperimentError, GgufSettings
 from pytest_finetune.experiment.reading import located
 from pytest_finetune.fingerprint import ABSENT, BaseModelError, base_folder, installed_version
 from pytest_finetune.fingerprint.hub import hub_cache
@@ -26,6 +27,7 @@ from pytest_finetune.memory.hardware.detect import detect, disk_free_bytes, torc
 from pytest_finetune.memory.hardware.sizes import GiB
 from pytest_finetune.store import StoreError
 from pytest_finetune.suite.steps.premises import problems
+from pytest_finetune.suite.steps.runtime_findings import working_tools
 from pytest_finetune.wording import counted, size
 
 HELP: Final = "what is here and what is missing: packages, card, base model, disk, store; a line each"
@@ -136,8 +138,18 @@ def _project(args: argparse.Namespace) -> Iterator[Found]:
         yield Found("base model", TO_DO, f"{experiment.base_model} is not here: pytest-finetune fetch")
     for path, text in problems(experiment):
         yield Found("settings", TO_DO, located(experiment, path, text))
+    shipped = (one for one in experiment.runtime_settings.values() if isinstance(one, GgufSettings))
+    yield from dict.fromkeys(map(_llama_cpp, shipped))
     yield _rows(project)
     yield _store(project)
+
+
+def _llama_cpp(settings: GgufSettings) -> Found:
+    try:
+        tools = working_tools(settings)
+    except AnsweringError as error:
+        return Found("llama.cpp", TO_DO, "; ".join(line.strip() for line in str(error).splitlines()))
+    return Found("llama.cpp", OK, f"{tools.release} in {tools.server.parent}")
 
 
 def _rows(project: Project) -> Found:

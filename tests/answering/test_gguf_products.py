@@ -17,12 +17,22 @@ from pytest_finetune.answering.runtimes.gguf.products import GgufProducts, Prove
 from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof
 from pytest_finetune.answering.runtimes.gguf.runtime import GgufRuntime
 from pytest_finetune.answering.runtimes.gguf.splitting import splitting_of
-from pytest_finetune.answering.runtimes.gguf.tools import CONVERTER, FOLDER, QUANTIZE, SERVER, find_tools
+from pytest_finetune.answering.runtimes.gguf.tools import (
+    CONVERTER,
+    FOLDER,
+    LORA_CONVERTER,
+    QUANTIZE,
+    SERVER,
+    find_server,
+    find_tools,
+    try_tools,
+)
 from pytest_finetune.answering.runtimes.merged import ModelFolders
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.answering.runtimes.server.checking import RenderingCheck
 from pytest_finetune.answering.runtimes.server.decoding import NOTHING_SET
 from pytest_finetune.experiment import GgufSettings
+from pytest_finetune.fingerprint import sha256_of
 from pytest_finetune.store import Store, collect
 from pytest_finetune.training.base import BaseSource
 
@@ -61,7 +71,7 @@ def llama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (root / "bin" / name).write_text(COPIES.format(python=sys.executable))
         (root / "bin" / name).chmod(0o755)
     monkeypatch.setenv(FOLDER, str(root))
-    tools._release.cache_clear()
+    tools.release_of.cache_clear()
     tools._texts_digest.cache_clear()
     return root
 
@@ -150,7 +160,7 @@ def test_a_tool_that_fails_leaves_nothing_and_says_its_last_words(
         AnsweringError, match=r"llama-quantize of llama.cpp has failed \(exit status 1\)"
     ) as caught:
         products(store, base, "q4_k_m").file(None)
-    assert "invalid ftype" in str(caught.value)
+    assert "invalid ftype" in str(caught.value).splitlines()[0]
     assert len(entries(store)) == 1
     (llama / CONVERTER).write_text(STAND_IN.replace("writer.write_tensors_to_file(); ", ""))
     tools._texts_digest.cache_clear()
@@ -207,13 +217,51 @@ def test_what_is_missing_is_named_with_what_brings_it(
     assert (found.knows("LlamaForCausalLM"), found.knows("NewForCausalLM")) == (True, False)
     assert found.release.startswith("sha256 ")  # the stand-in tells none
     (llama / "bin" / QUANTIZE).unlink()
-    with pytest.raises(AnsweringError, match=rf"llama-quantize cannot be found: neither in {FOLDER}={llama}"):
+    with pytest.raises(AnsweringError, match=rf"llama-quantize cannot be found in {FOLDER}={llama}\n"):
         find_tools()
+    assert find_server() == llama / "bin" / SERVER  # a finished file needs no more
+    monkeypatch.setenv(FOLDER, str(tmp_path / "lost"))
+    with pytest.raises(AnsweringError, match=rf"{FOLDER} names {tmp_path / 'lost'}, where no folder is\n"):
+        find_server()
     monkeypatch.delenv(FOLDER)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(AnsweringError, match="llama-server, llama-quantize, convert_hf_to_gguf") as caught:
         find_tools()
     assert f"export {FOLDER}=" in str(caught.value)
+
+
+def test_a_program_that_does_not_run_is_told_before_it_is_needed(llama: Path) -> None:
+    def writes(name: str, text: str) -> None:
+        (llama / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+
+    writes(SERVER, "echo 'version: 9 (abc)' >&2")
+    writes(QUANTIZE, "echo usage: llama-quantize; exit 1")
+    try_tools(find_tools())
+    for name, word in ((QUANTIZE, "--help"), (SERVER, "--version")):
+        writes(name, "echo old; exit 1")
+        with pytest.raises(
+            AnsweringError, match=rf"{name} .* `{word}` ended with exit status 1 and said 'old'\n"
+        ):
+            try_tools(find_tools())
+
+
+def test_an_adapters_file_is_told_of_and_not_called_proved(tmp_path: Path, llama: Path, base: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    (llama / LORA_CONVERTER).write_text(STAND_IN.replace("TextModel().get_vocab_base_pre(None)", "'none'"))
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    save_file({"x.lora_B.weight": torch.ones(8, 4)}, adapter / "adapter_model.safetensors")
+    (adapter / "adapter_config.json").write_text(json.dumps({"lora_alpha": 16, "r": 4}))
+    made = products(
+        Store(tmp_path / "store"), base, "f32", "lora", lambda *_: ConversionProof(3, 24, 0.01, 0.1)
+    )
+    facts, file = made.facts(adapter), made.adapter_file(adapter)
+    assert file is not None
+    assert facts["adapter_file"] == {"sha256": sha256_of(file), "bytes": file.stat().st_size}
+    assert "whose conversion is not proved; the base's conversion proved at 24 places" in facts["says"]
+    assert "adapter_file" not in made.facts(None)
 
 
 def test_an_adapters_scale_is_put_into_its_weights(tmp_path: Path) -> None:
@@ -261,6 +309,9 @@ def test_the_server_gets_room_for_the_longest_prompt_and_the_key_says_what_made_
     assert command[command.index("--ctx-size") + 1] == "1024"
     assert command[command.index("--parallel") + 1] == "1"
     assert "--lora" not in command
+    (llama / "bin" / QUANTIZE).rename(llama / "quantize")
+    assert shipped._command(None, 548) == command  # what serves a finished file needs the server alone
+    (llama / "quantize").rename(llama / "bin" / QUANTIZE)
     about = shipped.about()
     assert about == runtime(GgufSettings("q8_0")).about()
     assert about != runtime(GgufSettings("q8_0", adapter="lora")).about()

@@ -233,7 +233,7 @@ def test_an_ollama_that_shows_no_prompt_is_held_to_its_counts(ollama: Make) -> N
 
 
 def test_what_is_missing_is_named(ollama: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(AnsweringError, match=r"ollama create has failed .*\n    Error: no such GGUF"):
+    with pytest.raises(AnsweringError, match=r"ollama create has failed .*: Error: no such GGUF\n"):
         ollama(root=Path("/nowhere")).answer(ask("text"), GREEDY)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(AnsweringError, match="server: ollama needs Ollama, and `ollama` is not on PATH"):

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from pytest_finetune.answering.runtimes.gguf.tools import FOLDER
 from pytest_finetune.cli import doctor
+from pytest_finetune.data.rows import Rows
+from pytest_finetune.experiment import load_experiment
+from pytest_finetune.suite.steps.runtime_findings import gguf_findings
 
 if TYPE_CHECKING:
     from .conftest import World
@@ -51,4 +55,33 @@ def test_a_version_with_a_known_fault_is_named_with_the_one_that_has_it_no_more(
     assert states(world)["torch"] == (
         "to do",
         "2.9.1+cu128: loading weights can run code (CVE-2026-24747, CVE-2025-32434); install torch>=2.10",
+    )
+
+
+def test_an_experiment_with_a_gguf_runtime_needs_llama_cpp(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "llama.cpp" not in states(world)
+    monkeypatch.setenv(FOLDER, str(world.root / "lost"))
+    state, told = states(world, "--set", "runtimes=[transformers, {name: shipped, gguf: q8_0}]")["llama.cpp"]
+    assert state == "to do"
+    assert told.startswith(f"a GGUF runtime needs llama.cpp: {FOLDER} names {world.root / 'lost'}, where no")
+    assert "brew install llama.cpp" in told
+
+
+def test_missing_tools_are_a_finding_whose_fix_brings_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER, str(world.root / "lost"))
+    world.write(
+        "finetune.yaml",
+        (world.root / "finetune.yaml").read_text() + "runtimes: [transformers, {name: s, gguf: q8_0}]\n",
+    )
+    experiment = load_experiment(world.root, "finetune.yaml")
+    (found,) = gguf_findings(experiment, cast(Rows, ()), cast(Rows, ()))
+    assert found.rule == "gguf/tools"
+    assert "\\n" not in found.read
+    assert found.fix.startswith("brew install llama.cpp")
+    assert found.fix.endswith(
+        "or leave the runtime out on this machine: --finetune-set runtimes='[transformers]'"
     )

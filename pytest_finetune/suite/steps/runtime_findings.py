@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.answering.runtimes.gguf.ollama import find_ollama
-from pytest_finetune.answering.runtimes.gguf.tools import find_tools
+from pytest_finetune.answering.runtimes.gguf.tools import Tools, find_tools, try_tools
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.data.catalogue import finding
 from pytest_finetune.data.chat_template import CLOCK
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pytest_finetune.data.rows import Rows
     from pytest_finetune.data.tokens import Tokenization
     from pytest_finetune.experiment import Experiment
+
+_WITHOUT: Final = "or leave the runtime out on this machine: --finetune-set runtimes='[transformers]'"
 
 
 def template_findings(
@@ -51,17 +53,26 @@ def gguf_findings(experiment: Experiment, train: Rows, held_out: Rows) -> Iterat
             continue
         line = line_of(experiment, ("runtimes", number))
         try:
-            tools = find_tools()
-            if settings.server == OLLAMA:
-                find_ollama()
+            tools = working_tools(settings)
         except AnsweringError as error:
-            yield finding("gguf/tools", str(error), file=experiment.file, line=line)
+            read, _, remedy = str(error).partition("\n")
+            fix = f"{remedy.strip()}; {_WITHOUT}" if remedy else None
+            yield finding("gguf/tools", read, file=experiment.file, line=line, fix=fix)
             return
         unknown = [one for one in _architectures(experiment) if not tools.knows(one)]
         if unknown:
             read = f"the converter at {tools.converter} has no line for {unknown[0]}, which the base is"
             yield finding("gguf/architecture", read, file=experiment.file, line=line)
             return
+
+
+def working_tools(settings: GgufSettings) -> Tools:
+    """Return what a GGUF runtime needs, each program of it started once. Raises AnsweringError."""
+    tools = find_tools()
+    try_tools(tools)
+    if settings.server == OLLAMA:
+        find_ollama()
+    return tools
 
 
 def _architectures(experiment: Experiment) -> list[str]:

@@ -174,11 +174,12 @@ class OllamaRuntime:
             check=False,
         )
         if done.returncode:
-            lines = done.stdout.decode("utf-8", errors="replace").splitlines()[-_SHOWN_LINES:]
+            said = done.stdout.decode("utf-8", errors="replace")
+            lines = said.splitlines()[-_SHOWN_LINES:] or ["(nothing)"]
             shown = "\n".join(f"    {line[:200]}" for line in lines)
             raise AnsweringError(
-                f"runtime {self._name!r}: ollama create has failed (exit status {done.returncode}); it said last:\n"
-                f"{shown}"
+                f"runtime {self._name!r}: ollama create has failed (exit status {done.returncode}): "
+                f"{lines[-1].strip()[:120]}\n  it said last:\n{shown}"
             )
         self._created.add(name)
         return name

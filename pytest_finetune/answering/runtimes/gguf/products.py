@@ -87,7 +87,8 @@ class GgufProducts:
 
     def adapter_file(self, adapter: Path | None) -> Path | None:
         """Return the file of the adapter that the server adds; None where there is none to add."""
-        return None if adapter is None or self._settings.adapter == "merged" else self._lora(adapter)
+        added = self._added(adapter)
+        return None if added is None else added.path / FILE
 
     def files(self, adapter: Path | None) -> dict[str, Path]:
         """Return all that is served of a model, by the names under which it is shipped. Raises AnsweringError."""
@@ -95,14 +96,21 @@ class GgufProducts:
         return {FILE: self.file(adapter), **({ADAPTER_FILE: added} if added else {})}
 
     def facts(self, adapter: Path | None) -> JsonTree:
-        """Return what the record holds of the file that answered for a model."""
-        entry = self._model(adapter)
+        """Return what the record holds of the file that answered for a model, and of an adapter's file beside it."""
+        entry, added = self._model(adapter), self._added(adapter)
         found = {**entry.about, "sha256": entry.files[FILE].sha256, "bytes": entry.files[FILE].size_bytes}
-        added = self.adapter_file(adapter)
         says = f"{self._settings.quantization} of {size(found['bytes'])}, {_stored(found['tensors'])}"
-        beside = f"; the adapter beside it in {size(added.stat().st_size)}" if added else ""
-        proved = f"; {ConversionProof.of(found[PROOF]).line}" if PROOF in found else ""
-        return {**found, "adapter": self._settings.adapter, "says": says + beside + proved}
+        if added is not None:
+            file = added.files[FILE]
+            found["adapter_file"] = {"sha256": file.sha256, "bytes": file.size_bytes}
+            says += f"; the adapter beside it in {size(file.size_bytes)}, whose conversion is not proved"
+        if PROOF in found:
+            whose = "" if added is None else "the base's "
+            says += f"; {whose}{ConversionProof.of(found[PROOF]).line}"
+        return {**found, "adapter": self._settings.adapter, "says": says}
+
+    def _added(self, adapter: Path | None) -> Entry | None:
+        return None if adapter is None or self._settings.adapter == "merged" else self._lora(adapter)
 
     def _model(self, adapter: Path | None) -> Entry:
         model = adapter if self._settings.adapter == "merged" else None
@@ -148,7 +156,7 @@ class GgufProducts:
 
         return self._made(key, form, write)
 
-    def _lora(self, adapter: Path) -> Path:
+    def _lora(self, adapter: Path) -> Entry:
         if is_whole_model(adapter):
             raise AnsweringError(f"{adapter} is a whole model and no adapter: leave `adapter: lora` out")
         tools = self._tools()
@@ -173,7 +181,7 @@ class GgufProducts:
                 convert(script, None, words)
             return {}
 
-        return self._made(key, "f32", write).path / FILE
+        return self._made(key, "f32", write)
 
     def _made(self, key: Key, form: str, write: Callable[[Path], JsonTree]) -> Entry:
         if key.value in self._known:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.answering.runtimes.gguf.products import identity
+from pytest_finetune.answering.runtimes.gguf.tools import find_server, release_of
 from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
 from pytest_finetune.experiment.runtimes import ServerSettings
 from pytest_finetune.yamlfile import JsonTree
@@ -68,7 +69,7 @@ class GgufRuntime:
         """Return one answer a prompt, in the prompts' order. Raises AnsweringError: all of them or none."""
         if not prompts:
             return []
-        self.gguf = {**self._products.facts(adapter), "server": f"llama.cpp {self._tools().release}"}
+        self.gguf = {**self._products.facts(adapter), "server": f"llama.cpp {release_of(find_server())}"}
         server = self._server(adapter, self._check.longest(prompts) + generation.max_new_tokens)
         answers = server.answer(prompts, generation, adapter)
         self.rendering, self.decoding = server.rendering, server.decoding
@@ -118,7 +119,7 @@ class GgufRuntime:
         context = -(-tokens // _CONTEXT_STEP) * _CONTEXT_STEP
         added = self._products.adapter_file(adapter)
         return (
-            str(self._tools().server),
+            str(find_server()),
             *("--model", "{model}", "--host", "{host}", "--port", "{port}"),
             *("--ctx-size", str(context), "--parallel", "1", "--jinja", "--no-webui"),
             *("--reasoning-format", "none"),  # what it thinks is taken apart by us, in every runtime alike

@@ -29,6 +29,7 @@ _PACKAGES: Final = ("gguf", "sentencepiece")
 _STARTER: Final = Path(__file__).parent / "converting.py"
 _BINARIES: Final = ("", "bin", "build/bin")
 _SHOWN_LINES: Final = 12
+_TRIED_S: Final = 60
 _VERSION: Final = re.compile(r"version: *(.+)")
 
 
@@ -43,7 +44,7 @@ class Tools:
     @property
     def release(self) -> str:
         """The release as the server tells it; short digests of its file where it tells none."""
-        return _release(self.server)
+        return release_of(self.server)
 
     @property
     def converter_digest(self) -> str:
@@ -57,27 +58,74 @@ class Tools:
         return any(f'"{architecture}"' in text.read_text("utf-8") for text in texts if text.is_file())
 
 
+def find_server() -> Path:
+    """Find what serves a GGUF file, which is all that a finished one needs. Raises AnsweringError."""
+    server = _found(SERVER)
+    if server is None:
+        raise _missing([SERVER])
+    return server
+
+
 def find_tools() -> Tools:
     """Find llama.cpp in the folder that the environment names, else on PATH; AnsweringError names what is missing."""
     server, quantize = _found(SERVER), _found(QUANTIZE)
     converter = _found(CONVERTER, server)
     if server is None or quantize is None or converter is None:
         places = {SERVER: server, QUANTIZE: quantize, CONVERTER: converter}
-        missing = [name for name, path in places.items() if path is None]
-        named = os.environ.get(FOLDER)
-        raise AnsweringError(
-            f"a GGUF runtime needs llama.cpp, and {', '.join(missing)} cannot be found: neither "
-            + (f"in {FOLDER}={named}" if named else f"in a folder that {FOLDER} names (it is not set)")
-            + " nor on PATH\n  brew install llama.cpp, or build it (`cmake -B build && cmake --build build --target "
-            f"{SERVER} {QUANTIZE}` in its repository) and name that folder: export {FOLDER}=/path/to/llama.cpp"
-        )
+        raise _missing([name for name, path in places.items() if path is None])
     lost = [package for package in _PACKAGES if find_spec(package) is None]
     if lost:
         raise AnsweringError(
-            f"a GGUF runtime needs the {' and '.join(lost)} of Python, which llama.cpp's converter imports: "
-            "pip install 'pytest-finetune[gguf]'"
+            f"a GGUF runtime needs the {' and '.join(lost)} of Python, which llama.cpp's converter imports\n"
+            "  pip install 'pytest-finetune[gguf]'"
         )
     return Tools(server, quantize, converter)
+
+
+def try_tools(tools: Tools) -> None:
+    """Start both programs once, for one that is there may not run; AnsweringError tells what it said."""
+    for program, word in ((tools.server, "--version"), (tools.quantize, "--help")):
+        told = _said(program, word)
+        # Releases of llama-quantize show their usage with an exit status of 1.
+        if told.returncode and "usage" not in told.stdout:
+            last = (told.stdout.strip().splitlines() or ["nothing"])[-1].strip()
+            raise AnsweringError(
+                f"{program.name} of llama.cpp does not run: `{word}` ended with exit status {told.returncode} "
+                f"and said {last[:80]!r}\n"
+                f"  build it again, or name the folder of one that runs: export {FOLDER}=/path/to/llama.cpp"
+            )
+
+
+def _said(program: Path, word: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            [program, word],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=_TRIED_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess([program, word], 126, str(error))
+
+
+def _missing(names: Sequence[str]) -> AnsweringError:
+    """Say where was looked, and what brings llama.cpp."""
+    named = os.environ.get(FOLDER)
+    if named and not Path(named).expanduser().is_dir():
+        where = f"{FOLDER} names {named}, where no folder is"
+    else:
+        where = f"{', '.join(names)} cannot be found " + (
+            f"in {FOLDER}={named}" if named else f"on PATH, and {FOLDER} names no folder"
+        )
+    return AnsweringError(
+        f"a GGUF runtime needs llama.cpp: {where}\n"
+        "  brew install llama.cpp, or build it (`cmake -B build && cmake --build build --target "
+        f"{SERVER} {QUANTIZE}` in its repository) and name that folder: export {FOLDER}=/path/to/llama.cpp"
+    )
 
 
 def _found(name: str, beside: Path | None = None) -> Path | None:
@@ -93,12 +141,9 @@ def _found(name: str, beside: Path | None = None) -> Path | None:
 
 
 @cache
-def _release(server: Path) -> str:
-    try:
-        told = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        told = None
-    found = _VERSION.search(told.stdout + told.stderr) if told is not None else None
+def release_of(server: Path) -> str:
+    """Return the release as the server tells it; a short digest of its file where it tells none."""
+    found = _VERSION.search(_said(server, "--version").stdout)
     return found[1].strip() if found else f"sha256 {sha256_of(server)[:12]}"
 
 
@@ -137,8 +182,9 @@ def run_tool(name: str, command: Sequence[str | Path]) -> None:
     except OSError as error:
         raise AnsweringError(f"{name} cannot be started: {error.strerror}: {command[0]}") from None
     if done.returncode:
-        lines = done.stdout.decode("utf-8", errors="replace").splitlines()[-_SHOWN_LINES:]
-        shown = "\n".join(f"    {line[:200]}" for line in lines) or "    (nothing)"
+        lines = done.stdout.decode("utf-8", errors="replace").splitlines()[-_SHOWN_LINES:] or ["(nothing)"]
+        shown = "\n".join(f"    {line[:200]}" for line in lines)
         raise AnsweringError(
-            f"{name} of llama.cpp has failed (exit status {done.returncode}); it said last:\n{shown}"
+            f"{name} of llama.cpp has failed (exit status {done.returncode}): {lines[-1].strip()[:120]}\n"
+            f"  it said last:\n{shown}"
         )
