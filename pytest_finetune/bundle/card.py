@@ -180,7 +180,7 @@ def _evidence(experiment: RecordedExperiment) -> list[str]:
     gains = [
         f"- {plain(main.name)} over {plain(arm_word(pair.against))}: {gain_words(pair.gain, pair.interval)}, "
         f"one-sided p = {figure(pair.p_value, 2)}"
-        for pair in experiment.comparisons
+        for pair in experiment.over_other_models
         if main and pair.rule == main.name
     ]
     told = [*gains, *_recipe(experiment)]

@@ -122,6 +122,11 @@ class RecordedExperiment(Facts):
         found = (one for one in self.comparisons if (one.rule, one.against) == (rule, "baseline"))
         return next(found, outcomes.Comparison.of(None))
 
+    @property
+    def over_other_models(self) -> tuple[outcomes.Comparison, ...]:
+        """The comparisons with other models; the tuned one in a further runtime is the same model."""
+        return tuple(pair for pair in self.comparisons if not pair.against.startswith("tuned@"))
+
     def is_opponent(self, arm: str) -> bool:
         """Tell whether an adapter is kept only when it beats this arm; without a plan, base and prompt are."""
         plan = self.planned_arms[arm]

@@ -9,7 +9,7 @@ from pytest_finetune.record.inputs import Finding, TrainingFacts
 from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.outcomes import HeldOutRow, PeoplesLabels
 from pytest_finetune.record.tables import passed_of
-from pytest_finetune.wording import arm_word, counted, figure, listed, one_line, percent, points
+from pytest_finetune.wording import arm_word, counted, figure, gain_words, listed, one_line, percent, points
 
 _RISEN: Final = 1.02
 """A rise that is told: a smaller one is noise."""
@@ -93,13 +93,29 @@ def merges(experiment: RecordedExperiment) -> list[str]:
     ]
 
 
+def runtimes(experiment: RecordedExperiment) -> list[str]:
+    """Say of each further runtime how far the tuned model answers alike in it, and what moves."""
+    told = []
+    for match in experiment.runtime_match:
+        first, second = (one_line(name or "?", 20) for name in (match.first, match.second))
+        scores = match.rules[experiment.primary.name]
+        alike = f", {scores.same} of {scores.total} scores" if scores else ""
+        told.append(f"{second} like {first}: {match.text.same} of {match.text.total} texts{alike}")
+        moved = match.moved[experiment.primary.name]
+        if moved.worse or moved.better:
+            change = gain_words(moved.gain, moved.interval)
+            worse = counted(len(moved.worse), "row")
+            told.append(f"in {second}: {worse} worse, {len(moved.better)} better, {change}")
+    return told
+
+
 def files(experiment: RecordedExperiment) -> list[str]:
-    """Say of each arm that a GGUF file answered how that file is stored."""
-    return [
-        one_line(f"{arm_word(name)}: {arm.gguf.says}")
-        for name, arm in experiment.arms.items()
-        if arm.gguf.sha256
-    ]
+    """Say of each GGUF file that answered, once for all arms that it answered, how it is stored."""
+    answered: dict[tuple[str, str], list[str]] = {}
+    for name, arm in experiment.arms.items():
+        if arm.gguf.sha256:
+            answered.setdefault((arm.gguf.sha256, arm.gguf.says), []).append(arm_word(name))
+    return [one_line(f"{', '.join(arms)}: {says}") for (_, says), arms in answered.items()]
 
 
 def of_arms(experiment: RecordedExperiment) -> list[str]:

@@ -88,7 +88,7 @@ def rate(experiment: RecordedExperiment, arm: str, rule: str) -> Rate:
 def gains(experiment: RecordedExperiment) -> list[Gain]:
     """Return the gains under the primary rule (of every rule where there is none), those that were asked for first."""
     main = experiment.primary
-    pairs = [pair for pair in experiment.comparisons if not main or pair.rule == main.name]
+    pairs = [pair for pair in experiment.over_other_models if not main or pair.rule == main.name]
     found = [gain(pair, asked=experiment.is_opponent(pair.against)) for pair in pairs]
     return sorted(found, key=lambda one: not one.asked)
 

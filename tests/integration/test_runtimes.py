@@ -122,7 +122,7 @@ def test_a_second_runtime_is_compared_row_by_row_and_the_first_decides(project: 
     result.stdout.fnmatch_lines(
         [
             "  runtimes  prod like transformers: 78 of 80 texts, 78 of 80 scores",
-            "  runtimes  from transformers to prod: 2 worse, 0 better, -2.5 points *",
+            "  runtimes  in prod: 2 rows worse, 0 better, -2.5 points *",
         ]
     )
     assert not [line for line in result.outlines if line.startswith("  gain over tuned@")]

@@ -18,6 +18,9 @@ from pytest_finetune.record.views.page.history import history_page
 WIDE: Final = """[...document.querySelectorAll('.ft *')].filter(one =>
   !one.closest('.ft-scroll, svg, .ft-quiet, pre, details:not([open]) > :not(summary)')
   && one.getBoundingClientRect().right > innerWidth + 1).slice(0, 5).map(one => one.className || one.tagName)"""
+CUT_CAPTIONS: Final = """[...document.querySelectorAll('.ft-compact caption')].filter(one => {
+  const words = document.createRange(); words.selectNodeContents(one);
+  return words.getBoundingClientRect().right > innerWidth }).map(one => one.textContent)"""
 # Rows off the screen have no layout yet, and axe-core would hold their words against what lies there instead.
 ALL_OPEN: Final = """document.querySelectorAll('details').forEach(one => one.open = true);
   document.querySelectorAll('.ft-row').forEach(one => one.style.contentVisibility = 'visible')"""
@@ -70,9 +73,13 @@ def test_hostile_text_neither_runs_nor_leaves_nor_breaks_the_layout(
 
 @pytest.mark.parametrize("name", ["keep", "rich", "several", "too_large", "gate_closed"])
 def test_the_page_fits_a_phone(make: Callable[[str], Any], show: Callable[..., Tab], name: str) -> None:
-    tab = show(make(name), 380)
+    sample = make(name)
+    for match in sample.record["experiments"][0]["runtime_match"]:
+        match["second"] = "shipped in q4_k_m, with the adapter beside it"
+    tab = show(sample, 380)
     assert tab.evaluate(OVERFLOW) == 0
     assert tab.evaluate(WIDE) == []
+    assert tab.evaluate(CUT_CAPTIONS) == []
     assert tab.evaluate("document.querySelector('.ft h2').getBoundingClientRect().top") < 200
 
 

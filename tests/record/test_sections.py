@@ -481,12 +481,51 @@ def test_the_rows_on_which_runtimes_differ_are_links(make: Callable[[str], Any])
         }
     ]  # fmt: skip
     said = words(sample)
-    assert "From transformers to merged, paired over the same rows rule change worse better" in said
+    assert "From transformers to merged, paired by row rule change worse better" in said
     assert "score, priority -0.6 points [-3.0, +0.0], 95% 7 none" in said
     assert "The tuned model in merged, against transformers what alike rows that differ" in said
     assert "raw text 159 of 160 7 score, priority 159 of 160 7" in said
     assert "scores in merged 159 of 160 like in transformers" in said
     assert '<a href="#ft-1-row-7">7</a>' in summary_html(*sample)
+
+
+def test_the_tuned_model_in_another_runtime_is_no_opponent_and_has_a_section_of_its_own(
+    make: Callable[[str], Any],
+) -> None:
+    sample = make("rich")
+    pairs = sample.record["experiments"][0]["comparisons"]
+    assert any(pair["against"] == "tuned@merged" for pair in pairs)
+    page, one = summary_html(*sample), RecordedExperiment.of(sample.record["experiments"][0])
+    assert "over tuned@merged" not in words(sample)
+    assert "tuned@merged" not in str(gains(one))
+    assert re.search('<a href="#ft-1-runtimes">Runtimes</a>.*id="ft-1-runtimes"', page)
+    assert "#ft-1-runtimes" not in summary_html(*make("keep"))
+
+
+def test_the_power_that_was_planned_and_that_of_the_rows_as_they_differed_are_told_apart(
+    make: Callable[[str], Any],
+) -> None:
+    sample = make("keep")
+    run = sample.record["experiments"][0]
+    run["power"] = {"line": "160 held-out rows can prove a gain of 15 points or more"}
+    run["decision"]["plan_line"] = "160 held-out rows can prove a gain of 18 points or more"
+    said = words(sample)
+    assert "power, as planned before the answers 160 held-out rows can prove a gain of 15 points" in said
+    assert "power, from the rows that differed 160 held-out rows can prove a gain of 18 points" in said
+
+
+def test_at_80_columns_a_move_keeps_its_interval_and_one_gguf_file_is_told_once(
+    make: Callable[[str], Any],
+) -> None:
+    record = make("rich").record
+    run = record["experiments"][0]
+    for arm in ("baseline", "prompted"):
+        says = "q4_k_m of 1.8 MiB; conversion proved; 28 tensors Q5_0"
+        run["arms"][arm]["gguf"] = {"sha256": "ab" * 32, "says": says}
+    lines = [line.text for line in summary_lines(record, "r", 80)]
+    assert "  runtimes  in merged: 2 rows worse, 0 better, -8.3 points [-26.0, +4.0]" in lines
+    told = [line for line in lines if line.startswith("  gguf ")]
+    assert told == ["  gguf      base, prompt: q4_k_m of 1.8 MiB; conversion proved; 28 tensors Q5_0"]
 
 
 def test_arms_that_were_asked_alike_share_one_prompt(make: Callable[[str], Any]) -> None:

@@ -376,6 +376,14 @@ def test_a_run_that_somebody_stopped_is_said_to_be_broken_off(make: Callable[[st
     assert RunLine.of({"verdict": "iterate", "undecided": True}).word == "iterate (undecided)"
 
 
+def test_a_run_that_was_stopped_before_its_rules_names_the_rows_of_the_held_out_file(
+    make: Callable[[str], Any],
+) -> None:
+    record = make("keep").record
+    record["experiments"][0]["rules"]["priority"]["rows"] = []
+    assert "* primary rule, 160 held-out rows" in text_of(record)
+
+
 def test_what_is_told_of_a_given_adapter_stands_in_the_terminal(make: Callable[[str], Any]) -> None:
     record = make("iterate").record
     experiment = record["experiments"][0]

@@ -100,6 +100,7 @@ def _remarks(experiment: RecordedExperiment) -> list[str]:
         "drift from the base": remarks.drift(experiment.drift),
     }
     lines = [f"- {plain(said)}" for said in remarks.of_arms(experiment)]
+    lines += [f"- runtimes: {plain(said)}" for said in remarks.runtimes(experiment)]
     lines += [f"- {about}: {plain(said)}" for about, said in told.items() if said]
     lines += [f"- recipe: {plain(said)}" for said in recipes.sentences(experiment)]
     return [*lines, ""] if lines else []

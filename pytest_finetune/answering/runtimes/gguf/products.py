@@ -99,7 +99,7 @@ class GgufProducts:
         """Return what the record holds of the file that answered for a model, and of an adapter's file beside it."""
         entry, added = self._model(adapter), self._added(adapter)
         found = {**entry.about, "sha256": entry.files[FILE].sha256, "bytes": entry.files[FILE].size_bytes}
-        says = f"{self._settings.quantization} of {size(found['bytes'])}, {_stored(found['tensors'])}"
+        says = f"{self._settings.quantization} of {size(found['bytes'])}"
         if added is not None:
             file = added.files[FILE]
             found["adapter_file"] = {"sha256": file.sha256, "bytes": file.size_bytes}
@@ -107,6 +107,7 @@ class GgufProducts:
         if PROOF in found:
             whose = "" if added is None else "the base's "
             says += f"; {whose}{ConversionProof.of(found[PROOF]).line}"
+        says += f"; {_stored(found['tensors'])}"
         return {**found, "adapter": self._settings.adapter, "says": says}
 
     def _added(self, adapter: Path | None) -> Entry | None:

@@ -37,8 +37,9 @@ UNJUDGED: Final = {
     "data": "Data", "training": "Training", "memory": "Memory", "config": "Configuration", "lineage": "Lineage",
 }  # fmt: skip
 SECTIONS: Final = {
-    "rates": "Arms", "gains": "Gains", "power": "Power", "drift": "Drift", "training": "Training",
-    "memory": "Memory", "data": "Data", "rows": "Rows", "config": "Configuration", "lineage": "Lineage",
+    "rates": "Arms", "gains": "Gains", "power": "Power", "runtimes": "Runtimes", "drift": "Drift",
+    "training": "Training", "memory": "Memory", "data": "Data", "rows": "Rows",
+    "config": "Configuration", "lineage": "Lineage",
 }  # fmt: skip
 
 
@@ -152,7 +153,8 @@ def _pair(*sections: Html) -> Html:
 
 
 def _contents(experiment: RecordedExperiment, anchor: str, names: Mapping[str, str]) -> Html:
-    absent = set() if experiment.drift else {"drift"}
+    found = {"drift": experiment.drift, "runtimes": experiment.runtime_match}
+    absent = {name for name, part in found.items() if not part}
     links = [
         element("a", short, href=f"#{anchor}-{name}") for name, short in names.items() if name not in absent
     ]

@@ -10,10 +10,11 @@ from pytest_finetune.record.inputs import Finding
 from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.tables import fits_word, peaks, time_rows, training_row, whole_time
 from pytest_finetune.record.views.terminal.layout import Line, fit, wrapped
-from pytest_finetune.wording import counted, figure, gain_words, one_line, size
+from pytest_finetune.wording import counted, figure, one_line, size
 
 MOST_FORMATS: Final = 3
 MOST_TIMES: Final = 4
+MOST_RUNTIMES: Final = 4
 MOST_NOTES: Final = 3
 
 
@@ -27,7 +28,7 @@ def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
         ("reused", remarks.reused(experiment.training), "yellow"),
         ("learning", remarks.held_out_loss(experiment.training), "yellow"),
         ("retrained", remarks.retrained(experiment.training), ""),
-        *(("runtimes", text, "") for text in _runtimes(experiment)),
+        *(("runtimes", text, "") for text in remarks.runtimes(experiment)[:MOST_RUNTIMES]),
         *(("format", text, "") for text in remarks.formats(experiment)[:MOST_FORMATS]),
         *(("thinking", text, "yellow" if "cut" in text else "") for text in remarks.thinking(experiment)),
         *(("prompts", text, "yellow" if differs else "") for text, differs in _prompts(experiment)),
@@ -116,16 +117,3 @@ def _prompts(experiment: RecordedExperiment) -> Iterator[tuple[str, bool]]:
     differing = [arm.rendering.says for arm in experiment.arms.values() if arm.rendering.differences]
     for text in remarks.renderings(experiment):
         yield text, any(one_line(says) in text for says in differing)
-
-
-def _runtimes(experiment: RecordedExperiment) -> Iterator[str]:
-    """How far the tuned model answers alike in each further runtime, and what moves; of at most two."""
-    for match in experiment.runtime_match[:2]:
-        first, second = (one_line(name or "?", 20) for name in (match.first, match.second))
-        scores = match.rules[experiment.primary.name]
-        alike = f", {scores.same} of {scores.total} scores" if scores else ""
-        yield f"{second} like {first}: {match.text.same} of {match.text.total} texts{alike}"
-        moved = match.moved[experiment.primary.name]
-        if moved.worse or moved.better:
-            change = gain_words(moved.gain, moved.interval)
-            yield f"from {first} to {second}: {len(moved.worse)} worse, {len(moved.better)} better, {change}"

@@ -18,8 +18,7 @@ _COLOURS: Final = {"beats": "", "worse": "red", "excluded": "red"}
 
 def gain_lines(experiment: RecordedExperiment, columns: int, most: int = MOST_GAINS) -> list[Line]:
     """Say the gain of the primary rule over each opponent, then over each arm that is only shown."""
-    # The line of another runtime says more: how far the two agree.
-    found = [gain for gain in gains(experiment) if not gain.pair.against.startswith("tuned@")]
+    found = gains(experiment)
     shown = found if len(found) <= most else found[: max(most - 1, 0)]
     lines = _laid_out(shown, columns)
     if len(shown) < len(found):

@@ -102,7 +102,9 @@ def _legend(experiment: RecordedExperiment, missing: int, changed: bool) -> str:
         return f"  no primary rule was recorded{more}"
     confidence = experiment.confidence(rule)
     level = f", intervals at {threshold(confidence)}" if confidence is not None else ""
-    return f"  * primary rule, {counted(len(rule.rows), 'held-out row')}{level}{more}"
+    # A rule that was not reached has judged no row; the file has them all the same.
+    rows = len(rule.rows) or experiment.data.splits["eval"].rows or 0
+    return f"  * primary rule, {counted(rows, 'held-out row')}{level}{more}"
 
 
 def slice_lines(experiment: RecordedExperiment) -> Iterator[tuple[str, str]]:

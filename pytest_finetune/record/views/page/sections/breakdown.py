@@ -45,7 +45,7 @@ def changed_rows(experiment: RecordedExperiment, anchor: str) -> Html | None:
     places, main = row_places(experiment, anchor), experiment.primary
     first: list[list[Child]] = []
     rest: list[list[Child]] = []
-    for pair in experiment.comparisons:
+    for pair in experiment.over_other_models:
         if pair.broken or pair.fixed:
             name = f"{pair.rule or 'unnamed rule'} over {arm_word(pair.against or 'an unknown arm')}"
             rows = first if not main or pair.rule == main.name else rest
@@ -82,9 +82,7 @@ def runtimes(experiment: RecordedExperiment, anchor: str) -> Html | None:
         grids.append(table(["what", "alike", "rows that differ"], rows, caption, "ft-links ft-compact"))
         moves = [_moved_row(rule, match.moved[rule], places) for rule in rules if match.moved[rule].total]
         if moves:
-            caption = (
-                f"From {match.first or 'unknown'} to {match.second or 'unknown'}, paired over the same rows"
-            )
+            caption = f"From {match.first or 'unknown'} to {match.second or 'unknown'}, paired by row"
             grids.append(table(["rule", "change", "worse", "better"], moves, caption, "ft-links ft-compact"))
         if match.cause:
             grids.append(paragraph("muted", f"Look first at this: {match.cause}."))

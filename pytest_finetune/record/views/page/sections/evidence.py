@@ -186,7 +186,8 @@ def power(experiment: RecordedExperiment) -> Html:
     in_all = ", those that are here included" if decision.growth else ""
     known = facts(
         [
-            ("power", decision.plan_line),
+            ("power, as planned before the answers", experiment.power.line),
+            ("power, from the rows that differed", decision.plan_line),
             ("looks at these rows", f"this is look {looks}" if looks is not None else None),
             ("rows added", decision.growth.words),
             ("claims are judged at", f"{figure(alpha)}, one-sided" if alpha is not None else None),

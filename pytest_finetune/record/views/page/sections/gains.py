@@ -24,9 +24,10 @@ class Drawn(NamedTuple):
 
 def gains(experiment: RecordedExperiment) -> Html:
     """The paired gain of the tuned arm over every other one, against the gain that was asked for."""
-    if not experiment.comparisons:
+    pairs = experiment.over_other_models
+    if not pairs:
         return paragraph("missing", "The tuned model was not compared with another arm in this run.")
-    drawn = [_drawn(experiment, pair) for pair in experiment.comparisons]
+    drawn = [_drawn(experiment, pair) for pair in pairs]
     values = [(one.limit, *(one.pair.interval or ()), one.pair.gain) for one in drawn]
     axis = svg.gain_axis([value for found in values for value in found if value is not None])
     names = list(dict.fromkeys(one.pair.rule or "unnamed rule" for one in drawn))
