@@ -239,9 +239,11 @@ def _begin(config: pytest.Config) -> FinetuneSession:
 
     session = begin(config)
     if session.settings.executor != "local" and session.away is None:
-        from pytest_finetune.suite.jobs.executors import away
+        from pytest_finetune.suite.jobs.executors import away, refuse_missing
 
         session.away = away(session.settings.executor, config.hook)
+        if not session.settings.executor_dry_run:  # which may be asked where the engine is not
+            refuse_missing(session.settings.executor)
     return session
 
 

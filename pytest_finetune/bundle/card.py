@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pytest_finetune.bundle.shipped import MODEL, MODELFILE
+from pytest_finetune.data.formatting import CHAT
 from pytest_finetune.record.lenient import Json
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
 from pytest_finetune.record.recipes import seed_count, sentences
@@ -132,12 +134,44 @@ def _serving(experiment: RecordedExperiment) -> list[str]:
         return []
     name = re.sub(r"[^a-z0-9-]+", "-", one_line(experiment.name).lower()).strip("-") or "tuned"
     added = " --lora gguf/adapter.gguf" if file.adapter == "lora" else ""
-    served = (
-        f"ollama create {name} -f {MODELFILE}"
-        if file.modelfile
-        else f"llama-server --model {MODEL}{added} --jinja"
+    if file.modelfile:
+        served, asked = f"ollama create {name} -f {MODELFILE}", []
+    else:
+        served = f"llama-server --model {MODEL}{added} --jinja {_decoding(experiment)}"
+        asked = _asked(_part(experiment, "prompt").get("template"))
+    return ["The answers of the decision came from the GGUF file:", "", "```sh", served, "```", "", *asked]
+
+
+def _decoding(experiment: RecordedExperiment) -> str:
+    """Return the decision's decoding as flags of llama-server, which fills in its own where none is given."""
+    found = _part(experiment, "generation")
+    sampled = found.get("do_sample") is True
+    flags = {
+        "temp": found.get("temperature", 1.0) if sampled else 0,
+        "top-p": found.get("top_p", 1.0) if sampled else 1.0,
+        "top-k": 0,
+        "min-p": 0,
+        "repeat-penalty": 1.0,
+        "presence-penalty": 0,
+        "frequency-penalty": 0,
+        "predict": found.get("max_new_tokens"),
+    }
+    return " ".join(
+        f"--{name} {float(value):g}" for name, value in flags.items() if isinstance(value, int | float)
     )
-    return ["The answers of the decision came from the GGUF file:", "", "```sh", served, "```", ""]
+
+
+def _asked(template: object) -> list[str]:
+    """Say how a text prompt is asked: the server's chat would put the base's template around it."""
+    if not isinstance(template, str) or template == CHAT:
+        return []
+    told = "Ask `/v1/completions`, not the chat, with each prompt made by this template:"
+    return [told, "", "```json", json.dumps(template).replace("`", "\\u0060"), "```", ""]
+
+
+def _part(experiment: RecordedExperiment, name: str) -> Json:
+    found = experiment.config.raw.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _loading(method: str, base: str, revision: str | None) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pytest_finetune.bundle.shipped import MODEL, judged_file
 from pytest_finetune.cli.answer import Answer
 from pytest_finetune.wording import counted, one_line
 from pytest_finetune.yamlfile import JsonTree
@@ -21,7 +22,8 @@ _SHOWN: Final = 20
 
 def answers_doubt(bundle: Bundle) -> str:
     """Say what only `--run` can settle."""
-    return f"that the {'model' if bundle.whole_model else 'adapter'} gives these answers"
+    kept = "model" if bundle.whole_model else "adapter"
+    return f"that {f'the {kept}' if judged_file(bundle.experiment) is None else MODEL} gives these answers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,10 @@ def lines(folder: Path, found: Findings, bundle: Bundle) -> Iterator[str]:
     yield f"  {'task'.ljust(width)}  {one_line(bundle.experiment['task'])}"
     kept, of = ("model", "trained in full from") if bundle.whole_model else ("adapter", "on")
     yield f"  {kept.ljust(width)}  {bundle.manifest.adapter_sha256[:12]} {of} {one_line(bundle.manifest.base_model)}"
+    file = judged_file(bundle.experiment)
+    if file is not None:
+        said = f"{MODEL}, {file['sha256'][:12]}: the decision was made on its answers"
+        yield f"  {'gguf'.ljust(width)}  {one_line(said)}"
     for name, words in found.checked:
         yield f"  {name.ljust(width)}  {words}"
     if not bundle.same_version:

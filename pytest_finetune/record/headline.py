@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple
 
 from pytest_finetune.record.inputs import Finding, MemoryFacts
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
-from pytest_finetune.record.outcomes import WeighedRisk
+from pytest_finetune.record.outcomes import RecordedTest, WeighedRisk
 from pytest_finetune.record.plain_words import plain_sentence
 from pytest_finetune.record.remarks import place
 from pytest_finetune.wording import counted, one_line, size
@@ -16,6 +16,9 @@ from pytest_finetune.wording import counted, one_line, size
 BLOCKED: Final = (
     "Failed: not run: "  # how the message of a test begins that an earlier failure kept from running
 )
+_TO_DO: Final = "to do: "
+_DRY_RUN: Final = "--finetune-executor-dry-run"
+_PRINTED: Final = "was printed, not sent"  # how the message of a test ends that waits for a job of a dry run
 
 Tone = Literal["good", "warn", "bad", "none"]
 
@@ -104,7 +107,11 @@ def _stopped(experiment: RecordedExperiment, run: RecordedRun) -> Headline:
     gate, memory, failed = experiment.gate, experiment.memory, run.failed_tests(experiment)
     if failed:
         message = failed[0].message.removeprefix(BLOCKED)
-        return _at_stage(experiment, failed[0].stage, message, failed[0].nodeid)
+        closed_it = (
+            gate and gate.by == failed[0].nodeid
+        )  # a test of the rules may be what asks for the training
+        stage = gate.stage if closed_it else failed[0].stage
+        return _at_stage(experiment, stage, message, failed[0].nodeid)
     if gate:
         return _at_stage(experiment, gate.stage, gate.because, gate.by)
     if memory.fits == "does not fit" and not experiment.training:
@@ -116,9 +123,24 @@ def _stopped(experiment: RecordedExperiment, run: RecordedRun) -> Headline:
             "Only the data and memory stages ran; nothing was trained or evaluated.",
             "run the same command with --finetune",
         )
+    jobs = {one.message for one in run.tests if _printed(one, experiment)}
+    if jobs:
+        return _dry_run(len(jobs))
     reasons = experiment.decision.reasons
     ended = "The run ended before its rules were decided."
     return Headline("NO DECISION", "warn", one_line(reasons[0]) if reasons else ended)
+
+
+def _printed(test: RecordedTest, experiment: RecordedExperiment) -> bool:
+    return test.experiment in ("", experiment.name) and test.message.endswith(_PRINTED)
+
+
+def _dry_run(jobs: int) -> Headline:
+    """Say what a dry run would send: the jobs of the answers have no keys before there is an adapter."""
+    reason = "1 job would be sent, its answers' jobs after it."
+    if jobs > 1:
+        reason = f"{jobs} jobs would be sent, their answers' jobs after them."
+    return Headline("NOT RUN", "none", reason, f"leave out {_DRY_RUN} to send")
 
 
 def _at_stage(experiment: RecordedExperiment, stage: str, message: str, test: str) -> Headline:
@@ -131,8 +153,9 @@ def _at_stage(experiment: RecordedExperiment, stage: str, message: str, test: st
     if found:
         because = one_line(f"{place(found)}: {found.read}")
         return Headline("STOPPED", "bad", reason, _without_stop(found.fix), because)
-    # Our own messages end with what to do, set in under what happened.
-    remedy = lines[-1].strip() if len(lines) > 1 and lines[-1].startswith("  ") else None
+    # Our own messages end with what to do, set in under what happened or called so.
+    told = len(lines) > 1 and lines[-1].startswith(("  ", _TO_DO))
+    remedy = lines[-1].removeprefix(_TO_DO).strip() if told else None
     return Headline("STOPPED", "bad", reason, one_line(remedy or f"look at {test or 'the failed test'}"))
 
 

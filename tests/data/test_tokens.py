@@ -102,6 +102,17 @@ def test_rows_that_are_more_than_the_base_can_take_are_named(project: Any, make_
     ]
 
 
+def test_more_new_tokens_than_positions_are_said_once(project: Any, make_row: Any) -> None:
+    folder = save_tokenizer(project.root / "model")
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 40, "vocab_size": 259}))
+    held_out = project.held_out([make_row("ok", key="expected"), make_row("y" * 9, key="expected")])
+    contract = project.contract("{}").with_tokens(tokenization(folder, TEMPLATE, 64, new_tokens=400))
+    (found,) = contract.findings(project.train([make_row("no")]), held_out)
+    assert found.read == "generation.max_new_tokens 400 is not less than the model's 40 positions"
+    assert found.fix == "Set generation.max_new_tokens to at most 24."
+    assert (found.file, found.line) == ("eval.jsonl", None)
+
+
 def test_ids_that_no_row_uses_and_a_base_that_says_nothing_are_no_findings(
     project: Any, make_row: Any
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_finetune.answering.answers import read_answers
+from pytest_finetune.bundle.card import model_card
 from pytest_finetune.cli import main
 
 from .bundles import doctor, mend, new_project, promote, seal
@@ -80,6 +81,25 @@ def test_it_holds_the_file_that_was_judged_and_names_it(
     assert "ollama create finetune -f gguf/Modelfile" in card
     code, said = verify(bundle, capsys)
     assert code == 0, said
+    assert f"gguf/model.gguf, {SHA256[:12]}: the decision was made on its answers" in said
+    assert "that gguf/model.gguf gives these answers" in said
+
+
+def test_the_card_of_a_file_without_ollama_decodes_as_was_judged(bundle: Path) -> None:
+    record = json.loads((bundle / "record.json").read_bytes())
+    experiment = record["experiments"][0]
+    del experiment["arms"]["tuned"]["gguf"]["modelfile"]
+    experiment["config"]["generation"].update(do_sample=False, max_new_tokens=48)
+    experiment["config"]["prompt"]["template"] = "Ticket: {input}\nPriority:"
+    card = model_card(record, experiment, None)
+    assert (
+        "llama-server --model gguf/model.gguf --jinja --temp 0 --top-p 1 --top-k 0 --min-p 0 --repeat-penalty 1 "
+        "--presence-penalty 0 --frequency-penalty 0 --predict 48\n" in card
+    )
+    assert "Ask `/v1/completions`, not the chat" in card
+    assert r'"Ticket: {input}\nPriority:"' in card
+    experiment["config"]["prompt"]["template"] = "chat"
+    assert "/v1/completions" not in model_card(record, experiment, None)
 
 
 def test_one_flipped_bit_and_another_file_with_mended_digests_are_found(

@@ -190,6 +190,12 @@ def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(away: Project) ->
         "--finetune-executor-dry-run",
     )
     printed = [line for line in result.stdout.lines if "sky launch --gpus 0 -- pytest-finetune step " in line]
+    result.stdout.fnmatch_lines(
+        [
+            "*NOT RUN: 1 job would be sent, its answers' jobs after it.*",
+            "*leave out --finetune-executor-dry-run to send*",
+        ]
+    )
     assert (result.ret, len(printed)) == (0, 1)  # the training; the answers of its adapter have no key yet
     assert away.calls() == []
     assert not (away.path / ".finetune" / "jobs").exists()
@@ -200,6 +206,7 @@ def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(away: Project) ->
     [
         (("--finetune-executor=nowhere",), "'nowhere' is no executor: write local, 'command: TEMPLATE'"),
         (("--finetune-executor=command: sky launch",), "runs no step: write {step}"),
+        (("--finetune-executor=command: nosuchprog {step}",), "'nosuchprog' is not on PATH: install it"),
         (("--finetune-executor=submitit:lsf",), "submitit:lsf is not known: write slurm, local, debug"),
         ((AWAY, "--finetune-retrain"), "--finetune-retrain trains on this machine"),
         ((AWAY, "--finetune-store-readonly"), "a job brings its result back through the store"),

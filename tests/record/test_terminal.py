@@ -141,6 +141,16 @@ def test_a_crash_names_the_stage_its_message_and_the_test(make: Callable[[str], 
     assert "next change: look at test_rules.py::test_priority" in shown
 
 
+def test_a_failed_job_is_named_by_its_stage_and_what_is_to_be_done(make: Callable[[str], Any]) -> None:
+    record, test = make("crash").record, "test_rules.py::test_strict_json"
+    said = "the job of the training of one ended: failed: no card\nto do: mend the executor's command"
+    record["tests"][2].update(stage="rules", nodeid=test, message=said)
+    record["experiments"][0]["gate"] = {"stage": "training", "by": test, "because": said.splitlines()[0]}
+    shown = " ".join(text_of(record).split())
+    assert "STOPPED: The training stage failed: the job of the training of one ended" in shown
+    assert "next change: mend the executor's command" in shown
+
+
 def test_a_gate_without_a_recorded_test_says_what_closed_it(make: Callable[[str], Any]) -> None:
     record = make("crash").record
     record["tests"] = []

@@ -71,12 +71,24 @@ def asked_findings(held_out: Rows, tokenization: Tokenization) -> Iterator[Findi
     limits = tokenization.limits
     for row in held_out:
         yield from _special_tokens(row, tokenization)
-    for row, count in zip(held_out, tokenization.counts(held_out), strict=True):
+    counts = tokenization.counts(held_out)
+    yield from _more_than_positions(held_out, counts, limits)
+    for row, count in zip(held_out, counts, strict=True):
         yield from _prompt_findings(row, count)
-        if limits.room is not None and count.prompt > limits.room:
+        if limits.room is not None and 0 < limits.room < count.prompt:
             read = f"a prompt of {count.prompt} tokens, and generation.max_new_tokens leaves {limits.room}"
             yield finding("tokens/no-room", read, file=row.file, line=row.line, digest=row.digest)
         yield from _without_embedding(row, count, limits)
+
+
+def _more_than_positions(held_out: Rows, counts: Sequence[TokenCount], limits: Limits) -> Iterator[Finding]:
+    """Yield once that no prompt has room, however short it is: the setting is at fault, not the rows."""
+    if limits.positions is None or limits.room is None or limits.room > 0 or not counts:
+        return
+    most = limits.positions - max(count.prompt for count in counts)
+    read = f"generation.max_new_tokens {limits.new_tokens} is not less than the model's {limits.positions} positions"
+    fix = f"Set generation.max_new_tokens to at most {most}." if most > 0 else None
+    yield finding("tokens/no-room", read, file=held_out.path, fix=fix)
 
 
 def _prompt_findings(row: Row, count: TokenCount) -> Iterator[Finding]:

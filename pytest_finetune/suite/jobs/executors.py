@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +19,18 @@ if TYPE_CHECKING:
     from pluggy import HookRelay
 
     from pytest_finetune.suite.context import Context
+
+
+def refuse_missing(named: str) -> None:
+    """Refuse a sound command whose program is not here; one with a path is meant from the project's folder."""
+    word, _, template = named.partition(":")
+    if word.strip() != "command":
+        return
+    program = shlex.split(template)[0]
+    if not {"/", "{"} & set(program) and shutil.which(program) is None:
+        raise pytest.UsageError(
+            f"--finetune-executor: {program!r} is not on PATH: install it, or name another command"
+        )
 
 
 def away(named: str, hooks: HookRelay) -> Callable[[Callable[[], Context]], SentAway]:

@@ -218,7 +218,7 @@ def few_shot_findings(
             yield say(f"prompt.few_shot puts solved rows before each question, and {refused}")
             return
         worst = max(zip(counts, rows, strict=True), key=lambda pair: pair[0].prompt, default=None)
-        if worst is not None and worst[0].prompt > tokenization.limits.room:
+        if worst is not None and 0 < tokenization.limits.room < worst[0].prompt:
             read = (
                 f"prompt.few_shot {prompt.few_shot} makes {worst[0].prompt} tokens of {worst[1].place}, and "
                 f"generation.max_new_tokens leaves {tokenization.limits.room}"
