@@ -123,6 +123,12 @@ class FinetuneSession:
         """Return the run of an experiment that has begun; None when its file could not be used, or was not asked."""
         return self._runs.get(ref) if ref else None
 
+    def record_times(self) -> None:
+        """Record what each run has spent: the test in which somebody stops it sends no report of that."""
+        for run in self._runs.values():
+            if run.context.facts.known:
+                run.context.record(("timings",), run.context.clock.facts())
+
     def adopt(self, ref: ExperimentRef, experiment: Experiment) -> None:
         """Know an experiment that is not read from this project."""
         self._experiments[ref] = experiment

@@ -69,6 +69,7 @@ class Closing:
 
         Innermost among the wrappers: the terminal's summary, which is one too, comes after all of it.
         """
+        self.state.record_times()
         self.state.evidence.take(self.state.outbox)
         if self.state.evidence.tests:
             self._record(int(exitstatus))
