@@ -146,7 +146,7 @@ def _project(args: argparse.Namespace) -> Iterator[Found]:
 
 def _llama_cpp(settings: GgufSettings) -> Found:
     try:
-        tools = working_tools(settings)
+        tools = working_tools(settings.server)
     except AnsweringError as error:
         return Found("llama.cpp", TO_DO, "; ".join(line.strip() for line in str(error).splitlines()))
     return Found("llama.cpp", OK, f"{tools.release} in {tools.server.parent}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from pytest_finetune.record.drift import DriftFacts
 from pytest_finetune.record.inputs import Finding, TrainingFacts
@@ -75,13 +75,21 @@ def thinking(experiment: RecordedExperiment) -> list[str]:
     return said
 
 
-def renderings(experiment: RecordedExperiment) -> list[str]:
+class Rendered(NamedTuple):
+    """What is said of the prompts that a server makes, and whether they differ from those of the decision."""
+
+    says: str
+    differ: bool
+
+
+def renderings(experiment: RecordedExperiment) -> list[Rendered]:
     """Say of each server how the prompts that it makes compare with those of the decision, arms alike together."""
-    said: dict[str, list[str]] = {}
+    said: dict[Rendered, list[str]] = {}
     for name, arm in experiment.arms.items():
         if arm.rendering.rows:
-            said.setdefault(arm.rendering.says, []).append(arm_word(name))
-    return [one_line(f"{listed(arms)}: {says}") for says, arms in said.items()]
+            found = Rendered(arm.rendering.says, bool(arm.rendering.differences))
+            said.setdefault(found, []).append(arm_word(name))
+    return [Rendered(one_line(f"{listed(arms)}: {says}"), differ) for (says, differ), arms in said.items()]
 
 
 def merges(experiment: RecordedExperiment) -> list[str]:
@@ -125,7 +133,7 @@ def of_arms(experiment: RecordedExperiment) -> list[str]:
 
 def of_models(experiment: RecordedExperiment) -> list[str]:
     """Say everything that is said of the models that answered elsewhere than the decision is made."""
-    return [*renderings(experiment), *merges(experiment), *files(experiment)]
+    return [*(found.says for found in renderings(experiment)), *merges(experiment), *files(experiment)]
 
 
 def _checked(arm: str, found: PeoplesLabels) -> str:

@@ -29,6 +29,8 @@ SCHEMA: Final = 1
 TRAIN: Final = "train"
 ANSWER: Final = "answer"
 DIVERGE: Final = "diverge"
+_SERVED: Final = (ServerSettings, GgufSettings)
+"""Runtimes that are servers: asked from where pytest runs, and never by a job."""
 
 
 class StepRefused(FinetuneError):
@@ -90,7 +92,7 @@ def can_be_sent(context: Context, runtime: str, adapter: Path | None) -> bool:
     """
     own = adapter is None or adapter.parent == context.store.root / "adapters"
     settings = context.experiment.runtime_settings.get(runtime)
-    return own and not isinstance(settings, ServerSettings | GgufSettings)
+    return own and not isinstance(settings, _SERVED)
 
 
 def training(experiment: Experiment, ordered: Ordered, longest: int | None) -> JsonTree:
@@ -289,7 +291,7 @@ def _refuse_server(request: Request) -> None:
     if isinstance(request, ToTrain):
         return
     runtime = request.plan.runtime if isinstance(request, ToAnswer) else request.runtime
-    if isinstance(request.head.experiment.runtime_settings.get(runtime), ServerSettings | GgufSettings):
+    if isinstance(request.head.experiment.runtime_settings.get(runtime), _SERVED):
         raise StepRefused(
             f"runtime {runtime!r} is a server, and no job starts or asks one because a store says so: it is asked from "
             "where pytest runs"

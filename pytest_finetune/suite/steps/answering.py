@@ -208,9 +208,13 @@ def answered(
         entry = _ask(context, engine, arm, prompts, suite, key, next(filter(None, earlier), None))
     by_id = {answer.id: answer for answer in read_answers(entry.path / ANSWERS_FILE)}
     answers = {asked.id: dataclasses.replace(by_id[asked.id], line=asked.line) for asked in prompts}
+    return Stored(answers, entry.key, reused, told_beside(entry))
+
+
+def told_beside(entry: Entry) -> dict[str, Json]:
+    """Return what a runtime told of stored answers, by the names in `BESIDE`."""
     files = {name: entry.path / f"{name}.json" for name in BESIDE}
-    told = {name: json.loads(file.read_text("utf-8")) for name, file in files.items() if file.is_file()}
-    return Stored(answers, entry.key, reused, told)
+    return {name: json.loads(file.read_text("utf-8")) for name, file in files.items() if file.is_file()}
 
 
 def _ask(

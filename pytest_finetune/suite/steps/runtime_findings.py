@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.answering.runtimes.gguf.ollama import find_ollama
@@ -47,13 +48,14 @@ def template_findings(
 
 def gguf_findings(experiment: Experiment, train: Rows, held_out: Rows) -> Iterator[Finding]:
     """Yield what keeps the model from becoming a GGUF file: tools that are not here, a family that they do not know."""
+    working = cache(working_tools)
     for number, name in enumerate(experiment.runtimes):
         settings = experiment.runtime_settings.get(name)
         if not isinstance(settings, GgufSettings):
             continue
         line = line_of(experiment, ("runtimes", number))
         try:
-            tools = working_tools(settings)
+            tools = working(settings.server)
         except AnsweringError as error:
             read, _, remedy = str(error).partition("\n")
             fix = f"{remedy.strip()}; {_WITHOUT}" if remedy else None
@@ -66,11 +68,11 @@ def gguf_findings(experiment: Experiment, train: Rows, held_out: Rows) -> Iterat
             return
 
 
-def working_tools(settings: GgufSettings) -> Tools:
-    """Return what a GGUF runtime needs, each program of it started once. Raises AnsweringError."""
+def working_tools(server: str) -> Tools:
+    """Return what a GGUF runtime with this server needs, each program of it started once. Raises AnsweringError."""
     tools = find_tools()
     try_tools(tools)
-    if settings.server == OLLAMA:
+    if server == OLLAMA:
         find_ollama()
     return tools
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_finetune.answering.answers import ANSWERS_FILE, read_answers
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.experiment.runtimes import TRANSFORMERS
+from pytest_finetune.suite.steps.answering import told_beside
 from pytest_finetune.wording import counted, percent
 
 if TYPE_CHECKING:
     from pytest_finetune.suite.trials.bench import Bench, Tried
+    from pytest_finetune.yamlfile import Json
 
 
 def over_files(bench: Bench, quantizations: Sequence[str], server: str) -> None:
@@ -33,12 +34,12 @@ def _keep(bench: Bench, name: str, tried: Tried) -> None:
     )
 
 
-def _beside(bench: Bench, key: str) -> tuple[dict[str, Any], float]:
+def _beside(bench: Bench, key: str) -> tuple[Json, float]:
     """Return what lies beside answers of the file that gave them, and the seconds that one of them took."""
     entry = bench.context.store.read("outputs", key)
     if entry is None:
         raise FinetuneError(f"the answers {key[:12]} are no longer in the store: run the command again")
     answers = read_answers(entry.path / ANSWERS_FILE)
-    file = entry.path / "gguf.json"
-    told = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    return told, sum(answer.seconds for answer in answers) / max(1, len(answers))
+    return told_beside(entry).get("gguf", {}), sum(answer.seconds for answer in answers) / max(
+        1, len(answers)
+    )

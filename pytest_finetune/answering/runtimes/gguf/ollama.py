@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.answering.runtimes.gguf.modelfile import PLAIN, Modelfile, context_for, go_template
 from pytest_finetune.answering.runtimes.gguf.products import identity
+from pytest_finetune.answering.runtimes.gguf.tools import run_tool
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.answering.runtimes.server.http import Wire, WireError
 from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 PROGRAM: Final = "ollama"
 MODELFILE: Final = "Modelfile"
 _PROBE_S: Final = 5.0
-_SHOWN_LINES: Final = 12
 
 
 class OllamaRuntime:
@@ -165,22 +163,8 @@ class OllamaRuntime:
         self._home.mkdir(parents=True, exist_ok=True)
         written = self._home / MODELFILE
         written.write_text(modelfile, encoding="utf-8")
-        done = subprocess.run(
-            [find_ollama(), "create", name, "-f", str(written)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "OLLAMA_HOST": server.url},
-            check=False,
-        )
-        if done.returncode:
-            said = done.stdout.decode("utf-8", errors="replace")
-            lines = said.splitlines()[-_SHOWN_LINES:] or ["(nothing)"]
-            shown = "\n".join(f"    {line[:200]}" for line in lines)
-            raise AnsweringError(
-                f"runtime {self._name!r}: ollama create has failed (exit status {done.returncode}): "
-                f"{lines[-1].strip()[:120]}\n  it said last:\n{shown}"
-            )
+        command: list[str | Path] = [find_ollama(), "create", name, "-f", written]
+        run_tool(f"runtime {self._name!r}: ollama create", command, OLLAMA_HOST=server.url)
         self._created.add(name)
         return name
 

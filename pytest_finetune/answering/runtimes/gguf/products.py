@@ -152,7 +152,7 @@ class GgufProducts:
 
         def write(into: Path) -> JsonTree:
             proved = self._whole(model, whole)
-            run_tool(QUANTIZE, [tools.quantize, proved.path / FILE, into, form])
+            run_tool(f"{QUANTIZE} of llama.cpp", [tools.quantize, proved.path / FILE, into, form])
             return {PROOF: proved.about[PROOF]} if PROOF in proved.about else {}
 
         return self._made(key, form, write)

@@ -10,6 +10,7 @@ from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof, prove
 from pytest_finetune.answering.runtimes.proof import MOST_TOKENS, RowsOf, logits_of
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.answering.runtimes.server.http import Wire, WireError
+from pytest_finetune.answering.runtimes.server.openai import ready
 from pytest_finetune.answering.runtimes.server.process import Server
 from pytest_finetune.answering.runtimes.server.speaking import LlamaServer
 from pytest_finetune.training.surroundings import surroundings
@@ -41,17 +42,9 @@ def prove_file(
     running = Server("the proof of the conversion", command, str(file), log)
     try:
         wire = Wire(running.url, _TIMEOUT_S)
-        running.await_ready(lambda: _ready(wire), _TIMEOUT_S)
+        running.await_ready(lambda: ready(wire), _TIMEOUT_S)
         return prove_conversion(judged, tokens, LlamaServer(wire).next_tokens, form)
     except WireError as error:
         raise AnsweringError(running.told(f"the converted model does not answer: {error}")) from None
     finally:
         running.stop()
-
-
-def _ready(wire: Wire) -> bool:
-    try:
-        wire.get("/health", 5.0)
-    except WireError:
-        return False
-    return True

@@ -163,11 +163,14 @@ def convert(script: Path, pre: str | None, words: Sequence[str | Path]) -> None:
     `pre` is what the tokenizer's way to split a text is called where the converter does not know the tokenizer.
     Raises AnsweringError with the end of what it said.
     """
-    run_tool(script.name, [sys.executable, "-I", _STARTER, script, pre or "", *words])
+    run_tool(f"{script.name} of llama.cpp", [sys.executable, "-I", _STARTER, script, pre or "", *words])
 
 
-def run_tool(name: str, command: Sequence[str | Path]) -> None:
-    """Run a program until it ends; AnsweringError with the end of what it said when that is not well."""
+def run_tool(what: str, command: Sequence[str | Path], **told: str) -> None:
+    """Run a program until it ends, with these words in its environment.
+
+    Raises AnsweringError with the end of what it said when that is not well; `what` is what the message calls it.
+    """
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     kept = {word: value for word, value in os.environ.items() if not word.startswith("PYTHON")}
     try:
@@ -176,15 +179,15 @@ def run_tool(name: str, command: Sequence[str | Path]) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**kept, **quiet},
+            env={**kept, **quiet, **told},
             check=False,
         )
     except OSError as error:
-        raise AnsweringError(f"{name} cannot be started: {error.strerror}: {command[0]}") from None
+        raise AnsweringError(f"{what} cannot be started: {error.strerror}: {command[0]}") from None
     if done.returncode:
         lines = done.stdout.decode("utf-8", errors="replace").splitlines()[-_SHOWN_LINES:] or ["(nothing)"]
         shown = "\n".join(f"    {line[:200]}" for line in lines)
         raise AnsweringError(
-            f"{name} of llama.cpp has failed (exit status {done.returncode}): {lines[-1].strip()[:120]}\n"
+            f"{what} has failed (exit status {done.returncode}): {lines[-1].strip()[:120]}\n"
             f"  it said last:\n{shown}"
         )

@@ -189,7 +189,7 @@ class OpenAIRuntime:
         self._served = model
         wire = self._wire(server.url)
         try:
-            server.await_ready(lambda: _ready(wire), self._settings.start_timeout_s)
+            server.await_ready(lambda: ready(wire), self._settings.start_timeout_s)
         except BaseException:
             self.release()
             raise
@@ -240,7 +240,7 @@ class OpenAIRuntime:
             ) from None
 
 
-def _ready(wire: Wire) -> bool:
+def ready(wire: Wire) -> bool:
     """Tell whether a server that was just started takes questions."""
     health = _status(wire, "/health")
     if health in (None, 503):  # not there yet, or still loading its model

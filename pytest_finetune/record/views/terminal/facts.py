@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from pytest_finetune.record import recipes, remarks
@@ -31,7 +31,7 @@ def fact_lines(experiment: RecordedExperiment, columns: int) -> list[Line]:
         *(("runtimes", text, "") for text in remarks.runtimes(experiment)[:MOST_RUNTIMES]),
         *(("format", text, "") for text in remarks.formats(experiment)[:MOST_FORMATS]),
         *(("thinking", text, "yellow" if "cut" in text else "") for text in remarks.thinking(experiment)),
-        *(("prompts", text, "yellow" if differs else "") for text, differs in _prompts(experiment)),
+        *(("prompts", text, "yellow" if differ else "") for text, differ in remarks.renderings(experiment)),
         *(("merged", text, "") for text in remarks.merges(experiment)),
         *(("gguf", text, "") for text in remarks.files(experiment)),
         ("drift", drift, ""),
@@ -110,10 +110,3 @@ def _time(experiment: RecordedExperiment) -> str:
     """What the run took, and the parts that it took most for."""
     parts = [f"{row.part} {row.share:.0%}" for row in time_rows(experiment.timings)[:MOST_TIMES]]
     return one_line(f"{whole_time(experiment.timings)}: {', '.join(parts)}") if parts else ""
-
-
-def _prompts(experiment: RecordedExperiment) -> Iterator[tuple[str, bool]]:
-    """How the prompts that servers make compare with those of the decision, and whether they differ."""
-    differing = [arm.rendering.says for arm in experiment.arms.values() if arm.rendering.differences]
-    for text in remarks.renderings(experiment):
-        yield text, any(one_line(says) in text for says in differing)
