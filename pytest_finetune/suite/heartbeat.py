@@ -58,9 +58,10 @@ class Heartbeat:
     def at(self, name: str, part: str) -> None:
         """Hear that a part of an experiment's work begins; without a part, that none goes on."""
         self._part = f"{name}: {_WORDS.get(part, part)}" if part else ""
-        self.say(self._part)
-        with self._lock:
+        with self._lock:  # before the thread may look, which would tell of another part's time
+            self._text = self._part
             self._began_s = self._told_s = time.monotonic()
+        self._start()
 
     def note(self, text: str) -> None:
         """Hear how far the part is."""
@@ -70,7 +71,10 @@ class Heartbeat:
         """Let the next line be another, such as the step that a training has reached."""
         with self._lock:
             self._text = text
-        if text and self._thread is None:
+        self._start()
+
+    def _start(self) -> None:
+        if self._text and self._thread is None:
             self._thread = threading.Thread(target=self._run, name="finetune-heartbeat", daemon=True)
             self._thread.start()
 

@@ -40,6 +40,15 @@ def test_a_long_part_is_told_with_what_is_known_of_it() -> None:
     assert len(lines) - count <= 1
 
 
+def test_the_time_of_a_part_begins_before_it_is_told_of() -> None:
+    lines: list[str] = []
+    began: list[float] = []
+    beat = Heartbeat(lines.append)
+    beat._start = lambda: began.append(beat._began_s)  # type: ignore[method-assign]
+    beat.at("finetune", "rules")
+    assert began[0] > 0
+
+
 def test_a_quick_part_is_silent_and_without_a_part_nothing_runs() -> None:
     with beating(60) as (beat, lines, _):
         beat.at("finetune", "")
