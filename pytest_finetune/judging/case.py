@@ -74,8 +74,9 @@ def problems_of(case: Case, lacking: Mapping[str, Sequence[str]]) -> Iterator[Ne
     if twice:
         said = f"several rules have one name ({wording.listed(twice)}): give each its own with name="
         yield NextChange(f"rename a rule: several are called {twice[0]}", said)
-    answered = any(scores.arms for scores in case.scores.values())
-    run = "look at what failed before it" if answered else "run with --finetune"
+    yield from _unmade(case)
+    asked = any(scores.arms or scores.lacks for scores in case.scores.values())
+    run = "look at what failed before it" if asked else "run with --finetune"
     absent = [wording.arm(arm) for arm in (BASE, TUNED) if arm not in case.arms]
     if absent:
         yield NextChange(run, f"{wording.listed(absent)} was not asked: {run}")
@@ -84,13 +85,24 @@ def problems_of(case: Case, lacking: Mapping[str, Sequence[str]]) -> Iterator[Ne
         yield NextChange(run, f"{said}: {run}")
 
 
+def _unmade(case: Case) -> Iterator[NextChange]:
+    """Yield what rules were to be handed and could not be made, unless it is told already why the run stopped."""
+    if case.problems:
+        return
+    failed = {scores.lacks: scores.errors[0] for scores in case.scores.values() if scores.lacks}
+    for part, because in failed.items():
+        yield NextChange(f"mend what failed: {part}", f"{part} failed: {because}")
+
+
 def unjudged(case: Case, lacking: Mapping[str, Sequence[str]]) -> Iterator[NextChange]:
     """Yield what is missing from each rule, and what to do about it."""
     left_out = [name for name in lacking if lacking[name] and _left_out(case.scores.get(name))]
     for rule in case.rules:
         change = f"mend rule {rule.name!r}"
         scores = case.scores.get(rule.name)
-        if rule.name in left_out:
+        if scores is not None and scores.lacks:
+            change = f"mend what failed: {scores.lacks}"
+        elif rule.name in left_out:
             change = f"run the whole suite: {wording.counted(len(left_out), 'rule')} left out"
         elif scores is not None and scores.executed and not scores.errors:
             absent = [wording.arm(arm) for arm in _asked(case, rule) if arm not in scores.arms]

@@ -71,7 +71,8 @@ class Scores:
     None skipped. `noise` holds further runs of the base on the same rows, `contradicted` the rows on which a judge
     contradicted itself, and `labels` what people said of the same answers, by arm and row. `slices` names the rows of
     each slice, where the rule is sliced. `errors` are runtime errors, which decide nothing, or say why the rule was not
-    executed; an assertion or exception inside the rule is a failed row and not an error.
+    executed; an assertion or exception inside the rule is a failed row and not an error. `lacks` is what the rule was
+    to be handed and could not be made: then the error is not the rule's.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Scores:
     contradicted: frozenset[str] = frozenset()
     labels: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     self_test: SelfTest | None = None
+    lacks: str = ""
 
     @property
     def reads(self) -> str:
@@ -171,6 +173,9 @@ def missing(rule: Rule, scores: Scores | None, arms: Sequence[str]) -> Iterator[
         why = scores.errors[:1] if scores is not None else ()
         whole = "run the whole suite, without -k and without deselecting it"
         yield f"rule {name} was not run: {why[0] if why else whole}"
+        return
+    if scores.lacks:
+        yield f"rule {name} was not asked: {scores.lacks} failed"
         return
     if scores.errors:
         yield f"rule {name} could not judge ({wording.listed(scores.errors, 2)}): mend it, run again"

@@ -38,7 +38,8 @@ def scores_of(tree: Json, name: str) -> Scores:
     facts = tree["rules"][name]
     rows = tuple(facts.get("rows") or ())
     if facts["outcome"] == "error":
-        return Scores(name, rows, errors=tuple(facts["reasons"]) or ("it ended as an error",))
+        why = tuple(facts["reasons"]) or ("it ended as an error",)
+        return Scores(name, rows, errors=why, lacks=facts.get("lacks", ""))
     if "scores" not in facts:
         return Scores(name, rows, executed=False, errors=tuple(facts["reasons"]))
     arms = {arm: floats(given) for arm, given in sorted(facts["scores"].items()) if not is_seed_arm(arm)}

@@ -148,7 +148,9 @@ def _at_stage(experiment: RecordedExperiment, stage: str, message: str, test: st
     if stage == "fit" and experiment.memory.fits == "does not fit":
         return _too_large(experiment.memory)
     lines = message.removeprefix("Failed: ").strip().splitlines() or ["no message was recorded"]
-    reason = f"The {one_line(stage or 'first')} stage failed: {one_line(lines[0])}"
+    lacks = _lacking(experiment, test)
+    failed = f"The rules were not asked: {lacks}" if lacks else f"The {one_line(stage or 'first')} stage"
+    reason = f"{failed} failed: {one_line(lines[0])}"
     found = _at_fault(experiment, f"{test}\n{message}") if stage == "data" else None
     if found:
         because = one_line(f"{place(found)}: {found.read}")
@@ -156,7 +158,14 @@ def _at_stage(experiment: RecordedExperiment, stage: str, message: str, test: st
     # Our own messages end with what to do, set in under what happened or called so.
     told = len(lines) > 1 and lines[-1].startswith(("  ", _TO_DO))
     remedy = lines[-1].removeprefix(_TO_DO).strip() if told else None
-    return Headline("STOPPED", "bad", reason, one_line(remedy or f"look at {test or 'the failed test'}"))
+    at = f"mend what failed: {lacks}" if lacks else f"look at {test or 'the failed test'}"
+    return Headline("STOPPED", "bad", reason, one_line(remedy or at))
+
+
+def _lacking(experiment: RecordedExperiment, test: str) -> str:
+    """Return what a rule's test could not be handed; empty where a gate says better what failed."""
+    rules = () if experiment.gate else experiment.rules.values()
+    return next((one_line(rule.lacks) for rule in rules if rule.raw.get("nodeid") == test), "")
 
 
 def _at_fault(experiment: RecordedExperiment, said: str) -> Finding | None:

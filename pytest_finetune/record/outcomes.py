@@ -151,6 +151,7 @@ class RuleFacts(Facts):
     changed_after_look: bool
     outcome: str
     reasons: tuple[str, ...]
+    lacks: str
     rows: tuple[str, ...]
     groups: tuple[str, ...]
     skipped: tuple[str, ...]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
 
 import pytest
 
 from pytest_finetune.errors import for_user
 
+_UNMADE: Final = "pytest_finetune_unmade"
+
+E = TypeVar("E", bound=BaseException)
 K = TypeVar("K")
 R = TypeVar("R")
 T = TypeVar("T")
@@ -20,23 +23,57 @@ class Parts(dict[K, T]):
     def __init__(self, name: Callable[[K], str]) -> None:
         super().__init__()
         self._name = name
-        self._failed: dict[K, str] = {}
+        self._failed: dict[K, Unmade] = {}
 
     def once(self, key: K, make: Callable[[], T]) -> T:
-        """Make a part once. What a user can mend fails the asking test with its message and no traceback."""
+        """Make a part once. What a user can mend fails the asking test with its message and no traceback.
+
+        Each exception tells by `unmade` which part could not be made: the innermost, in which it began.
+        """
         if key in self._failed:
-            pytest.fail(f"not run: {self._name(key)} failed before: {self._failed[key]}", pytrace=False)
+            failed = self._failed[key]
+            said = f"not run: {self._name(key)} failed before: {failed.because}"
+            raise _telling(pytest.fail.Exception(said, pytrace=False), failed)
         if key not in self:
             try:
                 self[key] = make()
+            except pytest.fail.Exception as stop:
+                _telling(stop, self._unmade(key, stop, str(stop)))
+                raise
             except Exception as error:
                 told = error if isinstance(error, FileNotFoundError) else for_user(error)
                 text = str(told or error) or type(error).__name__
-                self._failed[key] = text.splitlines()[0][:300]
+                failed = self._failed[key] = self._unmade(key, error, text)
                 if told is not None:
-                    raise pytest.fail.Exception(text, pytrace=False) from None
+                    raise _telling(pytest.fail.Exception(text, pytrace=False), failed) from None
+                _telling(error, failed)
                 raise
         return self[key]
+
+    def _unmade(self, key: K, error: BaseException, text: str) -> Unmade:
+        return unmade(error) or Unmade(self._name(key), first_line(text))
+
+
+class Unmade(NamedTuple):
+    """A part of a run that could not be made, and why, in one line."""
+
+    part: str
+    because: str
+
+
+def unmade(error: BaseException) -> Unmade | None:
+    """Return which part of a run could not be made when this was raised; None where it came from elsewhere."""
+    return getattr(error, _UNMADE, None)
+
+
+def _telling(error: E, failed: Unmade) -> E:
+    setattr(error, _UNMADE, failed)
+    return error
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a message, as long as it stays readable."""
+    return text.partition("\n")[0][:300]
 
 
 class part(Generic[R, T]):  # noqa: N801 (reads as `cached_property`)

@@ -38,6 +38,20 @@ def crash(project: Project) -> None:
     project.save()
 
 
+def dead_server(project: Project) -> None:
+    text = (project.path / "conftest.py").read_text()
+    text = text.replace(
+        "        found = []\n",
+        """\
+        found = []
+        if adapter:
+            from pytest_finetune import AnsweringError
+            raise AnsweringError("the server died after 12 of 80 rows")
+""",
+    )
+    project.write({"conftest.py": text})
+
+
 def interrupt(project: Project) -> None:
     text = (project.path / "conftest.py").read_text()
     text = text.replace("    if error:\n", "    raise KeyboardInterrupt\n    if error:\n")
@@ -52,6 +66,7 @@ def interrupt(project: Project) -> None:
         (discard, 1, "discard"),
         (gate_closed, 1, "iterate"),
         (crash, 1, "iterate"),
+        (dead_server, 1, "iterate"),
         (interrupt, 2, "iterate"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -69,8 +84,23 @@ def test_the_record_keeps_its_schema(
     assert decision["verdict"] == verdict
     # Also what the test took in which the run was stopped, which sends no report.
     assert ("training" in project.experiment()["timings"]) is (end is not gate_closed)
-    assert decision["undecided"] is (end in (gate_closed, crash, interrupt))
+    assert decision["undecided"] is (end in (gate_closed, crash, dead_server, interrupt))
     assert "None" not in [line.strip() for line in result.outlines]
+
+
+def test_where_answers_could_not_be_had_every_view_names_that_and_no_rule(project: Project) -> None:
+    dead_server(project)
+    result = project.run("--finetune", "--junitxml=junit.xml")
+    decision = project.experiment()["decision"]
+    died = "answers of tuned failed: the server died after 12 of 80 rows"
+    assert decision["next_change"]["change"] == "mend what failed: answers of tuned"
+    assert decision["next_change"]["because"] == decision["reasons"][0] == died
+    assert {rule["lacks"] for rule in project.experiment()["rules"].values()} == {"answers of tuned"}
+    terminal = " ".join(line.strip() for line in result.outlines)
+    views = ("junit.xml", "finetune-record/decision.md", "finetune-record/report.html")
+    for text in (terminal, *((project.path / view).read_text("utf-8") for view in views)):
+        assert died in text
+        assert "mend rule" not in text
 
 
 def test_the_record_says_what_changed_since_the_last_run(project: Project) -> None:

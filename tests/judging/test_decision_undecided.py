@@ -140,6 +140,22 @@ def test_a_rule_that_broke() -> None:
     assert [verdict.outcome for verdict in decision.rules] == ["passed", "error"]
 
 
+def test_answers_that_could_not_be_had_are_named_and_never_the_rules_that_lack_them() -> None:
+    died, part = "the converter ended with code 1", "answers of tuned@shipped"
+    lacking = {name: Scores(name, ROWS, errors=(died,), lacks=part) for name in ("priority", "polite")}
+    decision = decide(case(scores=lacking, answers_differ=None))
+    assert_undecided(decision, f"{part} failed: {died}", f"mend what failed: {part}")
+    assert decision.reasons[1:] == (
+        "it is not known whether the tuned answers differ from the base model's: look at what failed before it",
+        f"rule 'priority' was not asked: {part} failed",
+        f"rule 'polite' was not asked: {part} failed",
+    )
+    said = "the training stage failed in test_label: the card is full"
+    stopped = decide(case(scores=lacking, problems=(said,)))
+    assert_undecided(stopped, said, "mend what failed: the training stage failed in test_label")
+    assert f"{part} failed: {died}" not in stopped.reasons
+
+
 def test_missing_answers() -> None:
     one_arm = Scores("priority", ROWS, arms={"baseline": (0.0,) * 40})
     decision = decide(with_scores("priority", one_arm))

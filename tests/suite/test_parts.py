@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.suite.parts import Parts, part
+from pytest_finetune.suite.parts import Parts, Unmade, part, unmade
 
 
 class Whole:
@@ -72,3 +72,39 @@ def test_parts_by_key_fail_apart() -> None:
     assert dict(parts) == {2: "two"}
     with pytest.raises(pytest.fail.Exception, match="not run: part 1 failed before: no"):
         parts.once(1, lambda: "one")
+
+
+class Outer:
+    """A part that rests on another."""
+
+    def __init__(self) -> None:
+        self.inner = Whole()
+
+    @part
+    def answers(self) -> int:
+        """A part that asks for one that cannot be made."""
+        return self.inner.bad_part
+
+    @part
+    def more_answers(self) -> int:
+        """A part that asks for one with a fault of ours."""
+        return self.inner.broken_part
+
+    @part
+    def refused(self) -> int:
+        """A part that fails the test by itself."""
+        pytest.fail("the rows break the contract\n  line 3")
+
+
+def test_an_exception_tells_the_innermost_part_that_could_not_be_made() -> None:
+    outer = Outer()
+    for name, said in {
+        "answers": Unmade("bad part", "there is no such file"),
+        "more_answers": Unmade("broken part", "division by zero"),
+        "refused": Unmade("refused", "the rows break the contract"),
+    }.items():
+        for _ in "once", "and again":
+            with pytest.raises((Exception, pytest.fail.Exception)) as stop:
+                getattr(outer, name)
+            assert unmade(stop.value) == said
+    assert unmade(ValueError("of a rule")) is None

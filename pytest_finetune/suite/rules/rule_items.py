@@ -18,6 +18,7 @@ from pytest_finetune.judging.rule import Rule, RuleBroken
 from pytest_finetune.judging.scores import Scores
 from pytest_finetune.record.case import judged_rule, rates_of
 from pytest_finetune.suite.arm_view import as_response
+from pytest_finetune.suite.parts import first_line, unmade
 from pytest_finetune.suite.rules import invariance
 from pytest_finetune.suite.rules.calling import (
     MESSAGE_CHARS,
@@ -36,6 +37,7 @@ from pytest_finetune.suite.rules.gold_answers import EARLY, waits
 from pytest_finetune.suite.rules.judge_labels import labels_of
 from pytest_finetune.suite.rules.judges import TWICE, Judging, Pass, judging_of
 from pytest_finetune.suite.rules.rule_marks import rule_of, rules_of
+from pytest_finetune.suite.steps.data_step import file_of
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
@@ -82,6 +84,7 @@ def run_rule_item(run: JudgedRun, item: pytest.Function) -> None:
     rule = rule_of(item)
     facts: dict[str, object] = {"outcome": "error"}
     try:
+        file_of(run.context.experiment, rule.suite)  # one that is not there is the rule's own mistake
         rows = run.rows_of(rule.suite)
         facts["rows"] = [row.id for row in rows]
         run.test_rule(item)
@@ -100,17 +103,22 @@ def run_rule_item(run: JudgedRun, item: pytest.Function) -> None:
             facts["noise"] = [scores_on(item, rows, answers, judging) for answers in run.noise]
         run.context.record(("rules", rule.name), facts)
         _judge(run, rule, rows, outcomes, facts)
-    except (RuleBroken, pytest.fail.Exception) as stop:
-        if isinstance(stop, RuleBroken):
-            run.context.record(("rules", rule.name), {**facts, "outcome": "error", "reasons": [str(stop)]})
-            pytest.fail(f"rule {rule.name!r} is broken: {stop}", pytrace=False)
-        if facts["outcome"] == "error":
-            run.context.record(("rules", rule.name), {**facts, "reasons": [str(stop).splitlines()[0]]})
+    except RuleBroken as fault:
+        run.context.record(("rules", rule.name), {**facts, "outcome": "error", "reasons": [str(fault)]})
+        pytest.fail(f"rule {rule.name!r} is broken: {fault}", pytrace=False)
+    except (Exception, pytest.fail.Exception) as stop:
+        run.context.record(("rules", rule.name), _stopped(facts, stop))
         raise
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        run.context.record(("rules", rule.name), {**facts, "outcome": "error", "reasons": [text]})
-        raise
+
+
+def _stopped(facts: dict[str, object], stop: BaseException) -> dict[str, object]:
+    """Return the facts of a rule that was stopped: by what it lacks, by its own error, or because it does not hold."""
+    lacks = unmade(stop)
+    if lacks is not None:
+        return {**facts, "outcome": "error", "reasons": [lacks.because], "lacks": lacks.part}
+    if not isinstance(stop, pytest.fail.Exception):
+        return {**facts, "outcome": "error", "reasons": [f"{type(stop).__name__}: {stop}"]}
+    return {**facts, "reasons": [first_line(str(stop))]} if facts["outcome"] == "error" else {}
 
 
 def _check_judge(run: JudgedRun, rule: Rule, outcomes: Outcomes, facts: dict[str, object]) -> None:
