@@ -13,6 +13,7 @@ from pytest_finetune.answering.runtimes.gguf.products import GgufProducts
 from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof
 from pytest_finetune.answering.runtimes.gguf.proving import prove_file
 from pytest_finetune.answering.runtimes.gguf.runtime import GgufRuntime
+from pytest_finetune.answering.runtimes.gguf.served import ServedFiles
 from pytest_finetune.answering.runtimes.gguf.tools import find_tools
 from pytest_finetune.answering.runtimes.merged import MergedRuntime, ModelFolders
 from pytest_finetune.answering.runtimes.proof import held_out_rows
@@ -96,19 +97,8 @@ def _gguf(
         return prove_file(file, form, folder, folders.source, rows, server, log)
 
     products = GgufProducts(store, folders, settings, find_tools, prove)
-    if settings.server == OLLAMA:
-        return OllamaRuntime(
-            name,
-            settings,
-            products,
-            find_tools,
-            log,
-            decoding,
-            check,
-            chat_of(experiment),
-            folders.proof,
-        )
-    return GgufRuntime(name, settings, products, find_tools, log, decoding, check, folders.proof)
+    served = ServedFiles(name, settings, products, find_tools, log, decoding, check, folders.proof)
+    return OllamaRuntime(served, chat_of(experiment)) if settings.server == OLLAMA else GgufRuntime(served)
 
 
 def _log(experiment: Experiment, name: str, store: Store) -> Path:

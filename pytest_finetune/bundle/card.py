@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
+from pytest_finetune.answering.runtimes.server.neutral import as_flags
 from pytest_finetune.bundle.shipped import MODEL, MODELFILE
 from pytest_finetune.data.formatting import CHAT
+from pytest_finetune.experiment import Generation
 from pytest_finetune.record.lenient import Json
 from pytest_finetune.record.model import RecordedExperiment, RecordedRun
 from pytest_finetune.record.recipes import seed_count, sentences
@@ -122,8 +124,8 @@ def _shipped(experiment: RecordedExperiment) -> list[str]:
     if not file.sha256:
         return []
     return [
-        f"- judged and shipped as {code(MODEL)}: {plain(file.says)}, sha256 {code(file.sha256)}, converted by "
-        f"llama.cpp {plain(file.converter)}, answered by {plain(file.server)}"
+        f"- judged and shipped as {code(MODEL)}: {plain(file.says)}, sha256 {code(file.sha256)}, "
+        + plain(f"converted by llama.cpp {file.converter}, answered by {file.server}")
     ]
 
 
@@ -144,21 +146,10 @@ def _serving(experiment: RecordedExperiment) -> list[str]:
 
 def _decoding(experiment: RecordedExperiment) -> str:
     """Return the decision's decoding as flags of llama-server, which fills in its own where none is given."""
+    names = ("max_new_tokens", "do_sample", "temperature", "top_p")
     found = _part(experiment, "generation")
-    sampled = found.get("do_sample") is True
-    flags = {
-        "temp": found.get("temperature", 1.0) if sampled else 0,
-        "top-p": found.get("top_p", 1.0) if sampled else 1.0,
-        "top-k": 0,
-        "min-p": 0,
-        "repeat-penalty": 1.0,
-        "presence-penalty": 0,
-        "frequency-penalty": 0,
-        "predict": found.get("max_new_tokens"),
-    }
-    return " ".join(
-        f"--{name} {float(value):g}" for name, value in flags.items() if isinstance(value, int | float)
-    )
+    told: dict[str, Any] = {name: found[name] for name in names if isinstance(found.get(name), int | float)}
+    return as_flags(Generation(**told))
 
 
 def _asked(template: object) -> list[str]:

@@ -16,6 +16,7 @@ from pytest_finetune.answering.runtimes.gguf.adapter_folder import scaled
 from pytest_finetune.answering.runtimes.gguf.products import GgufProducts, Prove
 from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof
 from pytest_finetune.answering.runtimes.gguf.runtime import GgufRuntime
+from pytest_finetune.answering.runtimes.gguf.served import ServedFiles
 from pytest_finetune.answering.runtimes.gguf.splitting import splitting_of
 from pytest_finetune.answering.runtimes.gguf.tools import (
     CONVERTER,
@@ -303,7 +304,7 @@ def test_the_server_gets_room_for_the_longest_prompt_and_the_key_says_what_made_
         made = products(Store(tmp_path / "store"), base, settings.quantization)
         check = RenderingCheck("shipped", judged, refuses=True)
         log = tmp_path / "log"
-        return GgufRuntime("shipped", settings, made, find_tools, log, NOTHING_SET, check, lambda _: None)
+        return GgufRuntime(ServedFiles("shipped", settings, made, find_tools, log, NOTHING_SET, check))
 
     shipped = runtime(GgufSettings("q8_0"))
     command = shipped._command(None, 500 + 48)

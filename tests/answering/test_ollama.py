@@ -17,6 +17,7 @@ from pytest_finetune.answering.runtimes import AnsweringError
 from pytest_finetune.answering.runtimes.gguf.modelfile import Modelfile, context_for, go_template
 from pytest_finetune.answering.runtimes.gguf.ollama import OllamaRuntime
 from pytest_finetune.answering.runtimes.gguf.products import GgufProducts
+from pytest_finetune.answering.runtimes.gguf.served import ServedFiles
 from pytest_finetune.answering.runtimes.gguf.tools import Tools
 from pytest_finetune.answering.runtimes.server.checking import Judged, RenderingCheck
 from pytest_finetune.answering.runtimes.server.decoding import NOTHING_SET
@@ -179,17 +180,9 @@ def ollama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
         check = RenderingCheck("shipped", lambda: judged, refuses=True)
         tools = Tools(tmp_path, tmp_path, tmp_path)
         products = cast(GgufProducts, Products(root))
-        found = OllamaRuntime(
-            "shipped",
-            GgufSettings("q4_k_m", server="ollama"),
-            products,
-            lambda: tools,
-            tmp_path / "o.log",
-            NOTHING_SET,
-            check,
-            template,
-            lambda _: None,
-        )
+        settings, log = GgufSettings("q4_k_m", server="ollama"), tmp_path / "o.log"
+        served = ServedFiles("shipped", settings, products, lambda: tools, log, NOTHING_SET, check)
+        found = OllamaRuntime(served, template)
         request.addfinalizer(found.release)
         return found
 

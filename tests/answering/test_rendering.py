@@ -65,6 +65,7 @@ class Served:
     system_prompt: int = 0
     pages: tuple[str, ...] = ("/apply-template", "/tokenize", "/completion")
     today: datetime = CLOCK
+    owner: str = "llamacpp"
 
     def rendered(self, said: dict[str, Any]) -> str:
         """Render as llama-server does: a begin token that its tokenizer adds is taken off the text."""
@@ -74,14 +75,13 @@ class Served:
         return text.removeprefix("<s>") if self.adds_start else text
 
     def tokens(self, text: str) -> list[int]:
+        return [1, *self.split(text)] if self.adds_start else self.split(text)
+
+    def split(self, text: str) -> list[int]:
         from tokenizers import Tokenizer
 
-        found = (
-            Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-            .encode(text, add_special_tokens=False)
-            .ids
-        )
-        return [1, *found] if self.adds_start else list(found)
+        tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
     def told(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         if path == "/v1/chat/completions":
@@ -107,7 +107,7 @@ def serving(served: Served) -> Iterator[str]:
             pass
 
         def do_GET(self) -> None:
-            self.send({"data": [{"id": "tuned", "owned_by": "llamacpp"}]})
+            self.send({"data": [{"id": "tuned", "owned_by": served.owner}]})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -149,11 +149,11 @@ def asked(*tools: dict[str, Any]) -> list[Prompted]:
 
 
 def answered(
-    served: Served, judged: Judged, prompts: Sequence[Prompted], *, refuses: bool, api: str | None = None
+    served: Served, judged: Judged, prompts: Sequence[Prompted], *, refuses: bool, **given: Any
 ) -> OpenAIRuntime:
-    chat = Chat(renderer(CHAT, SPECIAL), CHAT)
+    chat, api = Chat(renderer(CHAT, SPECIAL), CHAT), given.get("api")
     with serving(served) as url:
-        settings = ServerSettings(url=url, retries=0, api=api)
+        settings = ServerSettings(url=url, retries=0, **given)
         check = RenderingCheck("shipped", lambda: judged, api, refuses)
         asking = OpenAIRuntime("shipped", settings, lambda _: Path(), Path("log"), chat=chat, check=check)
         answers = asking.answer(prompts, Generation(max_new_tokens=4), Path("adapter"))
@@ -265,3 +265,73 @@ def test_messages_sent_as_text_get_a_second_begin_token_from_a_tokenizer_that_ad
 def test_a_server_of_ours_that_does_not_show_its_prompts_is_refused(base: Path, judged: Judged) -> None:
     with pytest.raises(AnsweringError, match=r"'shipped': the server does not show its prompts: HTTP 404"):
         answered(Served(base, pages=("/tokenize",)), judged, asked(), refuses=True)
+
+
+def complete(tool: dict[str, Any]) -> dict[str, Any]:
+    """Write a tool as vLLM does before the template sees it: these fields in this order, null where there is none."""
+    return {name: tool["function"].get(name) for name in ("name", "description", "parameters")}
+
+
+class Vllm(Served):
+    """vLLM's `/tokenize`: messages or a text with the model's name in, `tokens` with their `count` out.
+
+    A template writes the begin token itself, a text is given one unless `add_special_tokens` says otherwise.
+    """
+
+    def written(self, body: dict[str, Any]) -> list[int]:
+        text = body.get("prompt") or self.rendered_with_start(body)
+        special = body.get("add_special_tokens", "prompt" in body)
+        return self.tokens(text) if special else self.split(text)
+
+    def rendered_with_start(self, body: dict[str, Any]) -> str:
+        tools = [{"type": "function", "function": complete(tool)} for tool in body.get("tools", ())]
+        kwargs = body.get("chat_template_kwargs", {})
+        write = renderer(self.template, SPECIAL, kwargs, clock=self.today)
+        return write(body["messages"], tools, True)
+
+    def told(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        assert body["model"] == "tuned"
+        counted = len(tokens := self.written(body))
+        if path == "/tokenize":
+            return {"count": counted, "max_model_len": 512, "tokens": tokens, "token_strs": None}
+        said = {"message": {"content": "yes"}} if "messages" in body else {"text": "yes"}
+        usage = {"completion_tokens": 1, "prompt_tokens": counted}
+        return {"choices": [{**said, "finish_reason": "stop"}], "usage": usage}
+
+
+def test_vllm_shows_the_tokens_of_messages_and_of_texts(base: Path, judged: Judged) -> None:
+    refill = {"name": "refill", "description": "Refill the paper.", "parameters": {"type": "object"}}
+    described = {"type": "function", "function": refill}
+    served = Vllm(base, owner="vllm")
+    alike = "prompts are as judged on 4 rows, compared token by token"
+    assert answered(served, judged, asked(described), refuses=True).rendering["says"] == alike
+    texts = [Prompted("r1", 1, "the printer is"), Prompted("r2", 2, "out of paper")]
+    plain = Vllm(base, owner="vllm", adds_start=False)
+    assert answered(plain, judged, texts, refuses=True).rendering["by"] == "tokens"
+    with pytest.raises(
+        AnsweringError, match="bos doubled: the begin token stands there twice on 2 of 2 rows"
+    ):
+        answered(served, judged, texts, refuses=True)
+    with pytest.raises(
+        AnsweringError, match=r"tools: tools are rendered otherwise on 1 of 4 .*\n.*a description is missing"
+    ):
+        answered(served, judged, asked(TOOL), refuses=True)
+    with pytest.raises(AnsweringError, match="template: the chat template writes another text on 4 of 4"):
+        answered(Vllm(base, OTHER, owner="vllm"), judged, asked(described), refuses=True)
+
+
+@pytest.mark.parametrize(
+    ("served", "extra", "kind"),
+    [
+        (Vllm, {"add_special_tokens": True}, "bos doubled"),
+        *((served, {}, "generation prompt") for served in (Served, Vllm)),
+        *((served, {"chat_template_kwargs": {"thinking": False}}, None) for served in (Served, Vllm)),
+    ],
+)
+def test_what_each_question_holds_besides_is_shown_as_it_is_asked(
+    served: type[Served], extra: dict[str, Any], kind: str | None, base: Path, judged: Judged
+) -> None:
+    template = CHAT if "add_special_tokens" in extra else THINKING
+    server = served(base, template, owner="vllm" if served is Vllm else "llamacpp")
+    found = answered(server, judged, asked(), refuses=False, extra=extra).rendering
+    assert [one["kind"] for one in found["differences"]] == ([kind] if kind else [])

@@ -11,6 +11,7 @@ from pytest_finetune.answering.prompts import Prompted
 from pytest_finetune.answering.runtimes import Runtime
 from pytest_finetune.answering.runtimes.gguf.products import GgufProducts
 from pytest_finetune.answering.runtimes.gguf.runtime import GgufRuntime
+from pytest_finetune.answering.runtimes.gguf.served import ServedFiles
 from pytest_finetune.answering.runtimes.gguf.tools import FOLDER, find_tools
 from pytest_finetune.answering.runtimes.merged import ModelFolders
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
@@ -71,14 +72,16 @@ def served(tmp_path: Path, quantization: str, adapter: str = "merged") -> GgufRu
     folders = ModelFolders(store, source, BASE, "cpu", "float32")
     decoding = base_decoding(BASE, GREEDY)
     return GgufRuntime(
-        "shipped",
-        settings,
-        GgufProducts(store, folders, settings, find_tools),
-        find_tools,
-        tmp_path / f"{quantization}-{adapter}.log",
-        decoding,
-        RenderingCheck("shipped", judged_by(source, decoding.stops), refuses=True),
-        folders.proof,
+        ServedFiles(
+            "shipped",
+            settings,
+            GgufProducts(store, folders, settings, find_tools),
+            find_tools,
+            tmp_path / f"{quantization}-{adapter}.log",
+            decoding,
+            RenderingCheck("shipped", judged_by(source, decoding.stops), refuses=True),
+            folders.proof,
+        )
     )
 
 

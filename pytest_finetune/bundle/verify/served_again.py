@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_finetune.answering.prompts import Prompted
 from pytest_finetune.answering.runtimes.gguf.ollama import OllamaRuntime
 from pytest_finetune.answering.runtimes.gguf.runtime import GgufRuntime
+from pytest_finetune.answering.runtimes.gguf.served import ServedFiles
 from pytest_finetune.answering.runtimes.gguf.tools import find_tools
 from pytest_finetune.answering.runtimes.server.checking import Judged, RenderingCheck
 from pytest_finetune.answering.runtimes.server.decoding import base_decoding
@@ -78,12 +79,11 @@ def _runtime(bundle: Bundle, experiment: Experiment, told: Json, log: Path) -> G
     decoding = base_decoding(folder, experiment.generation)
     check = RenderingCheck("gguf", lambda: _judged(folder, decoding.stops), refuses=True)
     files = BundledFiles(folder, told)
+    served = ServedFiles("gguf", settings, files, find_tools, log, decoding, check)
     if "modelfile" not in told:
-        return GgufRuntime("gguf", settings, files, find_tools, log, decoding, check, lambda _: None)
+        return GgufRuntime(served)
     written = str(told["modelfile"]).replace(" ./", f" {(folder / MODEL).parent}/")
-    return OllamaRuntime(
-        "gguf", settings, files, find_tools, log, decoding, check, None, lambda _: None, written
-    )
+    return OllamaRuntime(served, None, written)
 
 
 def _judged(folder: Path, stops: Sequence[int]) -> Judged:

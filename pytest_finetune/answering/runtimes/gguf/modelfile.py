@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.answering.runtimes.gguf.products import ADAPTER_FILE, FILE
+from pytest_finetune.answering.runtimes.server.neutral import as_modelfile
 from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.yamlfile import JsonTree
 
@@ -58,7 +59,7 @@ class Modelfile:
             lines.append(f"ADAPTER {self.adapter}")
         if self.template is not None:
             lines.append(f'TEMPLATE """{self.template}"""')
-        parameters: JsonTree = {"num_ctx": self.context, **decoding(self.generation)}
+        parameters: JsonTree = {"num_ctx": self.context, **as_modelfile(self.generation)}
         lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]
         lines += [f"PARAMETER stop {_quoted(stop)}" for stop in self.stops]
         return "\n".join(lines) + "\n"
@@ -68,22 +69,6 @@ class Modelfile:
         """The file as it stands beside the GGUF files that it names."""
         adapter = ADAPTER_FILE if self.adapter is not None else None
         return replace(self, gguf=f"./{FILE}", adapter=adapter and f"./{adapter}").text
-
-
-def decoding(generation: Generation) -> JsonTree:
-    """Return the decision's decoding in Ollama's words, everything that it would fill in itself included."""
-    sampled = generation.do_sample
-    return {
-        "num_predict": generation.max_new_tokens,
-        "temperature": generation.temperature if sampled else 0,
-        "top_p": generation.top_p if sampled else 1.0,
-        "top_k": 0,
-        "min_p": 0.0,
-        "repeat_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "seed": generation.seed,
-    }
 
 
 def context_for(longest: int, new: int) -> int:

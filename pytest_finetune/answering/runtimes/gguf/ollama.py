@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.answering.runtimes.gguf.modelfile import PLAIN, Modelfile, context_for, go_template
-from pytest_finetune.answering.runtimes.gguf.products import identity
 from pytest_finetune.answering.runtimes.gguf.tools import run_tool
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.answering.runtimes.server.http import Wire, WireError
-from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
 from pytest_finetune.answering.runtimes.server.process import Server, command_identity
 from pytest_finetune.experiment.runtimes import ServerSettings
 from pytest_finetune.fingerprint import digest
@@ -20,13 +18,10 @@ from pytest_finetune.fingerprint import digest
 if TYPE_CHECKING:
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.prompts import Prompted
-    from pytest_finetune.answering.runtimes.gguf.products import GgufFiles
-    from pytest_finetune.answering.runtimes.gguf.tools import Tools
-    from pytest_finetune.answering.runtimes.proof import Proof
-    from pytest_finetune.answering.runtimes.server.checking import RenderingCheck
-    from pytest_finetune.answering.runtimes.server.decoding import BaseDecoding
+    from pytest_finetune.answering.runtimes.gguf.served import ServedFiles
+    from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
     from pytest_finetune.data.chat import Chat
-    from pytest_finetune.experiment import Generation, GgufSettings
+    from pytest_finetune.experiment import Generation
     from pytest_finetune.yamlfile import JsonTree
 
 PROGRAM: Final = "ollama"
@@ -37,37 +32,20 @@ _PROBE_S: Final = 5.0
 class OllamaRuntime:
     """The tuned and the base model, each a GGUF file that an Ollama of ours is given with a Modelfile.
 
-    It listens on a port of its own and keeps its models in a folder of its own beside `log`, which goes with it: what
+    It listens on a port of its own and keeps its models in a folder of its own beside its log, which goes with it: what
     the user's Ollama holds is not touched. `chat` is the template that its own is made of, unless `written` is a
-    Modelfile that is there already. `check` refuses prompts that it makes otherwise than the decision reads them, and
-    `gguf` tells of the file that answered last and of its Modelfile.
+    Modelfile that is there already. `gguf` tells of the file that answered last and of its Modelfile.
     """
 
-    def __init__(
-        self,
-        name: str,
-        settings: GgufSettings,
-        products: GgufFiles,
-        tools: Callable[[], Tools],
-        log: Path,
-        base: BaseDecoding,
-        check: RenderingCheck,
-        chat: Chat | None,
-        proof: Callable[[Path | None], Proof | None],
-        written: str | None = None,
-    ) -> None:
+    def __init__(self, served: ServedFiles, chat: Chat | None, written: str | None = None) -> None:
         """Remember what to ask; nothing is made or started before the first question."""
-        self.proof = proof
+        self.proof = served.proof
         self.gguf: JsonTree = {}
         self.rendering: JsonTree = {}
         self.decoding: JsonTree = {}
-        self._name = name
-        self._settings = settings
-        self._products = products
-        self._tools = tools
-        self._log = log
-        self._base = base
-        self._check = check
+        self._served = served
+        self._settings = served.settings
+        self._products = served.products
         self._chat = chat
         self._written = written
         self._server: Server | None = None
@@ -95,13 +73,13 @@ class OllamaRuntime:
         self, prompts: Sequence[Prompted], generation: Generation, adapter: Path | None
     ) -> Modelfile:
         """Return how Ollama is to serve a model so that it answers these prompts as they were judged."""
-        added, ours = self._products.adapter_file(adapter), self._check.ours
+        added, ours = self._products.adapter_file(adapter), self._served.check.ours
         return Modelfile(
             gguf=str(self._products.file(adapter)),
             adapter=str(added) if added else None,
             template=self._template(prompts),
             stops=tuple(ours.decoded([stop]) for stop in ours.stops),
-            context=context_for(self._check.longest(prompts), generation.max_new_tokens),
+            context=context_for(self._served.check.longest(prompts), generation.max_new_tokens),
             generation=generation,
         )
 
@@ -109,7 +87,7 @@ class OllamaRuntime:
         """Return what the answers' key must hold besides model, prompts, generation and packages."""
         program = command_identity(find_ollama())
         own = {f"ollama_{name}": value for name, value in program.items()}
-        return {**identity(self._settings, self._tools()), **own}
+        return {**self._served.identity(), **own}
 
     def files(self, adapter: Path | None) -> Mapping[str, Path]:
         """Return the files that answer for a model, by the names under which they are shipped."""
@@ -125,14 +103,14 @@ class OllamaRuntime:
 
     @property
     def _home(self) -> Path:
-        return self._log.with_suffix(".ollama")
+        return self._served.log.with_suffix(".ollama")
 
     def _template(self, prompts: Sequence[Prompted]) -> str | None:
         if all(isinstance(asked.prompt, str) for asked in prompts):
             return PLAIN
         if self._chat is None or any(asked.tools for asked in prompts):
             return None  # Ollama then takes the nearest of its own to the file's, and the check says what that changes
-        return go_template(self._chat.asked, self._check.ours.added_start)
+        return go_template(self._chat.asked, self._served.check.ours.added_start)
 
     def _serving(self) -> Server:
         if self._server is not None and not self._server.ended:
@@ -146,7 +124,7 @@ class OllamaRuntime:
             "OLLAMA_KEEP_ALIVE": "-1",
         }
         command = ("env", *(f"{name}={value}" for name, value in told.items()), find_ollama(), "serve")
-        self._server = server = Server(self._name, command, "", self._log)
+        self._server = server = Server(self._served.name, command, "", self._served.log)
         wire = Wire(server.url, self._settings.timeout_s)
         try:
             server.await_ready(lambda: _version(wire) != "", self._settings.start_timeout_s)
@@ -164,26 +142,14 @@ class OllamaRuntime:
         written = self._home / MODELFILE
         written.write_text(modelfile, encoding="utf-8")
         command: list[str | Path] = [find_ollama(), "create", name, "-f", written]
-        run_tool(f"runtime {self._name!r}: ollama create", command, OLLAMA_HOST=server.url)
+        run_tool(f"runtime {self._served.name!r}: ollama create", command, OLLAMA_HOST=server.url)
         self._created.add(name)
         return name
 
     def _asking(self, server: Server, model: str) -> OpenAIRuntime:
-        settings = ServerSettings(
-            url=server.url,
-            model=model,
-            base_model=model,
-            concurrency=1,
-            timeout_s=self._settings.timeout_s,
-        )
-        return OpenAIRuntime(
-            self._name,
-            settings,
-            self._products.file,
-            self._log,
-            self._base,
-            proof=self.proof,
-            check=self._check,
+        timeout_s = self._settings.timeout_s
+        return self._served.asked_at(
+            ServerSettings(url=server.url, model=model, base_model=model, concurrency=1, timeout_s=timeout_s)
         )
 
 

@@ -201,19 +201,6 @@ class GgufProducts:
         return self._known.setdefault(key.value, entry)
 
 
-def identity(settings: GgufSettings, tools: Tools) -> JsonTree:
-    """Return what answers of a GGUF file hang on, besides the model and what is asked: how it is made and served."""
-    return {
-        "gguf": GGUF_SCHEMA,
-        "quantization": settings.quantization,
-        "adapter": settings.adapter,
-        "server": settings.server,
-        "release": tools.release,
-        "converter": tools.converter_digest,
-        "version": settings.quantization,
-    }
-
-
 def _stored(tensors: Mapping[str, Any]) -> str:
     """Say how many tensors are stored how: small ones fall back to another quantisation than the one named."""
     kinds = sorted(tensors, key=lambda kind: (-tensors[kind], kind))

@@ -43,7 +43,7 @@ def prove_file(
     try:
         wire = Wire(running.url, _TIMEOUT_S)
         running.await_ready(lambda: ready(wire), _TIMEOUT_S)
-        return prove_conversion(judged, tokens, LlamaServer(wire).next_tokens, form)
+        return prove_conversion(judged, tokens, LlamaServer(wire, {}).next_tokens, form)
     except WireError as error:
         raise AnsweringError(running.told(f"the converted model does not answer: {error}")) from None
     finally:

@@ -7,23 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_finetune.answering.runtimes.gguf.products import identity
 from pytest_finetune.answering.runtimes.gguf.tools import find_server, release_of
-from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
 from pytest_finetune.experiment.runtimes import ServerSettings
 from pytest_finetune.yamlfile import JsonTree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_finetune.answering.answers import Answer
     from pytest_finetune.answering.prompts import Prompted
-    from pytest_finetune.answering.runtimes.gguf.products import GgufFiles
-    from pytest_finetune.answering.runtimes.gguf.tools import Tools
-    from pytest_finetune.answering.runtimes.proof import Proof
-    from pytest_finetune.answering.runtimes.server.checking import RenderingCheck
-    from pytest_finetune.answering.runtimes.server.decoding import BaseDecoding
-    from pytest_finetune.experiment import Generation, GgufSettings
+    from pytest_finetune.answering.runtimes.gguf.served import ServedFiles
+    from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
+    from pytest_finetune.experiment import Generation
 
 # The context grows in such steps, so that arms with prompts of about one length share a server.
 _CONTEXT_STEP: Final = 512
@@ -34,33 +27,16 @@ _EXTRA: Final = {"cache_prompt": False}
 class GgufRuntime:
     """The tuned and the base model, each a GGUF file behind a llama-server of its own.
 
-    `check` refuses prompts that the server makes otherwise than the decision reads them, before one answer is judged.
     `gguf` tells of the file that answered last, `rendering` and `decoding` what an OpenAI-compatible runtime tells.
     """
 
-    def __init__(
-        self,
-        name: str,
-        settings: GgufSettings,
-        products: GgufFiles,
-        tools: Callable[[], Tools],
-        log: Path,
-        base: BaseDecoding,
-        check: RenderingCheck,
-        proof: Callable[[Path | None], Proof | None],
-    ) -> None:
+    def __init__(self, served: ServedFiles) -> None:
         """Remember what to ask; nothing is made or started before the first question."""
-        self.proof = proof
+        self.proof = served.proof
         self.gguf: JsonTree = {}
         self.rendering: JsonTree = {}
         self.decoding: JsonTree = {}
-        self._name = name
-        self._settings = settings
-        self._products = products
-        self._tools = tools
-        self._log = log
-        self._base = base
-        self._check = check
+        self._served = served
         self._asked: tuple[tuple[str, ...], OpenAIRuntime] | None = None
 
     def answer(
@@ -69,19 +45,20 @@ class GgufRuntime:
         """Return one answer a prompt, in the prompts' order. Raises AnsweringError: all of them or none."""
         if not prompts:
             return []
-        self.gguf = {**self._products.facts(adapter), "server": f"llama.cpp {release_of(find_server())}"}
-        server = self._server(adapter, self._check.longest(prompts) + generation.max_new_tokens)
+        facts = self._served.products.facts(adapter)
+        self.gguf = {**facts, "server": f"llama.cpp {release_of(find_server())}"}
+        server = self._server(adapter, self._served.check.longest(prompts) + generation.max_new_tokens)
         answers = server.answer(prompts, generation, adapter)
         self.rendering, self.decoding = server.rendering, server.decoding
         return answers
 
     def about(self, adapter: Path | None = None) -> JsonTree:
         """Return what the answers' key must hold besides model, prompts, generation and packages."""
-        return identity(self._settings, self._tools())
+        return self._served.identity()
 
     def files(self, adapter: Path | None) -> Mapping[str, Path]:
         """Return the files that answer for a model, by the names under which they are shipped."""
-        return self._products.files(adapter)
+        return self._served.products.files(adapter)
 
     def release(self) -> None:
         """Stop the server, if one was started; the next question starts it again."""
@@ -97,27 +74,16 @@ class GgufRuntime:
             settings = ServerSettings(
                 serve=command,
                 concurrency=1,
-                timeout_s=self._settings.timeout_s,
-                start_timeout_s=self._settings.start_timeout_s,
+                timeout_s=self._served.settings.timeout_s,
+                start_timeout_s=self._served.settings.start_timeout_s,
                 extra=_EXTRA,
             )
-            self._asked = (
-                command,
-                OpenAIRuntime(
-                    self._name,
-                    settings,
-                    self._products.file,
-                    self._log,
-                    self._base,
-                    proof=self.proof,
-                    check=self._check,
-                ),
-            )
+            self._asked = (command, self._served.asked_at(settings))
         return self._asked[1]
 
     def _command(self, adapter: Path | None, tokens: int) -> tuple[str, ...]:
         context = -(-tokens // _CONTEXT_STEP) * _CONTEXT_STEP
-        added = self._products.adapter_file(adapter)
+        added = self._served.products.adapter_file(adapter)
         return (
             str(find_server()),
             *("--model", "{model}", "--host", "{host}", "--port", "{port}"),

@@ -86,10 +86,17 @@ class RenderingCheck:
     api: str | None = None
     refuses: bool = False
     _judged: Judged | None = None
+    _round: tuple[Sequence[Prompted], list[Written]] = ((), [])
 
     def longest(self, prompts: Sequence[Prompted]) -> int:
         """Return how many tokens the longest of some prompts has. Raises AnsweringError."""
-        return max(len(self.ours.written(asked).tokens) for asked in prompts)
+        return max(len(ours.tokens) for ours in self._written(prompts))
+
+    def _written(self, prompts: Sequence[Prompted]) -> list[Written]:
+        """Return prompts as the decision reads them: rendered once, however often one round of them is looked at."""
+        if self._round[0] is not prompts:
+            self._round = (prompts, [self.ours.written(asked) for asked in prompts])
+        return self._round[1]
 
     def before(
         self, prompts: Sequence[Prompted], sent: Sequence[Prompted], speaker: Speaker | None
@@ -121,11 +128,12 @@ class RenderingCheck:
         if before is not None and before.differences:
             return before.as_json()
         try:
-            counts = {asked.id: len(self.ours.written(asked).tokens) for asked in prompts} if told else {}
+            ours = self._written(prompts) if told else []
         except (FinetuneError, ImportError):
             if self.refuses:
                 raise
-            counts = {}
+            ours = []
+        counts = {asked.id: len(one.tokens) for asked, one in zip(prompts, ours, strict=False)}
         found = counted_by(before, counts, told)
         return {} if found is None else self._accepted(found).as_json()
 
@@ -145,11 +153,11 @@ class RenderingCheck:
         return self._judged
 
     def _compared(self, prompts: Sequence[Prompted], sent: Sequence[Prompted], speaker: Speaker) -> Rendering:
-        ours = self.ours
-        pairs = [self._pair(asked, form, speaker) for asked, form in zip(prompts, sent, strict=True)]
-        return compared(pairs, ours, speaker.stops_at)
+        rows = zip(prompts, self._written(prompts), sent, strict=True)
+        pairs = [self._pair(asked, written, form, speaker) for asked, written, form in rows]
+        return compared(pairs, self.ours, speaker.stops_at)
 
-    def _pair(self, asked: Prompted, form: Prompted, speaker: Speaker) -> Pair:
+    def _pair(self, asked: Prompted, written: Written, form: Prompted, speaker: Speaker) -> Pair:
         ours = self.ours
 
         def alike_without_tools() -> bool:
@@ -160,7 +168,7 @@ class RenderingCheck:
         return Pair(
             asked.id,
             asked.line,
-            ours.written(asked),
+            written,
             ours.split(speaker.written(question(form, self.api))),
             alike_without_tools if asked.tools else None,
             ours.dated(asked),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.answering.runtimes.server.http import Wire, WireError
+from pytest_finetune.answering.runtimes.server.neutral import as_request
 from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
@@ -35,11 +36,8 @@ _GREEDY: Final[JsonTree] = {
     "min_new_tokens": 0,
 }
 _SAMPLED: Final[JsonTree] = {"top_k": 0, "min_p": 0.0, "typical_p": 1.0}
-_STANDARD: Final[JsonTree] = {"top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
-_SPELLED: Final[Mapping[str, JsonTree]] = {
-    VLLM: {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0},
-    LLAMA: {"repeat_penalty": 1.0, "top_k": -1, "min_p": 0.0, "typical_p": 1.0},
-}
+_OPENAI: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+_VLLM: Final[JsonTree] = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
 _OWNERS: Final = {"vllm": VLLM, "sglang": VLLM, "llamacpp": LLAMA}
 _CALLED_OTHERWISE: Final = {"repeat_penalty": "repetition_penalty"}
 _PROBE_S: Final = 5.0
@@ -105,14 +103,15 @@ def requests(kind: str, generation: Generation, stops: Sequence[int], seed: int)
     least: JsonTree = {"max_tokens": generation.max_new_tokens, "temperature": 0}
     if generation.do_sample:
         least |= {"temperature": generation.temperature, "top_p": generation.top_p, "seed": seed}
-    standard = {**_STANDARD, "seed": seed, **least}
+    words = as_request(generation)
+    standard = {**{name: words[name] for name in _OPENAI}, "seed": seed, **least}
     if kind == TRANSFORMERS:
         # Settings that are not given here are the model's own; what stands beside them in the request goes before.
         told = {**_GREEDY, **_SAMPLED, "do_sample": generation.do_sample, "eos_token_id": list(stops) or None}
         return {**standard, "generation_config": json.dumps(told)}, standard, least
-    spelled = _SPELLED.get(kind, {**_SPELLED[LLAMA], **_SPELLED[VLLM]})
+    spelled = {**(words if kind != VLLM else {}), **(_VLLM if kind != LLAMA else {})}
     stopping = {"stop_token_ids": list(stops)} if stops and kind != LLAMA else {}
-    return {**standard, **spelled, **stopping}, standard, least
+    return {**spelled, **standard, **stopping}, standard, least
 
 
 def not_taken(offered: Sequence[JsonTree], taken: int) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _PROBE_S: Final = 5.0
 
 
-def _not_merged(adapter: Path | None) -> None:
+def not_merged(adapter: Path | None) -> None:
     """Stand for models of which nothing was merged here."""
 
 
@@ -53,7 +53,7 @@ class OpenAIRuntime:
         log: Path,
         base: BaseDecoding = NOTHING_SET,
         chat: Chat | None = None,
-        proof: Callable[[Path | None], Proof | None] = _not_merged,
+        proof: Callable[[Path | None], Proof | None] = not_merged,
         check: RenderingCheck | None = None,
         base_folder: Path | None = None,
     ) -> None:

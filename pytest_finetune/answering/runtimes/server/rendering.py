@@ -38,8 +38,8 @@ _DO: Final = {
     TEMPLATE: "serve the chat template of the base's folder (llama-server: --jinja --chat-template-file)",
     DATE: "give the date in prompt.chat_template_kwargs (date_string, where the template reads it)",
     TOOLS: (
-        "give every tool a description, for llama.cpp's server writes an empty one where there is none; then serve the "
-        "chat template of the base's folder"
+        "give every tool its name, description and parameters, in this order: where a description is missing, "
+        "llama.cpp's server writes an empty one and vLLM null; then serve the chat template of the base's folder"
     ),
     TURN: "write what the template reads into prompt.chat_template_kwargs, as in {enable_thinking: false}",
     DOUBLED: "take the begin token out of the template that is served, or add_bos_token out of its tokenizer",

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 _SURE: Final = 1e6
 """Added to a token's logit, it makes that token the next one."""
+_WRITTEN_BY: Final = (
+    *("add_special_tokens", "add_generation_prompt", "continue_final_message"),
+    *("chat_template", "chat_template_kwargs"),
+)
+"""What vLLM's questions and its /tokenize both know of how a prompt is written."""
 
 
 class Question(NamedTuple):
@@ -54,14 +59,19 @@ class Speaker(Protocol):
 
 
 class LlamaServer:
-    """llama.cpp's server, which renders and splits a prompt on request, as it would before it answers."""
+    """llama.cpp's server, which renders and splits a prompt on request, as it would before it answers.
 
-    def __init__(self, wire: Wire) -> None:
+    `extra` is what each question holds besides.
+    """
+
+    def __init__(self, wire: Wire, extra: Json) -> None:
         self._wire = wire
+        self._extra = extra
 
     def written(self, asked: Question) -> Written:
         """Return the prompt that the model would read. Raises WireError."""
-        told = self._wire.post("/apply-template", asked.said) if asked.chat else asked.said
+        said = {**self._extra, **asked.said}
+        told = self._wire.post("/apply-template", said) if asked.chat else said
         text = _of(told, "prompt", str)
         # As its completions do it: the begin token is added, for the rendering has left it out.
         given = {"content": text, "add_special": True, "parse_special": True}
@@ -95,13 +105,14 @@ class LlamaServer:
 
 
 class Vllm:
-    """vLLM, which splits messages and texts on request; it is told the tokens that end an answer with each question."""
+    """vLLM, which splits messages and texts on request; it is told the tokens that end an answer with each question.
+
+    Of `extra`, which each question holds besides, it is told what it would write the prompt by.
+    """
 
     def __init__(self, wire: Wire, model: str, extra: Json) -> None:
         self._wire = wire
-        self._given = {"model": model}
-        if "add_special_tokens" in extra:
-            self._given["add_special_tokens"] = extra["add_special_tokens"]
+        self._given = {"model": model, **{name: extra[name] for name in _WRITTEN_BY if name in extra}}
 
     def written(self, asked: Question) -> Written:
         """Return the prompt that the model would read. Raises WireError."""
@@ -148,7 +159,7 @@ class Ollama:
 def speaker_of(kind: str, wire: Wire, model: str, extra: Json) -> Speaker | None:
     """Return how a server of this kind is asked what it makes of prompts; None for one that does not tell."""
     if kind == decoding.LLAMA:
-        return LlamaServer(wire)
+        return LlamaServer(wire, extra)
     if kind == decoding.OLLAMA:
         ollama = Ollama(wire, model)
         return ollama if ollama.shows() else None
