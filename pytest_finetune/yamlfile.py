@@ -6,7 +6,7 @@ The experiment and the contract are both such files; both are described by a JSO
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
 KeyPath = tuple[str | int, ...]
+# What is said of a key that a mapping at a place does not know; None leaves it to the schema.
+Unknown = Callable[[KeyPath, "Json", str], str | None]
 # An object of JSON or YAML whose values are looked at by who knows its schema; and one that is being built.
 Json = Mapping[str, Any]
 JsonTree = dict[str, Any]
@@ -123,12 +125,17 @@ def check(file: YamlFile, schema: Mapping[str, Any]) -> list[Problem]:
     )
 
 
-def schema_problems(tree: Any, schema: Mapping[str, Any], line_of: Any) -> Iterator[Problem]:
-    """Yield the problems of `tree`; `line_of(path)` gives the line of a key or None."""
+def schema_problems(
+    tree: Any, schema: Mapping[str, Any], line_of: Any, unknown: Unknown = lambda *_: None
+) -> Iterator[Problem]:
+    """Yield the problems of `tree`; `line_of(path)` gives the line of a key or None.
+
+    `unknown` says what the schema cannot: which keys a mapping knows where that hangs on what else stands in it.
+    """
     from jsonschema import Draft202012Validator
 
     for error in Draft202012Validator(schema).iter_errors(tree):
-        yield from _explain(error, tuple(error.absolute_path), line_of)
+        yield from _explain(error, tuple(error.absolute_path), line_of, unknown)
 
 
 def _loader(text: str) -> yaml.SafeLoader:
@@ -167,7 +174,7 @@ def _key_lines(root: yaml.Node, label: str) -> Iterator[tuple[KeyPath, int]]:
                 name = _key_name(key, label)
                 line = key.start_mark.line + 1
                 if name in keys:
-                    again = _dotted((*path, name))
+                    again = dotted((*path, name))
                     raise YamlError(
                         f"{label}:{line}: {again}: the key stands here again, first on line {keys[name]}"
                     )
@@ -192,15 +199,20 @@ def _key_name(node: yaml.Node, label: str) -> str:
     return str(node.value)
 
 
-def _dotted(path: KeyPath) -> str:
+def dotted(path: KeyPath) -> str:
+    """Return a key as messages write it.
+
+    >>> dotted(("runtimes", 1, "gguf"))
+    'runtimes[1].gguf'
+    """
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
     return text
 
 
-def _explain(error: ValidationError, path: KeyPath, line_of: Any) -> Iterator[Problem]:
-    key = _dotted(path)
+def _explain(error: ValidationError, path: KeyPath, line_of: Any, unknown: Unknown) -> Iterator[Problem]:
+    key = dotted(path)
     found: Any = error.instance
     demanded: Any = error.validator_value
     match error.validator:
@@ -209,12 +221,13 @@ def _explain(error: ValidationError, path: KeyPath, line_of: Any) -> Iterator[Pr
             for name in found:
                 if name not in known:
                     inner = (*path, name)
-                    yield Problem(line_of(inner), _dotted(inner), unknown_key(str(name), known))
+                    told = unknown(path, found, str(name)) or unknown_key(str(name), known)
+                    yield Problem(line_of(inner), dotted(inner), told)
         case "required":
             missing = [name for name in demanded if name not in found]
             for name in missing:
                 if repr(name) in error.message:
-                    yield Problem(line_of(path), _dotted((*path, name)), "missing; it has no default")
+                    yield Problem(line_of(path), dotted((*path, name)), "missing; it has no default")
         case "type":
             wanted = demanded
             names = wanted if isinstance(wanted, str) else " or ".join(wanted)
@@ -239,6 +252,9 @@ def _explain(error: ValidationError, path: KeyPath, line_of: Any) -> Iterator[Pr
                 key,
                 f"found {_shown(found)}, which is too short (at least {demanded})",
             )
+        case "uniqueItems":
+            twice = next(value for number, value in enumerate(found) if value in found[:number])
+            yield Problem(line_of(path), key, f"found {_shown(twice)} more than once: write it once")
         case _:
             yield Problem(line_of(path), key, error.message)
 

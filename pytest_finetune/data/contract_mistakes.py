@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_finetune.data.catalogue import RULES
 from pytest_finetune.wording import nearest
-from pytest_finetune.yamlfile import Json, JsonTree, KeyPath, Problem, YamlFile
+from pytest_finetune.yamlfile import Json, JsonTree, KeyPath, Problem, YamlFile, dotted
 
 
 def mistakes(file: YamlFile) -> Iterator[Problem]:
@@ -42,8 +42,7 @@ def mistakes(file: YamlFile) -> Iterator[Problem]:
 
 
 def _problem(file: YamlFile, path: KeyPath, text: str) -> Problem:
-    dotted = ".".join(map(str, path))
-    return Problem(file.line_of(path), dotted, text)
+    return Problem(file.line_of(path), dotted(path), text)
 
 
 def _pattern_mistakes(file: YamlFile, path: KeyPath, pattern: str) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from pytest_finetune.experiment.records import Experiment, ExperimentError, sche
 from pytest_finetune.experiment.runtimes import GgufSettings, ServerSettings, mistakes
 from pytest_finetune.experiment.serve_command import untaken
 from pytest_finetune.wording import nearest
-from pytest_finetune.yamlfile import Json, KeyPath, Problem, YamlFile
+from pytest_finetune.yamlfile import Json, KeyPath, Problem, YamlFile, dotted
 
 Say = Callable[[KeyPath, str], Problem]
 
@@ -21,7 +21,7 @@ def contradictions(file: YamlFile, tree: Json, experiment: Experiment) -> Iterat
     """Yield what each key allows but all of them together do not, and files that are not there."""
 
     def problem(path: KeyPath, text: str) -> Problem:
-        return Problem(file.line_of(path), ".".join(map(str, path)), text)
+        return Problem(file.line_of(path), dotted(path), text)
 
     yield from _method_problems(tree, experiment, problem)
     yield from _prompt_problems(experiment, problem)
@@ -66,6 +66,13 @@ def _prompt_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
             yield problem(("prompt", "candidates", number), text)
     if experiment.generation.constrain and experiment.paths.contract_file is None:
         text = "'contract' needs paths.contract_file, whose output.schema or labels every answer then follows"
+        yield problem(("generation", "constrain"), text)
+    first = experiment.runtimes[0]
+    if experiment.generation.constrain and first in experiment.runtime_settings:
+        text = (
+            f"'contract' needs transformers, and the decision is made in {first!r}, which decodes freely: write "
+            "transformers first in runtimes, or leave constrain out"
+        )
         yield problem(("generation", "constrain"), text)
 
 

@@ -28,7 +28,7 @@ from pytest_finetune.experiment.records import (
     contained,
     schema,
 )
-from pytest_finetune.experiment.runtimes import as_written, read_runtime
+from pytest_finetune.experiment.runtimes import as_written, read_runtime, unknown_at
 from pytest_finetune.yamlfile import (
     Json,
     JsonTree,
@@ -36,6 +36,7 @@ from pytest_finetune.yamlfile import (
     Problem,
     YamlError,
     YamlFile,
+    dotted,
     load_yaml,
     parse_scalar,
     schema_problems,
@@ -112,7 +113,7 @@ def load_experiment(
 
 def located(experiment: Experiment, path: KeyPath, text: str) -> str:
     """Return a mistake that was found later as `load_experiment` would have told it, with file, line and key."""
-    problem = Problem(line_of(experiment, path), ".".join(map(str, path)), text)
+    problem = Problem(line_of(experiment, path), dotted(path), text)
     return _located(problem, experiment.file, experiment.overrides)
 
 
@@ -132,15 +133,15 @@ def _overridden(file: YamlFile, overrides: Json) -> Any:
     tree = json.loads(json.dumps(file.tree, default=str))
     if not isinstance(tree, dict):
         return tree
-    for dotted, value in overrides.items():
-        *parents, last = dotted.split(".")
+    for written, value in overrides.items():
+        *parents, last = written.split(".")
         at = tree
         for parent in parents:
             if not isinstance(at.get(parent), dict):
                 at[parent] = {}
             at = at[parent]
         at[last] = value
-        if (other := _INSTEAD.get(dotted)) and f"training.{other}" not in overrides:
+        if (other := _INSTEAD.get(written)) and f"training.{other}" not in overrides:
             at.pop(other, None)
     return tree
 
@@ -155,7 +156,8 @@ def _mistakes(file: YamlFile, tree: object, overrides: Json) -> Iterator[Problem
         )
         return
     yield from sorted(
-        schema_problems(tree, schema(), file.line_of), key=lambda found: (found.line or 0, found.key)
+        schema_problems(tree, schema(), file.line_of, unknown_at),
+        key=lambda found: (found.line or 0, found.key),
     )
 
 

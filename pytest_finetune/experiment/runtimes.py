@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from pytest_finetune.experiment.serve_command import command_mistakes, mentions, words_of
-from pytest_finetune.yamlfile import Json
+from pytest_finetune.wording import nearest, unknown_key
+from pytest_finetune.yamlfile import Json, KeyPath
 
 TRANSFORMERS: Final = "transformers"
 MERGED: Final = "merged"
@@ -118,6 +119,9 @@ class GgufSettings:
     start_timeout_s: float = 600.0
 
 
+_OF_MERGED: Final = tuple(one.name for one in fields(MergedSettings))
+_OF_OPENAI: Final = tuple(one.name for one in fields(ServerSettings))
+
 RuntimeSettings: TypeAlias = MergedSettings | ServerSettings | GgufSettings
 
 
@@ -200,7 +204,30 @@ def _gguf_mistakes(entry: Json) -> Iterator[Mistake]:
                 )
                 yield Mistake((key,), f"belongs to a runtime with 'gguf', and this is {kind!r}{where}")
     elif entry[GGUF].lower() not in QUANTIZATIONS:
-        yield Mistake((GGUF,), f"found {entry[GGUF]!r}, known: {', '.join(QUANTIZATIONS)}")
+        yield Mistake((GGUF,), _no_quantization(entry[GGUF]))
+
+
+def _no_quantization(found: str) -> str:
+    known = f"known: {', '.join(QUANTIZATIONS)}"
+    if "/" in found or found.lower().endswith(".gguf"):
+        return f"found {found!r}: write a quantisation and no file, which is made of the tuned model; {known}"
+    word = found.lower()
+    usual = (f"{word}{more}" for more in ("_k_m", "_m", "_k", "_0"))  # of q4, what most people mean
+    guess = next((one for one in usual if one in QUANTIZATIONS), nearest(word, QUANTIZATIONS))
+    return f"found {found!r}; did you mean {guess!r}? {known}" if guess else f"found {found!r}, {known}"
+
+
+def unknown_at(path: KeyPath, entry: Json, key: str) -> str | None:
+    """Say of a key that an entry of ``runtimes`` does not know where it belongs, or what its kind knows."""
+    if path[:1] != ("runtimes",) or len(path) != 2:
+        return None
+    kinds = [kind for kind in _KINDS if kind in entry]
+    if kinds in ([], [OPENAI]) and key in _OF_OPENAI:
+        return f"belongs below 'openai': write {{openai: {{{key}: ...}}}}"
+    if kinds in ([], [MERGED]) and key in _OF_MERGED:
+        return f"belongs below 'merged': write {{merged: {{{key}: ...}}}}"
+    own = _OF_GGUF if kinds == [GGUF] else ()
+    return unknown_key(key, ("name", *(kinds or _KINDS), *own))
 
 
 def _server_mistakes(found: Json, *, first: bool) -> Iterator[Mistake]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from tokenizers import Tokenizer, models
 
+from pytest_finetune.answering.runtimes.gguf.tools import FOLDER
 from pytest_finetune.data.rows import Row, Rows, read_rows
 from pytest_finetune.experiment import ExperimentError
 from pytest_finetune.store import Store
@@ -20,7 +21,7 @@ from pytest_finetune.suite.steps.data_step import (
     taught,
     trained_after_a_look,
 )
-from pytest_finetune.suite.steps.premises import problems
+from pytest_finetune.suite.steps.premises import problems, unknown_runtimes
 
 from .conftest import World, safetensors
 
@@ -191,6 +192,47 @@ def test_a_choice_without_rows_of_its_own_is_refused(more: str, said: str, world
     with pytest.raises(ExperimentError) as refused:
         world.experiment(more)
     assert said in str(refused.value)
+
+
+LABELLED = """\
+paths: {train_file: train.jsonl, eval_file: eval.jsonl, contract_file: contract.yaml}
+runtimes: [{gguf: q8_0}]
+"""
+
+
+def test_before_a_run_a_gguf_runtime_says_what_it_will_need_and_leaves_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER, str(world.path / "lost"))
+    schema = "schema: {type: object, properties: {label: {type: string}}}"
+    world.write({"contract.yaml": f"task: priority\nversion: 1\noutput: {{format: json, {schema}}}\n"})
+    for finetune in (False, True):
+        context = world.context(LABELLED, finetune=finetune)
+        contract = contract_of(context, lambda: None)
+        found = contract.findings(
+            *(read(context, contract, f"{name}.jsonl", name) for name in ("train", "eval"))
+        )
+        told = {one.rule: one for one in found.notes}
+        assert told["arms/left-out"].read.startswith("the arm 'constrained': the decision is made in 'gguf'")
+        # Nothing fails for tools that only --finetune needs.
+        assert [one.rule for one in found.errors] == (["gguf/tools"] if finetune else [])
+        assert finetune or told["gguf/tools"].why.startswith("pytest --finetune needs it; ")
+
+
+def test_an_arm_under_a_schema_that_the_first_runtime_cannot_ask_is_a_mistake(world: World) -> None:
+    world.write({"contract.yaml": "task: priority\nversion: 1\n"})
+    with pytest.raises(
+        ExperimentError, match="the decision is made in 'gguf', which decodes freely: write tra"
+    ):
+        world.experiment(LABELLED + "generation: {constrain: contract}\n")
+
+
+def test_a_runtime_that_no_plugin_brings_is_named_with_the_one_that_is_near(world: World) -> None:
+    ((path, said),) = unknown_runtimes(world.experiment("runtimes: [transformers, mergd]\n"))
+    assert path == ("runtimes", 1)
+    assert said.startswith(
+        "found 'mergd', which no plugin brings (pytest_finetune_runtime); did you mean 'merged'?"
+    )
 
 
 def test_a_template_that_does_not_compile_is_named_before_anything_is_trained(world: World) -> None:

@@ -159,13 +159,18 @@ def _grammar(experiment: Experiment, contract: Contract) -> str:
 def constrained_unasked(experiment: Experiment, contract: Contract, engine: Engine) -> bool:
     """Tell whether the base answers under a grammar too, though the experiment does not speak of it.
 
-    It costs one more arm and no work of the user's, so it is asked wherever it can be: llguidance is installed and
-    knows all that the contract's format asks, and the runtime of the decision is transformers.
+    It costs one more arm and no work of the user's, so it is asked wherever it can be.
     """
-    first, grammar = experiment.runtimes[0], grammar_of(contract)
-    if experiment.generation.constrain is not None or first != TRANSFORMERS or grammar is None:
+    first = experiment.runtimes[0]
+    if first != TRANSFORMERS or not constrainable(experiment, contract):
         return False
-    if find_spec("llguidance") is None or not getattr(engine.runtime(first), "constrains", False):
+    return bool(getattr(engine.runtime(first), "constrains", False))
+
+
+def constrainable(experiment: Experiment, contract: Contract) -> bool:
+    """Tell whether answers could be held to the contract, unasked: llguidance is here and knows all of its format."""
+    grammar = grammar_of(contract)
+    if experiment.generation.constrain is not None or grammar is None or find_spec("llguidance") is None:
         return False
     return not trouble_with(grammar)
 

@@ -15,6 +15,7 @@ from pytest_finetune.data.chat_template import TemplateError
 from pytest_finetune.data.formatting import CHAT
 from pytest_finetune.data.tokenizer_files import NoTokenizer
 from pytest_finetune.experiment.reading import located
+from pytest_finetune.experiment.runtimes import GGUF, MERGED, OPENAI, TRANSFORMERS
 from pytest_finetune.fingerprint import (
     BaseModelError,
     base_folder,
@@ -32,6 +33,8 @@ from pytest_finetune.training.sft_arguments import known_arguments, unknown
 from pytest_finetune.wording import nearest
 
 if TYPE_CHECKING:
+    from pluggy import HookCaller
+
     from pytest_finetune.experiment import Experiment
     from pytest_finetune.suite.context import Context
     from pytest_finetune.yamlfile import KeyPath
@@ -43,10 +46,25 @@ _NO_LINEAR: Final = ("norm", "ln_", "embed", "wte", "wpe", "lm_head", "rotary")
 
 def lacking(context: Context) -> list[str]:
     """Return, each with file, line and key, why the training that was written down cannot be."""
-    trainers = context.hooks.pytest_finetune_train.get_hookimpls()
-    if any(trainer.plugin_name != _BUILT_IN for trainer in trainers):
-        return []  # what another trainer needs is its own to say
-    return [located(context.experiment, path, text) for path, text in problems(context.experiment)]
+    found = [] if _brought(context.hooks.pytest_finetune_runtime) else [*unknown_runtimes(context.experiment)]
+    if not _brought(context.hooks.pytest_finetune_train):
+        found += problems(context.experiment)
+    return [located(context.experiment, path, text) for path, text in found]
+
+
+def _brought(hook: HookCaller) -> bool:
+    """Tell whether a plugin does this as well: what it needs and knows is its own to say."""
+    return any(one.plugin_name != _BUILT_IN for one in hook.get_hookimpls())
+
+
+def unknown_runtimes(experiment: Experiment) -> Iterator[tuple[KeyPath, str]]:
+    """Yield each runtime that is a name alone and none of ours."""
+    for number, name in enumerate(experiment.runtimes):
+        if name != TRANSFORMERS and name not in experiment.runtime_settings:
+            guess = nearest(name.lower(), (TRANSFORMERS, MERGED, OPENAI, GGUF))
+            meant = f"did you mean {guess!r}? " if guess else ""
+            text = f"found {name!r}, which no plugin brings (pytest_finetune_runtime); {meant}known by name: "
+            yield ("runtimes", number), f"{text}{TRANSFORMERS}, {MERGED}"
 
 
 def to_fetch(experiment: Experiment) -> str:

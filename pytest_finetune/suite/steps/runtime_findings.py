@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -16,13 +17,16 @@ from pytest_finetune.experiment import GgufSettings, ServerSettings
 from pytest_finetune.experiment.reading import line_of
 from pytest_finetune.experiment.runtimes import OLLAMA
 from pytest_finetune.fingerprint import base_folder
+from pytest_finetune.suite.steps.answering import constrainable
 
 if TYPE_CHECKING:
+    from pytest_finetune.data.contract import Contract
     from pytest_finetune.data.findings import Finding
     from pytest_finetune.data.rows import Rows
     from pytest_finetune.data.tokens import Tokenization
     from pytest_finetune.experiment import Experiment
 
+_LATER: Final = "pytest --finetune needs it; without that flag no model is made, and nothing fails for it."
 _WITHOUT: Final = "or leave the runtime out on this machine: --finetune-set runtimes='[transformers]'"
 
 
@@ -46,8 +50,23 @@ def template_findings(
             yield finding("chat/date", read, file=experiment.file, line=line)
 
 
-def gguf_findings(experiment: Experiment, train: Rows, held_out: Rows) -> Iterator[Finding]:
-    """Yield what keeps the model from becoming a GGUF file: tools that are not here, a family that they do not know."""
+def left_out_findings(
+    experiment: Experiment, contract: Contract, train: Rows, held_out: Rows
+) -> Iterator[Finding]:
+    """Yield that the base is not asked under the contract's grammar, where the runtime that decides knows none."""
+    first = experiment.runtimes[0]
+    if first in experiment.runtime_settings and constrainable(experiment, contract):
+        read = f"the arm 'constrained': the decision is made in {first!r}, which decodes freely"
+        yield finding("arms/left-out", read, file=experiment.file, line=line_of(experiment, ("runtimes", 0)))
+
+
+def gguf_findings(
+    experiment: Experiment, train: Rows, held_out: Rows, *, needed: bool = True
+) -> Iterator[Finding]:
+    """Yield what keeps the model from becoming a GGUF file: tools that are not here, a family that they do not know.
+
+    Tools that are not `needed` yet, because nothing is trained or asked, are a note.
+    """
     working = cache(working_tools)
     for number, name in enumerate(experiment.runtimes):
         settings = experiment.runtime_settings.get(name)
@@ -59,7 +78,8 @@ def gguf_findings(experiment: Experiment, train: Rows, held_out: Rows) -> Iterat
         except AnsweringError as error:
             read, _, remedy = str(error).partition("\n")
             fix = f"{remedy.strip()}; {_WITHOUT}" if remedy else None
-            yield finding("gguf/tools", read, file=experiment.file, line=line, fix=fix)
+            found = finding("gguf/tools", read, file=experiment.file, line=line, fix=fix)
+            yield found if needed else replace(found, severity="note", why=_LATER)
             return
         unknown = [one for one in _architectures(experiment) if not tools.knows(one)]
         if unknown:
