@@ -12,11 +12,11 @@ from pytest_finetune.cli import trials
 from pytest_finetune.cli.answer import Answer, CommandError, columns
 from pytest_finetune.errors import lacking
 from pytest_finetune.experiment import parse_set
-from pytest_finetune.experiment.over import Over, parse_over
+from pytest_finetune.experiment.over import parse_over
 from pytest_finetune.experiment.rewriting import with_values
-from pytest_finetune.judging.learning import Trained
+from pytest_finetune.judging.searched import FLATTERED, Searched, SearchTrial, next_step
+from pytest_finetune.record.views.page.search import search_page
 from pytest_finetune.wording import counted, figure, percent, rate_span
-from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
     from pytest_finetune.cli.project import Project
@@ -43,6 +43,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="where the best is written (default: beside the experiment, as in finetune.search.yaml)",
     )
+    command.add_argument("--html", action="store_true", help="print the trials as one HTML page")
 
 
 def _budget(text: str) -> int:
@@ -60,26 +61,22 @@ def run(args: argparse.Namespace) -> Answer:
         raise CommandError(f"a search needs {absent}")
     project = trials.checked(args, overs)
     file = _place(args, project)
-    found = trials.run_trials(args, {"kind": "search", "budget": args.budget, "seed": args.seed})
-    done = [Trained.of_json(one["tried"]) for one in found["trials"] if one["tried"]]
-    if not done:
-        why = found["trials"][0]["why"]
+    told = trials.run_trials(args, {"kind": "search", "budget": args.budget, "seed": args.seed})["trials"]
+    done = tuple(SearchTrial.of_json(at, one, overs) for at, one in enumerate(told, start=1))
+    found = Searched(overs, done)
+    if not found.complete:
+        why = found.trials[0].why
         raise CommandError(
-            f"none of {counted(len(found['trials']), 'trial')} came to its end; the first one: {why}"
+            f"none of {counted(len(found.trials), 'trial')} came to its end; the first one: {why}"
         )
-    best = max(done, key=lambda one: one.score.rank)  # the first of equals
-    told = _rests_on(args, project, overs, found, best)
     text = project.experiment.path(project.experiment.file).read_text(encoding="utf-8-sig")
-    values = {**parse_set(args.overrides), **best.overrides}
-    file.write_text(f"{told}\n{with_values(_without_heading(text), values)}", encoding="utf-8")
+    values = {**parse_set(args.overrides), **found.best[0].values}
+    rests_on = _rests_on(args, project, found)
+    file.write_text(f"{rests_on}\n{with_values(_without_heading(text), values)}", encoding="utf-8")
     name = file.relative_to(project.experiment.root).as_posix()
-    tree: JsonTree = {
-        **project.heading(),
-        "trials": [_trial(one) for one in found["trials"]],
-        "best": {"values": dict(best.overrides), "rate": best.score.rate, "adapter": best.score.adapter},
-        "file": name,
-    }
-    return Answer(list(_lines(found["trials"], overs, best, name)), tree)
+    page = search_page(found, project.experiment.name, name) if args.html else ""
+    tree = {**project.heading(), **found.as_json(), "file": name}
+    return Answer(list(_lines(found, name)), tree, page=page)
 
 
 def _place(args: argparse.Namespace, project: Project) -> Path:
@@ -103,20 +100,15 @@ def _without_heading(text: str) -> str:
     return "".join(lines[next(at for at, line in enumerate(lines) if not line.startswith("#")) :])
 
 
-def _rests_on(
-    args: argparse.Namespace, project: Project, overs: Sequence[Over], found: Json, best: Trained
-) -> str:
+def _rests_on(args: argparse.Namespace, project: Project, found: Searched) -> str:
     """Say above the experiment what its values rest on."""
-    asked = " ".join(f"--over {shlex.quote(str(over))}" for over in overs)
-    states = [one["state"] for one in found["trials"]]
-    ends = ", ".join(
-        f"{states.count(word)} {word}" for word in ("complete", "pruned", "failed") if word in states
-    )
+    asked = " ".join(f"--over {shlex.quote(str(over))}" for over in found.overs)
+    _, best = found.best
     score = best.score
     return "\n".join(
         [
             f"{_FIRST} {asked} --budget {args.budget} --seed {args.seed}, from {project.experiment.file}.",
-            f"# Best of {counted(len(states), 'trial')} ({ends}) by rule {score.rule} on "
+            f"# Best of {counted(len(found.trials), 'trial')} ({found.ends}) by rule {score.rule} on "
             f"{counted(score.tally.total, 'development row')}: {percent(score.rate)} {rate_span(best.interval)},",
             f"# trained on {counted(best.rows, 'row')}; the best of several is flattered by having been chosen.",
             "# No held-out row was read for it: judge it once, by pytest --finetune.",
@@ -124,45 +116,29 @@ def _rests_on(
     )
 
 
-def _trial(one: Json) -> JsonTree:
-    tried = one["tried"] and Trained.of_json(one["tried"])
-    return {
-        "values": one["values"],
-        "state": one["state"],
-        "why": one["why"],
-        "rate": tried and tried.score.rate,
-        "loss": tried and tried.score.loss,
-        "reused": tried and tried.reused,
-        "adapter": tried and tried.score.adapter,
-    }
-
-
-def _lines(found: Sequence[Json], overs: Sequence[Over], best: Trained, name: str) -> Iterator[str]:
-    rows = []
-    for number, one in enumerate(found, start=1):
-        values = [_value(one["values"][over.key]) for over in overs]
-        tried = one["tried"] and Trained.of_json(one["tried"])
-        rate = percent(tried.score.rate) if tried else one["state"]
-        loss = "-" if tried is None or tried.score.loss is None else figure(tried.score.loss)
-        rows.append(
-            (number, *values, rate, loss, "best" if tried and tried.overrides == best.overrides else "")
-        )
-    named = ", ".join(f"{key} {_value(value)}" for key, value in best.overrides.items())
-    score = best.score
-    yield (
-        f"best of {counted(len(found), 'trial')}: {named}, {percent(score.rate)} {rate_span(best.interval)} of "
-        f"{counted(score.tally.total, 'development row')} by rule {score.rule}"
-    )
+def _lines(found: Searched, name: str) -> Iterator[str]:
+    best, _ = found.best
+    yield found.sentence
+    yield found.won_by
+    yield f"next: {next_step(name)}"
     yield ""
-    yield from columns(
-        ("trial", *(over.key for over in overs), "rate", "loss", ""), rows, right=range(len(overs) + 3)
-    )
+    keys = [over.key for over in found.overs]
+    rows = [_row(one, keys, one is best) for one in found.trials]
+    head = ("trial", *keys, "rate", "interval", "loss", "")
+    yield from columns(head, rows, right=[at for at in range(len(head)) if at != len(keys) + 2])
+    yield from (f"  trial {one.number} {one.state}: {one.why}" for one in found.trials if one.why)
     yield ""
-    yield (
-        f"written to {name}; the best of several is flattered by having been chosen: judge it once, by "
-        f"`pytest --finetune -o finetune_experiments={name}`"
+    yield f"written to {name}; {FLATTERED}"
+
+
+def _row(one: SearchTrial, keys: Sequence[str], is_best: bool) -> tuple[object, ...]:
+    values = [one.value(key) for key in keys]
+    if one.trained is None:
+        return (one.number, *values, one.state, "", "", "")
+    loss = one.trained.score.loss
+    shown = (
+        percent(one.trained.score.rate),
+        rate_span(one.trained.interval),
+        "-" if loss is None else figure(loss),
     )
-
-
-def _value(value: object) -> str:
-    return figure(value) if isinstance(value, float) else str(value)
+    return (one.number, *values, *shown, "best" if is_best else "")

@@ -9,10 +9,9 @@ from typing import Final
 from pytest_finetune.cli import arguments, trials
 from pytest_finetune.cli.answer import Answer, CommandError, columns
 from pytest_finetune.experiment.runtimes import LLAMA, OLLAMA, QUANTIZATIONS
-from pytest_finetune.judging.learning import ALPHA
-from pytest_finetune.judging.quantised import Served, SizeTable
-from pytest_finetune.judging.statistics.paired import PairedGain
-from pytest_finetune.wording import counted, figure, gain_span, nearest, percent, rate_span, signed, size
+from pytest_finetune.judging.quantised import PROVES_NOTHING, Against, Served, SizeTable
+from pytest_finetune.record.views.page.shipped import shipped_page
+from pytest_finetune.wording import counted, figure, gain_span, nearest, signed, size
 
 HELP: Final = "what each quantisation of the adapter loses, and how large its file is"
 DESCRIPTION: Final = (
@@ -32,6 +31,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--server", default=LLAMA, choices=(LLAMA, OLLAMA), help=f"what serves the files (default: {LLAMA})"
     )
+    command.add_argument("--html", action="store_true", help="print the table as one HTML page")
     command.set_defaults(over=[])
 
 
@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> Answer:
     table = SizeTable(tuple(Served.of_json(one) for one in found["trials"]))
     if len(table.served) < 2:
         raise CommandError("no file was made; what pytest said stands above")
-    return Answer(list(_lines(table)), {**project.heading(), "server": args.server, **table.as_json()})
+    page = shipped_page(table, project.experiment.name) if args.html else ""
+    tree = {**project.heading(), "server": args.server, **table.as_json()}
+    return Answer(list(_lines(table)), tree, page=page)
 
 
 def _read(text: str) -> list[str]:
@@ -51,9 +53,13 @@ def _read(text: str) -> list[str]:
     named = [name.strip().lower() for name in text.split(",") if name.strip()]
     for name in named:
         if name not in QUANTIZATIONS:
-            guess = nearest(name, QUANTIZATIONS)
+            begins = [known for known in QUANTIZATIONS if known.startswith(name)]
+            guess = begins[0] if begins else nearest(name, QUANTIZATIONS)
             meant = f"; did you mean {guess}?" if guess else ""
-            raise CommandError(f"--quants: {name!r} is not known{meant}\n  known: {', '.join(QUANTIZATIONS)}")
+            raise CommandError(
+                f"--quants: {name!r} is not what llama.cpp makes without a matrix of importance{meant}\n"
+                f"  known: {', '.join(QUANTIZATIONS)}"
+            )
     if not named or len(set(named)) < len(named):
         raise CommandError(f"--quants: found {text!r}: name each quantisation once, as in {_QUANTS}")
     return named
@@ -64,32 +70,27 @@ def _lines(table: SizeTable) -> Iterator[str]:
     yield sentence
     yield f"next: {change}"
     yield ""
-    head = (
-        "served",
-        "size",
-        "rate",
-        "interval",
-        f"against {table.served[0].name}",
-        "interval",
-        "seconds a row",
-    )
-    rows = [_row(one, None if at == 0 else table.gains[at - 1]) for at, one in enumerate(table.served)]
-    yield from columns(head, rows, right=(1, 2, 4, 6))
+    head = ("served", "size", "right", "difference", "lost", "won", "alike", "s/row")
+    yield from columns(head, [_row(one, against) for one, against in table.rows], right=(1, 2, 4, 5, 6, 7))
     last = table.served[-1].trained.score
+    rows = counted(last.tally.total, "development row")
     yield ""
     yield (
-        f"scored by rule {last.rule} on {counted(last.tally.total, 'development row')}: this says which file to judge "
-        "and proves nothing"
+        f"scored by rule {last.rule} on {rows}; difference in points, rows lost and won, and texts alike, against "
+        f"{table.served[0].name}: {PROVES_NOTHING}"
     )
 
 
-def _row(one: Served, gain: PairedGain | None) -> tuple[str, ...]:
+def _row(one: Served, against: Against | None) -> tuple[object, ...]:
+    passed = f"{one.trained.score.tally.passed:g}"
+    if against is None:
+        return (one.name, "-", passed, "", "", "", "", figure(one.seconds, 2))
     return (
         one.name,
         "-" if one.bytes is None else size(one.bytes),
-        percent(one.trained.score.rate),
-        rate_span(one.trained.interval),
-        "" if gain is None else signed(gain.gain),
-        "" if gain is None else gain_span(gain.interval(ALPHA)),
-        figure(one.seconds),
+        passed,
+        f"{signed(against.gain.gain)} {gain_span(against.interval)}",
+        *against.changed,
+        one.alike,
+        figure(one.seconds, 2),
     )

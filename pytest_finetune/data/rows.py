@@ -114,7 +114,10 @@ def _digest_of(said: object) -> str:
 
 
 class Rows(Sequence[Row]):
-    """The rows of one file in file order, what was wrong with the file or is noted of it, and its checksum."""
+    """The rows of one file in file order, what was wrong with the file or is noted of it, and its checksum.
+
+    `others` counts the rows of the file that were set aside from these.
+    """
 
     def __init__(
         self,
@@ -124,8 +127,10 @@ class Rows(Sequence[Row]):
         split: str,
         sha256: str = "",
         findings: Iterable[Finding] = (),
+        others: int = 0,
     ) -> None:
         self._rows = tuple(rows)
+        self.others = others
         self.path = path
         self.split = split
         self.sha256 = sha256
@@ -138,10 +143,12 @@ class Rows(Sequence[Row]):
         """Tell whether no file was read, or none could be, which `defects` say: the counts of its rows mean nothing."""
         return not self._rows and (bool(self.defects) or not self.sha256)
 
-    def only(self, rows: Iterable[Row]) -> Rows:
-        """Return some of the rows as rows of the same file."""
+    def only(self, rows: Iterable[Row], others: int = 0) -> Rows:
+        """Return some of the rows as rows of the same file; `others` were set aside."""
         findings = (*self.defects, *self.notes)
-        return Rows(rows, path=self.path, split=self.split, sha256=self.sha256, findings=findings)
+        return Rows(
+            rows, path=self.path, split=self.split, sha256=self.sha256, findings=findings, others=others
+        )
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -48,7 +48,7 @@ def set_aside(rows: Rows, share: float, label_of: Callable[[str], str | None]) -
     """Return the training rows without the development rows, and these: a share (0 to 1) of those of each label."""
     parted = split_rows(rows, share, [label_of(row.output) for row in rows])
     dev = Rows(parted.held_out, path=rows.path, split="dev", sha256=rows.sha256)
-    return rows.only(parted.train), dev
+    return rows.only(parted.train, others=len(dev)), dev
 
 
 def _split(rows: Sequence[Row], share: float, labels: Sequence[str | None]) -> tuple[_Parts, set[int]]:

@@ -52,6 +52,19 @@ class Advice(NamedTuple):
     change: str
 
 
+class Changed(NamedTuple):
+    """So many rows scored lower than before, and so many higher."""
+
+    broken: int
+    mended: int
+
+    @classmethod
+    def of(cls, before: Sequence[float], after: Sequence[float]) -> Changed:
+        """Count them."""
+        pairs = list(zip(before, after, strict=True))
+        return cls(sum(b > a for b, a in pairs), sum(b < a for b, a in pairs))
+
+
 @dataclass(frozen=True, slots=True)
 class RowsCurve:
     """Trainings on nested parts of the training rows, the smallest first."""
@@ -122,6 +135,11 @@ class ValuesCurve:
         """Return the gain of each value over the first, row by row."""
         table = _common([point.score for point in self.points])
         return tuple(PairedGain.of(scores, table.scores[0], table.groups) for scores in table.scores)
+
+    def changed(self) -> tuple[Changed, ...]:
+        """Count the rows that each value breaks and mends against the first."""
+        first, *_ = table = _common([point.score for point in self.points]).scores
+        return tuple(Changed.of(first, scores) for scores in table)
 
     def losses(self) -> tuple[PairedGain, ...]:
         """Return the gain of the first over each value, row by row."""

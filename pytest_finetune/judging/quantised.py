@@ -5,33 +5,52 @@ It is measured on development rows. It says which file to judge, and proves noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pytest_finetune import wording
-from pytest_finetune.judging.learning import ALPHA, Advice, Trained, ValuesCurve
+from pytest_finetune.judging.learning import ALPHA, Advice, Changed, Trained, ValuesCurve
 from pytest_finetune.judging.statistics.levels import holm
 from pytest_finetune.judging.statistics.paired import PairedGain
 from pytest_finetune.judging.statistics.sample import Interval
 
+PROVES_NOTHING: Final = "this says which file to judge and proves nothing"
 _SMALL_LOSS: Final = 0.02
 """A loss up to here is not warned of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One file, or the adapter on its base (`bytes` is None then): its score, and the seconds that a row took."""
+    """One file, or the adapter on its base (`bytes` is None then): its score, and the seconds that a row took.
+
+    `alike` counts the answers whose text is that of the adapter on its base.
+    """
 
     name: str
     bytes: int | None
     seconds: float
+    alike: int
     trained: Trained
 
     @classmethod
     def of_json(cls, tree: Mapping[str, Any]) -> Served:
         """Return what was kept as JSON."""
-        return cls(tree["name"], tree["bytes"], tree["seconds"], Trained.of_json(tree["trained"]))
+        trained = Trained.of_json(tree["trained"])
+        return cls(tree["name"], tree["bytes"], tree["seconds"], tree["alike"], trained)
+
+
+class Against(NamedTuple):
+    """How a file compares with the adapter on its base, row by row; below zero the gain is a loss."""
+
+    gain: PairedGain
+    changed: Changed
+    worse: bool
+
+    @property
+    def interval(self) -> Interval:
+        """The interval of the gain."""
+        return self.gain.interval(ALPHA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,33 +60,30 @@ class SizeTable:
     served: tuple[Served, ...]
 
     @property
-    def gains(self) -> tuple[PairedGain, ...]:
-        """The gain of each file over the adapter on its base, row by row: below zero where it loses."""
-        return self._curve.gains()[1:]
+    def against(self) -> tuple[Against, ...]:
+        """How each file compares; it is worse where that is demonstrated, Holm's correction over all included."""
+        curve = ValuesCurve("runtimes", tuple(one.trained for one in self.served))
+        lost = [loss.p for loss in curve.losses()[1:]]
+        worse = holm(lost, [ALPHA] * len(lost))
+        return tuple(map(Against, curve.gains()[1:], curve.changed()[1:], worse))
 
     @property
-    def _curve(self) -> ValuesCurve:
-        return ValuesCurve("runtimes", tuple(one.trained for one in self.served))
-
-    @property
-    def worse(self) -> tuple[bool, ...]:
-        """Whether each file is demonstrably worse, Holm's correction over all of them included."""
-        lost = [loss.p for loss in self._curve.losses()[1:]]
-        return tuple(holm(lost, [ALPHA] * len(lost)))
+    def rows(self) -> tuple[tuple[Served, Against | None], ...]:
+        """Everything that answered; the adapter on its base is compared with nothing."""
+        return tuple(zip(self.served, (None, *self.against), strict=True))
 
     @property
     def advice(self) -> Advice:
         """Which file to judge: the smallest of those that are not demonstrably worse."""
         rows = wording.counted(self.served[0].trained.score.tally.total, "development row")
-        rated = zip(self.served[1:], self.gains, self.worse, strict=True)
-        kept = [(one, gain) for one, gain, worse in rated if not worse]
+        kept = [(one, against) for one, against in self.rows if against is not None and not against.worse]
         if not kept:
             return Advice(
                 f"every file is demonstrably worse than {self.served[0].name} on {rows}",
                 "name a larger quantisation (--quants q8_0,f16), or ship the adapter on its base",
             )
-        best, gain = min(kept, key=lambda pair: pair[0].bytes or 0)
-        at_most = -gain.interval(ALPHA)[0]
+        best, against = min(kept, key=lambda pair: pair[0].bytes or 0)
+        at_most = -against.interval.low
         caution = (
             f" (a loss of {wording.points(at_most).lstrip('+')} is not excluded)"
             if at_most > _SMALL_LOSS
@@ -75,22 +91,17 @@ class SizeTable:
         )
         return Advice(
             f"{best.name} is the smallest file that is not demonstrably worse than {self.served[0].name} on {rows}: "
-            f"{wording.gain_words(gain.gain, gain.interval(ALPHA))}{caution}",
+            f"{wording.gain_words(against.gain.gain, against.interval)}{caution}",
             f"write runtimes: [{{name: shipped, gguf: {best.name}}}, transformers], and judge it by pytest --finetune",
         )
 
     def as_json(self) -> dict[str, Any]:
         """Return what was found, for programs."""
-        others: Sequence[PairedGain | None] = (None, *self.gains)
-        return {
-            "files": [_facts(one, gain) for one, gain in zip(self.served, others, strict=True)],
-            **self.advice._asdict(),
-        }
+        return {"files": [_facts(one, against) for one, against in self.rows], **self.advice._asdict()}
 
 
-def _facts(one: Served, gain: PairedGain | None) -> dict[str, Any]:
+def _facts(one: Served, against: Against | None) -> dict[str, Any]:
     passed, total = one.trained.score.tally
-    span: Interval | None = gain.interval(ALPHA) if gain else None
     return {
         "name": one.name,
         "bytes": one.bytes,
@@ -99,6 +110,10 @@ def _facts(one: Served, gain: PairedGain | None) -> dict[str, Any]:
         "total": total,
         "rate": one.trained.score.rate,
         "interval": list(one.trained.interval),
-        "gain": gain.gain if gain else None,
-        "gain_interval": list(span) if span else None,
+        "gain": against and against.gain.gain,
+        "gain_interval": against and list(against.interval),
+        "broken": against and against.changed.broken,
+        "mended": against and against.changed.mended,
+        "demonstrably_worse": against and against.worse,
+        "texts_alike": one.alike,
     }

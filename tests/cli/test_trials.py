@@ -210,7 +210,21 @@ def test_a_search_writes_an_experiment_and_trains_nothing_twice(project: Tried) 
 
     again = project.run(*words)
     assert project.calls() == ["no torch"]
-    assert "best of 6 trials: " in again.out
+    said, won, then, *_ = again.out.splitlines()
+    assert said == tree["sentence"]
+    assert said.startswith("best of 6 trials: training.learning_rate ")
+    assert won == tree["won_by"]
+    assert won.startswith(f"trial {tree['best']['trial']} won by its ")
+    assert then == "next: judge it once, by pytest --finetune -o finetune_experiments=finetune.search.yaml"
+    failed = [one for one in tree["trials"] if one["state"] == "failed"]
+    assert [
+        f"  trial {tree['trials'].index(one) + 1} failed: {one['why']}" in again.out for one in failed
+    ] == [True] * len(failed)
+    page = project.run(*words, "--html").out
+    assert project.calls() == ["no torch"]
+    assert page.startswith("<!doctype html>")
+    assert page.count("<tbody>") == 6
+    assert "flattered by having been chosen" in page
     written = (project.root / "finetune.search.yaml").read_text()
     assert written.startswith(
         "# Written by pytest-finetune search --over training.learning_rate=5e-05..0.01:log --over"
@@ -275,6 +289,18 @@ def test_a_primary_rule_that_reads_held_out_rows_is_refused(project: Tried) -> N
     )
 
 
+@pytest.fixture
+def llama_cpp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of llama.cpp that start and do nothing: the project's own runtime answers for the files."""
+    folder = tmp_path / "llama.cpp"
+    folder.mkdir()
+    for name in ("llama-server", "llama-quantize", "convert_hf_to_gguf.py"):
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("FINETUNE_LLAMA_CPP", str(folder))
+
+
+@pytest.mark.usefixtures("llama_cpp")
 def test_files_are_laid_out_by_what_they_lose_and_nothing_is_trained_or_asked_twice(project: Tried) -> None:
     quants = "--quants=q8_0,Q4_K_M,q2_k"
     found = project.tree("shipped", quants)
@@ -288,13 +314,37 @@ def test_files_are_laid_out_by_what_they_lose_and_nothing_is_trained_or_asked_tw
     assert found["sentence"].startswith(
         "q4_k_m is the smallest file that is not demonstrably worse than transformers"
     )
+    compared = [(one["broken"], one["mended"], one["texts_alike"]) for one in found["files"]]
+    assert compared == [(None, None, 80), (0, 0, 80), (2, 0, 78), (29, 0, 51)]
+    assert [one["demonstrably_worse"] for one in found["files"]] == [None, False, False, True]
     assert found["sentence"].endswith("points is not excluded)")
     assert found["change"].startswith("write runtimes: [{name: shipped, gguf: q4_k_m}, transformers]")
     shown = project.run("shipped", quants)
     assert not [call for call in project.calls() if call != "no torch"]
     (line,) = [line for line in shown.out.splitlines() if "q4_k_m " in line and "0.02" in line]
-    assert "477 MiB" in line
+    assert line.split()[1:4] == ["477", "MiB", f"{found['files'][2]['passed']:g}"]
+    assert max(len(line) for line in shown.out.splitlines() if line.startswith("  ")) <= 80
     assert "proves nothing" in shown.out.splitlines()[-1]
+    page = project.run("shipped", quants, "--html").out
+    assert "<strong>q4_k_m is the smallest file" in page
+    assert "breaks 2 rows, mends 0" in page
+    assert project.calls() == ["no torch"]
     assert list(Store(project.root / ".finetune").looks.judged()) == []
-    wrong = project.run("shipped", "--quants=q4_km")
-    assert (wrong.code, "'q4_km' is not known; did you mean q4_k_m?" in wrong.err) == (2, True)
+
+
+@pytest.mark.parametrize("named", ["q4_km", "q4", "Q4_K"])
+def test_a_quantisation_that_is_not_known_is_told_with_the_one_that_was_meant(
+    project: Tried, named: str
+) -> None:
+    wrong = project.run("shipped", f"--quants={named}")
+    assert (wrong.code, project.calls()) == (2, [])
+    assert "without a matrix of importance; did you mean q4_k_m?" in wrong.err
+
+
+def test_files_that_cannot_be_made_are_told_before_anything_is_trained(
+    project: Tried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_LLAMA_CPP", str(project.root / "nowhere"))
+    ran = project.run("shipped", "--quants=q8_0")
+    assert (ran.code, [call for call in project.calls() if call.startswith("train")]) == (2, [])
+    assert "a GGUF runtime needs llama.cpp: FINETUNE_LLAMA_CPP names " in ran.err

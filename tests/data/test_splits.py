@@ -184,6 +184,17 @@ def test_too_few_rows_and_another_file_than_the_pinned_one_are_found(project: An
     assert told(project.findings(pinned, [make_row("alpha")])) == [("data/checksum", "eval.jsonl")]
 
 
+def test_too_few_rows_after_some_were_set_aside_are_told_with_these(project: Any, make_row: Any) -> None:
+    from pytest_finetune.data.splitting import set_aside
+
+    words = ("alpha", "beta", "gamma", "delta")
+    left, dev = set_aside(project.train([make_row(word) for word in words]), 0.25, lambda output: None)
+    (found,) = project.contract("rows: {min_train: 4, min_eval: 0}\n").findings(left, left.only(()))
+    assert (len(left), len(dev), found.rule) == (3, 1, "data/too-few-rows")
+    assert found.read == "3 rows are left of 4: split.dev sets 1 aside (the contract asks for 4)"
+    assert found.fix.startswith("Set fewer rows aside (split.dev), ")
+
+
 def test_defects_of_the_files_are_findings_of_the_contract(project: Any, make_row: Any) -> None:
     from pytest_finetune.data.rows import read_rows
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from benchmarks.chromium import AXE, CHROMIUM, NO_AXE, Browser, Tab
+from pytest_finetune.experiment.over import parse_over
+from pytest_finetune.judging.development import DevScore
+from pytest_finetune.judging.learning import Trained
+from pytest_finetune.judging.quantised import Served, SizeTable
+from pytest_finetune.judging.searched import Searched, SearchTrial
 from pytest_finetune.record.summary import RunLine
 from pytest_finetune.record.views.page.document import summary_html
 from pytest_finetune.record.views.page.history import history_page
+from pytest_finetune.record.views.page.search import search_page
+from pytest_finetune.record.views.page.shipped import shipped_page
 
 # What sticks out of the window; what may scroll by itself is apart.
 WIDE: Final = """[...document.querySelectorAll('.ft *')].filter(one =>
@@ -152,6 +160,71 @@ def test_axe_finds_nothing_serious_on_the_page_of_all_runs(
     if not AXE.is_file():
         pytest.skip(NO_AXE)
     assert history(width, dark=dark).serious() == []
+
+
+LONG: Final = "some-organisation/an-extremely-long-name-with-parts-" * 3 + "<b>1</b>"
+OVERS: Final = {
+    "range": ("training.learning_rate=1e-4..3e-3",),
+    "choice": (f"base_model={LONG},small",),
+    "several": ("training.learning_rate=1e-4..3e-3", f"base_model={LONG},small"),
+}
+VALUES: Final = {"training.learning_rate": (1e-4, 7.5e-4, 3e-3), "base_model": (LONG, "small")}
+
+
+def trained(passed: int) -> Trained:
+    scores = (1.0,) * passed + (0.0,) * (32 - passed)
+    score = DevScore("label", tuple(map(str, range(32))), scores, 0.5, "adapter", "answers")
+    return Trained({}, 128, 32, 101.0, False, score)
+
+
+def a_search(over: str, count: int) -> str:
+    """Return the page of a search in which every fifth trial failed."""
+    overs = parse_over(OVERS[over])
+    trials = []
+    for number in range(1, count + 1):
+        values = {one.key: VALUES[one.key][number % len(VALUES[one.key])] for one in overs}
+        failed = number % 5 == 0
+        ended = (
+            ("failed", f"the loss is nan: {LONG}", None) if failed else ("complete", "", trained(9 + number))
+        )
+        trials.append(SearchTrial(number, values, *ended))
+    return search_page(Searched(overs, tuple(trials)), LONG, f"{LONG}.search.yaml")
+
+
+def files(count: int) -> str:
+    """Return the page of so many files, of which each answers a row less."""
+    served = [Served("transformers", None, 0.12, 32, trained(30))]
+    served += [Served(f"q{n}_k_m", 10**9 // n, 0.1, 32 - n, trained(31 - 2 * n)) for n in range(1, count + 1)]
+    return shipped_page(SizeTable(tuple(served)), LONG)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        partial(a_search, "range", 12),
+        partial(a_search, "several", 12),
+        partial(a_search, "choice", 1),
+        partial(files, 1),
+        partial(files, 12),
+    ],
+    ids=["range", "several", "one trial", "one file", "twelve files"],
+)
+def test_pages_of_trials_fit_and_are_accessible(
+    browser: Browser, tmp_path: Path, page: Callable[[], str]
+) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(page(), encoding="utf-8")
+    tab = browser.open(file, 1280, dark=True)
+    try:
+        for width in (1280, 900, 380):
+            tab.resize(width, 900)
+            assert tab.evaluate(OVERFLOW) == 0
+            assert tab.evaluate(WIDE) == []
+        assert (tab.requests(), tab.complaints()) == ([], [])
+        if AXE.is_file():
+            assert tab.serious() == []
+    finally:
+        tab.close()
 
 
 def test_without_scripts_every_row_is_there_and_no_dead_control(

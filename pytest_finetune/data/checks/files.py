@@ -31,9 +31,18 @@ def check_files(contract: ContractRules, train: Rows, held_out: Rows) -> Iterato
     for rows, split in ((train, "train"), (held_out, "eval")):
         wanted = contract.min_rows[split]
         if len(rows) < wanted and not rows.unread:
-            yield finding(
-                "data/too-few-rows", f"{len(rows)} rows (the contract asks for {wanted})", file=rows.path
-            )
+            yield _too_few(rows, wanted)
+
+
+def _too_few(rows: Rows, wanted: int) -> Finding:
+    asked = f"(the contract asks for {wanted})"
+    if not rows.others:
+        return finding("data/too-few-rows", f"{len(rows)} rows {asked}", file=rows.path)
+    read = (
+        f"{len(rows)} rows are left of {len(rows) + rows.others}: split.dev sets {rows.others} aside {asked}"
+    )
+    fix = "Set fewer rows aside (split.dev), add rows, or lower rows.min_train knowingly."
+    return finding("data/too-few-rows", read, file=rows.path, fix=fix)
 
 
 def check_tokens(contract: ContractRules, train: Rows, held_out: Rows) -> Iterator[Finding]:

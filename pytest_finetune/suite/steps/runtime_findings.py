@@ -81,10 +81,8 @@ def gguf_findings(
             found = finding("gguf/tools", read, file=experiment.file, line=line, fix=fix)
             yield found if needed else replace(found, severity="note", why=_LATER)
             return
-        unknown = [one for one in _architectures(experiment) if not tools.knows(one)]
-        if unknown:
-            read = f"the converter at {tools.converter} has no line for {unknown[0]}, which the base is"
-            yield finding("gguf/architecture", read, file=experiment.file, line=line)
+        if unknown := unknown_architecture(experiment, tools):
+            yield finding("gguf/architecture", unknown, file=experiment.file, line=line)
             return
 
 
@@ -97,10 +95,13 @@ def working_tools(server: str) -> Tools:
     return tools
 
 
-def _architectures(experiment: Experiment) -> list[str]:
-    """Return what the base's configuration says that it is; one that cannot be read is told of elsewhere."""
+def unknown_architecture(experiment: Experiment, tools: Tools) -> str | None:
+    """Say that the converter does not know the base's family; a configuration that cannot be read is told elsewhere."""
     try:
         config = json.loads((base_folder(experiment) / "config.json").read_bytes())
     except (OSError, ValueError):
-        return []
-    return [str(one) for one in config.get("architectures") or ()][:1]
+        return None
+    named = [str(one) for one in config.get("architectures") or ()][:1]
+    if not named or tools.knows(named[0]):
+        return None
+    return f"the converter at {tools.converter} has no line for {named[0]}, which the base is"

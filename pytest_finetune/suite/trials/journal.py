@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pytest_finetune.store import Store
     from pytest_finetune.suite.trials.bench import Bench
 
-COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -13,8 +13,9 @@ from pytest_finetune.executors import outcomes
 from pytest_finetune.executors.protocol import ExecutorError
 from pytest_finetune.executors.waiting import JobError, Unwanted
 from pytest_finetune.experiment.over import Choice, Over
+from pytest_finetune.judging.searched import COMPLETE, FAILED, PRUNED
 from pytest_finetune.store import StoreError
-from pytest_finetune.suite.trials.journal import COMPLETE, FAILED, PRUNED, Entry, Journal
+from pytest_finetune.suite.trials.journal import Entry, Journal
 from pytest_finetune.wording import counted, figure, percent
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The page of all runs in a store: whole without a script, nothing fetched, the styles of a record's page."""
+"""The page of all runs in a store."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Final
 
 from pytest_finetune.record.recipes import seeds_cell
 from pytest_finetune.record.summary import RunLine, rests_on, verdicts
-from pytest_finetune.record.views.page.document import asset
 from pytest_finetune.record.views.page.html import Child, Html, element, grid, join
 from pytest_finetune.record.views.page.sections.verdict import SYMBOLS
 from pytest_finetune.record.views.page.svg import Axis, gain_axis, scale, whisker
+from pytest_finetune.record.views.page.whole import whole_page
 from pytest_finetune.wording import (
     counted,
     duration,
@@ -27,21 +27,11 @@ _TONES: Final = {"keep": "good", "iterate": "warn", "discard": "bad"}
 
 def history_page(runs: Sequence[RunLine]) -> str:
     """Return the runs, the newest first, as one HTML page."""
-    head = join(
-        [
-            element("meta", charset="utf-8"),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("title", "Fine-tuning history"),
-            element("style", Html(asset("style.css") + asset("page.css"))),
-        ]
-    )
-    title = element("h1", "Fine-tuning history")
     order = ", the newest first" if len(runs) > 1 else ""
     said = f"{counted(len(runs), 'run')}{order}: {verdicts(runs)}"
     rests = rests_on(runs)
     notes = element("p", rests, class_="ft-muted") if rests else None
-    body = element("main", title, element("p", said), notes, _table(runs) if runs else None, class_="ft")
-    return "<!doctype html>\n" + element("html", element("head", head), element("body", body), lang="en")
+    return whole_page("Fine-tuning history", element("p", said), notes, _table(runs) if runs else None)
 
 
 def _table(runs: Sequence[RunLine]) -> Html:

@@ -59,6 +59,31 @@ def gain_axis(values: Sequence[float]) -> Axis:
     return Axis(ticks[0], ticks[-1], ticks)
 
 
+def round_ticks(low: float, high: float, *, log: bool) -> tuple[float, ...]:
+    """Choose round numbers between two ends, which are above zero where they are wanted by orders of magnitude.
+
+    >>> round_ticks(0.0001, 0.003, log=True), round_ticks(0.0, 0.1, log=False)
+    ((0.0001, 0.0003, 0.001, 0.003), (0.0, 0.02, 0.04, 0.06, 0.08, 0.1))
+    """
+    near = 1e-9 * (high - low)
+    ticks = _by_magnitude(low, high) if log else _evenly(low, high)
+    within = tuple(tick for tick in ticks if low - near <= tick <= high + near)
+    return within if len(within) > 1 else (low, high)
+
+
+def _by_magnitude(low: float, high: float) -> list[float]:
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 3) if len(powers) <= 4 else (1,)
+    return [float(f"{step}e{power}") for power in powers for step in steps]
+
+
+def _evenly(low: float, high: float) -> list[float]:
+    least = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(one * power for one in (1, 2, 5, 10) if one * power >= least * (1 - 1e-9))
+    return [round(step * at, 12) for at in range(math.floor(low / step), math.ceil(high / step) + 1)]
+
+
 def whisker(
     axis: Axis,
     arm: str,
