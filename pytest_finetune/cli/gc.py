@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 HELP: Final = "remove old entries from the store, never what is promoted, locked or in use"
 DESCRIPTION: Final = (
     "Remove entries that were not used for --max-age, then the least recently used until --max-size remains. "
-    "Leftovers of killed writers (a day old) and what was set aside (a month old) go in any case; with neither "
-    "option nothing else does. With the entries go jobs that are over for --max-age. Of a store on a URL, the cache on "
-    "this machine is collected; nothing is removed there."
+    "Leftovers of killed writers (a day old) and what was set aside as damaged (a month old, or --max-age) go in any "
+    "case; with neither option nothing else does, and what is still set aside is listed with its size. With the "
+    "entries go jobs that are over for --max-age. Of a store on a URL, the cache on this machine is collected; "
+    "nothing is removed there."
 )
 
 

@@ -18,6 +18,7 @@ from pytest_finetune.store.lock import exclusive
 from pytest_finetune.store.manifest import MANIFEST
 from pytest_finetune.store.old_jobs import logs_of_no_job, old_jobs
 from pytest_finetune.store.shared import pending
+from pytest_finetune.wording import size
 
 _LEFTOVER_S: Final = 24 * 3600.0
 _MADE_AGAIN: Final = ("models", "gguf")
@@ -48,6 +49,18 @@ class Collected:
 
 
 @dataclass(frozen=True, slots=True)
+class _Damaged:
+    """A damaged thing that was set aside, with the file that says why."""
+
+    paths: tuple[Path, ...]
+    since_s: float
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(_size, self.paths))
+
+
+@dataclass(frozen=True, slots=True)
 class _Candidate:
     kind: str
     key: str
@@ -71,16 +84,21 @@ def collect(
     """Remove entries not used for `max_age_s`, then merged models, GGUF files and the least recently used until
     `max_bytes` remain.
 
-    Leftovers of killed writers (a day old) and what was set aside (a month old) go in any case, jobs that are over
-    with the entries. Pinned, promoted and locked entries and those that a process has read and may still use stay.
+    Leftovers of killed writers (a day old) and what was set aside (a month old, or `max_age_s`) go in any case; the
+    rest of what was set aside counts and goes before any entry. Jobs that are over go with the entries. Pinned,
+    promoted and locked entries and those that a process has read and may still use stay.
     Raises StoreError when the store cannot be changed.
     """
     now = time.time() if now_s is None else now_s
     removed = [_leftover(store, path, why, dry_run) for path, why in _leftovers(store, now, max_age_s)]
     # Models go first: each is made again from its adapter and its base, without training.
     candidates = sorted(_candidates(store), key=lambda found: (found.kind not in _MADE_AGAIN, found.used_s))
-    total = sum(candidate.size_bytes for candidate in candidates)
-    kept = []
+    damaged = _set_aside(store)
+    total = sum(found.size_bytes for found in (*damaged, *candidates))
+    excess = None if max_bytes is None else total - max_bytes
+    kept, gone = _collect_damaged(store, damaged, now, max_age_s, excess, dry_run)
+    removed += gone
+    total -= sum(removal.size_bytes for removal in gone)
     for candidate in candidates:
         why = _reason(candidate, now, max_age_s, None if max_bytes is None else total - max_bytes)
         if why is None:
@@ -94,6 +112,46 @@ def collect(
     if max_age_s is not None:
         kept += _collect_jobs(store, now, max_age_s, removed, dry_run)
     return Collected(tuple(removed), tuple(kept), total)
+
+
+def _set_aside(store: Store) -> list[_Damaged]:
+    """Return the damaged things that are kept for inspection, the oldest first."""
+    folder = store.root / SET_ASIDE
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    names: dict[str, list[Path]] = {}
+    for path in folder.iterdir():
+        names.setdefault(path.name.removesuffix(".txt"), []).append(path)
+    found = [
+        _Damaged(tuple(sorted(paths)), max(one.lstat().st_mtime for one in paths)) for paths in names.values()
+    ]
+    return sorted(found, key=lambda one: one.since_s)
+
+
+def _collect_damaged(
+    store: Store,
+    found: list[_Damaged],
+    now: float,
+    max_age_s: float | None,
+    excess_bytes: int | None,
+    dry_run: bool,
+) -> tuple[list[tuple[str, str]], list[Removal]]:
+    """Remove what was set aside long ago, or is too much; return what stays, with its size, and what went."""
+    limit_s = _SET_ASIDE_S if max_age_s is None else min(_SET_ASIDE_S, max_age_s)
+    kept: list[tuple[str, str]] = []
+    removed: list[Removal] = []
+    for one in found:
+        place, size_bytes = one.paths[0].relative_to(store.root).as_posix(), one.size_bytes
+        why = f"damaged and set aside {(now - one.since_s) / 86400:.1f} days ago"
+        freed = sum(removal.size_bytes for removal in removed)
+        if now - one.since_s > limit_s or (excess_bytes is not None and excess_bytes > freed):
+            removed.append(Removal(place, size_bytes, why))
+            for path in one.paths if not dry_run else ():
+                with disk.explained(f"remove {place}", path):
+                    disk.remove_tree(path)
+        else:
+            kept.append((place, f"{why}, {size(size_bytes)}"))
+    return kept, removed
 
 
 def _collect_jobs(
@@ -176,9 +234,6 @@ def _leftovers(store: Store, now: float, max_age_s: float | None) -> Iterator[tu
     for path in leftovers.find(store.root):
         if now - _newest(path) > _LEFTOVER_S:
             yield path, "left behind by a writer that was killed"
-    for path in (store.root / SET_ASIDE).glob("*"):
-        if now - path.lstat().st_mtime > _SET_ASIDE_S:
-            yield path, "set aside a month ago"
     if max_age_s is not None:
         for path in (store.root / CHECKPOINTS).glob("*"):
             lock = store.lock_file("adapters", path.name.partition(".")[0])

@@ -155,6 +155,31 @@ def test_leftovers_go_when_they_are_old(store: Store) -> None:
     assert keys(store) == {"young"}
 
 
+def test_what_was_set_aside_counts_and_goes_with_its_reason_before_any_entry(store: Store) -> None:
+    for name, days in (("outputs-x-0", 31.0), ("gguf-y-0", 8.0), ("gguf-z-0", 2.0)):
+        folder = store.root / "set-aside" / name
+        folder.mkdir(parents=True)
+        (folder / "model.gguf").write_bytes(b"x" * 5000)
+        used(folder, 90)  # when its entry was last used says nothing
+        reason = folder.with_name(f"{name}.txt")
+        reason.write_text("gguf/z: model.gguf does not match its checksum\n")
+        used(reason, days)
+    commit(store, "young")
+    first = collect(store, now_s=NOW_S, dry_run=True)
+    assert [one.place for one in first.removed] == ["set-aside/outputs-x-0"]
+    assert [place for place, _ in first.kept] == ["set-aside/gguf-y-0", "set-aside/gguf-z-0"]
+    assert first.kept[1][1] == "damaged and set aside 2.0 days ago, 4.9 KiB"
+    assert first.removed[0].size_bytes > 5000
+    assert first.left_bytes > 11_000
+    assert len(list((store.root / "set-aside").iterdir())) == 6
+    aged = collect(store, max_age_s=7 * DAY_S, now_s=NOW_S)
+    assert [one.place for one in aged.removed] == ["set-aside/outputs-x-0", "set-aside/gguf-y-0"]
+    small = collect(store, max_bytes=3000, now_s=NOW_S)
+    assert [one.place for one in small.removed] == ["set-aside/gguf-z-0"]
+    assert list((store.root / "set-aside").iterdir()) == []
+    assert keys(store) == {"young"}
+
+
 def test_checkpoints_of_a_forgotten_training_go_and_those_of_a_running_one_stay(store: Store) -> None:
     for key in ("forgotten", "running", "recent"):
         folder = store.checkpoints(key)
