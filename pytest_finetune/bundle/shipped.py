@@ -38,8 +38,17 @@ def told(experiment: Json) -> dict[str, Any]:
     return {} if found is None else {"gguf": {"file": MODEL, **{name: found[name] for name in _TOLD}}}
 
 
+def _digests(found: Json) -> dict[str, str]:
+    """Return the digest of each file that answered, as the record tells it, by its name in the bundle."""
+    added = found.get("adapter_file")
+    return {MODEL: found["sha256"], **({ADAPTER: added["sha256"]} if added else {})}
+
+
 def copy_gguf(part: Path, experiment: Json, files: Mapping[str, Path]) -> None:
-    """Copy the files that answered, by their names, and write the Modelfile; BundleError for any other file."""
+    """Copy the files that answered, by their names, and write the Modelfile; BundleError for any other file.
+
+    Stored answers were served without reading these files, so each copy is read here, byte for byte.
+    """
     found = judged_file(experiment)
     if found is None:
         return
@@ -48,10 +57,11 @@ def copy_gguf(part: Path, experiment: Json, files: Mapping[str, Path]) -> None:
         shutil.copyfile(file, part / FOLDER / name)
     if "modelfile" in found:
         (part / MODELFILE).write_bytes(found["modelfile"].encode("utf-8"))
-    if not (part / MODEL).is_file() or sha256_of(part / MODEL, links=False) != found["sha256"]:
-        raise BundleError(
-            f"the GGUF file in the store is not the one that was judged ({found['sha256'][:12]}): run again"
-        )
+    for place, digest in _digests(found).items():
+        if not (part / place).is_file() or sha256_of(part / place, links=False) != digest:
+            raise BundleError(
+                f"{Path(place).name} of the store is not the file that was judged ({digest[:12]}): run again"
+            )
 
 
 def shipped_problems(bundle: Bundle) -> Iterator[tuple[str, str]]:
@@ -61,10 +71,11 @@ def shipped_problems(bundle: Bundle) -> Iterator[tuple[str, str]]:
         yield MANIFEST, "what it says of the GGUF file is not what the record says"
     if found is None:
         return
-    if MODEL not in files:
-        yield MODEL, "is missing: the decision was made on its answers"
-    elif files[MODEL] != found["sha256"]:
-        yield MODEL, f"is not the file that was judged ({found['sha256'][:12]} by the record)"
+    for place, digest in _digests(found).items():
+        if place not in files:
+            yield place, "is missing: the decision was made on its answers"
+        elif files[place] != digest:
+            yield place, f"is not the file that was judged ({digest[:12]} by the record)"
     if "modelfile" in found:
         written = bundle.folder / MODELFILE
         if MODELFILE not in files or written.read_bytes() != found["modelfile"].encode("utf-8"):

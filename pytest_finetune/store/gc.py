@@ -94,7 +94,7 @@ def collect(
     # Models go first: each is made again from its adapter and its base, without training.
     candidates = sorted(_candidates(store), key=lambda found: (found.kind not in _MADE_AGAIN, found.used_s))
     damaged = _set_aside(store)
-    total = sum(found.size_bytes for found in (*damaged, *candidates))
+    total = sum(one.size_bytes for one in damaged) + sum(one.size_bytes for one in candidates)
     excess = None if max_bytes is None else total - max_bytes
     kept, gone = _collect_damaged(store, damaged, now, max_age_s, excess, dry_run)
     removed += gone
