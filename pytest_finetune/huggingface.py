@@ -10,7 +10,7 @@ import pytest
 from pytest_finetune.answering.runtimes import Runtime
 from pytest_finetune.answering.runtimes.gguf.ollama import OllamaRuntime
 from pytest_finetune.answering.runtimes.gguf.products import GgufProducts
-from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof
+from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof, Converted
 from pytest_finetune.answering.runtimes.gguf.proving import prove_file
 from pytest_finetune.answering.runtimes.gguf.runtime import GgufRuntime
 from pytest_finetune.answering.runtimes.gguf.served import ServedFiles
@@ -92,9 +92,9 @@ def _gguf(
     check = RenderingCheck(name, judged, refuses=True)
     log = _log(experiment, name, store)
 
-    def prove(file: Path, form: str, folder: Path) -> ConversionProof:
+    def prove(converted: Converted) -> ConversionProof:
         rows, server = held_out_rows(experiment), find_tools().server
-        return prove_file(file, form, folder, folders.source, rows, server, log)
+        return prove_file(converted, folders.source, rows, server, log)
 
     products = GgufProducts(store, folders, settings, find_tools, prove)
     served = ServedFiles(name, settings, products, find_tools, log, decoding, check, folders.proof)

@@ -14,7 +14,7 @@ import pytest
 from pytest_finetune.answering.runtimes.gguf import tools
 from pytest_finetune.answering.runtimes.gguf.adapter_folder import scaled
 from pytest_finetune.answering.runtimes.gguf.products import GgufProducts, Prove
-from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof
+from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof, Converted
 from pytest_finetune.answering.runtimes.gguf.runtime import GgufRuntime
 from pytest_finetune.answering.runtimes.gguf.served import ServedFiles
 from pytest_finetune.answering.runtimes.gguf.splitting import splitting_of
@@ -134,12 +134,13 @@ def test_the_whole_form_is_proved_once_and_what_is_no_such_model_is_not_kept(
 ) -> None:
     asked: list[tuple[str, Path]] = []
 
-    def prove(file: Path, form: str, folder: Path) -> ConversionProof:
-        assert file.is_file()
-        asked.append((form, folder))
+    def prove(converted: Converted) -> ConversionProof:
+        assert converted.file.is_file()
+        assert converted.adapter is None
+        asked.append((converted.form, converted.folder))
         return ConversionProof(3, 24, 0.01, 0.1)
 
-    def refuse(file: Path, form: str, folder: Path) -> ConversionProof:
+    def refuse(converted: Converted) -> ConversionProof:
         raise AnsweringError("the converted model is not the one that was merged")
 
     store = Store(tmp_path / "store")
@@ -247,7 +248,9 @@ def test_a_program_that_does_not_run_is_told_before_it_is_needed(llama: Path) ->
             try_tools(find_tools())
 
 
-def test_an_adapters_file_is_told_of_and_not_called_proved(tmp_path: Path, llama: Path, base: Path) -> None:
+def test_an_adapters_file_is_proved_beside_its_bases_whole_form(
+    tmp_path: Path, llama: Path, base: Path
+) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file
 
@@ -256,13 +259,42 @@ def test_an_adapters_file_is_told_of_and_not_called_proved(tmp_path: Path, llama
     adapter.mkdir()
     save_file({"x.lora_B.weight": torch.ones(8, 4)}, adapter / "adapter_model.safetensors")
     (adapter / "adapter_config.json").write_text(json.dumps({"lora_alpha": 16, "r": 4}))
-    made = products(
-        Store(tmp_path / "store"), base, "f32", "lora", lambda *_: ConversionProof(3, 24, 0.01, 0.1)
-    )
+    asked: list[Converted] = []
+
+    def prove(converted: Converted) -> ConversionProof:
+        asked.append(converted)
+        if converted.adapter is None:
+            return ConversionProof(3, 24, 0.01, 0.1)
+        return ConversionProof(3, 24, 0.02, 0.1, 7.5)
+
+    def refuse(converted: Converted) -> ConversionProof:
+        if converted.adapter is None:
+            return prove(converted)
+        raise AnsweringError("the converted adapter is not the one that was trained")
+
+    store = Store(tmp_path / "store")
+    with pytest.raises(AnsweringError, match="is not the one that was trained"):
+        products(store, base, "q8_0", "lora", refuse).adapter_file(adapter)
+    whole = entries(store)
+    assert len(whole) == 1  # of the base, on which it would have been proved
+    unproved = products(store, base, "q8_0", "lora").facts(adapter)
+    assert "proof" not in unproved["adapter_file"]
+    asked.clear()
+    made = products(store, base, "q8_0", "lora", prove)
     facts, file = made.facts(adapter), made.adapter_file(adapter)
+    (proved,) = asked  # what was made before it was proved is made again
+    assert (proved.form, proved.folder, proved.adapter) == ("f32", base, adapter)
+    assert proved.file in [entry / "model.gguf" for entry in whole]
     assert file is not None
-    assert facts["adapter_file"] == {"sha256": sha256_of(file), "bytes": file.stat().st_size}
-    assert "whose conversion is not proved; the base's conversion proved at 24 places" in facts["says"]
+    proof = {"rows": 3, "places": 24, "largest": 0.02, "allowed": 0.1, "moved": 7.5}
+    assert facts["adapter_file"] == {
+        "sha256": sha256_of(file),
+        "bytes": file.stat().st_size,
+        "proof": proof,
+    }
+    assert "; its conversion proved at 24 places of 3 rows" in facts["says"]
+    assert "(rounding explains up to 0.1, the adapter moves them by up to 7.5)" in facts["says"]
+    assert "; the base's conversion proved at 24 places" in facts["says"]
     assert "adapter_file" not in made.facts(None)
 
 

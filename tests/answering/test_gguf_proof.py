@@ -9,6 +9,7 @@ import torch
 
 from pytest_finetune.answering.runtimes import AnsweringError
 from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof, NextTokens, prove_conversion
+from pytest_finetune.wording import figure
 
 ROWS = [list(range(20)), list(range(5)), [7]]
 
@@ -61,3 +62,21 @@ def test_weights_in_another_order_and_a_server_that_tells_nothing_are_no_proof()
         prove_conversion(judged, ROWS, server_of(off), "f16")
     with pytest.raises(AnsweringError, match="at 0 places"):
         prove_conversion(judged, ROWS, lambda tokens, most: {}, "f32")
+
+
+def test_an_adapter_that_is_left_out_scaled_or_put_in_another_order_is_no_proof() -> None:
+    alone, tuned = logits(0), logits(0)
+    for one, drawn in zip(tuned, logits(1), strict=True):
+        one += drawn / 5
+    proof = prove_conversion(tuned, ROWS, server_of(tuned), "f16", alone)
+    assert proof.moved is not None
+    assert proof.moved > 10 * proof.allowed
+    assert ConversionProof.of(proof.as_json()) == proof
+    assert f"the adapter moves them by up to {figure(proof.moved)})" in proof.line
+    twice = [one + (one - bare) for one, bare in zip(tuned, alone, strict=True)]
+    for served in (alone, twice):
+        with pytest.raises(
+            AnsweringError,
+            match=r"(?s)adapter is not the one that was trained: at 14 places .* beside its base .*adapter: lora",
+        ):
+            prove_conversion(tuned, ROWS, server_of(served), "f16", alone)

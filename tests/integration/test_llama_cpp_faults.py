@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_finetune.answering.prompts import Prompted
+from pytest_finetune.answering.runtimes.gguf.proof import Converted
 from pytest_finetune.answering.runtimes.gguf.proving import prove_file
 from pytest_finetune.answering.runtimes.gguf.tools import FOLDER, Tools, convert, find_tools
 from pytest_finetune.answering.runtimes.proof import any_rows
@@ -178,7 +179,7 @@ def test_weights_that_were_put_in_another_order_are_no_proof(
     import gguf
 
     source, log = BaseSource(str(base)), tmp_path / "proof.log"
-    proof = prove_file(file, "f16", base, source, any_rows, tools.server, log)
+    proof = prove_file(Converted(file, "f16", base), source, any_rows, tools.server, log)
     assert proof.largest < proof.allowed / 2
 
     reader = gguf.GGUFReader(file, "r+")
@@ -189,4 +190,4 @@ def test_weights_that_were_put_in_another_order_are_no_proof(
             tensor.data[:] = tensor.data.reshape(4, 8, 2, 64).swapaxes(1, 2).reshape(64, 64).copy()
     reader.data.flush()
     with pytest.raises(AnsweringError, match="the converted model is not the one that was merged"):
-        prove_file(file, "f16", base, source, any_rows, tools.server, log)
+        prove_file(Converted(file, "f16", base), source, any_rows, tools.server, log)

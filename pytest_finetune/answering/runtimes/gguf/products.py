@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytest_finetune.answering.runtimes.gguf import adapter_folder
-from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof
+from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof, Converted
 from pytest_finetune.answering.runtimes.gguf.reading import read_header
 from pytest_finetune.answering.runtimes.gguf.splitting import splitting_of
 from pytest_finetune.answering.runtimes.gguf.tools import LORA_CONVERTER, QUANTIZE, Tools, convert, run_tool
@@ -32,8 +32,8 @@ FILE: Final = "model.gguf"
 ADAPTER_FILE: Final = "adapter.gguf"
 
 PROOF: Final = "proof"
-Prove = Callable[[Path, str, Path], ConversionProof]
-"""Prove a file, in a whole form, against the folder of the model that it was made of. Raises AnsweringError."""
+Prove = Callable[[Converted], ConversionProof]
+"""Prove a file against what it was converted from. Raises AnsweringError."""
 
 _FORMS: Final = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
@@ -63,7 +63,7 @@ class GgufProducts:
 
     `folders` makes the models that are converted, and `prove` holds a file in its whole form against the model that it
     was made of: one that is not that model is not kept. With ``adapter: lora`` the model is the base alone, and
-    `adapter_file` is what the server adds to it.
+    `adapter_file` is what the server adds to it, proved beside it. What was made before it was proved is made again.
     """
 
     def __init__(
@@ -102,11 +102,10 @@ class GgufProducts:
         says = f"{self._settings.quantization} of {size(found['bytes'])}"
         if added is not None:
             file = added.files[FILE]
-            found["adapter_file"] = {"sha256": file.sha256, "bytes": file.size_bytes}
-            says += f"; the adapter beside it in {size(file.size_bytes)}, whose conversion is not proved"
-        if PROOF in found:
-            whose = "" if added is None else "the base's "
-            says += f"; {whose}{ConversionProof.of(found[PROOF]).line}"
+            proof = {PROOF: added.about[PROOF]} if PROOF in added.about else {}
+            found["adapter_file"] = {"sha256": file.sha256, "bytes": file.size_bytes, **proof}
+            says += f"; the adapter beside it in {size(file.size_bytes)}{_proof_words(proof, 'its ')}"
+        says += _proof_words(found, "" if added is None else "the base's ")
         says += f"; {_stored(found['tensors'])}"
         return {**found, "adapter": self._settings.adapter, "says": says}
 
@@ -123,7 +122,7 @@ class GgufProducts:
             folder = self._folders.folder(model)
             words: list[str | Path] = [folder, "--outfile", into, "--outtype", form]
             convert(self._tools().converter, splitting_of(folder), words)
-            return {} if self._prove is None else {PROOF: self._prove(into, form, folder).as_json()}
+            return self._proved(Converted(into, form, folder))
 
         return self._made(self._whole_key(model, form), form, write)
 
@@ -180,9 +179,14 @@ class GgufProducts:
                 base = self._folders.folder(None)
                 words: list[str | Path] = [folder, "--base", base, "--outfile", into, "--outtype", "f32"]
                 convert(script, None, words)
-            return {}
+            form = self._settings.quantization
+            form = form if form in WHOLE_FORMS else _FORMS[self._folders.dtype]
+            return self._proved(Converted(self._whole(None, form).path / FILE, form, base, adapter, into))
 
         return self._made(key, "f32", write)
+
+    def _proved(self, converted: Converted) -> JsonTree:
+        return {} if self._prove is None else {PROOF: self._prove(converted).as_json()}
 
     def _made(self, key: Key, form: str, write: Callable[[Path], JsonTree]) -> Entry:
         if key.value in self._known:
@@ -195,10 +199,16 @@ class GgufProducts:
 
         try:
             with self._store.lock(KIND, key, lambda _: None):
-                entry = self._store.read(KIND, key) or self._store.commit(KIND, key, fill, about)
+                entry = self._store.read(KIND, key)
+                if entry is None or (self._prove is not None and PROOF not in entry.about):
+                    entry = self._store.commit(KIND, key, fill, about, replacing=entry is not None)
         except StoreError as error:
             raise AnsweringError(f"the GGUF file cannot be kept: {error}") from None
         return self._known.setdefault(key.value, entry)
+
+
+def _proof_words(about: Mapping[str, Any], whose: str = "") -> str:
+    return f"; {whose}{ConversionProof.of(about[PROOF]).line}" if PROOF in about else ""
 
 
 def _stored(tensors: Mapping[str, Any]) -> str:
