@@ -13,7 +13,17 @@ from pytest_finetune.memory.tracer.trace import trace, trace_fully
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
 BF16 = Adapter(dtype="bfloat16")
-VARIANTS: Mapping[str, dict[str, Any]] = {
+KBIT: Mapping[str, Any] = {
+    "quantization": "nf4",
+    "kbit_upcast": True,
+    "autocast": None,
+    "dtype": "float16",
+    "step": PLAIN_STEP,
+    "keeps_output": True,
+    "checkpointing": True,
+    "attention": "efficient",
+}
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "lora": {},
     "checkpointing": {"checkpointing": True},
     "padded batch": {"masked": True},
@@ -25,16 +35,7 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
     "full fine-tuning": {"adapter": None},
     "transformers step, 8-bit optimizer": {"step": PLAIN_STEP, "optimizer": "adamw_8bit"},
     "fused optimizer": {"optimizer": "adamw_torch_fused"},
-    "kbit training": {
-        "quantization": "nf4",
-        "kbit_upcast": True,
-        "autocast": None,
-        "dtype": "float16",
-        "step": PLAIN_STEP,
-        "keeps_output": True,
-        "checkpointing": True,
-        "attention": "efficient",
-    },
+    "kbit training": KBIT,
 }
 
 
@@ -49,6 +50,16 @@ def test_an_extended_timeline_is_the_full_one_event_by_event(
     assert extended.layers < full.layers
     assert canonical(extended.events) == canonical(full.events)
     assert (extended.parameters, extended.trainable) == (full.parameters, full.trainable)
+
+
+def test_a_bias_that_the_first_step_casts_for_good_stays_cast_in_the_second(
+    tiny_config: Mapping[str, Any],
+) -> None:
+    config = {**tiny_config, "model_type": "qwen2", "num_hidden_layers": 8}
+    workload = Workload(config=config, tokens=48, batch=2).changed(**KBIT)
+    extended, full = trace(workload), trace_fully(workload)
+    assert extended.layers < full.layers
+    assert canonical(extended.events) == canonical(full.events)
 
 
 def test_layers_of_two_kinds_are_traced_in_full(tiny_config: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ every storage is named by where it was born: the block (phase and layer), and it
 births. Then a deeper model's timeline is the shallow one with the inner block repeated. Whatever does not
 follow that rule raises `NotRepeatedError`, and the model is traced in full. What the optimizer does is not
 guessed: it is traced on the full list of parameters and put in whole. A later step does what the first one
-did, but for what that one took for good.
+did, but for what that one took for good, and for what it gave away of the loaded model (bitsandbytes casts biases).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def extend(
     _check(blocks, names, traced)
     runs = list(_runs(blocks))
     first = next(index for index, run in enumerate(runs) if run[0].phase == "forward")
-    writer = _Writer(names, traced, depth, frozenset(_kept(shallow)))
+    writer = _Writer(names, traced, depth, frozenset(_kept(shallow)), runs[first][0].run)
     for run in runs[:first]:
         writer.run(run, optimizer)
     for _ in range(steps):
@@ -168,10 +168,13 @@ def _check(blocks: Sequence[Block], names: Mapping[int, Name], traced: int) -> N
 class _Writer:
     """Write the deeper timeline, renumbering storages as they are born."""
 
-    def __init__(self, names: Mapping[int, Name], traced: int, depth: int, kept: frozenset[int]) -> None:
+    def __init__(
+        self, names: Mapping[int, Name], traced: int, depth: int, kept: frozenset[int], first: int
+    ) -> None:
         self.events: list[Event] = []
         self.later = False
         self._kept = kept
+        self._first = first  # run of the first step: what is named by an earlier one was loaded
         self._names = names
         self._traced = traced
         self._depth = depth
@@ -263,6 +266,8 @@ class _Writer:
     def _use(self, event: Died | Became, name: Name) -> None:
         number = self._numbers.get(name)
         if number is None:
+            if self.later and name.run < self._first:
+                return
             raise NotRepeatedError(f"{name} is used before it is born")
         if isinstance(event, Died):
             del self._numbers[name]
