@@ -53,14 +53,16 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What an executor sees of a job: whether it goes on, its exit code if it has ended and told one, and why it ended.
+    """What an executor sees of a job: whether it goes on, its exit code if it has ended and told one, and `why`.
 
-    `unknown` is right for a job that this machine cannot ask about; what the step itself tells then decides alone.
+    `why` says why it ended, or waits; `do`, where the engine knows it, what is to be done about an end. `unknown` is
+    right for a job that this machine cannot ask about; what the step itself tells then decides alone.
     """
 
     state: State
     code: int | None = None
     why: str = ""
+    do: str = ""
 
 
 class Executor(Protocol):

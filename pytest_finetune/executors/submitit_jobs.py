@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -13,7 +14,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pytest_finetune.errors import install
 from pytest_finetune.executors.protocol import ExecutorError, Seen, Submission
@@ -26,6 +27,11 @@ _JOB_ID: Final = re.compile(r"[0-9]+(_[0-9]+)?")
 _WAITING: Final = frozenset(
     {"PENDING", "REQUEUED", "CONFIGURING", "RESIZING", "SUSPENDED", "REQUEUE_HOLD", "READY"}
 )
+_STUCK: Final = re.compile(
+    r"\w*requeued_held|BadConstraints|DependencyNeverSatisfied|InvalidAccount|InvalidQOS"
+)
+"""Reasons for which Slurm holds a job, or starts it never, until somebody changes it."""
+_ASKED_EVERY_S: Final = 15.0
 _RUNNING: Final = frozenset({"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT"})
 _ENDED: Final[Mapping[str, str]] = {
     "TIMEOUT": "reached its time limit",
@@ -91,6 +97,7 @@ class SubmititExecutor:
             ) from None
         self._submitit, self._kind = submitit, kind
         self._jobs: dict[str, Any] = {}
+        self._told: dict[str, tuple[float, Told]] = {}
 
     @property
     def name(self) -> str:
@@ -127,18 +134,26 @@ class SubmititExecutor:
         job = self._job(step, ticket)
         if job is None:
             return Seen("unknown")
-        state = _state(job)
+        state, id_ = _state(job), str(job.job_id)
         if (
             self._kind == "slurm" and state == "UNKNOWN"
         ):  # a cluster without accounting, or a job too young for it
-            state = _told_by_scontrol(str(job.job_id))
+            state = self._told_by_slurm(id_, every_s=0).state
         if state in _WAITING:
-            return Seen("waiting")
+            return _waiting(id_, self._told_by_slurm(id_).reason if self._kind == "slurm" else "")
         if state in _RUNNING:
             return Seen("running")
         if state in {"UNKNOWN", "NO"}:  # "no process and no result": started by another pytest
             return Seen("unknown")
         return Seen("ended", why=_ENDED.get(state, ""))
+
+    def _told_by_slurm(self, id_: str, every_s: float = _ASKED_EVERY_S) -> Told:
+        """Return what the controller says of a job; it is not asked more often than need be, as many ask it."""
+        asked_s, told = self._told.get(id_, (-math.inf, Told()))
+        if time.monotonic() - asked_s >= every_s:
+            told = _told_by_scontrol(id_)
+            self._told[id_] = time.monotonic(), told
+        return told
 
     def output(self, step: Submission, ticket: Json) -> str:
         """Return what the job has printed."""
@@ -174,16 +189,36 @@ def _state(job: Any) -> str:
         return "UNKNOWN"
 
 
-def _told_by_scontrol(id_: str) -> str:
+class Told(NamedTuple):
+    """What Slurm's controller says of a job: its state, and why it waits, in one word."""
+
+    state: str = "UNKNOWN"
+    reason: str = ""
+
+
+def _told_by_scontrol(id_: str) -> Told:
     """Ask the controller itself, which knows a job for some minutes after its end."""
     try:
         asked = subprocess.run(
             ["scontrol", "show", "job", "-o", id_], capture_output=True, text=True, timeout=30, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        return "UNKNOWN"
-    found = re.search(r"\bJobState=([A-Z_]+)", asked.stdout)
-    return found[1] if found else "UNKNOWN"
+        return Told()
+    found = re.search(r"\bJobState=([A-Z_]+)(?: Reason=(\S+))?", asked.stdout)
+    return Told() if found is None else Told(found[1], "" if found[2] in {None, "None"} else found[2])
+
+
+def _waiting(id_: str, reason: str) -> Seen:
+    """Return that a job waits, with Slurm's reason; one that nobody would ever start has ended."""
+    said = reason.replace("_", " ")
+    if not _STUCK.fullmatch(reason):
+        return Seen("waiting", why=said)
+    why = f"waits in Slurm for what will not come ({said}): job {id_} was not started"
+    do = (
+        f"mend what Slurm names (scontrol show job {id_}; of a launch that failed, slurmd's log tells why, and "
+        f"executor.submitit: {{exclude: NODE}} leaves its node out), scancel {id_}, and run the same pytest again"
+    )
+    return Seen("ended", why=why, do=do)
 
 
 def _words(step: Submission) -> tuple[str, ...]:

@@ -156,11 +156,11 @@ class Job:
             if told is None or told["state"] != outcomes.RUNNING or seen.state != "running":
                 lost = self._lost(told, seen, watch, now)
                 if lost:
-                    found = {**(told or {}), "state": LOST, "text": lost}
+                    found = {**(told or {}), "state": LOST, "text": lost, "do": seen.do}
                     self._book.tell(self._step.key, number, found)  # the next pytest sends a new job
                     return found
             if told is None:
-                self._note(f"{seen.state}: {self._step.what}")
+                self._note(f"{seen.state}{f' ({seen.why})' if seen.why else ''}: {self._step.what}")
             self._sleep(number, pause)
             pause = min(pause * 1.3, self._wait.longest_pause_s)
 
@@ -259,7 +259,7 @@ class Job:
         shown = [f"  {line}" for line in lines if line.strip() not in said]
         head = f"the job of {self._step.what} " + (said if state == LOST else f"ended: {state}: {said}")
         log_lines = ["the end of its log:", *shown] if shown else []
-        to_do = f"to do: {_TO_DO.get(state, _TO_DO['failed'])}"
+        to_do = f"to do: {visible(str(told.get('do') or _TO_DO.get(state, _TO_DO['failed'])))}"
         return JobError("\n".join([*end_of(head), *log_lines, to_do]), state)
 
 

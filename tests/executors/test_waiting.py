@@ -62,13 +62,14 @@ class Place:
     store: Store
     said: list[str] = field(default_factory=list)
     heard: list[Json] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def job(self, engine: Engine, wait: Wait = SHORT, key: str = KEY) -> Job:
         step = Submission(
             key, "s3://b", "the training of one", Resources(), self.store.root, self.store.root / "log"
         )
         return Job(
-            step, engine, self.store.jobs, self.heard.append, self.said.append, lambda _: None, wait=wait
+            step, engine, self.store.jobs, self.heard.append, self.said.append, self.notes.append, wait=wait
         )
 
     def tells(
@@ -275,3 +276,16 @@ def test_eight_that_wait_have_eight_jobs_in_flight(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(8) as waiting:
         assert [*waiting.map(wait_for, (f"{number}" * 64 for number in range(8)))] == ["done"] * 8
+
+
+def test_a_job_that_its_engine_will_never_start_ends_with_the_reason_and_what_to_do(place: Place) -> None:
+    held = Seen("ended", why="waits for what will not come (held): job 1 was not started", do="scancel 1")
+    engine = Engine([lambda: Seen("waiting", why="Resources"), lambda: held])
+    with pytest.raises(JobError) as told:
+        place.job(engine).result(request)
+    said = str(told.value).splitlines()
+    assert said[0].startswith(
+        "the job of the training of one waits for what will not come (held): job 1 was not"
+    )
+    assert said[-1] == "to do: scancel 1"
+    assert place.notes[0] == "waiting (Resources): the training of one"

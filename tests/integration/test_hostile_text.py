@@ -104,3 +104,14 @@ def test_a_cell_of_another_plugin_is_left_alone() -> None:
     cells = ["<td>own <b>cell</b></td>", '<td class="col-testId">a.py::test_<b>::setup</td>']
     escape_test_id("a.py::test_<b>", cells)
     assert cells == ["<td>own <b>cell</b></td>", '<td class="col-testId">a.py::test_&lt;b&gt;::setup</td>']
+
+
+def test_the_page_names_the_version_that_runs_and_not_that_of_an_older_install() -> None:
+    from pytest_finetune import __version__
+    from pytest_finetune.suite.closing.page import escape_metadata
+    from pytest_finetune.suite.steps.header import environment
+
+    metadata = {"Plugins": {"html": "4.2.0", "finetune": "0.0.1"}, "Branch": "<b>"}
+    escape_metadata(metadata)
+    assert metadata == {"Plugins": {"html": "4.2.0", "finetune": __version__}, "Branch": "&lt;b&gt;"}
+    assert environment()["packages"]["pytest-finetune"] == __version__

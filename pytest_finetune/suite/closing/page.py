@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pytest
 
+from pytest_finetune import __version__
 from pytest_finetune.record.model import Recorded
 from pytest_finetune.record.views.page.document import page_title, summary_html
 from pytest_finetune.record.views.page.html import text
@@ -20,6 +21,7 @@ from pytest_finetune.wording import visible
 
 REPORT: Final = "report.html"
 NO_PYTEST_HTML: Final = "no report.html: pytest-html is not installed or switched off"
+_OURS: Final = "finetune"  # what pytest calls the distribution pytest-finetune
 _TEST_ID: Final = '<td class="col-testId">'
 
 
@@ -154,7 +156,13 @@ def _safe_link(extra: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def escape_metadata(metadata: dict[str, Any]) -> None:
-    """Escape what pytest-html's table of the environment puts on the page as markup, a branch's name in CI, say."""
+    """Escape what pytest-html's table of the environment puts on the page as markup, a branch's name in CI, say.
+
+    Our own version in it is the one that record and bundle name: that of the code that runs.
+    """
+    plugins = metadata.get("Plugins")
+    if isinstance(plugins, dict) and _OURS in plugins:
+        plugins[_OURS] = __version__
     metadata.update({key: _escaped(value) for key, value in metadata.items()})
 
 

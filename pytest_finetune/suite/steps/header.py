@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_finetune import __version__
 from pytest_finetune.answering.arm_plans import plan_facts, planned
 from pytest_finetune.data.charter import Charter
 from pytest_finetune.data.data_sets import digest_of, is_data_set
@@ -28,7 +29,6 @@ PACKAGES: Final = (
     "tokenizers",
     "pytest",
     "pytest-html",
-    "pytest-finetune",
 )
 
 
@@ -80,7 +80,8 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": package_versions(PACKAGES),
+        # Ours is told by the code that runs: an editable install keeps the metadata of the day it was made.
+        "packages": {**package_versions(PACKAGES), "pytest-finetune": __version__},
     }
 
 

@@ -6,6 +6,7 @@ command=$1 folder=$2
 export SLURM_CONF=$folder/slurm.conf
 
 start() {
+    trap stop EXIT  # what was started before the rest failed
     mkdir -p "$folder"/{state,spool,run}
     chmod 755 "$folder"
     dd if=/dev/urandom of="$folder/munge.key" bs=1024 count=1 status=none
@@ -53,7 +54,7 @@ CONF
     slurmctld -c
     slurmd -c
     for _ in $(seq 60); do
-        sinfo -h -o %T 2>/dev/null | grep -q idle && return
+        sinfo -h -o %T 2>/dev/null | grep -q idle && { trap - EXIT; return; }
         sleep 0.5
     done
     cat "$folder"/slurm*.log >&2
