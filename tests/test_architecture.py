@@ -45,6 +45,7 @@ AT_HOME_WITH_TORCH: Final = (
     "training/loading.py",
     "training/model.py",
     "training/processes/ranks.py",
+    "training/processes/sharing.py",
     "training/trainer.py",
     "memory/tracer/kernels.py",
     "memory/tracer/lean.py",

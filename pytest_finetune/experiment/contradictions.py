@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_finetune.experiment.data_sets import NO_FILE, naming_problem
-from pytest_finetune.experiment.launcher import unshared
+from pytest_finetune.experiment.launcher import unshardable, unshared
 from pytest_finetune.experiment.records import Experiment, ExperimentError, schema
 from pytest_finetune.experiment.runtimes import GgufSettings, ServerSettings, mistakes
 from pytest_finetune.experiment.serve_command import untaken
@@ -133,6 +133,7 @@ def _seed_problems(tree: Json, experiment: Experiment, problem: Say) -> Iterator
         yield problem(("runtimes", 0), f"{text}; start it by a command with {{model}}, or name one seed")
 
 
+_WHOLE_OR_SHARED: Final = "each process holds the whole model, or with training.shard: true its share of one"
 # Arguments of SFTConfig that would deal out other rows, weigh them otherwise, or start the processes in another way.
 _ONE_PROCESS: Final = {
     "accelerator_config": "the rows are dealt out as one process would see them",
@@ -140,16 +141,18 @@ _ONE_PROCESS: Final = {
     "average_tokens_across_devices": "the loss is that of one process: a mean over the tokens of all",
     "dataloader_drop_last": "every row is trained on, as in one process",
     "ddp_backend": "nccl on GPUs and gloo on CPUs are chosen by the device",
-    "deepspeed": "each process holds the whole model (DistributedDataParallel)",
-    "fsdp": "each process holds the whole model (DistributedDataParallel)",
-    "fsdp_config": "each process holds the whole model (DistributedDataParallel)",
-    "parallelism_config": "each process holds the whole model (DistributedDataParallel)",
+    "deepspeed": _WHOLE_OR_SHARED,
+    "fsdp": _WHOLE_OR_SHARED,
+    "fsdp_config": _WHOLE_OR_SHARED,
+    "parallelism_config": _WHOLE_OR_SHARED,
     "train_sampling_strategy": "the rows come in the random order that one process would take",
 }
 
 
 def _launcher_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
     training = experiment.training
+    if training.shard:
+        yield from (problem(("training", "shard"), text) for text in unshardable(experiment))
     if training.launcher.processes == 1:
         return
     if text := unshared(training):

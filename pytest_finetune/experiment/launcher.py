@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from pytest_finetune.experiment.records import Training
+    from pytest_finetune.experiment.records import Experiment, Training
+
+SHARDED_OPTIMIZERS: Final = ("adamw_torch", "adamw_torch_fused", "sgd")
+"""Those of torch, which update the shares of weights that are shared out; bitsandbytes' know whole tensors alone."""
 
 
 class Share(NamedTuple):
@@ -51,6 +55,28 @@ def unshared(training: Training) -> str | None:
         f"x gradient_accumulation_steps {accumulation}): write {_around(counts, processes)} processes, "
         f"or gradient_accumulation_steps {' or '.join(works)}"
     )
+
+
+def unshardable(experiment: Experiment) -> Iterator[str]:
+    """Say why the processes cannot share one model out among them, a line for each reason."""
+    training = experiment.training
+    if training.launcher.processes == 1:
+        yield "one process has nobody to share the model out to: write launcher: {processes: 2}, one for each card"
+    if experiment.quantization != "none":
+        yield (
+            f"a base in {experiment.quantization} is not shared out: bitsandbytes keeps it in whole bytes, which "
+            "accelerate leaves whole on each card; write quantization: none, or leave shard out"
+        )
+    if training.packing:
+        yield (
+            "packed rows are checked on a whole model before the first step, which no card need hold: write packing: "
+            "false, or leave shard out"
+        )
+    if training.optim not in SHARDED_OPTIMIZERS:
+        yield (
+            f"optim {training.optim} does not update weights that are shared out: write one of torch's own "
+            f"({', '.join(SHARDED_OPTIMIZERS)})"
+        )
 
 
 def _around(counts: list[int], wanted: int) -> str:

@@ -217,7 +217,7 @@ def build(root: Path, relative: str, tree: Json, overrides: Json, name: str | No
 
 
 _LATER: Final[Mapping[str, Json]] = {
-    "training": {"assistant_turns": "last", "keep": "last", "seeds": (), "replay": None},
+    "training": {"assistant_turns": "last", "keep": "last", "seeds": (), "replay": None, "shard": False},
     "prompt": {"chat_template_kwargs": {}, "turns": "last"},
     "paths": {"columns": {}, "dev_file": None},
     "decision": {"grow": False},

@@ -70,7 +70,8 @@ class Training:
 
     `keep` says which of its adapters is kept: that of the last step, or the best on the development rows. `seeds` is
     empty unless several were named: then an adapter is trained with each, and `seed` is the first of them. With
-    `replay` the base's own answers to other prompts are taught as well, so that it is not forgotten.
+    `replay` the base's own answers to other prompts are taught as well, so that it is not forgotten. With `shard` the
+    launcher's processes share one model out among them (FSDP), where each holds a whole one otherwise.
     """
 
     max_seq_length: int = 512
@@ -92,6 +93,7 @@ class Training:
     replay: Replay | None = None
     seeds: tuple[int, ...] = ()
     launcher: Launcher = field(default_factory=Launcher)
+    shard: bool = False
     sft: Json = field(default_factory=dict)
 
 

@@ -98,6 +98,8 @@ def adapter_key(
     }
     if experiment.training.launcher.processes == 1:
         del training["launcher"]  # several processes add up in another order; one adds as it always did
+    if not experiment.training.shard:
+        del training["shard"]
     if experiment.training.keep == "last":
         del training["keep"]
     return Key.of(

@@ -15,6 +15,7 @@ from pytest_finetune.experiment import Experiment
 from pytest_finetune.memory.tracer.targets import Chosen, TargetError, Wanted, choose
 from pytest_finetune.training.artifact import ADAPTER, ADAPTER_CONFIG
 from pytest_finetune.training.coverage import covered
+from pytest_finetune.training.processes import ranks, sharing
 from pytest_finetune.training.request import TrainingError
 from pytest_finetune.yamlfile import Json, JsonTree
 
@@ -90,10 +91,13 @@ def save_adapter(
 ) -> None:
     """Write the adapter of a PEFT model as two files whose bytes depend on nothing but the training.
 
-    With `first` the adapter is written for the untouched base, else for the base that it was trained on.
-    Raises TrainingError when a weight is not finite.
+    Of a model that is shared out every process has to be here, and the first writes. With `first` the adapter is
+    written for the untouched base, else for the base that it was trained on. Raises TrainingError when a weight is not
+    finite.
     """
     tensors = _state(model)
+    if not ranks.is_first():
+        return
     config = _canonical(model.peft_config["default"].to_dict(), experiment)
     if first is not None:
         tensors, config = _for_untouched_base(tensors, first), _doubled(config)
@@ -105,7 +109,10 @@ def save_adapter(
 
 def _state(model: PeftModel) -> dict[str, torch.Tensor]:
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in sorted(state.items())}
+    return {
+        name: sharing.whole(tensor.detach()).to("cpu", copy=True).contiguous()
+        for name, tensor in sorted(state.items())
+    }
 
 
 def _for_untouched_base(
@@ -139,12 +146,18 @@ def _doubled(config: Json) -> JsonTree:
 def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a model that was trained in full, with its tokenizer: a folder that plain transformers loads.
 
-    Raises TrainingError when a weight is not finite.
+    Of a model that is shared out every process has to be here, and the first writes. Raises TrainingError when a weight
+    is not finite.
     """
-    _check_finite({name: tensor.detach() for name, tensor in model.state_dict().items()})
+    tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    if any(sharing.is_share(tensor) for tensor in tensors.values()):
+        tensors = {name: sharing.whole(tensor).cpu() for name, tensor in tensors.items()}
+    if not ranks.is_first():
+        return
+    _check_finite(tensors)
     folder.mkdir(parents=True, exist_ok=True)
     use_cache, model.config.use_cache = model.config.use_cache, True  # checkpointed activations switch it off
-    model.save_pretrained(folder, max_shard_size="1TB")
+    model.save_pretrained(folder, state_dict=tensors, max_shard_size="1TB")
     model.config.use_cache = use_cache
     tokenizer.save_pretrained(folder)
 

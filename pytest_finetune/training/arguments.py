@@ -28,6 +28,8 @@ from pytest_finetune.yamlfile import Json, JsonTree
 _NAMED: Final[Mapping[str, type[enum.Enum]]] = {"optim": OptimizerNames, "lr_scheduler_type": SchedulerType}
 
 _LOG_POINTS: Final = 200
+# Gradients are shared out after each backward pass: until the last of a step each process would hold all of them.
+_EACH_BATCH: Final = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
 
 
 def sft_config(experiment: Experiment, checkpoints: Path, device: str) -> SFTConfig:
@@ -65,12 +67,17 @@ def sft_config(experiment: Experiment, checkpoints: Path, device: str) -> SFTCon
         "disable_tqdm": True,
         # The mean is over the tokens of all processes; older releases of transformers leave that off.
         **({"average_tokens_across_devices": True} if training.launcher.processes > 1 else {}),
+        **({"accelerator_config": _EACH_BATCH} if training.shard else {}),
         **training.sft,
     }
     try:
         config = SFTConfig(**settings)
     except (ValueError, TypeError, ImportError) as error:
         raise TrainingError(f"the trainer refuses the experiment's training settings: {error}") from error
+    if training.shard and dtype == torch.float16:
+        raise TrainingError(
+            f"training.shard computes in bfloat16, which {device} has not: leave shard out, or train on newer cards"
+        )
     if config.world_size != training.launcher.processes:
         raise TrainingError(
             f"the launcher started {config.world_size} processes that know of one another, not "

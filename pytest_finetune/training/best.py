@@ -38,14 +38,21 @@ class Best:
         self._checkpoints, self._identity, self._write = checkpoints, identity, write
 
     def consider(self, log: Log) -> None:
-        """Keep the adapter of this moment if the last look at the development rows was the best."""
+        """Keep the adapter of this moment if the last look at the development rows was the best.
+
+        Of a model that is shared out every process has to give its share; the first writes.
+        """
+        from pytest_finetune.training.processes import ranks
+
         step = best_step(log)
         if step != log[-1]["step"]:
             return
-        folder = self._folder(step)
-        shutil.rmtree(folder, ignore_errors=True)
+        folder, first = self._folder(step), ranks.is_first()
+        if first:
+            shutil.rmtree(folder, ignore_errors=True)
         self._write(folder)
-        seal(folder, self._identity)
+        if first:
+            seal(folder, self._identity)
 
     def forget_others(self, log: Log) -> None:
         """Remove what is not the best; called once a checkpoint holds this log, for a resumed training has no other."""

@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 def measure_first(trainer: SealingTrainer, request: TrainingRequest) -> Measured | None:
     """Measure the longest batch where the device counts its memory, else return None.
 
+    A model that is shared out is not measured: it lies on the cards only once the training has begun.
     Processes that train together measure together, each on its card, and the largest figures count for all of them.
     Weights, random states and the trainer are as before afterwards. Raises TrainingError when the measurement does not
     fit the budget, torch.OutOfMemoryError when not even the two steps do.
     """
-    meter = meter_of(request)
+    meter = None if trainer.shard else meter_of(request)
     if meter is None:
         return None
     with _longest_step(trainer) as step:

@@ -63,8 +63,11 @@ def load_model(source: BaseSource, device: str) -> PreTrainedModel:
     return load_base(source, device).model
 
 
-def load_base(source: BaseSource, device: str) -> LoadedBase:
-    """Return the base model as `load_model` does; TrainingError unless it is the one that its files hold."""
+def load_base(source: BaseSource, device: str, *, shared: bool = False) -> LoadedBase:
+    """Return the base model as `load_model` does; TrainingError unless it is the one that its files hold.
+
+    One that is `shared` out later stays in the machine's memory until then, for no card need hold all of it.
+    """
     dtype = compute_dtype(device) if source.dtype is None else getattr(torch, source.dtype)
     own = stored_quantization(source)
     with heard() as said:
@@ -73,7 +76,7 @@ def load_base(source: BaseSource, device: str) -> LoadedBase:
             source,
             dtype=dtype,
             use_safetensors=True,
-            device_map=None if device == "cpu" else {"": _indexed(device)},
+            device_map=None if shared or device == "cpu" else {"": _indexed(device)},
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # what does not match is refused below, by name
             **quantization_settings(source, own, dtype),

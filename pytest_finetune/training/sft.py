@@ -41,6 +41,7 @@ from pytest_finetune.training.tokenised import (
     token_figures,
     tokenise,
 )
+from pytest_finetune.wording import size
 from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
@@ -102,11 +103,11 @@ def _train(
     rows = tokenise(tokenizer, request.pairs, request.rows, arguments_of_template)
     check_rows(rows, max_length, request.max_truncated)
     reset_peak(request.device)
-    whole = request.experiment.peft_method == "full"
+    whole, shared = request.experiment.peft_method == "full", request.experiment.training.shard
     # Every weight that is trained is kept in float32: small updates would vanish in 16 bits.
     with clock.spent_on("load"):
         base, said = model.load_base(
-            dataclasses.replace(source, dtype="float32") if whole else source, request.device
+            dataclasses.replace(source, dtype="float32") if whole else source, request.device, shared=shared
         )
     check_room(rows, max_length, Room(model.context_tokens(base), model.embeddings(base)))
     model.pad_inside(tokenizer, base)
@@ -134,6 +135,8 @@ def _train(
         resumed = _run(trainer, request)
     if ranks.is_first() and trainer.best is not None:
         trainer.best.take(trainer.state.log_history, request.folder)
+    elif trainer.shard:
+        save(request.folder)  # all give their shares: one alone cannot write once more
     elif ranks.is_first():
         write_or_make_room(
             lambda: save(request.folder), lambda: keep_newest(request.checkpoints), request.folder
@@ -152,7 +155,7 @@ def _train(
         parameters=parameters,
         tokens=token_figures(rows, max_length),
         resumed_from=resumed,
-        notes=(*_launch_notes(request), *said, *uncovered, *trainer.reached.notes()),
+        notes=(*_launch_notes(request, trainer), *said, *uncovered, *trainer.reached.notes()),
         measured=measured.as_json() if measured is not None else {},
         held_out_loss=_losses(trainer, "held_out_loss"),
         dev_loss=_losses(trainer, "dev_loss"),
@@ -210,6 +213,7 @@ def _trainer(
         ),
         places={row.ids[: training.max_seq_length]: row.place for row in rows},
         clock=clock,
+        shard=training.shard,
         model=base,
         args=config,
         train_dataset=Dataset.from_list(_examples(request, rows)),
@@ -254,13 +258,20 @@ def _examples(request: TrainingRequest, rows: Sequence[TokenRow]) -> list[JsonTr
     ]
 
 
-def _launch_notes(request: TrainingRequest) -> list[str]:
+def _launch_notes(request: TrainingRequest, trainer: SealingTrainer) -> list[str]:
     """Say what several processes shared, and what the measurement of each leaves out."""
-    from pytest_finetune.training.processes import ranks
+    from pytest_finetune.training.processes import ranks, sharing
 
     if ranks.count() == 1:
         return []
     shared = f"{ranks.count()} processes ({ranks.backend()}): {shared_words(request.experiment.training)}"
+    if trainer.shard:
+        here, all_ = sharing.held_bytes(trainer.model)
+        return [
+            shared,
+            f"the model was shared out (FSDP 2): each process held {size(here)} of {size(all_)} of weights",
+            "the longest batch was not measured before: a shared model lies on its cards once the training has begun",
+        ]
     measured = "the longest batch was measured in each process before they exchanged gradients: their copy comes on top"
     return [shared, *([measured] if request.device.startswith("cuda") else [])]
 

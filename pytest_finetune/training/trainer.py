@@ -20,7 +20,7 @@ from pytest_finetune.training.coverage import Reached
 from pytest_finetune.training.full_disk import write_or_make_room
 from pytest_finetune.training.held_out import HeldOut, Unseen, held_out_loss
 from pytest_finetune.training.memory_error import in_use, naming_the_batch
-from pytest_finetune.training.processes import ranks
+from pytest_finetune.training.processes import ranks, sharing
 from pytest_finetune.training.request import Meter, Progress, TrainingError
 from pytest_finetune.training.tokenised import listed
 
@@ -35,7 +35,8 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
     """An SFTTrainer that marks whole checkpoints and never trains on after a loss that is not finite.
 
     `identity` names the training in its checkpoints, `write` puts the adapter of a model into a folder, `places` maps
-    the token ids of a row to its place, and `clock` counts what is not the steps themselves.
+    the token ids of a row to its place, and `clock` counts what is not the steps themselves. With `shard` the processes
+    share one model out.
     """
 
     train_dataset: Dataset
@@ -47,8 +48,10 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
         write: Callable[[PreTrainedModel, Path], None],
         places: Mapping[tuple[int, ...], str],
         clock: Clock,
+        shard: bool,
         **settings: object,
     ) -> None:
+        self.shard = shard  # asked for while the trainer is made
         super().__init__(**settings)
         self._identity, self._write, self._places = identity, write, places
         self.clock = clock
@@ -62,6 +65,18 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
         self._keep, self.args.save_total_limit = max(1, self.args.save_total_limit or 1), None
         # With the progress bar off, Trainer prints its log to stdout instead.
         self.remove_callback(PrinterCallback)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Make the accelerator, and have it share the model out where that was asked for."""
+        super().create_accelerator_and_postprocess()
+        if self.shard:
+            sharing.share_out(self.accelerator, self.model)
+            self.is_fsdp_enabled = True
+
+    @property
+    def writes(self) -> bool:
+        """Tell whether this process takes part when weights are written: the first alone, unless each has its share."""
+        return self.shard or ranks.is_first()
 
     def training_step(
         self, model: PreTrainedModel, inputs: dict[str, Tensor], *rest: object, **named: object
@@ -102,7 +117,9 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
                 "or warm up (training.warmup_steps)"
             )
         weights = self.model.named_parameters()
-        broken = (name for name, weight in weights if not bool(weight.detach().isfinite().all()))
+        broken = (
+            name for name, weight in weights if not bool(sharing.held_here(weight.detach()).isfinite().all())
+        )
         if name := next(broken, None):
             named = name.removeprefix("base_model.model.").replace(".base_layer", "")
             return f"no step had been taken: {named} of the base is not finite: download the base again"
@@ -132,10 +149,15 @@ class SealingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _write_checkpoint(self, model: PreTrainedModel, trial: object) -> None:
         output = Path(self.args.output_dir)
-        # Not SFTTrainer's own: that one adds a second model card.
-        write_or_make_room(
-            lambda: Trainer._save_checkpoint(self, model, trial), lambda: keep_newest(output), output
-        )
+
+        def write() -> None:
+            # Not SFTTrainer's own: that one adds a second model card.
+            Trainer._save_checkpoint(self, model, trial)
+
+        if self.shard:
+            write()  # all write together: one alone cannot write once more
+        else:
+            write_or_make_room(write, lambda: keep_newest(output), output)
         ranks.wait()  # until everybody's random state lies there
         if not ranks.is_first():
             return
@@ -167,7 +189,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Start the clock."""
+        """Start the clock, once a model that was to be shared out is."""
+        assert self.trainer is not None
+        if self.trainer.shard:
+            sharing.check_shared(self.trainer.model)
         self._meter = Meter(time.monotonic(), state.global_step)
         if self._pace:
             self._pace.begin()
@@ -212,7 +237,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             loss = self._add(state, "held_out_loss", self._rows.held_out)
         if self._rows.dev.examples and (ended or is_due(state.global_step, state.max_steps)):
             loss = self._add(state, "dev_loss", self._rows.dev)
-            if self.trainer.best is not None and ranks.is_first():
+            if self.trainer.best is not None and self.trainer.writes:
                 self.trainer.best.consider(state.log_history)
         return loss
 

@@ -121,6 +121,47 @@ def test_what_cannot_be_is_told_with_its_line(tmp_path: Path, written: str, said
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (
+            "  shard: true\n",
+            "finetune.yaml:5: training.shard: one process has nobody to share the model out to: write launcher: "
+            "{processes: 2}, one for each card",
+        ),
+        (
+            "  launcher: {processes: 2}\n  shard: true\n  optim: paged_adamw_8bit\n",
+            "finetune.yaml:6: training.shard: optim paged_adamw_8bit does not update weights that are shared out: write "
+            "one of torch's own (adamw_torch, adamw_torch_fused, sgd)",
+        ),
+        (
+            "  launcher: {processes: 2}\n  shard: true\n  packing: true\n",
+            "training.shard: packed rows are checked on a whole model before the first step",
+        ),
+        (
+            "  launcher: {processes: 2}\n  shard: true\nquantization: nf4\n",
+            "training.shard: a base in nf4 is not shared out: bitsandbytes keeps it in whole bytes",
+        ),
+        (
+            "  launcher: {processes: 2}\n  shard: true\n  sft: {fsdp: full_shard}\n",
+            "each process holds the whole model, or with training.shard: true its share of one; leave one of them out",
+        ),
+    ],
+)
+def test_what_cannot_be_shared_out_is_told_with_its_line(tmp_path: Path, written: str, said: str) -> None:
+    with pytest.raises(ExperimentError) as caught:
+        read(tmp_path, written)
+    assert said in str(caught.value)
+
+
+def test_a_model_is_shared_out_only_where_the_file_says_so(tmp_path: Path) -> None:
+    shared = read(tmp_path, "  launcher: {processes: 2}\n  shard: true\n")
+    assert shared.training.shard
+    assert shared.resolved["training"]["shard"] is True
+    assert experiment_of(json.loads(json.dumps(experiment_json(shared)))).training == shared.training
+    assert "shard" not in read(tmp_path, "  launcher: {processes: 2}\n").resolved["training"]
+
+
 def test_one_process_may_have_what_several_may_not(tmp_path: Path) -> None:
     sft = {"train_sampling_strategy": "group_by_length"}
     written = "  sft: {train_sampling_strategy: group_by_length}\n"

@@ -44,7 +44,7 @@ EXAMPLE: Mapping[str, Any] = {
 class TorchsOwn:
     """torch's optimizer and its clipping, which the trace only describes."""
 
-    def __init__(self, _: str, parameters: Iterable[torch.nn.Parameter]) -> None:
+    def __init__(self, _: str, parameters: Iterable[torch.nn.Parameter], ranks: int) -> None:
         self._optimizer = torch.optim.AdamW(parameters, foreach=True)
 
     def step(self, recorder: Recorder) -> None:

@@ -76,7 +76,7 @@ def build_base(
     return folder
 
 
-_LATER = [("assistant_turns", "last"), ("keep", "last"), ("seeds", ()), ("replay", None)]
+_LATER = [("assistant_turns", "last"), ("keep", "last"), ("seeds", ()), ("replay", None), ("shard", False)]
 """Settings of a training that stand among the resolved ones only with another value."""
 
 

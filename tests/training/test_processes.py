@@ -35,6 +35,10 @@ ONE = Training(
     num_train_epochs=2.0,
 )
 TWO = replace(ONE, launcher=Launcher(2))
+SHARED = (
+    "the model was shared out (FSDP 2): each process held 237 KiB of 473 KiB of weights",
+    "the longest batch was not measured before: a shared model lies on its cards once the training has begun",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +50,12 @@ def _without_bitsandbytes(tmp_path_factory: pytest.TempPathFactory, monkeypatch:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
 
 
-def test_two_processes_end_where_one_does_though_ctrl_c_came_between(ask: Ask) -> None:
+@pytest.mark.parametrize(
+    "shard",
+    [False, pytest.param(True, marks=pytest.mark.nightly)],
+    ids=["a model each", "a model shared out"],
+)
+def test_two_processes_end_where_one_does_though_ctrl_c_came_between(ask: Ask, shard: bool) -> None:
     alone = train(ask("alone", pairs=PAIRS, training=ONE, held_out=PAIRS[:3]))
     told: list[Progress] = []
 
@@ -55,8 +64,9 @@ def test_two_processes_end_where_one_does_though_ctrl_c_came_between(ask: Ask) -
         if progress.step == 7:
             signal.raise_signal(signal.SIGINT)
 
+    training = replace(TWO, shard=shard)
     request = ask(
-        "together", pairs=PAIRS, training=TWO, held_out=PAIRS[:3], progress=stop_in_the_second_epoch
+        "together", pairs=PAIRS, training=training, held_out=PAIRS[:3], progress=stop_in_the_second_epoch
     )
     with pytest.raises(
         TrainingInterrupted, match=r"training stopped after step \d+ of 12; a whole checkpoint"
@@ -88,6 +98,7 @@ def test_two_processes_end_where_one_does_though_ctrl_c_came_between(ask: Ask) -
     assert apart < 1e-5
     assert together.notes == (
         "2 processes (gloo): gradient_accumulation_steps 4 -> 2 each, effective batch still 8",
+        *(SHARED if shard else ()),
     )
     assert (together.tokens, together.trainable) == (alone.tokens, alone.trainable)
     assert sorted(file.name for file in together.folder.iterdir()) == [
@@ -135,24 +146,27 @@ base_model: base
 peft_method: lora
 lora: {r: 4}
 training: {max_seq_length: 64, per_device_train_batch_size: 4, gradient_accumulation_steps: 2, max_steps: 3,
-           learning_rate: LEARNING_RATE, launcher: {processes: 2}}
+           learning_rate: LEARNING_RATE, launcher: {processes: 2}, shard: SHARD}
 prompt: {template: "{input} ->", few_shot: 0}
 paths: {train_file: train.jsonl, eval_file: eval.jsonl}
 """
 
 
 @pytest.mark.parametrize(
-    "rate",
+    ("rate", "shard"),
     [
-        pytest.param("0.001", id="trained"),
+        pytest.param("0.001", "false", id="trained"),
+        pytest.param("0.001", "true", id="shared out"),
         # What a process says in its failure file and what a session makes of it are tested apart in test_launch.py.
-        pytest.param("1.0e+30", id="not finite", marks=pytest.mark.nightly),
+        pytest.param("1.0e+30", "false", id="not finite", marks=pytest.mark.nightly),
     ],
 )
 def test_a_session_trains_in_two_processes(
-    rate: str, pytester: pytest.Pytester, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+    rate: str, shard: str, pytester: pytest.Pytester, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (pytester.path / "finetune.yaml").write_text(EXPERIMENT.replace("LEARNING_RATE", rate))
+    (pytester.path / "finetune.yaml").write_text(
+        EXPERIMENT.replace("LEARNING_RATE", rate).replace("SHARD", shard)
+    )
     (pytester.path / "base").symlink_to(tiny_base)
     rows = [{"instruction": "add", "input": f"{n} and {n + 1}", "output": str(2 * n + 1)} for n in range(40)]
     (pytester.path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -170,9 +184,12 @@ def test_a_session_trains_in_two_processes(
     if rate == "0.001":
         ran.assert_outcomes(passed=1)
         training = experiment["training"]
+        shared = SHARED if shard == "true" else ()
         assert training["notes"] == [
-            "2 processes (gloo): gradient_accumulation_steps 2 -> 1 each, effective batch still 8"
+            "2 processes (gloo): gradient_accumulation_steps 2 -> 1 each, effective batch still 8",
+            *shared,
         ]
+        assert experiment["key_fields"]["training"].get("shard", False) is bool(shared)
         assert training["delta_nonzero"] is True
         assert [entry["step"] for entry in training["log"]] == [1, 2, 3]
         assert (pytester.path / training["adapter_path"] / "adapter_model.safetensors").is_file()

@@ -173,7 +173,7 @@ def plan_memory(
     kept = experiment.training.save_total_limit
     disk = plan_disk(workload, figures.trainable, kept, experiment.local_base())
     processes = experiment.training.launcher.processes
-    said = (*assumed, *each_process(processes, figures.trainable), *notes)
+    said = (*assumed, *each_process(processes, figures.trainable, shared=workload.ranks > 1), *notes)
     traced = tuple(zip(workloads[1:], further, strict=True))
     return MemoryPlan(
         workload, figures, longest_tokens, notes=said, disk=disk, processes=processes, traced=traced
@@ -213,6 +213,9 @@ def workload_of(
         optimizer=training.optim,
         max_grad_norm=float(training.sft.get("max_grad_norm", 1.0)),
         step=step,
+        # A model that is shared out is moved to the cards layer by layer, from the machine's memory.
+        loading="moved" if training.shard else "streamed",
+        ranks=training.launcher.processes if training.shard else 1,
     )
     return workload, (note, *_stored(own), *_not_planned(training.sft))
 

@@ -36,7 +36,7 @@ class Workload:
     ``flash_only`` (FlashAttention's own package) or ``eager``; `masked` says that the batch is padded, which
     costs an additive mask and rules flash out. `step` names the class that runs the trainer's step
     (``module:Class``, see `pytest_finetune.memory.tracer.steps`); `keeps_output` says that it holds the model's
-    output until the step ends.
+    output until the step ends. It is the step of one of `ranks` processes that share one model out among them.
 
     `loading` is how the weights get to the card (see `pytest_finetune.memory.tracer.loading`); `kbit_upcast` that
     `prepare_model_for_kbit_training` ran; `rotary_product` that the model's first product is that of its
@@ -65,6 +65,7 @@ class Workload:
     layers: int | None = None
     trust_remote_code: bool = False
     expandable_segments: bool = False
+    ranks: int = 1
 
     def changed(self, **changes: Any) -> Workload:
         """Return the workload with some fields replaced."""
@@ -72,7 +73,10 @@ class Workload:
 
     def as_json(self) -> JsonTree:
         """Return the JSON tree that `from_json` reads back; it is also what the plan is stored under."""
-        return dataclasses.asdict(self)
+        tree = dataclasses.asdict(self)
+        if self.ranks == 1:
+            del tree["ranks"]  # came later: plans that were stored before are found again
+        return tree
 
     @classmethod
     def from_json(cls, tree: Json) -> Workload:
@@ -108,9 +112,15 @@ def layer_count(config: Json) -> int:
     return len(kinds)
 
 
-def each_process(processes: int, trainable: int) -> Iterator[str]:
+def each_process(processes: int, trainable: int, *, shared: bool) -> Iterator[str]:
     """Say whose plan it is when several processes train `trainable` parameters together, and what it leaves out."""
-    if processes > 1:
+    if shared:
+        yield (
+            f"planned for each of {processes} processes, a card each, that share one model out (FSDP 2): weights, "
+            "gradients and optimizer states are divided, activations are not; what is gathered follows from torch's "
+            "code and was not measured on cards"
+        )
+    elif processes > 1:
         yield (
             f"planned for each of {processes} processes, a card each; the copy of the gradients that they exchange "
             f"({size(4 * trainable)} in float32) comes on top"

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 PARTS: Final = (
     "frozen weights",
+    "gathered",
     "adapter",
     "gradients",
     "optimizer",
@@ -45,10 +46,14 @@ class Died(NamedTuple):
 
 
 class Became(NamedTuple):
-    """A storage turns out to belong to another part: a temporary that is kept as a gradient."""
+    """A storage turns out to belong to another part: a temporary that is kept as a gradient.
+
+    With `bytes` it leaves only so many, which take its place: this process's share of it.
+    """
 
     storage: int
     part: str
+    bytes: int | None = None
 
 
 class Entered(NamedTuple):

@@ -20,6 +20,7 @@ from pytest_finetune.memory.plan.workload import Workload
 from pytest_finetune.memory.tracer.events import ADAPTER, READ, READ_WIDE, UPCAST, WARM_UP, Emptied
 from pytest_finetune.memory.tracer.model import Resident, layer_of, residents
 from pytest_finetune.memory.tracer.recorder import Recorder
+from pytest_finetune.memory.tracer.shares import GATHERED, gathered_bytes, share_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,7 +44,12 @@ def load(workload: Workload, model: PreTrainedModel, recorder: Recorder) -> None
     base = [arrival for arrival in arrivals if arrival.members[0].part != "adapter"]
     adapters = [arrival for arrival in arrivals if arrival.members[0].part == "adapter"]
     ordered = base
-    if workload.loading != "moved":
+    if workload.ranks > 1:
+        ordered, adapters = (
+            [*base, *adapters],
+            [],
+        )  # upcast in the machine's memory, before they are shared out
+    elif workload.loading != "moved":
         ordered = sorted(base, key=lambda arrival: _natural(arrival.name))
         for layer, size in _sizes(workload, base):
             recorder.enter(WARM_UP, layer)
@@ -51,13 +57,18 @@ def load(workload: Workload, model: PreTrainedModel, recorder: Recorder) -> None
     narrow = {}
     for arrival in ordered:
         recorder.enter(LOAD, arrival.layer)
-        narrow[arrival.name] = _arrive(workload, arrival, recorder)
+        if workload.ranks > 1:
+            _share(arrival, recorder, workload.ranks)
+        else:
+            narrow[arrival.name] = _arrive(workload, arrival, recorder)
     if workload.kbit_upcast:
         _upcast(base, narrow, recorder)
         if workload.loading == "streamed":
             recorder.events.append(Emptied())
     _adapters(workload, adapters, recorder)
     recorder.enter(LOAD)
+    if workload.ranks > 1:
+        recorder.held(gathered_bytes(model, workload.ranks), GATHERED, GATHERED)
 
 
 def _arrivals(model: PreTrainedModel) -> Iterator[Arrival]:
@@ -87,6 +98,13 @@ def _arrive(workload: Workload, arrival: Arrival, recorder: Recorder) -> int | N
 def _add(arrival: Arrival, recorder: Recorder, op: str) -> None:
     for member in arrival.members:
         recorder.add(member.tensor, member.part, op)
+
+
+def _share(arrival: Arrival, recorder: Recorder, ranks: int) -> None:
+    """Log this process's share of a weight: it reaches the card as that, and buffers whole."""
+    for member in arrival.members:
+        weight = isinstance(member.tensor, torch.nn.Parameter)
+        recorder.add(member.tensor, member.part, READ, share_of(member.tensor, ranks) if weight else None)
 
 
 def _upcast(base: Sequence[Arrival], narrow: dict[str, int | None], recorder: Recorder) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from pytest_finetune.memory.plan.figures import PlanError
 from pytest_finetune.memory.tracer.recorder import Recorder
+from pytest_finetune.memory.tracer.shares import share_of
 
 PART: Final = "optimizer"
 _BLOCK: Final = 256
@@ -35,8 +36,8 @@ class AdamW:
     steps on the host. The fused one needs no roots, and counts on the card.
     """
 
-    def __init__(self, parameters: list[torch.nn.Parameter], *, fused: bool) -> None:
-        self._parameters, self._fused = parameters, fused
+    def __init__(self, parameters: list[torch.nn.Parameter], *, fused: bool, ranks: int = 1) -> None:
+        self._parameters, self._fused, self._ranks = parameters, fused, ranks
         self._made: set[int] = set()
 
     def step(self, recorder: Recorder) -> None:
@@ -49,7 +50,7 @@ class AdamW:
 
     def _state(self, parameter: torch.nn.Parameter, recorder: Recorder) -> int:
         """Make the state of a parameter once; return the bytes of one moment."""
-        size = _bytes_of(parameter)
+        size = share_of(parameter, self._ranks)
         if id(parameter) not in self._made:
             self._made.add(id(parameter))
             for kept in (*((_COUNTER,) if self._fused else ()), size, size):
@@ -103,11 +104,14 @@ _BITS8: Final = {
 KNOWN: Final = (*_ADAMW, "sgd", *_BITS8)
 
 
-def make_optimizer(name: str, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
-    """Return the optimizer with this name; PlanError names the ones that can be planned."""
+def make_optimizer(name: str, parameters: Iterable[torch.nn.Parameter], ranks: int = 1) -> Optimizer:
+    """Return the optimizer with this name, for one of so many processes that share the parameters out.
+
+    PlanError names the ones that can be planned.
+    """
     trainable = list(parameters)
     if name in _ADAMW:
-        return AdamW(trainable, fused=_ADAMW[name])
+        return AdamW(trainable, fused=_ADAMW[name], ranks=ranks)
     if name == "sgd":
         return Sgd()
     if name in _BITS8:
@@ -142,7 +146,3 @@ def clip_gradients(parameters: Iterable[torch.nn.Parameter], recorder: Recorder)
 def _with_gradient(parameters: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
     """Return the parameters that the step reached: the others are left as they are."""
     return [parameter for parameter in parameters if parameter.grad is not None]
-
-
-def _bytes_of(parameter: torch.nn.Parameter) -> int:
-    return parameter.numel() * parameter.element_size()

@@ -55,21 +55,21 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Note that a phase, or a layer inside it, begins."""
         self.events.append(Entered(phase, layer))
 
-    def add(self, tensor: Tensor, part: str, op: str = "") -> None:
-        """Log the tensor's storage as born now, unless it is known."""
+    def add(self, tensor: Tensor, part: str, op: str = "", size: int | None = None) -> None:
+        """Log the tensor's storage as born now, unless it is known; `size` stands for its bytes where it is a share."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._known:
             return
         number = self._next()
         self._known[key] = (number, weakref.ref(storage, lambda _: self._died(key, number)))
-        self.events.append(Born(number, storage.nbytes(), part, op))
+        self.events.append(Born(number, storage.nbytes() if size is None else size, part, op))
 
-    def becomes(self, tensor: Tensor, part: str) -> None:
-        """Move the tensor's storage to another part of the breakdown."""
+    def becomes(self, tensor: Tensor, part: str, size: int | None = None) -> None:
+        """Move the tensor's storage to another part of the breakdown; only `size` bytes of it, where they are given."""
         known = self._known.get(tensor.untyped_storage()._cdata)
         if known is not None:
-            self.events.append(Became(known[0], part))
+            self.events.append(Became(known[0], part, size))
 
     def held(self, size: int, op: str, part: str = "workspaces") -> int:
         """Log bytes that stay until `release`; return their number."""

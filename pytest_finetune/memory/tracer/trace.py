@@ -27,6 +27,7 @@ from pytest_finetune.memory.tracer.extend import (
 from pytest_finetune.memory.tracer.loading import load
 from pytest_finetune.memory.tracer.optimizers import Optimizer, clip_gradients, make_optimizer
 from pytest_finetune.memory.tracer.recorder import Kernels, Recorder
+from pytest_finetune.memory.tracer.shares import settled, share_of
 from pytest_finetune.memory.tracer.steps import load_step
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class Traced(NamedTuple):
 
 def trace(workload: Workload) -> Traced:
     """Return what lives when during two optimizer steps; few layers are run and extended when all are alike."""
+    traced = _traced(workload)
+    return traced._replace(events=settled(traced.events)) if workload.ranks > 1 else traced
+
+
+def _traced(workload: Workload) -> Traced:
     depth = workload.depth
     if depth > SHALLOW and models.is_uniform(workload):
         with contextlib.suppress(NotRepeatedError):
@@ -93,7 +99,7 @@ class _Run:
             models.materialise(model)
             self._named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
             load(workload, model, self.recorder)
-            stack.enter_context(_hooks(model, self.recorder))
+            stack.enter_context(_hooks(model, self.recorder, workload.ranks))
             with self.recorder, kernels.CudaSemantics() if cuda else contextlib.nullcontext():
                 self._steps(model)
             # A copy: the model is collected at some later time, and its death is no event of the step.
@@ -111,7 +117,8 @@ class _Run:
 
     def _steps(self, model: PreTrainedModel) -> None:
         parameters = [parameter for _, parameter in self._named]
-        self._optimizer = optimizer = make_optimizer(self._workload.optimizer, parameters)
+        workload = self._workload
+        self._optimizer = optimizer = make_optimizer(workload.optimizer, parameters, workload.ranks)
         self.recorder.enter("inputs")
         self.recorder.part = "inputs"
         self._batch = batch = self._step.batch(self._workload)
@@ -155,7 +162,8 @@ class _Run:
             raise NotRepeatedError("the step leaves some parameters out")
         layers = [models.layer_of(name) for name, _ in self._named]
         shapes = tuple((tuple(p.shape), p.dtype) for p in self._in_order(layers, depth))
-        first = _first_update(self._workload.optimizer, self._workload.max_grad_norm, shapes)
+        workload = self._workload
+        first = _first_update(workload.optimizer, workload.max_grad_norm, shapes, workload.ranks)
         return OptimizerTrace(first, self._gradients, layers)
 
     def _in_order(self, layers: list[int | None], depth: int) -> Iterator[torch.Tensor]:
@@ -169,14 +177,14 @@ class _Run:
 
 @functools.lru_cache(maxsize=4)
 def _first_update(
-    name: str, max_grad_norm: float, shapes: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+    name: str, max_grad_norm: float, shapes: tuple[tuple[tuple[int, ...], torch.dtype], ...], ranks: int
 ) -> list[Event]:
     with torch.device("meta"):
         parameters = [torch.nn.Parameter(torch.empty(shape, dtype=dtype)) for shape, dtype in shapes]
         for parameter in parameters:
             parameter.grad = torch.empty_like(parameter)
     recorder = Recorder(vocabulary=frozenset(), kernels=Kernels({}, {}))
-    _update(max_grad_norm, make_optimizer(name, parameters), parameters, recorder)
+    _update(max_grad_norm, make_optimizer(name, parameters, ranks), parameters, recorder)
     return recorder.events
 
 
@@ -196,8 +204,12 @@ def _autocast(workload: Workload) -> contextlib.AbstractContextManager[object]:
 
 
 @contextlib.contextmanager
-def _hooks(model: PreTrainedModel, recorder: Recorder) -> Iterator[None]:
+def _hooks(model: PreTrainedModel, recorder: Recorder, ranks: int) -> Iterator[None]:
     """Mark the layers as they are entered, forward and backward, and name gradients as what they are."""
+
+    def share(leaf: torch.Tensor) -> int | None:
+        return share_of(leaf, ranks) if ranks > 1 else None
+
     handles = []
     layers = models.repeated_layers(model)
     for index, layer in enumerate(layers):
@@ -217,7 +229,7 @@ def _hooks(model: PreTrainedModel, recorder: Recorder) -> Iterator[None]:
         if parameter.requires_grad:
             handles.append(
                 parameter.register_post_accumulate_grad_hook(
-                    lambda leaf: recorder.becomes(leaf.grad, "gradients")
+                    lambda leaf: recorder.becomes(leaf.grad, "gradients", share(leaf))
                 )
             )
     try:
