@@ -1,118 +1,38 @@
 """Simulate the whole decision rule and count how often it is wrong; prints the tables of docs/decision.md.
 
-    python -P benchmarks/statistics.py [--quick] [--seed N]
+    python -m benchmarks.statistics [--quick] [--seed N]
 
 Every simulated run goes through `decide` itself, with answers of a base, a tuned and a prompt-only arm,
 guards, rows that share groups, a noisy base and several looks. Only the number of rows that would settle an
-open question is left out: it touches no verdict. Recipes of several seeds are simulated in `benchmarks/recipes.py`.
-Exits with 1 when a stated error rate is exceeded beyond what chance explains.
+open question is left out: it touches no verdict. What is said of more rows is drawn in `benchmarks/more_rows.py`,
+recipes of several seeds in `benchmarks/recipes.py`. Exits with 1 when a stated error rate is exceeded beyond what
+chance explains. The results are kept in benchmarks/results/statistics.txt.
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from unittest import mock
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import betaincinv, ndtr, ndtri
+import scipy
+from scipy.special import ndtr
 
-from pytest_finetune.experiment import DecisionDefaults
+from benchmarks.more_rows import DIFFERING, STEP, growing, growing_sessions, learning_curves
+from benchmarks.simulated import ALL, EXCEEDED, GROUPED, LEVEL, SIZES, World, check
 from pytest_finetune.judging.advice import Needed
 from pytest_finetune.judging.case import Case
 from pytest_finetune.judging.decision import decide
-from pytest_finetune.judging.growth import Growth
-from pytest_finetune.judging.rule import Rule
-from pytest_finetune.judging.scores import Scores
-from pytest_finetune.judging.statistics.exact import fewest_fixed, mcnemar_p
-from pytest_finetune.judging.statistics.growing import fewest_fixed_growing
-from pytest_finetune.judging.statistics.learning_curve import LEVEL as CURVE_LEVEL
-from pytest_finetune.judging.statistics.learning_curve import Point, chance_of_rows, forecast
+from pytest_finetune.judging.statistics.exact import mcnemar_p
 from pytest_finetune.judging.statistics.levels import Levels
 from pytest_finetune.judging.statistics.paired import PairedGain
-from pytest_finetune.judging.statistics.power import chance_to_beat, chance_to_exclude, rows_to_settle
+from pytest_finetune.judging.statistics.power import chance_to_beat, chance_to_exclude
 
-Passes = npt.NDArray[np.float64]
-LEVEL = 0.025
-SIZES = (10, 20, 50, 100, 200, 400)
-EXCEEDED: list[str] = []
-
-
-@dataclass(frozen=True)
-class World:
-    """How one simulated session comes about; rates are true pass rates, `guards` the true losses of guards.
-
-    `kinship` is how much the arms share a row's difficulty, `within` how much rows of a group share theirs.
-    """
-
-    base: float = 0.5
-    tuned: float = 0.5
-    prompted: float | None = None
-    guards: tuple[float, ...] = ()
-    group_size: int = 1
-    within: float = 0.0
-    kinship: float = 0.5
-    unstable: float = 0.0
-    looks: int = 1
-    min_gain: float = 0.05
-    sizes: Sequence[int] = field(default=SIZES)
-
-    def session(self, rng: np.random.Generator, n: int) -> Case:
-        """Draw one session."""
-        groups = tuple(f"g{i // self.group_size}" for i in range(n))
-        cluster = "group" if self.group_size > 1 else None
-        rates = {"baseline": self.base, "tuned": self.tuned}
-        if self.prompted is not None:
-            rates["prompted"] = self.prompted
-        scores = {"task": self._scores(rng, "task", n, rates, groups)}
-        rules = [Rule("task", primary=True, min_gain=self.min_gain, cluster=cluster)]
-        for i, loss in enumerate(self.guards):
-            rules.append(Rule(f"guard{i}", cluster=cluster))
-            given = {"baseline": 0.9, "tuned": 0.9 - loss}
-            scores[f"guard{i}"] = self._scores(rng, f"guard{i}", n, given, groups)
-        return Case(
-            tuple(rules),
-            scores,
-            DecisionDefaults(),
-            self.looks,
-            tuple(rates),
-            answers_differ=True,
-            delta_nonzero=True,
-        )
-
-    def _scores(
-        self, rng: np.random.Generator, name: str, n: int, rates: Mapping[str, float], groups: tuple[str, ...]
-    ) -> Scores:
-        shared = self._difficulty(rng, n)
-        shaky = rng.random(n) < self.unstable
-
-        def settled(rate: float) -> Passes:
-            own = np.sqrt(self.kinship) * shared + np.sqrt(1 - self.kinship) * self._difficulty(rng, n)
-            return np.where(own < ndtri(rate), 1.0, 0.0)
-
-        def run(passes: Passes) -> tuple[float, ...]:
-            return tuple(np.where(shaky, rng.integers(0, 2, n), passes).astype(float).tolist())
-
-        true = {arm: settled(rate) for arm, rate in rates.items()}
-        noise = (run(true["baseline"]),) if self.unstable else ()
-        arms = {arm: run(passes) for arm, passes in true.items()}
-        return Scores(
-            name, tuple(map(str, range(n))), groups if self.group_size > 1 else (), arms, noise=noise
-        )
-
-    def _difficulty(self, rng: np.random.Generator, n: int) -> Passes:
-        together = np.repeat(rng.standard_normal(-(-n // self.group_size)), self.group_size)[:n]
-        drawn: Passes = np.sqrt(self.within) * together + np.sqrt(1 - self.within) * rng.standard_normal(n)
-        return drawn
-
-
-GROUPED = {"group_size": 4, "within": 0.4}
-ALL = {**GROUPED, "unstable": 0.05, "guards": (0.0, 0.0, 0.0)}
 WORLDS: Mapping[str, tuple[str, World]] = {
     "useless adapter": ("keep", World()),
     "useless, base at 90%": ("keep", World(0.9, 0.9)),
@@ -149,13 +69,6 @@ def whole_rule(rng: np.random.Generator, runs: int) -> Iterator[str]:
             if name not in UNBOUNDED:
                 check(f"{name}, n={n}: {wrong}", counts[wrong], runs, STATED[wrong])
         yield f"| {name} | {wrong} | " + " | ".join(cells) + " |"
-
-
-def check(what: str, hits: int, runs: int, stated: float) -> None:
-    """Note a rate whose 99.9% lower bound lies above what is stated."""
-    lower = betaincinv(hits, runs - hits + 1, 0.001) if hits else 0.0
-    if lower > stated:
-        EXCEEDED.append(f"{what} in {hits / runs:.1%} of {runs} runs, stated {stated:.1%}")
 
 
 def exact_table() -> Iterator[str]:
@@ -281,154 +194,28 @@ def uneven_groups(rng: np.random.Generator, runs: int) -> Iterator[str]:
         yield f"| {count} | {called / runs:.1%} |"
 
 
-STEP, MOST = 20, 1000
-DIFFERING = 0.3
-
-
-def growing(rng: np.random.Generator, runs: int) -> Iterator[str]:
-    """Print how often a gain is called where 20 rows are added until it is, and the price beside a fixed number.
-
-    Fixed is the number of rows at which the exact test has 80% power (at no gain, and where that is more: 1,000).
-    """
-    yield (
-        "| true gain | rows if fixed | exact test, fixed | e-value at those rows | e-value by 1,000 rows | "
-        "rows until called, mean | the exact test at every growth |"
-    )
-    yield "|---|---|---|---|---|---|---|"
-    weighed, exact = (np.array(table(LEVEL, 2 * MOST)) for table in (fewest_fixed_growing, fewest_fixed))
-    ends = np.arange(STEP, MOST + 1, STEP)
-    for gain in (-0.05, 0.0, 0.05, 0.1, 0.2):
-        settles = rows_to_settle(gain, DIFFERING, 0.0, LEVEL) if gain > 0 else MOST
-        rows = MOST if settles is None else min(settles, MOST)
-        chances = ((DIFFERING + gain) / 2, (DIFFERING - gain) / 2)
-        drawn = rng.random((runs, MOST))
-        fixed = (drawn < chances[0]).cumsum(axis=1)
-        differing = (drawn < chances[0] + chances[1]).cumsum(axis=1)
-        called = (fixed >= weighed[differing])[:, ends - 1]
-        misused = (fixed >= exact[differing])[:, ends - 1].any(axis=1)
-        once = fixed[:, rows - 1] >= exact[differing[:, rows - 1]]
-        ever = called.any(axis=1)
-        until = np.where(ever, ends[called.argmax(axis=1)], MOST)
-        if gain <= 0:
-            check(f"rows are added, true gain {gain}: called", int(ever.sum()), runs, LEVEL)
-        if gain == 0 and misused.mean() <= 2 * LEVEL:
-            EXCEEDED.append("the exact test at every growth was expected to break its level, and did not")
-        by_then = called[:, ends <= rows].any(axis=1).mean()
-        cells = (once.mean(), by_then, ever.mean())
-        yield (
-            f"| {100 * gain:.0f} | {rows} | "
-            + " | ".join(f"{share:.1%}" for share in cells)
-            + f" | {until.mean():.0f} | {misused.mean():.1%} |"
-        )
-
-
-def growing_sessions(rng: np.random.Generator, runs: int) -> Iterator[str]:
-    """Print how often whole decisions keep, where rows are added in steps of 20 up to 200 until one is settled."""
-    yield "| world | wrong | kept | discarded | still open |"
-    yield "|---|---|---|---|---|"
-    for name, wrong, world in (
-        ("useless adapter", "keep", World(min_gain=0.0)),
-        ("useless, groups of 4", "keep", World(min_gain=0.0, **GROUPED)),  # type: ignore[arg-type]
-        ("useless, prompt and guards", "keep", World(prompted=0.5, guards=(0.0, 0.0), min_gain=0.0)),
-        ("20 points better", "discard", World(0.5, 0.7)),
-    ):
-        counts = Counter(_grown_until_settled(world.session(rng, 200)) for _ in range(runs))
-        shares = (f"{counts[verdict] / runs:.1%}" for verdict in ("keep", "discard", "iterate"))
-        if wrong == "keep":
-            check(f"rows are added, {name}: keep", counts[wrong], runs, LEVEL)
-        yield f"| {name} | {wrong} | " + " | ".join(shares) + " |"
-
-
-def _grown_until_settled(whole: Case) -> str:
-    """Return the first verdict that is settled; the last where none is."""
-    ends: tuple[int, ...] = ()
-    for rows in range(STEP, 201, STEP):
-        scores = {
-            name: replace(
-                given,
-                rows=given.rows[:rows],
-                groups=given.groups[:rows],
-                arms={arm: column[:rows] for arm, column in given.arms.items()},
-                noise=tuple(run[:rows] for run in given.noise),
-            )
-            for name, given in whole.scores.items()
-        }
-        verdict = decide(replace(whole, scores=scores, looks=1 + len(ends), growth=Growth(1, ends))).verdict
-        if verdict != "iterate":
-            return verdict
-        ends = (*ends, rows)
-    return "iterate"
-
-
 def _clustered(world: World, rng: np.random.Generator, n: int) -> PairedGain:
     scores = world.session(rng, n).scores["task"]
     ours, theirs = ([float(value or 0) for value in scores.arms[arm]] for arm in ("tuned", "baseline"))
     return PairedGain.of(ours, theirs, scores.groups)
 
 
-# A curve: the rate at all rows, what the last doubling brought, by how much more each one before it brought, and the
-# spread that a training brings of its own. The prior of the band knows of none of these.
-CURVES: Mapping[str, tuple[float, float, float, float]] = {
-    "flat": (0.6, 0.0, 1.0, 0.0),
-    "flat, trainings spread by 3": (0.6, 0.0, 1.0, 0.03),
-    "saturating": (0.8, 0.02, 3.0, 0.01),
-    "rising": (0.6, 0.08, 1.5, 0.01),
-    "rising, trainings spread by 3": (0.6, 0.08, 1.5, 0.03),
-    "straight": (0.55, 0.1, 1.0, 0.02),
-}
-DOUBLINGS = (3, 2, 1, 0, -1)
-
-
-def learning_curves(rng: np.random.Generator, runs: int) -> Iterator[str]:
-    """Print how often the next point of a curve lies outside its band, and what is said of twice the rows."""
-    yield "| curve | development rows | next point outside | gain outside | said to rise | said to be flat |"
-    yield "|---|---|---|---|---|---|"
-    for name, (rate, rise, slowing, spread) in CURVES.items():
-        behind = [
-            rise * sum(slowing**step for step in range(d)) if d >= 0 else -rise / slowing for d in DOUBLINGS
-        ]
-        for n in (40, 100, 300):
-            outside = wrong = rises = flat = 0
-            for _ in range(runs):
-                shared, own = rng.standard_normal(n), rng.standard_normal((5, n))
-                rates = rate - np.array(behind) + spread * rng.standard_normal(5)
-                passes = (
-                    np.sqrt(0.7) * shared + np.sqrt(0.3) * own < ndtri(np.clip(rates, 0.001, 0.999))[:, None]
-                )
-                scores = passes.astype(float).tolist()
-                points = [
-                    Point(100 * 2 ** (3 - d), float(np.mean(one)))
-                    for d, one in zip(DOUBLINGS, scores, strict=True)
-                ]
-                found = forecast(points[:4], chance_of_rows(scores[:4]))
-                assert found is not None
-                outside += not found.score_low <= points[4].rate <= found.score_high
-                wrong += not found.low <= rise / slowing <= found.high
-                rises += found.rises
-                flat += found.flat
-            check(f"curve {name}, n={n}: outside its band", outside, runs, 1 - CURVE_LEVEL)
-            check(f"curve {name}, n={n}: gain outside its span", wrong, runs, 1 - CURVE_LEVEL)
-            if rise == 0:
-                check(f"curve {name}, n={n}: said to rise", rises, runs, (1 - CURVE_LEVEL) / 2)
-            cells = " | ".join(f"{100 * hits / runs:.1f}%" for hits in (outside, wrong, rises, flat))
-            yield f"| {name} | {n} | {cells} |"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print every table; return 1 when a stated rate is exceeded."""
     parser = argparse.ArgumentParser(description="Simulate the whole decision rule.")
-    parser.add_argument("--quick", action="store_true", help="about a minute instead of five")
+    parser.add_argument("--quick", action="store_true", help="a sixth of the runs")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
     rng, runs = np.random.default_rng(chosen.seed), 100 if chosen.quick else 600
-    started = time.perf_counter()
+    print(f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}")
+    started = time.process_time()
     unplanned = Needed(None, ("not planned",))
     with mock.patch("pytest_finetune.judging.decision.rows_needed", return_value=unplanned):
         for title, table in _tables(rng, runs):
             print(f"\n{title}\n", flush=True)
             for line in table:
                 print(line, flush=True)
-    print(f"\n{time.perf_counter() - started:.0f} s")
+    print(f"\n{time.process_time() - started:.0f} s of processor time")
     for line in EXCEEDED:
         print(f"EXCEEDED: {line}")
     return 1 if EXCEEDED else 0

@@ -13,7 +13,7 @@ from pytest_finetune.answering.arm_plans import CONSTRAINED, planned
 from pytest_finetune.answering.runtimes.constrained import trouble_with
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.experiment import Experiment, load_experiment
-from pytest_finetune.suite.steps.answering import grammar_of
+from pytest_finetune.suite.steps.grammars import grammar_of
 
 EXAMPLE = Path(__file__).parents[2] / "example_project"
 

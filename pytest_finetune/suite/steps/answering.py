@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -15,13 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pytest_finetune.answering.answers import ANSWERS_FILE, Answer, answer_json, read_answers, write_answers
 from pytest_finetune.answering.prompts import arm_prompts, choose_shots
 from pytest_finetune.answering.reading import taken_apart
-from pytest_finetune.answering.runtimes.constrained import trouble_with
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
-from pytest_finetune.data.checks.labels import known_labels
 from pytest_finetune.experiment.runtimes import TRANSFORMERS
 from pytest_finetune.fingerprint import (
     attention_of,
-    canonical_json,
     digest,
     installed_version,
     model_digest,
@@ -29,6 +25,7 @@ from pytest_finetune.fingerprint import (
     package_versions,
 )
 from pytest_finetune.suite.jobs.requests import can_be_sent, questions
+from pytest_finetune.suite.steps.grammars import constrainable, wanted_grammar
 
 if TYPE_CHECKING:
     from pytest_finetune.answering.arm_plans import ArmPlan
@@ -110,7 +107,7 @@ def resolve(
     """Resolve an arm that is asked; `outside` is what one from outside brings, `own` the experiment of the others."""
     experiment = (outside and outside.experiment) or own
     if plan.generation.constrain is not None:
-        held = dataclasses.replace(plan.generation, constrain=_grammar(own, contract))
+        held = dataclasses.replace(plan.generation, constrain=wanted_grammar(own, contract))
         plan = dataclasses.replace(plan, generation=held)
     return resolved(plan, experiment, engine, adapter, outside.facts if outside else {})
 
@@ -136,26 +133,6 @@ def resolved(
     )
 
 
-def grammar_of(contract: Contract) -> str | None:
-    """Return, as JSON text, what a contract holds answers to: its schema, or all its text labels; None for neither."""
-    if isinstance(contract.schema, Mapping):
-        return canonical_json(contract.schema).decode()
-    labels = contract.labels
-    if labels is None or not labels.values or labels.field is not None:
-        return None
-    return canonical_json(list(known_labels(labels))).decode()
-
-
-def _grammar(experiment: Experiment, contract: Contract) -> str:
-    grammar = grammar_of(contract)
-    if grammar is None:
-        raise AnsweringError(
-            f"generation.constrain: contract: {experiment.paths.contract_file} has no output.schema to decode "
-            "under, and no text labels\n  write one, or leave generation.constrain out"
-        )
-    return grammar
-
-
 def constrained_unasked(experiment: Experiment, contract: Contract, engine: Engine) -> bool:
     """Tell whether the base answers under a grammar too, though the experiment does not speak of it.
 
@@ -165,14 +142,6 @@ def constrained_unasked(experiment: Experiment, contract: Contract, engine: Engi
     if first != TRANSFORMERS or not constrainable(experiment, contract):
         return False
     return bool(getattr(engine.runtime(first), "constrains", False))
-
-
-def constrainable(experiment: Experiment, contract: Contract) -> bool:
-    """Tell whether answers could be held to the contract, unasked: llguidance is here and knows all of its format."""
-    grammar = grammar_of(contract)
-    if experiment.generation.constrain is not None or grammar is None or find_spec("llguidance") is None:
-        return False
-    return not trouble_with(grammar)
 
 
 class Stored(NamedTuple):

@@ -27,7 +27,7 @@ from pytest_finetune.record.case import case_of, judged_arms, looked_arms, recip
 from pytest_finetune.record.runtime_match import runtime_matches
 from pytest_finetune.record.thinking import CUT
 from pytest_finetune.store import JudgedRow, Look, StoreError
-from pytest_finetune.suite.steps.answering import grammar_of
+from pytest_finetune.suite.steps.grammars import grammar_of
 from pytest_finetune.suite.steps.making import trainers
 from pytest_finetune.wording import arm as arm_in_words
 

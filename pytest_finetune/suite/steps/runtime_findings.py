@@ -17,7 +17,7 @@ from pytest_finetune.experiment import GgufSettings, ServerSettings
 from pytest_finetune.experiment.reading import line_of
 from pytest_finetune.experiment.runtimes import OLLAMA
 from pytest_finetune.fingerprint import base_folder
-from pytest_finetune.suite.steps.answering import constrainable
+from pytest_finetune.suite.steps.grammars import constrainable
 
 if TYPE_CHECKING:
     from pytest_finetune.data.contract import Contract
