@@ -6,11 +6,15 @@ import copy
 import json
 import math
 import random
+import re
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from pytest_finetune.record.views.page.document import summary_html
 
 Record = dict[str, Any]
 Answers = dict[str, dict[str, list[dict[str, Any]]]]
@@ -484,3 +488,9 @@ def hostile(sample: Sample) -> Sample:
 def hostile_keep() -> Sample:
     """A kept adapter, with hostile text in every text field."""
     return made_hostile(keep())
+
+
+def words(sample: Any) -> str:
+    """Return what a reader of the page sees, in one line."""
+    source = re.sub(r"<(style|script)>.*?</\1>", "", summary_html(sample.record, sample.answers))
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", source)).split())
