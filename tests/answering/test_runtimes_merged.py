@@ -19,6 +19,7 @@ from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.experiment import Generation
 from pytest_finetune.store import Store
 from pytest_finetune.training.base import BaseSource
+from tests.small_base import small_base
 
 WORDS = [f"ticket {number}: the printer on floor {number % 7} is out of paper again" for number in range(12)]
 GREEDY = Generation(max_new_tokens=8, batch_size=4)
@@ -27,36 +28,12 @@ CHAT = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
 def build_base(folder: Path, dtype: str) -> Path:
     import torch
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(
-        WORDS, vocab_size=320, min_frequency=1, special_tokens=["<pad>", "<s>", "</s>"]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer._tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
-    fast.chat_template = CHAT
-    fast.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=96,
-        eos_token_id=2,
-        pad_token_id=0,
-        bos_token_id=1,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(config)
-    # A peaked head, so that rounding never changes the choice.
-    model.lm_head.weight.data *= 50
-    model.to(getattr(torch, dtype)).save_pretrained(folder)
-    return folder
+    def peaked(model: Any) -> None:
+        model.lm_head.weight.data *= 50  # so that rounding never changes the choice
+        model.to(getattr(torch, dtype))
+
+    return small_base(folder, WORDS, vocab_size=320, hidden=32, heads=2, chat=CHAT, change=peaked)
 
 
 def build_adapter(

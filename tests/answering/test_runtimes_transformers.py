@@ -15,6 +15,7 @@ from pytest_finetune.answering.prompts import Prompted, Rendered
 from pytest_finetune.answering.runtimes import AnsweringError, Runtime
 from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.experiment import Generation
+from tests.small_base import ROLES, small_base
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}"
@@ -26,40 +27,16 @@ GREEDY = Generation(max_new_tokens=10, batch_size=4)
 
 
 def build_base(folder: Path) -> Path:
-    import torch
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import GenerationConfig
 
-    tokenizer = ByteLevelBPETokenizer()
-    specials = ["<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>"]
-    tokenizer.train_from_iterator(WORDS, vocab_size=400, min_frequency=1, special_tokens=specials)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer._tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
-    fast.chat_template = CHAT
-    fast.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=96,
-        eos_token_id=2,
-        pad_token_id=0,
-        bos_token_id=1,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(config)
-    # A peaked head, so that rounding between batch shapes never changes the choice.
-    model.lm_head.weight.data *= 20
-    # What a model's folder says about sampling must not change an experiment's greedy answers.
-    model.generation_config = GenerationConfig(
-        do_sample=True, temperature=3.0, repetition_penalty=5.0, eos_token_id=[2, 7], pad_token_id=0
-    )
-    model.save_pretrained(folder)
-    return folder
+    def peaked(model: Any) -> None:
+        model.lm_head.weight.data *= 20  # so that rounding between batch shapes never changes the choice
+        # What a model's folder says about sampling must not change an experiment's greedy answers.
+        model.generation_config = GenerationConfig(
+            do_sample=True, temperature=3.0, repetition_penalty=5.0, eos_token_id=[2, 7], pad_token_id=0
+        )
+
+    return small_base(folder, WORDS, vocab_size=400, hidden=64, specials=ROLES, chat=CHAT, change=peaked)
 
 
 def build_adapter(base: Path, folder: Path) -> Path:

@@ -14,6 +14,7 @@ from pytest_finetune.answering.prompts import Prompted
 from pytest_finetune.answering.runtimes import AnsweringError, ComparingRuntime
 from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.experiment import Generation
+from tests.small_base import small_base
 
 GREEDY = Generation(max_new_tokens=8, batch_size=4)
 WORDS = [f"ticket {number}: the printer on floor {number % 7} is out of paper again" for number in range(12)]
@@ -22,27 +23,7 @@ PROMPTS = [Prompted(f"p{number}", number, word) for number, word in enumerate(WO
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(
-        WORDS, vocab_size=300, min_frequency=1, special_tokens=["<pad>", "<s>", "</s>"]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer._tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
-    fast.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=96, eos_token_id=2, pad_token_id=0, bos_token_id=1,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return small_base(tmp_path_factory.mktemp("base"), WORDS, vocab_size=300, hidden=32)
 
 
 def adapter(base: Path, folder: Path, *, touched: bool) -> Path:

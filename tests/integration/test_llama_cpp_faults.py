@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
 from pytest_finetune.experiment import Generation
 from pytest_finetune.experiment.runtimes import ServerSettings
 from pytest_finetune.training.base import BaseSource
+from tests.small_base import ROLES, small_base
 
 ROOT = Path(__file__).parents[2]
 CHAT = (
@@ -53,35 +55,15 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> Tools:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    def sharpened(model: Any) -> None:
+        for name, weights in model.named_parameters():
+            if "self_attn" in name:
+                weights.data *= 10  # what is looked at must matter
 
     folder = tmp_path_factory.mktemp("base")
-    specials = ["<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>"]
-    tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(SAID, vocab_size=320, min_frequency=1, special_tokens=specials)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer._tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    return small_base(
+        folder, SAID, vocab_size=320, hidden=64, context=512, specials=ROLES, chat=CHAT, change=sharpened
     )
-    fast.chat_template = CHAT
-    fast.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-    )
-    config.update({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "max_position_embeddings": 512})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(config)
-    for name, weights in model.named_parameters():
-        if "self_attn" in name:
-            weights.data *= 10  # what is looked at must matter
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from pytest_finetune.experiment import (
     Training,
 )
 from pytest_finetune.training.request import TrainingRequest
+from tests.small_base import ROLES, small_base
 
 CHAT = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}"
@@ -41,39 +42,18 @@ def build_base(
     folder: Path, *, layers: int = 2, hidden: int = 64, chat: str = CHAT, context: int = 256
 ) -> Path:
     """Save a random Llama and a byte-level BPE tokenizer trained on the spot."""
-    import torch
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(
+    return small_base(
+        folder,
         [f"{pair.prompt}{pair.completion}" for pair in sums(64)],
         vocab_size=400,
-        min_frequency=1,
-        special_tokens=["<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>"],
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer._tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
-    fast.chat_template = chat
-    fast.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
+        hidden=hidden,
+        layers=layers,
+        context=context,
+        specials=ROLES,
+        chat=chat,
         num_key_value_heads=2,
-        max_position_embeddings=context,
-        bos_token_id=fast.bos_token_id,
-        eos_token_id=fast.eos_token_id,
-        pad_token_id=fast.pad_token_id,
         tie_word_embeddings=False,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 _LATER = [("assistant_turns", "last"), ("keep", "last"), ("seeds", ()), ("replay", None), ("shard", False)]
