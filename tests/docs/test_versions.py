@@ -70,3 +70,16 @@ def test_the_page_is_what_the_rows_give(script: dict[str, Any]) -> None:
     assert page.startswith("# Versions")
     for row in told:
         assert row in cells(script["table"](list(map(json.loads, rows)), []))
+
+
+def test_the_example_of_today_can_be_shortened_for_a_trial(script: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("finetune.yaml", "data/contract.yaml", "data/train.jsonl", "eval/check.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / "example_project" / name).read_bytes())
+    script["_shorten"](tmp_path)
+    contract = (tmp_path / "data/contract.yaml").read_text(encoding="utf-8")
+    assert not any(word in contract for word in ("min_per_label", "max_share", "min_train", "handwritten"))
+    assert "labels: {field: priority}\n" in contract
+    assert "max_steps: 4\n" in (tmp_path / "finetune.yaml").read_text(encoding="utf-8")
+    asked = (tmp_path / "eval/check.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(asked) == script["ASKED"]
