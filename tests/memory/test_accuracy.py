@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from benchmarks import memory_accuracy
-from benchmarks.measured_steps import config_of
+from benchmarks.measured_steps import config_of, workload_of
 from benchmarks.memory_accuracy import Errors
 from pytest_finetune.memory.hardware.sizes import MiB
 
@@ -72,6 +72,9 @@ def test_measured_peaks_are_met(row: tuple[Any, ...]) -> None:
     if stack == NEW:
         cells["after_load_allocated_mib"] = "1.0"
     (errors,) = memory_accuracy.compare([cells], SHAPES)
+    assert errors.allocated is not None
+    assert errors.process is not None
+    assert errors.upper is not None
     assert abs(errors.allocated) <= 0.02
     assert -0.015 <= errors.process <= 0.03
     assert errors.as_json()["seq_len"] == tokens
@@ -83,10 +86,10 @@ def test_measured_peaks_are_met(row: tuple[Any, ...]) -> None:
 def test_rows_of_the_older_stack_whose_load_was_looked_at_were_loaded_in_a_race() -> None:
     row = {"model": TINYLLAMA, "kernel": "flash", "quantization": "nf4", "batch_size": "1", "seq_len": "64"}
     row |= {"lora_rank": "8", "lora_targets": "all-linear", "stack": OLD}
-    assert memory_accuracy.workload_of(row, SHAPES).loading == "streamed"
+    assert workload_of(row, SHAPES).loading == "streamed"
     looked_at = {**row, "after_load_allocated_mib": "1077.05"}
-    assert memory_accuracy.workload_of(looked_at, SHAPES).loading == "threaded"
-    assert memory_accuracy.workload_of({**looked_at, "quantization": "none"}, SHAPES).loading == "moved"
+    assert workload_of(looked_at, SHAPES).loading == "threaded"
+    assert workload_of({**looked_at, "quantization": "none"}, SHAPES).loading == "moved"
 
 
 def test_a_figure_that_leaves_its_bound_is_a_promise_that_is_not_held() -> None:
