@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import subprocess
 import sys
@@ -9,16 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from pytest_finetune.memory.tracer.lean import defer
+from pytest_finetune.memory.tracer.lean import defer, unbounded_caches
 
 HEAVY = ("torch._dynamo.eval_frame", "torch._inductor", "scipy", "pandas", "datasets")
 LOADED = f"""
-import sys
+import importlib.metadata, os, sys
+looked, opened = [], []
+whole = importlib.metadata.packages_distributions
+importlib.metadata.packages_distributions = lambda: looked.append(1) or whole()
+models = os.sep + os.path.join("transformers", "models") + os.sep
+sys.addaudithook(
+    lambda name, given: name == "open" and models in str(given[0]) and opened.append(str(given[0]))
+)
 from pytest_finetune.memory.tracer.lean import leave_out
 leave_out(bitsandbytes=True)
 import bitsandbytes, transformers.modeling_utils
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 print([name for name in {HEAVY} if sys.modules.get(name)], maybe_gather_lm_head_ctx().__enter__())
+read = [name for name in opened if name.endswith("modeling_llama.py")]
+distributions = importlib.metadata.packages_distributions()
+print(len(read), len(looked), distributions["torch"], list(distributions) == list(whole()), len(looked))
 """
 
 
@@ -58,6 +69,15 @@ def test_what_it_does_not_have_is_missing_as_ever(shelf: list[str]) -> None:
         _ = importlib.import_module("lent_shelf").nothing
 
 
-def test_the_compiler_and_the_tables_stay_out_of_a_tracing_process() -> None:
+def test_the_compiler_and_the_tables_stay_out_of_a_tracing_process_and_each_model_file_is_read_once() -> None:
     done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1:] == ["[] None"], done.stderr
+    assert done.stdout.splitlines()[-2:] == ["[] None", "1 0 ['torch'] True 1"], done.stderr
+
+
+def test_caches_of_a_stated_size_keep_it() -> None:
+    with unbounded_caches():
+        bare = functools.lru_cache(len)
+        called = functools.lru_cache()(len)
+        small = functools.lru_cache(maxsize=2)(len)
+    sizes = [one.cache_parameters()["maxsize"] for one in (bare, called, small, functools.lru_cache(len))]
+    assert sizes == [None, 128, 2, 128]

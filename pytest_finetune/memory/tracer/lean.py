@@ -7,8 +7,11 @@ them all the same is imported then, so that a release which needs more of one is
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+import importlib.metadata
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any, Final
@@ -30,6 +33,27 @@ def leave_out(*, bitsandbytes: bool) -> None:
     )
     defer("torch._dynamo", torch.__path__, **dict.fromkeys(_MARKS, _unmarked))
     defer("trl.trainer.utils", maybe_gather_lm_head_ctx=_gathered)
+    importlib.metadata.packages_distributions = _Distributions  # type: ignore[assignment]
+    with unbounded_caches(), contextlib.suppress(ImportError):  # what is missing, the premises tell of
+        importlib.import_module("transformers.models")
+
+
+@contextlib.contextmanager
+def unbounded_caches() -> Iterator[None]:
+    """Let caches of no stated size keep everything, for the modules that are imported meanwhile.
+
+    transformers reads the files of all its models for their names, twice: its cache holds fewer folders than there are.
+    """
+    bounded = functools.lru_cache
+
+    def cache(maxsize: Any = 128, typed: bool = False) -> Any:
+        return functools.cache(maxsize) if callable(maxsize) else bounded(maxsize, typed)
+
+    setattr(functools, "lru_cache", cache)  # noqa: B010 (a function to a type checker, and no variable)
+    try:
+        yield
+    finally:
+        setattr(functools, "lru_cache", bounded)  # noqa: B010
 
 
 def defer(name: str, within: list[str] | None = None, **known: object) -> None:
@@ -59,6 +83,28 @@ class _Deferred(ModuleType):
         if sys.modules.get(name) is self:
             del sys.modules[name]
         return getattr(importlib.import_module(name), asked)
+
+
+class _Distributions(Mapping[str, list[str]]):
+    """Tells which distributions brought a package. TRL asks at its import, for versions that no trace wants to know."""
+
+    _ask: Final[Callable[[], Mapping[str, list[str]]]] = staticmethod(
+        importlib.metadata.packages_distributions
+    )
+
+    @functools.cached_property
+    def _found(self) -> Mapping[str, list[str]]:
+        """Look through the files of everything that is installed, once an answer is wanted."""
+        return self._ask()
+
+    def __getitem__(self, package: str) -> list[str]:
+        return self._found[package]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 def _uncompiled(model: Any = None, **_: object) -> Any:
