@@ -33,7 +33,7 @@ def leave_out(*, bitsandbytes: bool) -> None:
     )
     defer("torch._dynamo", torch.__path__, **dict.fromkeys(_MARKS, _unmarked))
     defer("trl.trainer.utils", maybe_gather_lm_head_ctx=_gathered)
-    importlib.metadata.packages_distributions = _Distributions  # type: ignore[assignment]
+    importlib.metadata.packages_distributions = _Distributions
     with unbounded_caches(), contextlib.suppress(ImportError):  # what is missing, the premises tell of
         importlib.import_module("transformers.models")
 
