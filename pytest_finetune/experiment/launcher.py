@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment.records import Experiment, Training
 
+_SPREADS: Final = (2, 4, 8)
 SHARDED_OPTIMIZERS: Final = ("adamw_torch", "adamw_torch_fused", "sgd")
 """Those of torch, which update the shares of weights that are shared out; bitsandbytes' know whole tensors alone."""
 
@@ -77,6 +79,18 @@ def unshardable(experiment: Experiment) -> Iterator[str]:
             f"optim {training.optim} does not update weights that are shared out: write one of torch's own "
             f"({', '.join(SHARDED_OPTIMIZERS)})"
         )
+
+
+def shared_out(experiment: Experiment, cards: int) -> Iterator[Experiment]:
+    """Yield the experiment with its model shared out over more processes than now, up to so many; the fewest first."""
+    training = experiment.training
+    now = training.launcher.processes if training.shard else 1
+    for processes in sorted({*_SPREADS, training.launcher.processes}):
+        if now < processes <= cards:
+            launcher = replace(training.launcher, processes=processes)
+            wider = replace(experiment, training=replace(training, launcher=launcher, shard=True))
+            if unshared(wider.training) is None and not any(unshardable(wider)):
+                yield wider
 
 
 def _around(counts: list[int], wanted: int) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_finetune.experiment import Experiment, ExperimentError, Launcher, Training, load_experiment
-from pytest_finetune.experiment.launcher import Share, share_of, shared_words, unshared
+from pytest_finetune.experiment.launcher import Share, share_of, shared_out, shared_words, unshared
 from pytest_finetune.experiment.reading import TRAINED_BY, experiment_json, experiment_of
 
 COUNTS = st.integers(min_value=1, max_value=48)
@@ -160,6 +160,20 @@ def test_a_model_is_shared_out_only_where_the_file_says_so(tmp_path: Path) -> No
     assert shared.resolved["training"]["shard"] is True
     assert experiment_of(json.loads(json.dumps(experiment_json(shared)))).training == shared.training
     assert "shard" not in read(tmp_path, "  launcher: {processes: 2}\n").resolved["training"]
+
+
+def test_the_model_is_shared_out_over_more_cards_as_long_as_they_share_the_rows_too(tmp_path: Path) -> None:
+    def counts(written: str, cards: int) -> list[int]:
+        wider = list(shared_out(read(tmp_path, written), cards))
+        assert all(one.training.shard for one in wider)
+        return [one.training.launcher.processes for one in wider]
+
+    assert counts("  max_steps: 3\n", 1) == []
+    assert counts("  max_steps: 3\n", 5) == [2, 4]
+    assert counts("  launcher: {processes: 2}\n", 8) == [2, 4, 8]
+    assert counts("  launcher: {processes: 2}\n  shard: true\n", 8) == [4, 8]
+    assert counts("  gradient_accumulation_steps: 6\n", 8) == [2]
+    assert counts("  optim: adamw_8bit\n", 8) == []
 
 
 def test_one_process_may_have_what_several_may_not(tmp_path: Path) -> None:

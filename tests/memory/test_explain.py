@@ -13,7 +13,7 @@ from pytest_finetune.experiment.launcher import share_of
 from pytest_finetune.memory.hardware.cards import TURING, UNKNOWN
 from pytest_finetune.memory.hardware.detect import Budget, Process, parse_budget
 from pytest_finetune.memory.hardware.sizes import GiB
-from pytest_finetune.memory.plan.explain import as_json, explain, grouped, tightest
+from pytest_finetune.memory.plan.explain import as_json, explain, grouped, on_more_cards, tightest
 from pytest_finetune.memory.plan.figures import Figures, Held
 from pytest_finetune.memory.plan.plan import MemoryPlan, for_family
 from pytest_finetune.memory.plan.planner import Answer, Limit, Planner
@@ -86,11 +86,51 @@ def test_more_cards_are_said_to_help_as_little_as_they_do(tiny_config: Mapping[s
     plan = replace(planned(tiny_config), processes=4)
     said = next(line for line in explain(plan, parse_budget("14GiB"), Formula()) if "launcher" in line)
     assert said == (
-        "  training.launcher makes it no smaller: each process holds the whole model. A trainer of your own that shares "
-        "it out over cards (FSDP) could divide 4.5 GiB; 16.0 GiB stay on each, and what it gathers and exchanges "
-        "besides is not planned"
+        "  training.launcher makes it no smaller: each process holds the whole model; with training.shard: true they "
+        "share it out, which divides 4.5 GiB by the number of cards and leaves 16.0 GiB on each, and takes what a layer "
+        "needs whole"
     )
     assert "launcher" not in "".join(explain(plan, parse_budget("80GiB"), Formula()))
+    packed = replace(plan, workload=plan.workload.changed(quantization="nf4"))
+    assert on_more_cards(packed).endswith("on each, but not for a base in nf4")
+    shared = replace(plan, workload=plan.workload.changed(ranks=4))
+    assert on_more_cards(shared) == "that is the share of one of 4 cards already"
+
+
+def test_the_same_training_over_the_fewest_cards_that_hold_it_is_offered_last(
+    tiny_config: Mapping[str, Any],
+) -> None:
+    plan = planned(tiny_config)
+    spreads = tuple(plan.workload.changed(ranks=ranks, batch=8 // ranks) for ranks in (2, 4, 8))
+    plan = replace(plan, spreads=spreads, processes=4)
+    remedies = find_remedies(plan, 10 * GiB, Formula())
+    (over,) = remedies.over
+    assert remedies.all[-1] == over
+    assert over.as_json() == {
+        "change": "launcher {processes: 4} and shard true",
+        "keys": {"training.launcher.processes": 4, "training.shard": True},
+        "peak_bytes": over.peak_bytes,
+        "needed_bytes": over.needed_bytes,
+        "enough": True,
+        "note": "on each of 4 cards; not measured on cards",
+        "pair": False,
+        "cuts": False,
+        "cards": 4,
+    }
+    assert "cards" not in remedies.singles[0].as_json()
+    lines = explain(plan, 10 * GiB, Formula())
+    assert (
+        "  or, over several cards:     launcher {processes: 4} and shard true -> 9.1 GiB"
+        "   (on each of 4 cards; not measured on cards)"
+    ) in lines
+    assert not any("makes it no smaller" in line for line in lines)
+    assert find_remedies(replace(plan, family=TURING), 10 * GiB, Formula()).over == ()
+
+
+def test_what_cannot_be_shared_out_is_not_offered_to_those_who_share(tiny_config: Mapping[str, Any]) -> None:
+    shared = planned(tiny_config, ranks=2)
+    offered = {ladder[0].kind for ladder in changes(shared.workload, None) if ladder}
+    assert not {"quantization", "optimizer"} & offered
 
 
 def test_the_card_that_the_message_names_is_large_enough(tiny_config: Mapping[str, Any]) -> None:

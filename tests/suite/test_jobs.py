@@ -15,8 +15,12 @@ from _pytest.config import PytestPluginManager
 from pytest_finetune.answering.arm_plans import BASELINE, planned
 from pytest_finetune.answering.prompts import arm_prompts
 from pytest_finetune.data.formatting import Pair
-from pytest_finetune.experiment import MergedSettings, RuntimeSettings, ServerSettings
+from pytest_finetune.executors.command import filled
+from pytest_finetune.executors.protocol import Submission
+from pytest_finetune.experiment import Launcher, MergedSettings, RuntimeSettings, ServerSettings
 from pytest_finetune.fingerprint import Key
+from pytest_finetune.memory.hardware.cards import find_card
+from pytest_finetune.memory.plan.remedies import Remedy
 from pytest_finetune.suite import device
 from pytest_finetune.suite.jobs.agreement import as_made, disagreement, is_asked_for, worded
 from pytest_finetune.suite.jobs.requests import (
@@ -187,24 +191,68 @@ def test_the_first_listed_card_that_holds_the_plan_is_asked_for(
     assert refusal.endswith("no larger number of cards helps")
 
 
-def needing(monkeypatch: pytest.MonkeyPatch, gib: int, context: Any) -> tuple[str, str | None]:
-    """Choose a card for a training that needs so much."""
-
-    monkeypatch.setattr(
-        "pytest_finetune.suite.jobs.resources.on_more_cards", lambda plan: "no larger number of cards helps"
+def test_a_training_that_no_card_holds_is_offered_over_several_of_them_and_asks_for_as_many(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = Remedy("both", {}, 50 * GiB, 50 * GiB, enough=True, cards=4)
+    name, refusal = needing(monkeypatch, 90, world.context(CARDS), over={"l4": None, "h100": over})
+    assert name == "h100"
+    assert refusal is not None
+    assert refusal.endswith(
+        "or share it out over 4 of h100, 50.0 GiB on each (planned, not measured on cards): "
+        "training: {launcher: {processes: 4}, shard: true}"
     )
+    context = world.context(CARDS)
+    context = dataclasses.replace(
+        context,
+        experiment=dataclasses.replace(
+            context.experiment,
+            training=dataclasses.replace(context.experiment.training, launcher=Launcher(4), shard=True),
+        ),
+    )
+    monkeypatch.setattr(
+        "pytest_finetune.suite.jobs.resources.planned",
+        lambda *_: Planned(18 * GiB, ranks=4, resident=3 * GiB),
+    )
+    chosen = chosen_card(context, 10)
+    asked = resources(context, chosen, "adapters", "cuda")
+    assert (asked.card, asked.gpus) == ("l4", 4)
+    assert asked.memory == 4 * 4 * 3 + 8, (
+        "each of four processes reads the base, which is four shares of 3 GiB"
+    )
+    step = Submission("ab", "/store", "a training", asked, Path(), Path())
+    assert filled("run --gpus {card}:{gpus} --memory {memory}", step)[2:] == ["l4:4", "--memory", "56"]
+    assert resources(context, chosen, "outputs", "cuda").gpus == 1
 
-    @dataclasses.dataclass
-    class Plan:
-        needed_bytes: int = gib * GiB
 
-        def on(self, family: object) -> Plan:
-            return self
+@dataclasses.dataclass
+class Planned:
+    """A plan that needs so many bytes on each card."""
 
-        def verdict(self, budget: Any) -> str:
-            return "fits" if self.needed_bytes <= budget.usable_bytes else "does not fit"
+    needed_bytes: int
+    ranks: int = 1
+    resident: int = 0
 
-    monkeypatch.setattr("pytest_finetune.suite.jobs.resources.planned", lambda *_: Plan())
+    def __post_init__(self) -> None:
+        self.workload = SimpleNamespace(ranks=self.ranks)
+        self.figures = SimpleNamespace(resident=self.resident)
+
+    def on(self, family: object) -> Planned:
+        return self
+
+    def verdict(self, budget: Any) -> str:
+        return "fits" if self.needed_bytes <= budget.usable_bytes else "does not fit"
+
+
+def needing(
+    monkeypatch: pytest.MonkeyPatch, gib: int, context: Any, over: dict[str, Remedy | None] | None = None
+) -> tuple[str, str | None]:
+    """Choose a card for a training that needs so much, or can be shared out over cards as `over` says."""
+    room = "pytest_finetune.suite.jobs.resources"
+    offered = {find_card(name).name: remedy for name, remedy in (over or {}).items()}
+    monkeypatch.setattr(f"{room}.on_more_cards", lambda plan: "no larger number of cards helps")
+    monkeypatch.setattr(f"{room}.over_cards", lambda plan, budget, planner: offered.get(budget.name))
+    monkeypatch.setattr(f"{room}.planned", lambda *_: Planned(gib * GiB))
     chosen = chosen_card(context, 10)
     assert chosen is not None
     asked = resources(context, chosen, "adapters", chosen.device)

@@ -6,16 +6,19 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from pytest_finetune.experiment.launcher import SHARDED_OPTIMIZERS
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.sizes import GiB, MiB
 from pytest_finetune.memory.plan.plan import DOES_NOT_FIT, MemoryPlan
 from pytest_finetune.memory.plan.planner import Planner
 from pytest_finetune.memory.plan.remedies import Remedies, Remedy, find_remedies
+from pytest_finetune.memory.plan.workload import Workload
 from pytest_finetune.wording import size
 from pytest_finetune.yamlfile import Json
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "weights": ("frozen weights",),
+    "gathered": ("gathered",),
     "adapter and optimizer": ("adapter", "gradients", "optimizer"),
     "activations": ("activations", "inputs"),
     "logits": ("logits and loss",),
@@ -47,8 +50,9 @@ def explain(plan: MemoryPlan, budget: Budget | int, planner: Planner) -> list[st
     if isinstance(budget, Budget) and (crowd := budget.crowded()):
         lines.append(f"  {crowd}")
     if verdict == DOES_NOT_FIT:
-        lines += _changes(judged, find_remedies(plan, budget, planner))
-        if judged.processes > 1:
+        remedies = find_remedies(plan, budget, planner)
+        lines += _changes(judged, remedies)
+        if judged.processes > 1 and not any(remedy.enough for remedy in remedies.over):
             lines.append(f"  {on_more_cards(judged)}")
         lines.append(f"  {'; '.join((_place(judged), *judged.notes))}")
         headroom = budget.headroom if isinstance(budget, Budget) else 0.0
@@ -59,17 +63,27 @@ def explain(plan: MemoryPlan, budget: Budget | int, planner: Planner) -> list[st
 
 
 def on_more_cards(plan: MemoryPlan) -> str:
-    """Say what several cards would change: nothing here, and how much a trainer that shares a model out could divide.
+    """Say what several cards change: nothing with a model on each, and how much where they share one out.
 
     What is live beside weights, gradients and optimizer states at the peak is on each card however many there are.
     """
-    shared = sum(plan.figures.parts.get(part, 0) for part in _SHARED_OUT)
-    stays = max(0, plan.allocated_bytes - shared)
+    if plan.workload.ranks > 1:
+        return f"that is the share of one of {plan.workload.ranks} cards already"
+    divided = sum(plan.figures.parts.get(part, 0) for part in _SHARED_OUT)
+    stays = max(0, plan.allocated_bytes - divided)
     return (
-        "training.launcher makes it no smaller: each process holds the whole model. A trainer of your own that shares "
-        f"it out over cards (FSDP) could divide {size(shared)}; {size(stays)} stay on each, and what it gathers and "
-        "exchanges besides is not planned"
+        "training.launcher makes it no smaller: each process holds the whole model; with training.shard: true they "
+        f"share it out, which divides {size(divided)} by the number of cards and leaves {size(stays)} on each"
+        + _unless(plan.workload)
     )
+
+
+def _unless(workload: Workload) -> str:
+    if workload.quantization != "none":
+        return f", but not for a base in {workload.quantization}"
+    if workload.optimizer not in SHARDED_OPTIMIZERS:
+        return f", but not with optim {workload.optimizer}"
+    return ", and takes what a layer needs whole"
 
 
 def roomy_gib(needed: int, headroom: float) -> int:
@@ -113,6 +127,8 @@ def _changes(plan: MemoryPlan, remedies: Remedies) -> Iterator[str]:
 
 
 def _heading(remedy: Remedy) -> str:
+    if remedy.cards > 1:
+        return "or, over several cards:"
     if remedy.pair:
         return "together enough:" if remedy.enough else "the best, not enough:"
     return "or, at a cost:" if remedy.cuts else "one change that is enough:"

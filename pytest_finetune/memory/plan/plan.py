@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_finetune.experiment.launcher import share_of
+from pytest_finetune.experiment.launcher import share_of, shared_out
 from pytest_finetune.fingerprint import BaseModelError, base_folder, own_quantization, portable
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.cards import UNKNOWN, Family
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FITS: Final = "fits"
 TIGHT: Final = "tight"
 DOES_NOT_FIT: Final = "does not fit"
+_A_NODE: Final = 8
+"""Cards that an executor's node is taken to have at most, where it lists which kind."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +39,8 @@ class MemoryPlan:
     Compares with a `Budget` or with bytes: ``memory_plan <= gpu_budget`` holds when the training runs
     there, tightly or not. Nothing is traced for an answer: `traced` has what was traced for the kernels of
     further cards. `longest_row` is the length of the longest row in tokens, None when it is not known. It is
-    the plan of each of `processes`, every one on a card of its own.
+    the plan of each of `processes`, every one on a card of its own. `spreads` are the steps of processes that would
+    share the model out over more of the cards that are to be had, the fewest first.
     """
 
     workload: Workload
@@ -48,6 +51,7 @@ class MemoryPlan:
     disk: DiskPlan | None = None
     processes: int = 1
     traced: tuple[tuple[Workload, Figures], ...] = ()
+    spreads: tuple[Workload, ...] = ()
 
     @property
     def held(self) -> Held:
@@ -156,17 +160,23 @@ def plan_memory(
     step: str = TRL_STEP,
     notes: Sequence[str] = (),
     expandable_segments: bool = False,
+    cards: int = 1,
 ) -> MemoryPlan:
     """Plan the training of an experiment; a second call with the same store traces nothing and needs no torch.
 
     `longest_tokens` is the longest training row as the tokenizer counts it, None when unknown. The step is also
     traced for the kernels of the cards of `families`. `step` names the trainer's step, `notes` is what the caller
-    has to say about it. Raises PlanError when the model's configuration is missing or not understood.
+    has to say about it. So many `cards` are here; an executor or a launcher may name more. Raises PlanError when the
+    model's configuration is missing or not understood.
     """
     workload, assumed = workload_of(experiment, longest_tokens, step=step)
     check_weights(experiment, planner.store)
+    most = max(cards, experiment.training.launcher.processes, _A_NODE if experiment.executor.cards else 1)
+    wider = shared_out(experiment, most) if step == TRL_STEP else ()
+    spreads = [workload_of(one, longest_tokens)[0] for one in wider]
     if expandable_segments:
         workload = workload.changed(expandable_segments=True)
+        spreads = [spread.changed(expandable_segments=True) for spread in spreads]
         notes = (*notes, "replayed with expandable segments, as PYTORCH_ALLOC_CONF asks for")
     workloads = [workload, *(one for family in families if (one := for_family(workload, family)) != workload)]
     figures, *further = planner.each(workloads)
@@ -176,7 +186,14 @@ def plan_memory(
     said = (*assumed, *each_process(processes, figures.trainable, shared=workload.ranks > 1), *notes)
     traced = tuple(zip(workloads[1:], further, strict=True))
     return MemoryPlan(
-        workload, figures, longest_tokens, notes=said, disk=disk, processes=processes, traced=traced
+        workload,
+        figures,
+        longest_tokens,
+        notes=said,
+        disk=disk,
+        processes=processes,
+        traced=traced,
+        spreads=tuple(spreads),
     )
 
 

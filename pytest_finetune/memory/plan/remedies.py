@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from pytest_finetune.fingerprint import own_quantization
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.plan.figures import Figures
-from pytest_finetune.memory.plan.plan import MemoryPlan
+from pytest_finetune.memory.plan.plan import MemoryPlan, for_family
 from pytest_finetune.memory.plan.planner import Limit, Planner
 from pytest_finetune.memory.plan.workload import Adapter, Workload, layer_count
 from pytest_finetune.yamlfile import Json
@@ -45,7 +45,10 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """A change with its own plan: whether it alone is `enough`, and whether it is a `pair` (or three) of changes."""
+    """A change with its own plan: whether it alone is `enough`, and whether it is a `pair` (or three) of changes.
+
+    Over several `cards` the plan is that of each.
+    """
 
     change: str
     keys: Json
@@ -55,27 +58,33 @@ class Remedy:
     note: str = ""
     pair: bool = False
     cuts: bool = False
+    cards: int = 1
 
     def as_json(self) -> dict[str, object]:
-        """Return the remedy as the record keeps it."""
-        return dataclasses.asdict(self)
+        """Return the remedy as the record keeps it; how many cards it takes where it is not one."""
+        tree = dataclasses.asdict(self)
+        if self.cards == 1:
+            del tree["cards"]
+        return tree
 
 
 @dataclass(frozen=True, slots=True)
 class Remedies:
     """The changes in the order of their reluctance: `singles`, `joined` ones, and single `cuts` into rows or base.
 
-    Joined ones are sought only when no single is enough; those that are enough stand there, else the best.
+    Joined ones are sought only when no single is enough; those that are enough stand there, else the best. Last comes
+    the same training `over` more cards.
     """
 
     singles: tuple[Remedy, ...]
     joined: tuple[Remedy, ...]
     cuts: tuple[Remedy, ...]
+    over: tuple[Remedy, ...] = ()
 
     @property
     def all(self) -> tuple[Remedy, ...]:
         """Return every change, in the order in which they should be tried."""
-        return (*self.singles, *self.joined, *self.cuts)
+        return (*self.singles, *self.joined, *self.cuts, *self.over)
 
     @property
     def enough(self) -> tuple[Remedy, ...]:
@@ -89,10 +98,13 @@ def find_remedies(plan: MemoryPlan, budget: Budget | int, planner: Planner) -> R
     The planner may start a process that traces, which takes seconds.
     """
     plan, usable = plan.within(budget)
+    spread = list(_over_cards(plan))
     ladders = [ladder for ladder in changes(plan.workload, plan.longest_row, plan.processes) if ladder]
     keeping = [mild for ladder in ladders if (mild := [change for change in ladder if not change.cuts])]
     cutting = [hard for ladder in ladders if (hard := [change for change in ladder if change.cuts])]
-    both = _planned([*keeping, *cutting], plan, usable, planner)
+    found = _planned([*keeping, *cutting, *([spread] if spread else [])], plan, usable, planner)
+    both = [remedy for remedy in found if remedy.cards == 1]
+    over = tuple(remedy for remedy in found if remedy.cards > 1)
     singles = tuple(remedy for remedy in both if not remedy.cuts)
     cuts = tuple(remedy for remedy in both if remedy.cuts)
     joined: tuple[Remedy, ...] = ()
@@ -105,7 +117,23 @@ def find_remedies(plan: MemoryPlan, budget: Budget | int, planner: Planner) -> R
             usable,
             planner,
         )
-    return Remedies(singles, joined, cuts)
+    return Remedies(singles, joined, cuts, over)
+
+
+def over_cards(plan: MemoryPlan, budget: Budget, planner: Planner) -> Remedy | None:
+    """Return the training shared out over the fewest cards that hold it, else over the most; None without any."""
+    judged, usable = plan.within(budget)
+    spread = list(_over_cards(judged))
+    return next(iter(_planned([spread], judged, usable, planner)), None) if spread else None
+
+
+def _over_cards(plan: MemoryPlan) -> Iterator[Change]:
+    """Offer to share the model out over more cards, on those that compute in bfloat16."""
+    for workload in plan.spreads if plan.family.bf16 else ():
+        keys = {"training.launcher.processes": workload.ranks, "training.shard": True}
+        words = f"launcher {{processes: {workload.ranks}}} and shard true"
+        note = f"on each of {workload.ranks} cards; not measured on cards"
+        yield Change("cards", words, keys, for_family(workload, plan.family), note)
 
 
 def _join(
@@ -136,12 +164,13 @@ def changes(workload: Workload, longest_row: int | None, processes: int = 1) -> 
         note = f"computes each layer twice: {factor} times the work"
         checkpointed = workload.changed(checkpointing=True)
         yield [Change("checkpointing", "gradient_checkpointing true", keys, checkpointed, note)]
-    if workload.optimizer in ("adamw_torch", "adamw_torch_fused", "adamw_hf"):
+    shared = workload.ranks > 1  # which bitsandbytes' weights and optimizers cannot be
+    if not shared and workload.optimizer in ("adamw_torch", "adamw_torch_fused", "adamw_hf"):
         yield [
             Change("optimizer", f"optim {name}", {"training.optim": name}, workload.changed(optimizer=name))
             for name in ("adamw_8bit", "paged_adamw_8bit")
         ]
-    if workload.quantization != "nf4" and workload.adapter is not None:
+    if not shared and workload.quantization != "nf4" and workload.adapter is not None:
         adapter = dataclasses.replace(workload.adapter, dtype=workload.dtype)
         quantized = workload.changed(quantization="nf4", adapter=adapter)
         note = "the base in 4 bits (NF4), unpacked in every pass"
@@ -238,6 +267,7 @@ def _remedy(change: Change, plan: MemoryPlan, usable: int) -> Remedy:
         change.note,
         pair=change.kind == "joined",
         cuts=change.cuts,
+        cards=change.workload.ranks if change.kind == "cards" else 1,
     )
 
 

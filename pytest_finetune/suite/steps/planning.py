@@ -10,6 +10,7 @@ import pytest
 
 from pytest_finetune.judging.statistics.levels import Levels
 from pytest_finetune.judging.statistics.plan import Plan
+from pytest_finetune.memory.hardware import nvidia
 from pytest_finetune.memory.hardware.context import measure_elsewhere, with_context
 from pytest_finetune.memory.hardware.detect import detect, disk_free_bytes, expandable_segments, parse_budget
 from pytest_finetune.memory.hardware.disk import DiskBudget
@@ -78,6 +79,7 @@ def planned(context: Context, longest: int | None, budget: Budget, planner: Plan
         step=step,
         notes=notes,
         expandable_segments=expandable_segments(),
+        cards=len(nvidia.visible()) if budget.source == "measured" and budget.device == "cuda" else 1,
     )
 
 
