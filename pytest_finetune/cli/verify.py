@@ -58,7 +58,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         const=ROWS,
         type=row_count,
         metavar="K",
-        help=f"load the adapter on its base and give K of its answers again (default: {ROWS})",
+        help=(
+            "let the adapter on its base, or the GGUF file that was judged, give K of its answers again "
+            f"(default: {ROWS})"
+        ),
     )
     more.add_argument(
         "--base",

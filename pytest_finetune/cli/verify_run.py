@@ -1,4 +1,4 @@
-"""``verify BUNDLE --run [K]``: does the adapter on its base give the recorded answers?"""
+"""``verify BUNDLE --run [K]``: does the adapter on its base, or the GGUF file, give the recorded answers?"""
 
 from __future__ import annotations
 
@@ -58,12 +58,14 @@ def run_again(bundle: Bundle, count: int, named: Path | None) -> Part:
         equal = f"{asked - len(found.different):,} of {counted(asked, 'answer')} came out as recorded"
         return Part("run", doubt, problems=problems, notes=[equal, *notes])
     kept = "model" if bundle.whole_model else "adapter"
-    by = f"the {kept} on {base}" if file is None else f"{MODEL}, served by {one_line(file['server'])}"
+    whose, by = f"the {kept}", f"the {kept} on {base}"
+    if file is not None:
+        whose, by = MODEL, f"{MODEL}, served by {one_line(file['server'])}"
     return Part(
         "run",
         doubt,
         words=f"{asked:,} of {counted(asked, 'answer')} as recorded, given again by {by}",
-        proves=[f"the {kept} gives {asked:,} of its {counted(found.total, 'answer')} again"],
+        proves=[f"{whose} gives {asked:,} of its {counted(found.total, 'answer')} again"],
         leaves=[f"that it gives the other {found.total - asked:,}"] if asked < found.total else [],
         notes=notes,
     )

@@ -140,6 +140,27 @@ def cause_of(runtime: str, arm: Mapping[str, Any]) -> str | None:
     return "; ".join(prompts) or _decoding_cause(runtime, arm.get("decoding") or {})
 
 
+def end_of(
+    first: str, second: str, arms: Sequence[Mapping[str, Any]], texts: Sequence[Sequence[str]]
+) -> str | None:
+    """Say where one of two runtimes ends answers that the other goes on with, because it knows another end.
+
+    `arms` holds what was recorded of both, `texts` the answers of both to the same rows.
+    """
+    for at, runtime in enumerate((first, second)):
+        ends = arms[at].get("rendering", {}).get("ends")
+        rows = list(zip(texts[at], texts[1 - at], strict=True))
+        cut = sum(ours != theirs and theirs.startswith(ours.rstrip()) for ours, theirs in rows)
+        if ends and cut:
+            other = (second, first)[at]
+            return (
+                f"{runtime} also ends an answer at {wording.listed([repr(end) for end in ends])}, where {other} goes "
+                f"on, and {cut} of {wording.counted(len(rows), 'answer')} may be cut there: name it in eos_token_id of "
+                "the base's generation_config.json, so that it ends an answer everywhere"
+            )
+    return None
+
+
 def _decoding_cause(runtime: str, decoding: Mapping[str, Any]) -> str | None:
     """Say where a runtime may have decoded otherwise: what the base's folder sets, and what it was not asked for."""
     sets, refused = decoding.get("base_sets"), decoding.get("refused", ())

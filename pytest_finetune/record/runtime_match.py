@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pytest_finetune.answering.arm_plans import TUNED
-from pytest_finetune.judging.runtime_match import ALIKE, RuntimeMatch, agreement, cause_of, moved
+from pytest_finetune.judging.runtime_match import ALIKE, RuntimeMatch, agreement, cause_of, end_of, moved
 from pytest_finetune.record.case import scores_of
 from pytest_finetune.yamlfile import Json
 
@@ -45,5 +45,9 @@ def _match(tree: Json, name: str, ours: Mapping[str, Answer], theirs: Mapping[st
             rules[rule] = agreement(first, second, scores.rows, before, after)
             if found := moved(scores.rows, before, after, scores.groups):
                 paired[rule] = found
-    cause = None if text.rate >= ALIKE else cause_of(second, tree["arms"][name])
+    cause = None
+    if text.rate < ALIKE:
+        arms = [tree["arms"][arm] for arm in (TUNED, name)]
+        said = [[answers[row].response for row in rows] for answers in (ours, theirs)]
+        cause = cause_of(second, arms[1]) or end_of(first, second, arms, said)
     return RuntimeMatch(first, second, text, rules, cause, paired)

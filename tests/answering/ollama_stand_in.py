@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 
 TABLE = json.loads(Path(os.environ["ANSWERS"]).read_text("utf-8")) if "ANSWERS" in os.environ else {}
 
+OWN_STOP = '### "Human"'
+
 
 def rendered(template: str, prompt: str, messages: list[dict[str, str]]) -> str:
     """Render a template that ours could be: text in quotes, a range over the messages, what stands between roles."""
@@ -67,6 +69,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             print("created", json.dumps(taken), flush=True)
             return self.reply({"status": "success"})
         model = self.models[body["model"]]
+        if self.path == "/api/show":
+            lines = [f"{name:<30} {model[name]}" for name in ("num_ctx", "stop") if name in model]
+            lines += [f"{'stop':<30} {json.dumps(OWN_STOP)}"] * (self.quirk == "stops of its own")
+            return self.reply({"parameters": "\n".join(lines)})
         text = rendered(model["template"], body.get("prompt", ""), body.get("messages", []))
         if body.get("_debug_render_only") and self.quirk != "shows nothing":
             return self.reply({"_debug_info": {"rendered_template": text}})

@@ -124,7 +124,7 @@ def test_a_modelfile_leaves_nothing_to_ollama() -> None:
 class Words:
     """A tokenizer of words, as the side of the decision."""
 
-    start, stops, added_start = None, (9,), ""
+    start, stops, marks, added_start = None, (9,), (), ""
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
@@ -217,6 +217,15 @@ def test_a_template_of_ollamas_own_and_a_cut_prompt_are_refused_before_anything_
         ollama("templates of its own").answer(ask(messages), GREEDY)
     with pytest.raises(AnsweringError, match="sent: the server reads another number of tokens"):
         ollama("cuts").answer(ask(messages), GREEDY)
+
+
+def test_stop_words_that_ollama_adds_are_told(ollama: Make) -> None:
+    runtime = ollama("stops of its own")
+    runtime.answer(ask(conversation("user")), GREEDY)
+    assert runtime.rendering["ends"] == ['### "Human"']
+    plain = ollama()
+    plain.answer(ask(conversation("user")), GREEDY)
+    assert "ends" not in plain.rendering
 
 
 def test_an_ollama_that_shows_no_prompt_is_held_to_its_counts(ollama: Make) -> None:

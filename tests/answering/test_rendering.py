@@ -23,7 +23,7 @@ from pytest_finetune.data.chat import Chat
 from pytest_finetune.data.chat_template import CLOCK, renderer
 from pytest_finetune.experiment import Generation
 from pytest_finetune.experiment.runtimes import ServerSettings
-from pytest_finetune.judging.runtime_match import cause_of
+from pytest_finetune.judging.runtime_match import cause_of, end_of
 
 CHAT = (
     "{{ bos_token }}{% if tools %}{% for tool in tools %}[{{ tool | tojson }}]{% endfor %}{% endif %}"
@@ -66,6 +66,7 @@ class Served:
     pages: tuple[str, ...] = ("/apply-template", "/tokenize", "/completion")
     today: datetime = CLOCK
     owner: str = "llamacpp"
+    words: tuple[str, ...] = ()
 
     def rendered(self, said: dict[str, Any]) -> str:
         """Render as llama-server does: a begin token that its tokenizer adds is taken off the text."""
@@ -94,6 +95,8 @@ class Served:
             return {"prompt": self.rendered(body)}
         if path == "/tokenize":
             return {"tokens": self.tokens(body["content"])}
+        if "logit_bias" not in body:
+            return {"content": "", "stop_type": "limit", "generation_settings": {"stop": list(self.words)}}
         ((token, sure),) = body["logit_bias"]
         assert sure > 1000
         assert body["n_predict"] == 1
@@ -233,6 +236,23 @@ def test_a_planted_fault_is_named_and_refused_before_an_answer_is_judged(
     assert found["says"] == difference["says"]
     cause = cause_of("shipped", {"rendering": found})
     assert cause == f"{difference['says']}: {difference['do']}"
+
+
+def test_an_end_that_only_the_server_knows_is_told_and_is_the_cause_where_it_cut_answers(
+    base: Path, judged: Judged
+) -> None:
+    served = Served(base, stops=(2, 4, 5), words=("###", "</s>"))
+    found = answered(served, judged, asked(TOOL), refuses=True).rendering
+    assert found["ends"] == ["<t>", "###"]
+    assert found["differences"] == []  # it is none until an answer holds one
+    arms: list[dict[str, Any]] = [{}, {"rendering": found}]
+    went_on = ["low", "low", "high\n### more"]
+    cause = end_of("transformers", "shipped", arms, [went_on, ["low", "low", "high\n"]])
+    assert cause is not None
+    assert "shipped also ends an answer at '<t>', '###', where transformers goes on, and 1 of 3" in cause
+    assert end_of("shipped", "transformers", arms[::-1], [["low", "low", "high\n"], went_on]) == cause
+    assert end_of("transformers", "shipped", arms, [went_on, ["low", "low", "medium"]]) is None
+    assert end_of("transformers", "shipped", [{}, {}], [went_on, ["low", "low", "high\n"]]) is None
 
 
 def test_a_template_that_writes_the_day_is_told_from_another_template(tmp_path: Path) -> None:

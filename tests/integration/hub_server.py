@@ -18,7 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-GITATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
+LARGE = (".safetensors", ".gguf")
+GITATTRIBUTES = b"".join(b"*%s filter=lfs diff=lfs merge=lfs -text\n" % end.encode() for end in LARGE)
 TOKEN = "hf_stand_in_token_0123456789"
 
 Files = dict[str, bytes]
@@ -208,7 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
         answers = [
             {
                 "path": one["path"],
-                "uploadMode": "lfs" if one["path"].endswith(".safetensors") else "regular",
+                "uploadMode": "lfs" if one["path"].endswith(LARGE) else "regular",
                 "shouldIgnore": False,
                 **({"oid": _entry(one["path"], files[one["path"]])["oid"]} if one["path"] in files else {}),
             }
@@ -285,7 +286,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _entry(path: str, content: bytes) -> dict[str, Any]:
     """Describe a file as the tree endpoint does: git's name of the blob, or of the pointer of a large one."""
     facts: dict[str, Any] = {"type": "file", "path": path, "size": len(content)}
-    if not path.endswith(".safetensors"):
+    if not path.endswith(LARGE):
         return {**facts, "oid": _blob(content)}
     sha256 = hashlib.sha256(content).hexdigest()
     pointer = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,16 @@ from typing import Any
 import pytest
 
 from pytest_finetune.answering.prompts import Prompted
+from pytest_finetune.answering.runtimes.gguf.adapter_folder import scaled
 from pytest_finetune.answering.runtimes.gguf.proof import Converted
 from pytest_finetune.answering.runtimes.gguf.proving import prove_file
-from pytest_finetune.answering.runtimes.gguf.tools import FOLDER, Tools, convert, find_tools
+from pytest_finetune.answering.runtimes.gguf.tools import (
+    FOLDER,
+    LORA_CONVERTER,
+    Tools,
+    convert,
+    find_tools,
+)
 from pytest_finetune.answering.runtimes.proof import any_rows
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.answering.runtimes.server.checking import RenderingCheck, judged_by
@@ -41,7 +49,8 @@ BARE: dict[str, object] = {
 }
 SAID = ("the printer is out of paper", "refill the printer now", "who refills the paper, and when?")
 
-pytestmark = pytest.mark.nightly
+# PEFT asks a model for an old name.
+pytestmark = [pytest.mark.nightly, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
 
 @pytest.fixture
@@ -153,6 +162,55 @@ def test_another_template_in_the_file_is_named_for_what_it_does(
     other_template(template)(file, planted)
     with served(base, planted, tools) as asking, pytest.raises(AnsweringError, match=told):
         ask(asking)
+
+
+def test_an_adapter_that_was_scaled_or_put_in_another_order_is_no_proof(
+    base: Path, file: Path, tools: Tools, tmp_path: Path
+) -> None:
+    import gguf
+
+    adapter, source, log = drawn_adapter(base, tmp_path / "adapter"), BaseSource(str(base)), tmp_path / "log"
+    made = tmp_path / "adapter.gguf"
+    with scaled(adapter) as folder:
+        words = ("--base", base, "--outfile", made, "--outtype", "f32")
+        convert(tools.converter.with_name(LORA_CONVERTER), None, [folder, *words])
+    converted = Converted(file, "f16", base, adapter, made)
+    proof = prove_file(converted, source, any_rows, tools.server, log)
+    assert proof.largest < proof.allowed / 2
+    assert proof.moved is not None
+    assert proof.moved > 10 * proof.allowed
+
+    def planted(name: str, by: Callable[[Any], Any]) -> None:
+        other = Path(shutil.copy(made, tmp_path / f"{name}.gguf"))
+        reader = gguf.GGUFReader(other, "r+")
+        for tensor in reader.tensors:
+            if tensor.name.endswith("attn_q.weight.lora_b"):
+                tensor.data[:] = by(tensor.data)
+        reader.data.flush()
+        with pytest.raises(AnsweringError, match="the converted adapter is not the one that was trained"):
+            prove_file(converted._replace(adapter_file=other), source, any_rows, tools.server, log)
+
+    planted("twice", lambda data: data * 2)
+    planted("order", lambda data: data.reshape(4, 8, 2, 4).swapaxes(1, 2).reshape(64, 4).copy())
+
+
+def drawn_adapter(base: Path, folder: Path) -> Path:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        lora = LoraConfig(
+            r=4,
+            lora_alpha=8,
+            target_modules=["q_proj", "v_proj"],
+            task_type="CAUSAL_LM",
+            init_lora_weights=False,
+        )
+        get_peft_model(model, lora).save_pretrained(folder)
+    return folder
 
 
 def test_weights_that_were_put_in_another_order_are_no_proof(

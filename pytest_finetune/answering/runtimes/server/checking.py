@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.answering.runtimes.encoding import Encoder
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
@@ -21,9 +22,15 @@ if TYPE_CHECKING:
     from pytest_finetune.training.base import BaseSource
     from pytest_finetune.yamlfile import JsonTree
 
+_MOST_MARKS: Final = 64
+_RESERVED: Final = re.compile("reserved|unused|extra_id|fim", re.IGNORECASE)
+
 
 class Judged:
-    """A base's tokenizer, as the side on which the decision stands; `stops` are those of its folder."""
+    """A base's tokenizer, as the side on which the decision stands; `stops` are those of its folder.
+
+    `marks` are its special tokens: a server may take one for an end by its text alone.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, stops: Sequence[int]) -> None:
         self._tokenizer = tokenizer
@@ -31,6 +38,9 @@ class Judged:
         end = tokenizer.eos_token_id
         self.start: int | None = tokenizer.bos_token_id
         self.stops = tuple(dict.fromkeys([*stops, *([] if end is None else [end])]))
+        added = tokenizer.added_tokens_decoder.items()
+        kept = [at for at, token in added if token.special and not _RESERVED.search(str(token))]
+        self.marks = tuple(kept[:_MOST_MARKS])
 
     def decoded(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, special ones included."""
@@ -155,7 +165,7 @@ class RenderingCheck:
     def _compared(self, prompts: Sequence[Prompted], sent: Sequence[Prompted], speaker: Speaker) -> Rendering:
         rows = zip(prompts, self._written(prompts), sent, strict=True)
         pairs = [self._pair(asked, written, form, speaker) for asked, written, form in rows]
-        return compared(pairs, self.ours, speaker.stops_at)
+        return compared(pairs, self.ours, speaker.stops_at, speaker.stop_words())
 
     def _pair(self, asked: Prompted, written: Written, form: Prompted, speaker: Speaker) -> Pair:
         ours = self.ours

@@ -7,7 +7,7 @@ and nothing says so. So the prompts are compared before one answer is judged.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final, NamedTuple, Protocol
 
@@ -61,12 +61,14 @@ class Written(NamedTuple):
 
 
 class Decision(Protocol):
-    """The side on which the decision stands; `start` is the begin token, `stops` end an answer."""
+    """The side on which the decision stands; `start` is the begin token, `stops` end an answer, `marks` could."""
 
     @property
     def start(self) -> int | None: ...
     @property
     def stops(self) -> Sequence[int]: ...
+    @property
+    def marks(self) -> Sequence[int]: ...
 
     def decoded(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, special ones included."""
@@ -102,12 +104,14 @@ class Difference:
 class Rendering:
     """What was compared, on how many rows, and where a server differs.
 
-    `by` is "tokens" where the server shows its prompts, "counts" where it only says how many tokens each had.
+    `by` is "tokens" where the server shows its prompts, "counts" where it only says how many tokens each had. `ends`
+    are the texts at which the server ends an answer and the decision goes on: no difference until an answer holds one.
     """
 
     rows: int
     by: str
     differences: tuple[Difference, ...] = ()
+    ends: tuple[str, ...] = ()
 
     @property
     def says(self) -> str:
@@ -126,15 +130,20 @@ class Rendering:
     def as_json(self) -> JsonTree:
         """Return the record's form."""
         found = [one.as_json() for one in self.differences]
-        return {"rows": self.rows, "by": self.by, "differences": found, "says": self.says}
+        ends = {"ends": list(self.ends)} if self.ends else {}
+        return {"rows": self.rows, "by": self.by, "differences": found, "says": self.says, **ends}
 
 
 def compared(
-    pairs: Sequence[Pair], decision: Decision, stops_at: Callable[[int], bool | None] = lambda _: None
+    pairs: Sequence[Pair],
+    decision: Decision,
+    stops_at: Callable[[int], bool | None] = lambda _: None,
+    words: Sequence[str] = (),
 ) -> Rendering:
-    """Compare rows as both sides write them, and the tokens that end an answer.
+    """Compare rows as both sides write them, and what ends an answer.
 
-    `stops_at` tells whether the server ends an answer at a token, None where that cannot be known.
+    `stops_at` tells whether the server ends an answer at a token, None where that cannot be known; `words` are texts
+    at which it ends one.
     """
     found: dict[str, list[Pair]] = {}
     for pair in pairs:
@@ -146,7 +155,10 @@ def compared(
         names = listed([repr(decision.decoded([stop])) for stop in unheeded])
         says = f"an answer ends at {names} for the decision, and goes on there at the server"
         differences.append(Difference(STOP, len(pairs), says, _DO[STOP]))
-    return Rendering(len(pairs), "tokens", tuple(differences))
+    marks = [mark for mark in decision.marks if mark not in decision.stops and stops_at(mark)]
+    known = [decision.decoded([stop]) for stop in decision.stops]
+    ends = dict.fromkeys([*(decision.decoded([mark]) for mark in marks), *words])
+    return Rendering(len(pairs), "tokens", tuple(differences), tuple(end for end in ends if end not in known))
 
 
 def kind_of(pair: Pair, decision: Decision) -> str:
@@ -231,4 +243,4 @@ def counted_by(
         f"{_WHAT[SENT]} on {len(apart)} of {counted(len(rows), 'row')}, first on {first}: judged {ours[first]}, "
         f"served {told[first]}"
     )
-    return Rendering(found.rows, found.by, (Difference(SENT, len(apart), says, _DO[SENT]),))
+    return replace(found, differences=(Difference(SENT, len(apart), says, _DO[SENT]),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -57,6 +58,10 @@ class Speaker(Protocol):
         """Tell whether an answer ends at a token; None where the server does not show it. Raises WireError."""
         ...
 
+    def stop_words(self) -> Sequence[str]:
+        """Return the texts at which the server ends every answer, as far as it tells them. Raises WireError."""
+        ...
+
 
 class LlamaServer:
     """llama.cpp's server, which renders and splits a prompt on request, as it would before it answers.
@@ -89,6 +94,12 @@ class LlamaServer:
         found: str = _of(self._wire.post("/completion", body), "stop_type", str)
         return found == "eos"
 
+    def stop_words(self) -> Sequence[str]:
+        """Return those that it was started with, which each answer tells of. Raises WireError."""
+        found = self._wire.post("/completion", {"prompt": "a", "n_predict": 1, "cache_prompt": False})
+        settings = found.get("generation_settings") if isinstance(found, Mapping) else None
+        return [str(word) for word in (settings or {}).get("stop") or ()]
+
     def next_tokens(self, tokens: Sequence[int], most: int) -> dict[int, float]:
         """Return the likeliest tokens after these, at most so many, with their log probabilities. Raises WireError.
 
@@ -120,6 +131,10 @@ class Vllm:
 
     def stops_at(self, token: int) -> None:
         """Tell nothing: each question says where its answer ends."""
+
+    def stop_words(self) -> Sequence[str]:
+        """Return none: it tells of none."""
+        return ()
 
 
 class Ollama:
@@ -155,6 +170,13 @@ class Ollama:
     def stops_at(self, token: int) -> None:
         """Tell nothing: what ends an answer, it shows for no single token."""
 
+    def stop_words(self) -> Sequence[str]:
+        """Return those of the model's Modelfile, or of the template that Ollama has chosen. Raises WireError."""
+        told = self._wire.post("/api/show", {"model": self._given["model"]})
+        lines = str(told.get("parameters") or "").splitlines() if isinstance(told, Mapping) else []
+        pairs = [line.split(maxsplit=1) for line in lines]
+        return [_unquoted(pair[1].strip()) for pair in pairs if len(pair) == 2 and pair[0] == "stop"]
+
 
 def speaker_of(kind: str, wire: Wire, model: str, extra: Json) -> Speaker | None:
     """Return how a server of this kind is asked what it makes of prompts; None for one that does not tell."""
@@ -164,6 +186,13 @@ def speaker_of(kind: str, wire: Wire, model: str, extra: Json) -> Speaker | None
         ollama = Ollama(wire, model)
         return ollama if ollama.shows() else None
     return Vllm(wire, model, extra) if kind == decoding.VLLM else None
+
+
+def _unquoted(word: str) -> str:
+    try:
+        return str(json.loads(word)) if word.startswith('"') else word
+    except ValueError:
+        return word
 
 
 def _of(found: object, name: str, kind: type) -> Any:
