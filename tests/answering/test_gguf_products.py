@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_finetune.answering.runtimes.gguf import tools
-from pytest_finetune.answering.runtimes.gguf.adapter_folder import scaled
+from pytest_finetune.answering.runtimes.gguf.convertible import named, scaled
 from pytest_finetune.answering.runtimes.gguf.products import GgufProducts, Prove
 from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof, Converted
 from pytest_finetune.answering.runtimes.gguf.runtime import GgufRuntime
@@ -296,6 +296,23 @@ def test_an_adapters_file_is_proved_beside_its_bases_whole_form(
     assert "(rounding explains up to 0.1, the adapter moves them by up to 7.5)" in facts["says"]
     assert "; the base's conversion proved at 24 places" in facts["says"]
     assert "adapter_file" not in made.facts(None)
+
+
+def test_a_model_whose_configuration_leaves_its_class_out_is_named_for_the_converter(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    model = tmp_path / "small"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+    (model / "config.json").write_text('{"model_type": "llama", "vocab_size": 7}')
+    with named(model) as folder:
+        config = json.loads((folder / "config.json").read_bytes())
+        assert config == {"model_type": "llama", "vocab_size": 7, "architectures": ["LlamaForCausalLM"]}
+        assert (folder.name, (folder / "model.safetensors").read_bytes()) == ("small", b"weights")
+    assert (model / "model.safetensors").is_file()
+    for left in ('{"model_type": "nobody-knows"}', '{"model_type": "llama", "architectures": ["Own"]}'):
+        (model / "config.json").write_text(left)
+        with named(model) as folder:
+            assert folder == model
 
 
 def test_an_adapters_scale_is_put_into_its_weights(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_finetune.answering.prompts import Prompted
-from pytest_finetune.answering.runtimes.gguf.adapter_folder import scaled
+from pytest_finetune.answering.runtimes.gguf.convertible import scaled
 from pytest_finetune.answering.runtimes.gguf.proof import Converted
 from pytest_finetune.answering.runtimes.gguf.proving import prove_file
 from pytest_finetune.answering.runtimes.gguf.tools import (

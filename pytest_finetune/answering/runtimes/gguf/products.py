@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from pytest_finetune.answering.runtimes.gguf import adapter_folder
+from pytest_finetune.answering.runtimes.gguf import convertible
 from pytest_finetune.answering.runtimes.gguf.proof import ConversionProof, Converted
 from pytest_finetune.answering.runtimes.gguf.reading import read_header
 from pytest_finetune.answering.runtimes.gguf.splitting import splitting_of
@@ -120,8 +120,9 @@ class GgufProducts:
     def _whole(self, model: Path | None, form: str) -> Entry:
         def write(into: Path) -> JsonTree:
             folder = self._folders.folder(model)
-            words: list[str | Path] = [folder, "--outfile", into, "--outtype", form]
-            convert(self._tools().converter, splitting_of(folder), words)
+            with convertible.named(folder) as named:
+                words: list[str | Path] = [named, "--outfile", into, "--outtype", form]
+                convert(self._tools().converter, splitting_of(folder), words)
             return self._proved(Converted(into, form, folder))
 
         return self._made(self._whole_key(model, form), form, write)
@@ -175,9 +176,9 @@ class GgufProducts:
         )
 
         def write(into: Path) -> JsonTree:
-            with adapter_folder.scaled(adapter) as folder:
-                base = self._folders.folder(None)
-                words: list[str | Path] = [folder, "--base", base, "--outfile", into, "--outtype", "f32"]
+            base = self._folders.folder(None)
+            with convertible.scaled(adapter) as folder, convertible.named(base) as named:
+                words: list[str | Path] = [folder, "--base", named, "--outfile", into, "--outtype", "f32"]
                 convert(script, None, words)
             form = self._settings.quantization
             form = form if form in WHOLE_FORMS else _FORMS[self._folders.dtype]

@@ -1,4 +1,8 @@
-"""An adapter as the converter can take it: its scale in its weights, where a GGUF has one number for all modules."""
+"""A model and an adapter as llama.cpp's converters can take them.
+
+They go by the name of a model's class, which some configurations leave out, and have one scale for all modules of an
+adapter.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,46 @@ from pathlib import Path
 from typing import Final
 
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
+from pytest_finetune.memory.tracer.architectures import auto_class
 from pytest_finetune.training.artifact import ADAPTER_CONFIG
 from pytest_finetune.yamlfile import Json
 
+_CONFIG: Final = "config.json"
 _NOT_HELD: Final = {
     "use_dora": "DoRA magnitudes",
     "modules_to_save": "modules that were trained whole",
     "trainable_token_indices": "tokens that were trained",
     "lora_bias": "biases",
 }
+
+
+@contextmanager
+def named(model: Path) -> Iterator[Path]:
+    """Give a folder with the same model whose configuration names its class, as transformers finds it by its type."""
+    config = json.loads((model / _CONFIG).read_bytes())
+    name = None if config.get("architectures") else _class_of(model)
+    if name is None:
+        yield model
+        return
+    with tempfile.TemporaryDirectory(prefix="finetune-model-") as place:
+        folder = Path(place, model.name)  # the converter writes the folder's name into the file
+        folder.mkdir()
+        for file in model.iterdir():
+            if file.name != _CONFIG:
+                (folder / file.name).symlink_to(file.resolve())
+        (folder / _CONFIG).write_text(json.dumps({**config, "architectures": [name]}), encoding="utf-8")
+        yield folder
+
+
+def _class_of(model: Path) -> str | None:
+    """Return the name of a model's class; None where transformers knows none, which the converter tells."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model, local_files_only=True)
+        return str(auto_class(config)._model_mapping[type(config)].__name__)
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 @contextmanager
