@@ -6,6 +6,7 @@ The experiment and the contract are both such files; both are described by a JSO
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -85,7 +86,9 @@ def load_yaml(path: Path, label: str) -> YamlFile:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise YamlError(f"{label}: not UTF-8 text (byte {error.start})") from None
+        wide = " but UTF-16" if raw[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else ""
+        found = f"{label}: not UTF-8 text{wide} (byte {error.start}): save it as UTF-8"
+        raise YamlError(found) from None
     return parse_yaml(text, label)
 
 
@@ -101,7 +104,9 @@ def parse_yaml(text: str, label: str) -> YamlFile:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = label if mark is None else f"{label}:{mark.line + 1}"
-        raise YamlError(f"{place}: unreadable YAML: {error.problem or error.context}") from None
+        said = error.problem or error.context or ""
+        said = "a tab stands where YAML takes spaces alone: write spaces" if "'\\t'" in said else said
+        raise YamlError(f"{place}: unreadable YAML: {said}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, YamlError):
             raise

@@ -120,6 +120,8 @@ def _lines(found: Searched, name: str) -> Iterator[str]:
     best, _ = found.best
     yield found.sentence
     yield found.won_by
+    if found.at_an_end:
+        yield found.at_an_end
     yield f"next: {next_step(name)}"
     yield ""
     keys = [over.key for over in found.overs]

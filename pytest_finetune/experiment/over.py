@@ -15,6 +15,9 @@ _TRIED: Final = ("training", "lora", "prompt", "generation", "base_model", "peft
 _LOG_FROM: Final = 5.0
 """A range whose ends are further apart than this is searched by its orders of magnitude."""
 
+_AT_AN_END: Final = 0.05
+"""A value closer to an end of its range than this share of it lies at that end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -47,6 +50,12 @@ class Range:
     def holds(self, value: object) -> bool:
         """Tell whether a value lies within the range."""
         return isinstance(value, int if self.whole else int | float) and self.low <= value <= self.high
+
+    def end_near(self, value: float) -> str | None:
+        """Name the end of the range, "lower" or "upper", that a value lies close to; None for one between them."""
+        scaled = math.log if self.log else float
+        share = (scaled(value) - scaled(self.low)) / (scaled(self.high) - scaled(self.low))
+        return "lower" if share < _AT_AN_END else "upper" if share > 1 - _AT_AN_END else None
 
 
 Over = Choice | Range

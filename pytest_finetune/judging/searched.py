@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_finetune import wording
-from pytest_finetune.experiment.over import Over
+from pytest_finetune.experiment.over import Over, Range
 from pytest_finetune.judging.learning import Trained
 
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
@@ -119,6 +119,14 @@ class Searched:
             within = f"lie {'all' if near == len(others) else f'{near} of the'} {len(others)} other trials"
         return f"trial {trial.number} won {_by(trained, others)}; within its interval {within}"
 
+    @property
+    def at_an_end(self) -> str | None:
+        """Say which values of the best trial lie at an end of what was tried: better ones may lie beyond."""
+        values = self.best[0].values
+        ends = {over.key: over.end_near(values[over.key]) for over in self.overs if isinstance(over, Range)}
+        said = [f"{key} lies at the {end} end of its range" for key, end in ends.items() if end]
+        return f"{wording.listed(said)}: a better one may lie beyond, so search wider" if said else None
+
     def as_json(self) -> dict[str, Any]:
         """Return what was found, for programs."""
         trial, trained = self.best
@@ -134,6 +142,7 @@ class Searched:
             },
             "sentence": self.sentence,
             "won_by": self.won_by,
+            "at_an_end": self.at_an_end,
         }
 
 

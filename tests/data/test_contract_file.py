@@ -126,6 +126,7 @@ def test_the_default_contract_forbids_secrets_and_leaves_personal_data_to_the_ow
         ("- a\n", 1, "a contract is a mapping of keys; this file holds list"),
         ("", 1, "this file holds nothing"),
         ("task: [\n", None, "unreadable YAML"),
+        ("task:\tpriority\n", None, "a tab stands where YAML takes spaces alone: write spaces"),
         ("task: a\ntask: b\n", 2, "the key stands here again"),
     ],
 )

@@ -68,3 +68,17 @@ def test_the_best_trial_is_named_with_its_values_and_its_interval() -> None:
     assert [one["state"] for one in tree["trials"]] == ["complete", "pruned", "complete", "failed"]
     assert tree["trials"][3]["why"] == "the loss is nan"
     assert tree["trials"][3]["rate"] is None
+
+
+@pytest.mark.parametrize(
+    ("best", "said"), [(1, "the lower end"), (50, None), (97, "the upper end"), (100, "the upper end")]
+)
+def test_a_best_value_at_an_end_of_what_was_tried_asks_for_a_wider_search(
+    best: int, said: str | None
+) -> None:
+    found = Searched(
+        parse_over([f"{KEY}=1e-4..1e-2"]), (trial(best, (30, 0.5)), trial(20, (3, 0.5)))
+    ).at_an_end
+    assert found is None if said is None else found is not None
+    if said:
+        assert found == f"{KEY} lies at {said} of its range: a better one may lie beyond, so search wider"

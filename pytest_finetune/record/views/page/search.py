@@ -30,7 +30,7 @@ def search_page(found: Searched, experiment: str, file: str) -> str:
     rows = counted(trained.score.tally.total, "development row")
     return whole_page(
         f"Search for settings of {experiment}",
-        *said_first(found.sentence, next_step(file), found.won_by),
+        *said_first(found.sentence, next_step(file), found.won_by, *filter(None, [found.at_an_end])),
         _drawn(found) if len(found.trials) > 1 else None,
         _table(found, best),
         rests_on(trained.score.rule, rows, FLATTERED),
