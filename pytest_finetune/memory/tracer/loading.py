@@ -43,13 +43,11 @@ def load(workload: Workload, model: PreTrainedModel, recorder: Recorder) -> None
     arrivals = list(_arrivals(model))
     base = [arrival for arrival in arrivals if arrival.members[0].part != "adapter"]
     adapters = [arrival for arrival in arrivals if arrival.members[0].part == "adapter"]
+    if workload.ranks > 1:  # the adapter's weights were upcast in the machine's memory
+        _share_out(model, [*base, *adapters], recorder, workload.ranks)
+        return
     ordered = base
-    if workload.ranks > 1:
-        ordered, adapters = (
-            [*base, *adapters],
-            [],
-        )  # upcast in the machine's memory, before they are shared out
-    elif workload.loading != "moved":
+    if workload.loading != "moved":
         ordered = sorted(base, key=lambda arrival: _natural(arrival.name))
         for layer, size in _sizes(workload, base):
             recorder.enter(WARM_UP, layer)
@@ -57,18 +55,13 @@ def load(workload: Workload, model: PreTrainedModel, recorder: Recorder) -> None
     narrow = {}
     for arrival in ordered:
         recorder.enter(LOAD, arrival.layer)
-        if workload.ranks > 1:
-            _share(arrival, recorder, workload.ranks)
-        else:
-            narrow[arrival.name] = _arrive(workload, arrival, recorder)
+        narrow[arrival.name] = _arrive(workload, arrival, recorder)
     if workload.kbit_upcast:
         _upcast(base, narrow, recorder)
         if workload.loading == "streamed":
             recorder.events.append(Emptied())
     _adapters(workload, adapters, recorder)
     recorder.enter(LOAD)
-    if workload.ranks > 1:
-        recorder.held(gathered_bytes(model, workload.ranks), GATHERED, GATHERED)
 
 
 def _arrivals(model: PreTrainedModel) -> Iterator[Arrival]:
@@ -100,11 +93,15 @@ def _add(arrival: Arrival, recorder: Recorder, op: str) -> None:
         recorder.add(member.tensor, member.part, op)
 
 
-def _share(arrival: Arrival, recorder: Recorder, ranks: int) -> None:
-    """Log this process's share of a weight: it reaches the card as that, and buffers whole."""
-    for member in arrival.members:
-        weight = isinstance(member.tensor, torch.nn.Parameter)
-        recorder.add(member.tensor, member.part, READ, share_of(member.tensor, ranks) if weight else None)
+def _share_out(model: PreTrainedModel, arrivals: Sequence[Arrival], recorder: Recorder, ranks: int) -> None:
+    """Log this process's share of each weight, which reaches the card as that, buffers whole, and what is gathered."""
+    for arrival in arrivals:
+        recorder.enter(LOAD, arrival.layer)
+        for member in arrival.members:
+            weight = isinstance(member.tensor, torch.nn.Parameter)
+            recorder.add(member.tensor, member.part, READ, share_of(member.tensor, ranks) if weight else None)
+    recorder.enter(LOAD)
+    recorder.held(gathered_bytes(model, ranks), GATHERED, GATHERED)
 
 
 def _upcast(base: Sequence[Arrival], narrow: dict[str, int | None], recorder: Recorder) -> None:
