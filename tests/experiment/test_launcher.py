@@ -113,17 +113,6 @@ def test_the_file_says_how_many_processes(tmp_path: Path) -> None:
             "  launcher: {processes: 2}\n  sft: {average_tokens_across_devices: false}\n",
             "contradicts launcher: {processes: 2}: the loss is that of one process: a mean over the tokens of all",
         ),
-    ],
-)
-def test_what_cannot_be_is_told_with_its_line(tmp_path: Path, written: str, said: str) -> None:
-    with pytest.raises(ExperimentError) as caught:
-        read(tmp_path, written)
-    assert said in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("written", "said"),
-    [
         (
             "  shard: true\n",
             "finetune.yaml:5: training.shard: one process has nobody to share the model out to: write launcher: "
@@ -148,7 +137,7 @@ def test_what_cannot_be_is_told_with_its_line(tmp_path: Path, written: str, said
         ),
     ],
 )
-def test_what_cannot_be_shared_out_is_told_with_its_line(tmp_path: Path, written: str, said: str) -> None:
+def test_what_cannot_be_is_told_with_its_line(tmp_path: Path, written: str, said: str) -> None:
     with pytest.raises(ExperimentError) as caught:
         read(tmp_path, written)
     assert said in str(caught.value)
