@@ -8,10 +8,10 @@ from typing import Final
 
 from pytest_finetune.cli import arguments, trials
 from pytest_finetune.cli.answer import Answer, CommandError, columns
-from pytest_finetune.experiment.runtimes import LLAMA, OLLAMA, QUANTIZATIONS
+from pytest_finetune.experiment.runtimes import LLAMA, OLLAMA, QUANTIZATIONS, quantization_meant
 from pytest_finetune.judging.quantised import PROVES_NOTHING, Against, Served, SizeTable
 from pytest_finetune.record.views.page.shipped import shipped_page
-from pytest_finetune.wording import counted, figure, gain_span, nearest, signed, size
+from pytest_finetune.wording import counted, figure, gain_span, signed, size
 
 HELP: Final = "what each quantisation of the adapter loses, and how large its file is"
 DESCRIPTION: Final = (
@@ -53,8 +53,7 @@ def _read(text: str) -> list[str]:
     named = [name.strip().lower() for name in text.split(",") if name.strip()]
     for name in named:
         if name not in QUANTIZATIONS:
-            begins = [known for known in QUANTIZATIONS if known.startswith(name)]
-            guess = begins[0] if begins else nearest(name, QUANTIZATIONS)
+            guess = quantization_meant(name)
             meant = f"; did you mean {guess}?" if guess else ""
             raise CommandError(
                 f"--quants: {name!r} is not what llama.cpp makes without a matrix of importance{meant}\n"

@@ -211,10 +211,20 @@ def _no_quantization(found: str) -> str:
     known = f"known: {', '.join(QUANTIZATIONS)}"
     if "/" in found or found.lower().endswith(".gguf"):
         return f"found {found!r}: write a quantisation and no file, which is made of the tuned model; {known}"
-    word = found.lower()
-    usual = (f"{word}{more}" for more in ("_k_m", "_m", "_k", "_0"))  # of q4, what most people mean
-    guess = next((one for one in usual if one in QUANTIZATIONS), nearest(word, QUANTIZATIONS))
+    guess = quantization_meant(found.lower())
     return f"found {found!r}; did you mean {guess!r}? {known}" if guess else f"found {found!r}, {known}"
+
+
+def quantization_meant(word: str) -> str | None:
+    """Return the quantisation that an unknown word is likely to mean.
+
+    >>> [quantization_meant(word) for word in ("q4", "q4_", "q4km", "int4")]
+    ['q4_k_m', 'q4_k_m', 'q4_k_m', None]
+    """
+    usual = (f"{word}{more}" for more in ("_k_m", "_m", "_k", "_0"))  # of q4, what most people mean
+    likely = [one for one in usual if one in QUANTIZATIONS]
+    likely += [known for known in QUANTIZATIONS if known.startswith(word)]
+    return likely[0] if likely else nearest(word, QUANTIZATIONS)
 
 
 def unknown_at(path: KeyPath, entry: Json, key: str) -> str | None:
