@@ -64,6 +64,11 @@ class Seen:
     why: str = ""
     do: str = ""
 
+    @property
+    def goes_on(self) -> bool:
+        """Tell whether the engine says that the job waits or runs."""
+        return self.state in {"waiting", "running"}
+
 
 class Executor(Protocol):
     """Hands steps to an engine that runs them somewhere else; a ticket is JSON by which it knows a job again."""

@@ -20,7 +20,7 @@ LONGEST_PAUSE_S: Final = 5.0
 SILENT_S: Final = 120.0
 """A step beats every few seconds: after so long without a word, where no engine says that it runs, it is gone."""
 GRACE_S: Final = 15.0
-"""After so long without a word from a step whose engine says that it ended badly, it is gone: some beats."""
+"""After so long without a word from a step that was stopped, or whose engine says that it ended badly, it is gone."""
 UNHEARD_S: Final = 2.0
 """The same for a step that was never heard of: what a shared disk may take to show what was written."""
 SECOND_S: Final = 3.0
@@ -98,9 +98,11 @@ class Job:
         told = self._told(number)
         if told is not None and told["state"] == outcomes.DONE.word:
             return number if self._kept(told) else None
-        if told is not None and told["state"] != outcomes.RUNNING and self._is_over(told, self._look(number)):
+        if told is not None and told["state"] not in {outcomes.RUNNING, outcomes.INTERRUPTED.word}:
             return None
-        if self._look(number).state == "ended" and not self._may_go_on(number, told):
+        seen = self._look(number)
+        doubtful = seen.state == "ended" or (_was_stopped(told) and not seen.goes_on)
+        if doubtful and not self._may_go_on(number, told):
             return None
         sent = self._once(number, SENT) or {}
         by = visible(f"{sent.get('executor')} from {sent.get('host')}")[:200]
@@ -110,7 +112,7 @@ class Job:
         return number
 
     def _may_go_on(self, number: int, told: Json | None) -> bool:
-        """Tell whether a job goes on whose command has ended: its step is heard, or it may still wait in a queue."""
+        """Tell whether a job goes on of which its engine does not say so: it is heard of, or may wait in a queue."""
         if told is None:
             sent = (self._once(number, SENT) or {}).get("at")
             return isinstance(sent, int) and time.time() - sent < (self._wait.queue_s or 0)
@@ -118,7 +120,7 @@ class Job:
         while time.monotonic() < until:
             time.sleep(self._wait.first_pause_s)
             now = self._told(number)
-            if now is not None and now.get("beat") != told.get("beat"):
+            if self._look(number).goes_on or (now is not None and now.get("beat") != told.get("beat")):
                 return True
         return False
 
@@ -151,7 +153,9 @@ class Job:
             if told is not None and told["state"] == outcomes.DONE.word:
                 return told
             seen = self._look(number)
-            if told is not None and self._is_over(told, seen):
+            if seen.goes_on:
+                watch.heard_s = now
+            if told is not None and self._is_over(told, watch, now):
                 return told
             if told is None or told["state"] != outcomes.RUNNING or seen.state != "running":
                 lost = self._lost(told, seen, watch, now)
@@ -177,11 +181,13 @@ class Job:
         if ticket is not None:
             self._executor.cancel(self._step, ticket)
 
-    @staticmethod
-    def _is_over(told: Json, seen: Seen) -> bool:
-        """Tell that a step has come to its end; one that was stopped may be put into the queue again."""
-        if told["state"] == outcomes.INTERRUPTED.word:
-            return seen.state not in ("waiting", "running")
+    def _is_over(self, told: Json, watch: _Watch, now: float) -> bool:
+        """Tell that a step has come to its end; one that was stopped may be put into the queue again.
+
+        While it is put there, an engine may say for a moment that the job neither waits nor runs.
+        """
+        if _was_stopped(told):
+            return now - watch.heard_s >= self._wait.grace_s
         return bool(told["state"] != outcomes.RUNNING)
 
     def _lost(self, told: Json | None, seen: Seen, watch: _Watch, now: float) -> str | None:
@@ -265,7 +271,7 @@ class Job:
 
 @dataclass(slots=True)
 class _Watch:
-    """When a job was last heard of, and since when its engine says that it ended."""
+    """When a job was last heard of, by its step or its engine, and since when its engine says that it ended."""
 
     heard_s: float
     ended_s: float | None = None
@@ -277,6 +283,10 @@ class _Watch:
             return False
         self.beat, self.heard_s = told.get("beat"), now
         return True
+
+
+def _was_stopped(told: Json | None) -> bool:
+    return told is not None and told["state"] == outcomes.INTERRUPTED.word
 
 
 _TO_DO: Final[Mapping[str, Any]] = {

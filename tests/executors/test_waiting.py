@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_finetune.executors.protocol import ExecutorError, Resources, Seen, Submission
+from pytest_finetune.executors.protocol import ExecutorError, Resources, Seen, State, Submission
 from pytest_finetune.executors.waiting import Job, JobDetached, JobError, Unwanted, Wait
 from pytest_finetune.store import Store
 from pytest_finetune.yamlfile import Json
@@ -228,6 +228,38 @@ def test_after_a_failure_the_next_pytest_sends_a_new_job(place: Place) -> None:
 def test_a_step_that_was_stopped_and_queued_again_is_waited_for(place: Place) -> None:
     stopped = place.tells(seen=Seen("waiting"), state="interrupted", text="preempted")
     engine = Engine([stopped, place.tells(beat=5), place.tells(**DONE)])
+    assert place.job(engine).result(request)["state"] == "done"
+    assert engine.submitted == 1
+
+
+@pytest.mark.parametrize("between", ["unknown", "ended"])
+def test_an_engine_that_says_neither_waiting_nor_running_for_a_moment_ends_no_stopped_step(
+    place: Place, between: State
+) -> None:
+    """Slurm does so while it puts a job back into its queue, and its controller while it starts anew."""
+    stopped = place.tells(seen=Seen("running"), beat=4, state="interrupted", text="preempted")
+    moment = [lambda: Seen(between)] * 3
+    long = [lambda: Seen("waiting")] * 60  # longer than what counts as silence
+    engine = Engine([stopped, *moment, *long, *moment, place.tells(beat=5), place.tells(**DONE)])
+    assert place.job(engine).result(request)["state"] == "done"
+    assert engine.submitted == 1
+
+
+def test_a_second_pytest_attaches_to_a_stopped_job_while_it_is_put_into_the_queue_again(place: Place) -> None:
+    place.store.jobs.send(KEY, 1, {"executor": "stand-in", "host": "login7"})
+    place.store.jobs.know(KEY, 1, {"id": "1"})
+    place.tells(beat=4, state="interrupted", text="preempted")()
+    moment = [lambda: Seen("unknown")] * 3
+    engine = Engine([*moment, lambda: Seen("waiting"), place.tells(beat=5), place.tells(**DONE)])
+    assert place.job(engine).result(request)["state"] == "done"
+    assert engine.submitted == 0
+
+
+def test_a_stopped_job_that_no_engine_knows_any_more_is_sent_anew(place: Place) -> None:
+    place.store.jobs.send(KEY, 1, {"executor": "stand-in", "host": "login7"})
+    place.store.jobs.know(KEY, 1, {"id": "1"})
+    place.tells(beat=4, state="interrupted", text="preempted")()
+    engine = Engine([lambda: place.tells(2, **DONE)() if engine.submitted else Seen("unknown")])
     assert place.job(engine).result(request)["state"] == "done"
     assert engine.submitted == 1
 
