@@ -197,6 +197,9 @@ def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(away: Project) ->
         ]
     )
     assert (result.ret, len(printed)) == (0, 1)  # the training; the answers of its adapter have no key yet
+    assert (
+        "held-out rows can prove" not in result.stderr.str() + result.stdout.str()
+    )  # nothing is trained on them
     assert away.calls() == []
     assert not (away.path / ".finetune" / "jobs").exists()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_finetune.suite.steps.data_step import Data
     from pytest_finetune.suite.steps.engine import Engine
     from pytest_finetune.suite.steps.replaying import Replayed, Replaying
+    from pytest_finetune.yamlfile import JsonTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +190,7 @@ class TrainingStep:
                 entry = None if retrain else store.read("adapters", key)
                 if entry is not None:
                     return Trained(key, entry, True)
-                warning = self._warning()
-                if warning is not None:
-                    line.warn(warning)
+                self._warn()
                 replayed = None if self._replaying is None else self._replaying.made()
                 # The training loads a base of its own.
                 self._engine.release(sorted(self._engine.runtimes))
@@ -213,16 +212,24 @@ class TrainingStep:
         """Let a job train, and take what it has made."""
         context = self._context
         assert context.jobs is not None
-        warning = self._warning()
-        if warning is not None:
-            context.line.warn(warning)
         replayed = None if self._replaying is None else self._replaying.made()
-        request = partial(training, context.experiment, self._ordered(replayed), context.jobs.longest())
+        longest = context.jobs.longest()
+
+        def request() -> JsonTree:
+            self._warn()
+            return training(context.experiment, self._ordered(replayed), longest)
+
         try:
             with followed(context, key.value) as tell:
                 return Trained(key, *context.jobs.made("adapters", key, request, tell))
         finally:
             context.line.close()
+
+    def _warn(self) -> None:
+        """Say, before a training and not where it was kept, what will not come of it."""
+        warning = self._warning()
+        if warning is not None:
+            self._context.line.warn(warning)
 
     def _ordered(self, replayed: Replayed | None) -> Ordered:
         """Return the training as it is ordered, here or elsewhere."""
