@@ -201,9 +201,9 @@ def p_words(p_value: float | None) -> str:
     return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"
 
 
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """Return the known word most like `word`, if one is near."""
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+def nearest(word: str, known: Sequence[str], cutoff: float = 0.6) -> str | None:
+    """Return the known word most like `word`, if one is at least as near as `cutoff`."""
+    found = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
     return found[0] if found else None
 
 

@@ -135,7 +135,8 @@ def schema_problems(
 ) -> Iterator[Problem]:
     """Yield the problems of `tree`; `line_of(path)` gives the line of a key or None.
 
-    `unknown` says what the schema cannot: which keys a mapping knows where that hangs on what else stands in it.
+    `unknown` says what the schema cannot: which keys a mapping knows where that hangs on what else stands in it, and
+    of a value that is none of those allowed what was meant instead (its mapping is empty then).
     """
     from jsonschema import Draft202012Validator
 
@@ -241,9 +242,11 @@ def _explain(error: ValidationError, path: KeyPath, line_of: Any, unknown: Unkno
             )
         case "enum":
             allowed = ", ".join(map(str, demanded))
-            guess = nearest(str(found), [str(value) for value in demanded])
-            hint = f"; did you mean {guess!r}?" if guess else ""
-            yield Problem(line_of(path), key, f"found {_shown(found)}, allowed: {allowed}{hint}")
+            hint = unknown(path, {}, str(found))
+            if hint is None and (guess := nearest(str(found), [str(value) for value in demanded])):
+                hint = f"did you mean {guess!r}?"
+            told = f"found {_shown(found)}, allowed: {allowed}"
+            yield Problem(line_of(path), key, f"{told}; {hint}" if hint else told)
         case "anyOf" | "oneOf":
             described = error.schema.get("description", "") if isinstance(error.schema, Mapping) else ""
             yield Problem(line_of(path), key, f"found {_shown(found)}, allowed: {described or error.message}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pytest_finetune.errors import FinetuneError
-from pytest_finetune.yamlfile import JsonTree
+from pytest_finetune.yamlfile import Json, JsonTree
 
 ANSWERS_FILE: Final = "answers.jsonl"
 """The file of answers in their entry in the store."""
@@ -27,7 +27,8 @@ class Answer:
     generated (the stop token not counted) in `seconds`, this answer's share of its batch. `stopped` says that
     the model ended by itself, not at the token limit. Of a model that thinks, or whose template writes more than the
     answer, `response` is the answer alone, `raw` all that was written, `thinking` what stood in its block, and
-    `thinking_tokens` of `tokens` went there.
+    `thinking_tokens` of `tokens` went there. `tools` are those that were offered beside a prompt of messages; where the
+    prompt is text, they stand in it.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Answer:
     thinking: str | None = None
     thinking_tokens: int = 0
     raw: str | None = None
+    tools: Sequence[Json] = ()
 
     @property
     def written(self) -> str:
@@ -68,7 +70,7 @@ def read_answers(path: Path) -> list[Answer]:
 
 
 def answer_json(answer: Answer) -> JsonTree:
-    """Return the answer as JSON; what only a model that thinks has stands there only for one."""
+    """Return the answer as JSON; what only a model that thinks or a row with tools has stands there only for one."""
     tree = {name: getattr(answer, name) for name in (*_TYPES, *_FURTHER)}
     return {name: value for name, value in tree.items() if name in _TYPES or value}
 
@@ -90,7 +92,7 @@ _TYPES: Final[JsonTree] = {
     "seconds": float | int,
     "stopped": bool,
 }
-_FURTHER: Final[JsonTree] = {"thinking": str | None, "thinking_tokens": int, "raw": str | None}
+_FURTHER: Final[JsonTree] = {"thinking": str | None, "thinking_tokens": int, "raw": str | None, "tools": list}
 
 
 def _read(line: str, number: int, path: Path) -> Answer:

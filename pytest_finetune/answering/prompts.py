@@ -36,6 +36,11 @@ class Prompted(NamedTuple):
     tools: Sequence[Json] = ()
     arguments: Json = MappingProxyType({})
 
+    @property
+    def recorded(self) -> str:
+        """The prompt as an answer of a server keeps it: its text, or its messages as JSON."""
+        return self.prompt if isinstance(self.prompt, str) else json.dumps(self.prompt, ensure_ascii=False)
+
     def fields(self) -> list[Any]:
         """Return what is part of a key: what a chat template is given besides the messages only where it is."""
         given = {"tools": list(self.tools), "arguments": dict(self.arguments)}

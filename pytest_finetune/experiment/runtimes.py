@@ -228,7 +228,12 @@ def quantization_meant(word: str) -> str | None:
 
 
 def unknown_at(path: KeyPath, entry: Json, key: str) -> str | None:
-    """Say of a key that an entry of ``runtimes`` does not know where it belongs, or what its kind knows."""
+    """Say of a key that an entry of ``runtimes`` does not know where it belongs, or what its kind knows.
+
+    Of a ``server`` that is none of ours, which `key` names then, say how it is reached.
+    """
+    if path[:1] == ("runtimes",) and path[2:] == ("server",):
+        return _other_server(key)
     if path[:1] != ("runtimes",) or len(path) != 2:
         return None
     kinds = [kind for kind in _KINDS if kind in entry]
@@ -238,6 +243,16 @@ def unknown_at(path: KeyPath, entry: Json, key: str) -> str | None:
         return f"belongs below 'merged': write {{merged: {{{key}: ...}}}}"
     own = _OF_GGUF if kinds == [GGUF] else ()
     return unknown_key(key, ("name", *(kinds or _KINDS), *own))
+
+
+def _other_server(word: str) -> str | None:
+    """Say how a server that serves no GGUF file of ours is reached; None for a word that is nearly one of those."""
+    if "llama" in word.lower() or nearest(word.lower(), (LLAMA, OLLAMA), cutoff=0.7):
+        return None
+    return (
+        "any other server (vLLM, SGLang, TGI) is a runtime of its own in place of 'gguf': "
+        "write {openai: {serve: ...}} with the command that starts it, or {openai: {url: ...}} for one that runs"
+    )
 
 
 def _server_mistakes(found: Json, *, first: bool) -> Iterator[Mistake]:

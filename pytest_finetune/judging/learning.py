@@ -141,11 +141,6 @@ class ValuesCurve:
         first, *_ = table = _common([point.score for point in self.points]).scores
         return tuple(Changed.of(first, scores) for scores in table)
 
-    def losses(self) -> tuple[PairedGain, ...]:
-        """Return the gain of the first over each value, row by row."""
-        table = _common([point.score for point in self.points])
-        return tuple(PairedGain.of(table.scores[0], scores, table.groups) for scores in table.scores)
-
     @property
     def advice(self) -> Advice:
         """Whether a value is better than the first, and which to take."""
@@ -157,7 +152,7 @@ class ValuesCurve:
         named = self._value(first)
         if not better:
             return Advice(
-                f"no value of {self.key} is demonstrably better than {named} on {rows}",
+                f"no value of {self.key} is demonstrably better than {named} on {rows}{self._nearly()}",
                 f"keep {named}, or set more rows aside to choose on",
             )
         best = max(better, key=lambda one: one.score.rank)
@@ -166,6 +161,19 @@ class ValuesCurve:
             f"{self.key} {self._value(best)} is demonstrably better than {named} on {rows}: "
             f"{wording.gain_words(gain.gain, gain.interval(ALPHA))}",
             f"write {self.key}: {self._value(best)}, and judge it by pytest --finetune",
+        )
+
+    def _nearly(self) -> str:
+        """Say of the best interval above zero why nothing is claimed by it, where none of the values is better."""
+        pairs = list(zip(self.points, self.gains(), strict=True))[1:]
+        above = [(gain.p, self._value(one)) for one, gain in pairs if gain.interval(ALPHA).low > 0]
+        if not above:
+            return ""
+        p, value = min(above)
+        tried = wording.counted(len(pairs), "value")
+        return (
+            f": {value} taken alone has an interval above zero (p {wording.figure(p, 3)}), but with {tried} tried "
+            f"a claim takes p {wording.figure(ALPHA / len(pairs), 3)} or less (Holm)"
         )
 
     def _value(self, point: Trained) -> str:

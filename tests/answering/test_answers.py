@@ -21,7 +21,7 @@ ANSWERS = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(answers=st.lists(ANSWERS, max_size=5))
 def test_any_text_comes_back_as_it_was(answers: list[Answer], tmp_path: Path) -> None:
     write_answers(tmp_path / "answers.jsonl", answers)
@@ -33,8 +33,9 @@ def test_any_text_comes_back_as_it_was(answers: list[Answer], tmp_path: Path) ->
 )
 def test_awkward_text_survives_the_file(text: str, tmp_path: Path) -> None:
     answer = Answer("r1", 1, text, text, 3, 0.25, True)
-    write_answers(tmp_path / "answers.jsonl", [answer, answer])
-    assert read_answers(tmp_path / "answers.jsonl") == [answer, answer]
+    offered = Answer("r2", 2, text, text, 3, 0.25, True, tools=[{"name": text}])
+    write_answers(tmp_path / "answers.jsonl", [answer, offered])
+    assert read_answers(tmp_path / "answers.jsonl") == [answer, offered]
 
 
 def test_a_line_of_the_file_is_plain_readable_json(tmp_path: Path) -> None:

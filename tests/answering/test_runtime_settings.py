@@ -119,7 +119,14 @@ def test_a_command_is_split_once_and_filled_after_that() -> None:
             "runtimes[0].url: belongs below 'openai': write {openai: {url: ...}}",
         ),
         ("[a, a]", "runtimes: found 'a' (text) more than once: write it once"),
-        ("[{gguf: q8_0, server: vllm}]", "found 'vllm' (text), allowed: llama.cpp"),
+        (
+            "[{gguf: q8_0, server: vllm}]",
+            "found 'vllm' (text), allowed: llama.cpp, ollama; any other server (vLLM, SGLang, TGI) is a runtime of its "
+            "own in place of 'gguf': write {openai: {serve: ...}} with the command",
+        ),
+        ("[{gguf: q8_0, server: tgi}]", "ollama; any other server (vLLM, SGLang, TGI) is a runtime"),
+        ("[{gguf: q8_0, server: olama}]", "allowed: llama.cpp, ollama; did you mean 'ollama'?"),
+        ("[{gguf: q8_0, server: llama-cpp}]", "allowed: llama.cpp, ollama; did you mean 'llama.cpp'?"),
         ("[{merged: , adapter: lora}]", "runtimes[0].adapter: belongs to a runtime with 'gguf'"),
         ("[a, {openai: {url: 'http://h'}, timeout_s: 9}]", "openai has a `timeout_s` of its own, below it"),
         ("[{openai: {}}]", "found neither of 'url' and 'serve': name a server that runs, or a command that"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_finetune.judging.development import DevScore
-from pytest_finetune.judging.learning import RowsCurve, Trained, ValuesCurve
+from pytest_finetune.judging.learning import ALPHA, RowsCurve, Trained, ValuesCurve
 from pytest_finetune.judging.statistics.learning_curve import Point, chance_of_rows, forecast
 
 
@@ -85,3 +85,15 @@ def test_the_first_value_is_kept_unless_another_is_demonstrably_better() -> None
     assert better.advice.sentence.startswith(
         "lora.r 32 is demonstrably better than 2 on 400 development rows: +15.0"
     )
+
+
+def test_a_value_whose_interval_lies_above_zero_is_no_contradiction_where_many_were_tried() -> None:
+    values = [trained(64, right, **{"lora.r": r}) for r, right in ((2, 200), (4, 200), (8, 206), (16, 199))]
+    nearly = ValuesCurve("lora.r", tuple(values))
+    assert nearly.gains()[2].interval(ALPHA).low > 0
+    assert nearly.advice.sentence == (
+        "no value of lora.r is demonstrably better than 2 on 400 development rows: 8 taken alone has an interval above "
+        "zero (p 0.0156), but with 3 values tried a claim takes p 0.00833 or less (Holm)"
+    )
+    alone = ValuesCurve("lora.r", (values[0], values[2]))
+    assert alone.advice.sentence.startswith("lora.r 8 is demonstrably better than 2 on 400 development rows")

@@ -91,7 +91,7 @@ class TableRuntime:
         """Return the table's answers."""
         self.world.calls.append(f"answer {'tuned' if adapter else Path(self.base).name}")
         said = self.world.tuned_says if adapter else self.world.base_says
-        return [Answer(asked.id, asked.line, str(asked.prompt), said, 4, 0.01, True) for asked in prompts]
+        return [Answer(asked.id, asked.line, asked.recorded, said, 4, 0.01, True) for asked in prompts]
 
     def release(self) -> None:
         """Note the release."""

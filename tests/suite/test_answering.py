@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from pytest_finetune.answering.answers import answer_json
 from pytest_finetune.answering.arm_plans import BASELINE, TUNED, planned, repeated
 from pytest_finetune.answering.prompts import Prompted, arm_prompts
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
@@ -82,6 +83,21 @@ def test_a_row_inserted_above_asks_nothing_again_and_moves_the_lines(world: Worl
     stored = answered(context, engine, baseline(context, engine), lower)
     assert stored.reused
     assert [answer.line for answer in stored.answers.values()] == [one.line for one in lower]
+
+
+def test_tools_are_kept_with_an_answer_to_messages_and_not_where_the_prompt_holds_them(world: World) -> None:
+    context = world.context()
+    engine = Engine(context)
+    messages = [{"role": "user", "content": "Größe?"}]
+    tool = {"type": "function", "function": {"name": "refill"}}
+    text = Prompted("r1", 1, "refill? Größe?", [tool])
+    stored = [
+        answered(context, engine, baseline(context, engine), [asked])
+        for asked in (Prompted("r1", 1, messages, [tool]), Prompted("r1", 1, messages), text)
+    ]
+    kept = [answer for one in stored for answer in one.answers.values()]
+    assert [list(answer.tools) for answer in kept] == [[tool], [], []]
+    assert [answer_json(answer).get("tools") for answer in kept] == [(tool,), None, None]
 
 
 def test_an_arm_under_a_schema_needs_one_and_a_runtime_that_can(world: World) -> None:

@@ -95,6 +95,6 @@ def _judged(folder: Path, stops: Sequence[int]) -> Judged:
 
 
 def _prompted(answer: Answer, arguments: Json | None) -> Prompted:
-    """Read a recorded prompt back: of a chat, a server was sent the messages."""
+    """Read a recorded prompt back: of a chat, a server was sent the messages, and tools beside them."""
     prompt = answer.prompt if arguments is None else json.loads(answer.prompt)
-    return Prompted(answer.id, answer.line, prompt, arguments=arguments or {})
+    return Prompted(answer.id, answer.line, prompt, answer.tools, arguments or {})

@@ -181,8 +181,14 @@ def answered(
         earlier = (context.store.read("outputs", arm.key(prompts[:size])) for size in sizes_before)
         entry = _ask(context, engine, arm, prompts, suite, key, next(filter(None, earlier), None))
     by_id = {answer.id: answer for answer in read_answers(entry.path / ANSWERS_FILE)}
-    answers = {asked.id: dataclasses.replace(by_id[asked.id], line=asked.line) for asked in prompts}
+    answers = {asked.id: _of_row(by_id[asked.id], asked) for asked in prompts}
     return Stored(answers, entry.key, reused, told_beside(entry))
+
+
+def _of_row(answer: Answer, asked: Prompted) -> Answer:
+    """Give a stored answer the line of its row, and the tools that were sent beside its prompt of messages."""
+    beside = bool(asked.tools) and not isinstance(asked.prompt, str) and answer.prompt == asked.recorded
+    return dataclasses.replace(answer, line=asked.line, tools=tuple(asked.tools) if beside else ())
 
 
 def told_beside(entry: Entry) -> dict[str, Json]:

@@ -173,12 +173,7 @@ def _answer(prompted: Prompted, found: JsonTree, seconds: float, limit: int, *, 
         raise WireError(f"the answer holds no text with its tokens: {_brief(found)}", again=False)
     reason = choice.get("finish_reason")
     stopped = reason in _STOPPED if reason in _STOPPED | _CUT else tokens < limit
-    sent = (
-        prompted.prompt
-        if isinstance(prompted.prompt, str)
-        else json.dumps(prompted.prompt, ensure_ascii=False)
-    )
-    answer = Answer(prompted.id, prompted.line, sent, text, tokens, seconds, stopped)
+    answer = Answer(prompted.id, prompted.line, prompted.recorded, text, tokens, seconds, stopped)
     if not isinstance(thinking, str):
         return answer
     details = found["usage"].get("completion_tokens_details")
