@@ -100,6 +100,24 @@ def test_an_answer_has_the_same_distance_alone_and_among_others(
     assert together == alone
 
 
+def test_an_answer_is_read_once_by_each_model_however_many_tokens_it_has(
+    runtime: TransformersRuntime, trained: Path
+) -> None:
+    answers = runtime.answer(PROMPTS[:3], GREEDY)
+    read: list[int] = []
+    hook = runtime.model.register_forward_pre_hook(
+        lambda model, given, named: read.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    found = runtime.token_kl(PROMPTS[:3], answers, trained)
+    hook.remove()
+    prompts = [len(runtime.tokenizer(text=str(asked.prompt))["input_ids"]) for asked in PROMPTS[:3]]
+    lengths = [
+        prompt + len(by_token) - said.stopped
+        for prompt, by_token, said in zip(prompts, found, answers, strict=True)
+    ]
+    assert read == [length for length in lengths for _ in ("base", "tuned")]
+
+
 def test_the_base_is_left_as_it_was(runtime: TransformersRuntime, trained: Path) -> None:
     before = [answer.response for answer in runtime.answer(PROMPTS[:4], GREEDY)]
     runtime.token_kl(PROMPTS[:4], runtime.answer(PROMPTS[:4], GREEDY), trained)

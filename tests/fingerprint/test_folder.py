@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -34,6 +36,46 @@ def model(base: Path) -> Path:
 def test_a_plain_model_passes(model: Path) -> None:
     check_model(model)
     assert set(weight_tensors(model)) == set(LLAMA)
+
+
+class Noting(io.BytesIO):
+    """A file that counts the bytes that are read of it."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read on, and count."""
+        data = super().read(size)
+        self.taken += len(data)
+        return data
+
+
+def test_of_each_weight_file_the_header_is_read_once_and_no_weight(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (base / "model.safetensors").unlink()
+    parts = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for part, name in zip(parts, LLAMA, strict=True):
+        save(base / part, {name: LLAMA[name]})
+    weight_map = dict(zip(LLAMA, parts, strict=True))
+    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    opened: list[tuple[str, Noting]] = []
+    really = Path.open
+
+    def noted(file: Path, *given: Any, **named: Any) -> IO[Any]:
+        stream: IO[Any] = really(file, *given, **named)
+        if file.suffix != ".safetensors":
+            return stream
+        with stream:
+            opened.append((file.name, Noting(stream.read())))
+        return opened[-1][1]
+
+    monkeypatch.setattr(Path, "open", noted)
+    assert set(weight_tensors(base)) == set(LLAMA)
+    weights = {part: 4 * math.prod(LLAMA[name]) for name, part in weight_map.items()}
+    assert [(name, stream.taken) for name, stream in opened] == [
+        (part, (base / part).stat().st_size - weights[part]) for part in parts
+    ]
 
 
 def wrapper(prefix: str) -> Callable[[Path], None]:

@@ -13,6 +13,7 @@ from pytest_finetune.experiment.launcher import share_of
 from pytest_finetune.memory.hardware.cards import TURING, UNKNOWN
 from pytest_finetune.memory.hardware.detect import Budget, Process, parse_budget
 from pytest_finetune.memory.hardware.sizes import GiB
+from pytest_finetune.memory.plan import planner as planning
 from pytest_finetune.memory.plan.explain import as_json, explain, grouped, on_more_cards, tightest
 from pytest_finetune.memory.plan.figures import Figures, Held
 from pytest_finetune.memory.plan.plan import MemoryPlan, for_family
@@ -249,6 +250,25 @@ def test_remedies_agree_with_planning_again_by_hand(tiny_config: Mapping[str, An
     )
     again = planned(tiny_config, checkpointing=True)
     assert (checkpointing.needed_bytes, checkpointing.peak_bytes) == (again.needed_bytes, again.peak_bytes)
+
+
+def test_all_single_changes_are_traced_in_one_process_as_are_all_pairs_and_all_triples(
+    tiny_config: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes: list[int] = []
+
+    def traced(ladders: Sequence[Sequence[Workload]], limit: Limit | None) -> list[list[Answer]]:
+        processes.append(len(ladders))
+        return Formula().climb(ladders, limit)
+
+    monkeypatch.setattr(planning, "trace_elsewhere", traced)
+    for usable, expected in ((14 * GiB, 1), (5 * GiB, 2), (3 * GiB, 3)):
+        processes.clear()
+        planner = Planner(None)
+        assert find_remedies(planned(tiny_config), usable, planner).enough
+        assert len(processes) == expected
+        find_remedies(planned(tiny_config), usable, planner)  # what is known is not traced again
+        assert len(processes) == expected
 
 
 def test_the_tightest_constraint_is_the_largest_group(tiny_config: Mapping[str, Any]) -> None:

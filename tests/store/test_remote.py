@@ -6,10 +6,12 @@ import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pytest_finetune.store import Look, Store, collect
+from pytest_finetune.store import Look, Store, collect, open_store
+from pytest_finetune.store.shared.bucket import Bucket
 
 from .conftest import Open, Write
 
@@ -47,6 +49,25 @@ def test_what_one_machine_commits_another_one_reads(machine: Open, adapter: Call
     assert brought.path.is_relative_to(there.root)
     assert (brought.path / "docs" / "card.md").read_text() == "hello"
     assert (here.warnings, there.warnings) == ([], [])
+
+
+def test_what_is_in_the_cache_is_read_without_a_request(
+    tmp_path: Path, adapter: Callable[..., Write], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file://{tmp_path}/shared"
+    open_store(url, tmp_path / "here").commit("adapters", KEY, adapter(1.0, 2.0))
+    asked: list[str] = []
+    really = Bucket._read
+
+    def noted(bucket: Bucket, action: str, *given: Any) -> Any:
+        asked.append(action)
+        return really(bucket, action, *given)
+
+    monkeypatch.setattr(Bucket, "_read", noted)
+    for machine, requests in (("there", 3), ("there", 0), ("here", 0)):  # the manifest and two files
+        asked.clear()
+        assert open_store(url, tmp_path / machine).read("adapters", KEY) is not None
+        assert len(asked) == requests
 
 
 def write_json(folder: Path) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from pytest_finetune.data.formatting import Pair
 from pytest_finetune.experiment import Lora, Training
-from pytest_finetune.training.held_out import chosen
+from pytest_finetune.training.held_out import _batches, chosen, held_out
 from pytest_finetune.training.request import Progress, TrainingRequest, TrainingResult
 from pytest_finetune.training.sft import train
+from pytest_finetune.training.tokenised import TokenRow
 
 from .conftest import question, sums
 
@@ -117,3 +118,13 @@ def test_a_held_out_row_whose_prompt_fills_the_length_is_left_out(ask: Ask) -> N
 def test_a_long_held_out_file_is_sampled_evenly() -> None:
     assert chosen(range(1000), 4) == [0, 250, 500, 750]
     assert chosen("abc", 4) == ["a", "b", "c"]
+
+
+def test_held_out_rows_of_like_length_are_read_together_and_little_is_padded() -> None:
+    lengths = (3, 9, 4, 10, 3, 8, 4, 9)
+    rows = [TokenRow(f"t:{at}", tuple(range(length)), 1, True) for at, length in enumerate(lengths)]
+    asked = held_out(rows, max_length=9, batch=4)  # the row of 10 is cut
+    batches = [[len(one["input_ids"]) for one in batch] for batch in _batches(asked)]
+    assert batches == [[9, 9, 9, 8], [4, 4, 3, 3]]
+    padded = [len(batch) * max(batch) - sum(batch) for batch in batches]
+    assert padded == [1, 2]  # of 52 tokens; in the order of the file it were 26 of 75
