@@ -78,7 +78,7 @@ def traced(tokens: int) -> Traced:
         adapter=Adapter(rank=16, dtype="bfloat16"),
         checkpointing=True,
     )
-    request = {"ladders": [[workload.as_json()]], "limit": None, "workspaces": WORKSPACES}
+    request = {"base": None, "ladders": [[workload.as_json()]], "limit": None, "workspaces": WORKSPACES}
     begun = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest_finetune.memory.tracer.ladders"],
@@ -91,7 +91,7 @@ def traced(tokens: int) -> Traced:
     assert process.stdout is not None
     process.stdin.write(json.dumps(request).encode())
     process.stdin.close()
-    ((answer,),) = [json.loads(line) for line in process.stdout]
+    _, (answer,) = [json.loads(line) for line in process.stdout]
     _, _, usage = os.wait4(process.pid, 0)
     process.returncode = 0
     cpu_s = usage.ru_utime + usage.ru_stime

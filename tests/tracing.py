@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from pytest_finetune.memory.plan import planner
 from pytest_finetune.memory.plan.planner import WORKSPACES, Answer, Limit
@@ -13,8 +14,13 @@ from pytest_finetune.memory.plan.workload import Workload
 _TRACED: dict[str, list[Answer]] = {}
 
 
-def trace_here(ladders: Sequence[Sequence[Workload]], limit: Limit | None) -> list[list[Answer]]:
-    """Take the place of `planner.trace_elsewhere`; a ladder that was climbed before is not climbed again."""
+def trace_here(
+    ladders: Sequence[Sequence[Workload]], limit: Limit | None, base: Path | None = None
+) -> list[list[Answer]]:
+    """Take the place of `planner.trace_elsewhere`; a ladder that was climbed before is not climbed again.
+
+    The files in `base` are taken for its model, as they are.
+    """
     return [_climbed(ladder, limit) for ladder in ladders]
 
 

@@ -74,7 +74,7 @@ def untraced(planned: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
         layers=2,
     )
     monkeypatch.setattr(
-        planner, "trace_elsewhere", lambda ladders, limit: [[answer for _ in ladder] for ladder in ladders]
+        planner, "trace_elsewhere", lambda ladders, *_: [[answer for _ in ladder] for ladder in ladders]
     )
     return planned
 

@@ -19,6 +19,7 @@ from pytest_finetune.memory.plan.figures import Figures, Held
 from pytest_finetune.memory.plan.plan import MemoryPlan, for_family
 from pytest_finetune.memory.plan.planner import Answer, Limit, Planner
 from pytest_finetune.memory.plan.remedies import changes, find_remedies
+from pytest_finetune.memory.plan.weights import Files
 from pytest_finetune.memory.plan.workload import Workload
 
 
@@ -35,7 +36,12 @@ class Formula(Planner):
         super().__init__(None)
         self.asked: list[Workload] = []
 
-    def climb(self, ladders: Sequence[Sequence[Workload]], limit: Limit | None = None) -> list[list[Answer]]:
+    def climb(
+        self,
+        ladders: Sequence[Sequence[Workload]],
+        limit: Limit | None = None,
+        files: Files | None = None,
+    ) -> list[list[Answer]]:
         return [[self.answer(workload) for workload in ladder] for ladder in ladders]
 
     def answer(self, workload: Workload) -> Figures:

@@ -24,6 +24,7 @@ from pytest_finetune.memory.plan.explain import as_json
 from pytest_finetune.memory.plan.figures import Figures, Held
 from pytest_finetune.memory.plan.plan import MemoryPlan, for_family
 from pytest_finetune.memory.plan.planner import Answer, Limit, Planner
+from pytest_finetune.memory.plan.weights import Files
 from pytest_finetune.memory.plan.workload import Adapter, Workload
 from pytest_finetune.memory.tracer.steps import TrlStep
 
@@ -128,7 +129,12 @@ class Knowing(Planner):
         super().__init__(None)
         self._answer = answer
 
-    def climb(self, ladders: Sequence[Sequence[Workload]], limit: Limit | None = None) -> list[list[Answer]]:
+    def climb(
+        self,
+        ladders: Sequence[Sequence[Workload]],
+        limit: Limit | None = None,
+        files: Files | None = None,
+    ) -> list[list[Answer]]:
         return [[self._answer for _ in ladder] for ladder in ladders]
 
 

@@ -17,7 +17,6 @@ from pytest_finetune.memory.plan.figures import Figures, Held, PlanError
 from pytest_finetune.memory.plan.plan import MemoryPlan, for_family, plan_memory, workload_of
 from pytest_finetune.memory.plan.planner import Planner, plan_key
 from pytest_finetune.memory.plan.remedies import changes
-from pytest_finetune.memory.plan.weights import check_weights
 from pytest_finetune.memory.plan.workload import Workload
 from pytest_finetune.store import Store
 from pytest_finetune.wording import size
@@ -341,7 +340,7 @@ def test_a_base_whose_files_are_not_its_model_is_not_planned_and_asked_once(
     )
     store = Store(tmp_path / "store")
     with pytest.raises(PlanError) as refusal:
-        check_weights(experiment, store)
+        plan_memory(experiment, 48, Planner(store))
     assert str(refusal.value) == (
         "base model: 'model': 1 of 21 tensors have another shape in the files than in the model of its config.json "
         "(model.norm.weight: [60] and [64]); 17 of 21 tensors are not in the files "
@@ -350,6 +349,6 @@ def test_a_base_whose_files_are_not_its_model_is_not_planned_and_asked_once(
         "model of its config.json has no place for 1 tensor of the files (model.layers.0.self_attn.q_proj.bias), which "
         "would be left out: take config.json and weights of the same model"
     )
-    monkeypatch.setattr("pytest_finetune.memory.plan.weights.run_elsewhere", _must_not_run)
+    monkeypatch.setattr("pytest_finetune.memory.plan.planner.trace_elsewhere", _must_not_run)
     with pytest.raises(PlanError, match="17 of 21 tensors are not in the files"):
-        check_weights(experiment, store)
+        plan_memory(experiment, 48, Planner(store))

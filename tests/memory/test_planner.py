@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from pytest_finetune.fingerprint import Key
 from pytest_finetune.memory.plan import planner as planning
 from pytest_finetune.memory.plan.figures import Figures, Held, PlanError
 from pytest_finetune.memory.plan.planner import Answer, Limit, Planner, plan_key, trace_elsewhere
+from pytest_finetune.memory.plan.weights import Files
 from pytest_finetune.memory.plan.workload import Adapter, Workload
 from pytest_finetune.store import Store
 from tests.tracing import trace_here
@@ -38,8 +40,12 @@ class Tracing:
 
     def __init__(self) -> None:
         self.traced: list[int] = []
+        self.checked: list[Path] = []
 
-    def __call__(self, ladders: Sequence[Sequence[Workload]], limit: Limit | None) -> list[list[Answer]]:
+    def __call__(
+        self, ladders: Sequence[Sequence[Workload]], limit: Limit | None, base: Path | None = None
+    ) -> list[list[Answer]]:
+        self.checked += [] if base is None else [base]
         self.traced += [workload.tokens for ladder in ladders for workload in ladder]
         return [[figures(workload.tokens) for workload in ladder] for ladder in ladders]
 
@@ -56,6 +62,16 @@ def test_a_workload_is_traced_once_whoever_asks(tracing: Tracing, tmp_path: Path
     for _ in range(2):
         assert Planner(Store(tmp_path)).each([workload]) == [figures(64)]
     assert tracing.traced == [64]
+
+
+def test_the_files_of_a_base_are_looked_at_once_also_where_its_step_was_traced_before(
+    tracing: Tracing, tmp_path: Path
+) -> None:
+    files = Files("model", tmp_path / "model", Key.of({"files": 1}))
+    Planner(Store(tmp_path)).each([Workload(config={}, tokens=64)])
+    for tokens in (64, 64, 32):
+        Planner(Store(tmp_path)).each([Workload(config={}, tokens=tokens)], files)
+    assert (tracing.traced, tracing.checked) == ([64, 32], [files.folder])
 
 
 def test_without_a_store_figures_live_as_long_as_the_planner(tracing: Tracing) -> None:

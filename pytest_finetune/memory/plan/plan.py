@@ -16,7 +16,7 @@ from pytest_finetune.memory.hardware.cards import UNKNOWN, Family
 from pytest_finetune.memory.hardware.disk import DiskPlan, plan_disk
 from pytest_finetune.memory.plan.figures import Figures, Held, PlanError
 from pytest_finetune.memory.plan.planner import Planner
-from pytest_finetune.memory.plan.weights import check_weights
+from pytest_finetune.memory.plan.weights import files_to_check
 from pytest_finetune.memory.plan.workload import TRL_STEP, Adapter, Workload, each_process
 from pytest_finetune.wording import size
 
@@ -170,7 +170,6 @@ def plan_memory(
     model's configuration is missing or not understood.
     """
     workload, assumed = workload_of(experiment, longest_tokens, step=step)
-    check_weights(experiment, planner.store)
     most = max(cards, experiment.training.launcher.processes, _A_NODE if experiment.executor.cards else 1)
     wider = shared_out(experiment, most) if step == TRL_STEP else ()
     spreads = [workload_of(one, longest_tokens)[0] for one in wider]
@@ -179,7 +178,7 @@ def plan_memory(
         spreads = [spread.changed(expandable_segments=True) for spread in spreads]
         notes = (*notes, "replayed with expandable segments, as PYTORCH_ALLOC_CONF asks for")
     workloads = [workload, *(one for family in families if (one := for_family(workload, family)) != workload)]
-    figures, *further = planner.each(workloads)
+    figures, *further = planner.each(workloads, files_to_check(experiment))
     kept = experiment.training.save_total_limit
     disk = plan_disk(workload, figures.trainable, kept, experiment.local_base())
     processes = experiment.training.launcher.processes

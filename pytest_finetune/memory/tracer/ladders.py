@@ -1,4 +1,5 @@
-"""Answer the planner from a process of its own: ladders of workloads come in, their figures go out.
+"""Answer the planner from a process of its own: a base and ladders of workloads come in, what is wrong with the
+base and the figures of the workloads go out.
 
 ``python -m pytest_finetune.memory.tracer.ladders < request.json``.
 
@@ -13,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from pytest_finetune.memory.plan.figures import Figures, Held, NotPlannedError, PlanError
 from pytest_finetune.memory.plan.workload import Workload
@@ -22,6 +24,7 @@ from pytest_finetune.memory.tracer.events import LOADED, Born, Event, live_peak
 from pytest_finetune.memory.tracer.lean import leave_out
 from pytest_finetune.memory.tracer.trace import trace
 from pytest_finetune.memory.tracer.variants import variants
+from pytest_finetune.memory.tracer.weights import trouble_with
 from pytest_finetune.yamlfile import JsonTree
 
 
@@ -68,10 +71,11 @@ def _held(workload: Workload, events: Sequence[Event], workspace: int, near: int
 
 
 def main() -> int:
-    """Read ladders of workloads from standard input, write one line of answers for each.
+    """Read a base and ladders of workloads from standard input; write what is wrong with it, then the ladders' answers.
 
-    A ladder is a list from the mildest to the strongest change; with a limit it is climbed only as far as
-    needed, and what was not traced is null. Whatever the libraries print goes to standard error.
+    Each is a line; a base whose files are not its model gets the first alone. A ladder is a list from the mildest to
+    the strongest change; with a limit it is climbed only as far as needed, and what was not traced is null. Whatever
+    the libraries print goes to standard error.
     """
     gc.disable()  # before the next trace is early enough, and storages then die by reference count alone
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -79,7 +83,9 @@ def main() -> int:
     request = json.load(sys.stdin)
     ladders = [[Workload.from_json(tree) for tree in ladder] for ladder in request["ladders"]]
     leave_out(bitsandbytes=any(needs_bitsandbytes(workload) for ladder in ladders for workload in ladder))
-    for nth, ladder in enumerate(ladders):
+    trouble = trouble_with(Path(request["base"])) if request["base"] else ""
+    print(json.dumps(trouble), file=answers, flush=True)
+    for nth, ladder in enumerate(() if trouble else ladders):
         if nth:
             gc.collect()
         print(json.dumps(climb(ladder, request["workspaces"], request["limit"])), file=answers, flush=True)

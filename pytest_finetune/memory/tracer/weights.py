@@ -5,7 +5,6 @@ No weight is read: each tensor is one of the name, dtype and shape that the head
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,14 +74,10 @@ def matched(folder: Path) -> Match | None:
     return match_of(model, info)
 
 
-def main(folder: str) -> None:
-    """Print why the base is not the model that was named, or nothing."""
-    out = sys.stdout
-    sys.stdout = sys.stderr  # whatever the libraries say
-    found = matched(Path(folder))
-    if found is not None and found.trouble:
-        print(found.trouble, file=out)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+def trouble_with(folder: Path) -> str:
+    """Say why a base is not the model that was named; nothing where it is, or where a trace says better why not."""
+    try:
+        found = matched(folder)
+    except Exception:  # what cannot be built cannot be traced either
+        return ""
+    return (found and found.trouble) or ""
