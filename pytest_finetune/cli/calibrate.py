@@ -12,6 +12,7 @@ from typing import Any, Final
 from pytest_finetune.cli import arguments, calibration
 from pytest_finetune.cli.answer import Answer, CommandError, columns
 from pytest_finetune.cli.calibration import FIELDS, GRID, Cell
+from pytest_finetune.errors import lacking
 from pytest_finetune.memory.hardware.detect import detect
 from pytest_finetune.wording import counted, size
 
@@ -19,6 +20,17 @@ HELP: Final = "predicted beside measured memory on the card that is here"
 DESCRIPTION: Final = (
     "Train two steps of models with random weights and known shapes, and append to a CSV file what was predicted and "
     "what the card measured. Nothing is downloaded and nothing is sent: the file is yours to send in."
+)
+
+NEEDED: Final = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "trl",
+    "accelerate",
+    "datasets",
+    "bitsandbytes",
 )
 
 
@@ -43,6 +55,8 @@ def run(args: argparse.Namespace) -> Answer:
         raise CommandError(
             f"no card is here that counts its memory ({card.name}): nothing was measured; run it where the card is"
         )
+    if absent := lacking(*NEEDED):
+        raise CommandError(f"calibrate trains with {absent}")
     check_table(args.into)
     cells = [cell for cell in GRID if not args.shape or cell.shape in args.shape]
     rows = []

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.fingerprint import WEIGHT_PACKAGES, package_versions
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.yamlfile import Json
@@ -217,8 +218,16 @@ def _experiment(cell: Cell, base: Path) -> str:
 
 
 def make_elsewhere(shape: str, folder: Path) -> None:
-    """Make a base in a process of its own, whose memory and context are gone afterwards."""
-    subprocess.run([sys.executable, "-m", __name__, shape, str(folder)], check=True, capture_output=True)
+    """Make a base in a process of its own, whose memory and context are gone afterwards. Raises CommandError."""
+    command = [sys.executable, "-m", __name__, shape, str(folder)]
+    made = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
+    if made.returncode != 0:
+        said = made.stderr.split("\n")
+        last = next((line.strip() for line in reversed(said) if line.strip()), "it ended without a word")
+        raise CommandError(
+            f"the base of the shape {shape} could not be made: {last} (what was measured before it is kept; "
+            "--shape takes another)"
+        )
 
 
 def make_base(shape: str, folder: Path) -> None:

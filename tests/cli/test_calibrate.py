@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_finetune import errors
 from pytest_finetune.cli import calibrate, calibration
+from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.cli.calibration import FIELDS, GRID, METHODS, Cell
 from pytest_finetune.cli.entry import main
 from pytest_finetune.experiment import load_experiment
@@ -97,6 +99,25 @@ def test_without_a_card_nothing_is_measured_and_it_says_so(
         "no card is here that counts its memory (Some CPU): nothing was measured" in capsys.readouterr().err
     )
     assert not (tmp_path / "cards.csv").exists()
+
+
+def test_what_trains_is_missing_and_is_named_before_anything_is_made(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "trl" else object())
+    assert main(["calibrate", f"--into={table}"]) == 2
+    said = "calibrate trains with trl, which is not installed: pip install 'pytest-finetune[train]'"
+    assert said in capsys.readouterr().err
+    assert not table.exists()
+
+
+def test_a_base_that_cannot_be_made_is_said_with_the_last_words_of_its_process(tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("in the way", encoding="utf-8")
+    with pytest.raises(CommandError) as caught:
+        calibration.make_elsewhere("tiny", tmp_path / "a file" / "base")
+    said = str(caught.value)
+    assert said.startswith("the base of the shape tiny could not be made: NotADirectoryError: ")
+    assert said.endswith("(what was measured before it is kept; --shape takes another)")
 
 
 def test_every_cell_is_an_experiment_that_can_be_planned_on_a_base_made_on_the_spot(tmp_path: Path) -> None:
