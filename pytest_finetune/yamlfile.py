@@ -5,14 +5,17 @@ The experiment and the contract are both such files; both are described by a JSO
 
 from __future__ import annotations
 
+import math
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.wording import nearest, unknown_key
+from pytest_finetune.yaml_slips import of_key, of_value, unreadable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +42,8 @@ _FLOAT: Final = re.compile(
     |\.(?:nan|NaN|NAN))$""",
     re.VERBOSE,
 )
+# YAML 1.1 also reads `010` as 8 and `1:30` as 90; here they stay the texts that were written.
+_INT: Final = re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$")
 
 
 class YamlError(FinetuneError, ValueError):
@@ -96,16 +101,14 @@ def parse_yaml(text: str, label: str) -> YamlFile:
     """Parse `text`; see `load_yaml`."""
     import yaml
 
-    loader = _loader(text)
+    loader = _loader(text, label)
     try:
         node = loader.get_single_node()
         lines = dict(_key_lines(node, label)) if node is not None else {}
         tree = loader.construct_document(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = label if mark is None else f"{label}:{mark.line + 1}"
-        said = error.problem or error.context or ""
-        said = "a tab stands where YAML takes spaces alone: write spaces" if "'\\t'" in said else said
+        line, said = unreadable(error, text)
+        place = label if line is None else f"{label}:{line}"
         raise YamlError(f"{place}: unreadable YAML: {said}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, YamlError):
@@ -138,22 +141,35 @@ def schema_problems(
     `unknown` says what the schema cannot: which keys a mapping knows where that hangs on what else stands in it, and
     of a value that is none of those allowed what was meant instead (its mapping is empty then).
     """
-    from jsonschema import Draft202012Validator
-
-    for error in Draft202012Validator(schema).iter_errors(tree):
+    for error in _validator()(schema).iter_errors(tree):
         yield from _explain(error, tuple(error.absolute_path), line_of, unknown)
 
 
-def _loader(text: str) -> yaml.SafeLoader:
+@cache
+def _validator() -> Any:
+    """Return the validator of JSON Schema for which 256.0 is no whole number: libraries that want one refuse it."""
+    from jsonschema import Draft202012Validator, validators
+
+    whole = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    extended: Any = validators.extend
+    return extended(Draft202012Validator, type_checker=whole)
+
+
+def _loader(text: str, label: str) -> yaml.SafeLoader:
     import yaml
 
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"the character U+{ord(text[error.position]):04X} cannot stand in YAML: remove it"
+        raise YamlError(f"{label}:{line}: unreadable YAML: {what}") from None
     resolvers = {first: list(rules) for first, rules in loader.yaml_implicit_resolvers.items()}
     for first in "-+0123456789.":
-        kept = [rule for rule in resolvers.get(first, []) if rule[0] != "tag:yaml.org,2002:float"]
         # A date such as 2026-01-31 stays text: every value of these files is JSON.
-        kept = [rule for rule in kept if rule[0] != "tag:yaml.org,2002:timestamp"]
-        resolvers[first] = [*kept, ("tag:yaml.org,2002:float", _FLOAT)]
+        ours = [f"tag:yaml.org,2002:{kind}" for kind in ("float", "int", "timestamp")]
+        kept = [rule for rule in resolvers.get(first, []) if rule[0] not in ours]
+        resolvers[first] = [*kept, (ours[0], _FLOAT), (ours[1], _INT)]
     loader.yaml_implicit_resolvers = resolvers
     return loader
 
@@ -170,14 +186,19 @@ def _key_lines(root: yaml.Node, label: str) -> Iterator[tuple[KeyPath, int]]:
             raise YamlError(f"{label}: more than {MAX_NODES} values (aliases counted where they are used)")
         if not path:
             yield path, node.start_mark.line + 1
+        if node.tag == "tag:yaml.org,2002:float" and not _is_finite(node.value):
+            place = f"{label}:{node.start_mark.line + 1}: {dotted(path)}"
+            raise YamlError(f"{place}: found {node.value}, allowed: a finite number")
         if isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
                 yield (*path, index), item.start_mark.line + 1
                 todo.append(((*path, index), item))
         elif isinstance(node, yaml.MappingNode):
             keys: dict[str, int] = {}
+            before = ""
             for key, value in node.value:
-                name = _key_name(key, label)
+                name = _key_name(key, label, before)
+                before = value.value if isinstance(value, yaml.ScalarNode) else ""
                 line = key.start_mark.line + 1
                 if name in keys:
                     again = dotted((*path, name))
@@ -189,7 +210,15 @@ def _key_lines(root: yaml.Node, label: str) -> Iterator[tuple[KeyPath, int]]:
                 todo.append(((*path, name), value))
 
 
-def _key_name(node: yaml.Node, label: str) -> str:
+def _is_finite(written: str) -> bool:
+    try:
+        return math.isfinite(float(written.replace("_", "")))
+    except ValueError:  # .inf and .nan are words of YAML alone
+        return False
+
+
+def _key_name(node: yaml.Node, label: str, before: str) -> str:
+    """Return a key; `before` is the value that stands before it in its mapping."""
     import yaml
 
     if not isinstance(node, yaml.ScalarNode):
@@ -198,10 +227,16 @@ def _key_name(node: yaml.Node, label: str) -> str:
         raise YamlError(
             f"{label}:{node.start_mark.line + 1}: merge keys (<<) are not supported: write the keys out"
         )
+    if node.value.isdecimal() and before.isdecimal() and node.style is None:
+        told = f"a comma ends the value before it; write {before}.{node.value}, with a point"
+        raise YamlError(f"{label}:{node.start_mark.line + 1}: {node.value} stands where a key is due: {told}")
     if node.tag != "tag:yaml.org,2002:str":
         raise YamlError(
             f"{label}:{node.start_mark.line + 1}: the key {node.value} is not text: put it in quotes"
         )
+    if "\u00a0" in node.value:
+        told = "a no-break space (U+00A0) stands in it: write a plain space"
+        raise YamlError(f"{label}:{node.start_mark.line + 1}: the key {node.value.strip()}: {told}")
     return str(node.value)
 
 
@@ -227,7 +262,9 @@ def _explain(error: ValidationError, path: KeyPath, line_of: Any, unknown: Unkno
             for name in found:
                 if name not in known:
                     inner = (*path, name)
-                    told = unknown(path, found, str(name)) or unknown_key(str(name), known)
+                    told = (
+                        of_key(str(name)) or unknown(path, found, str(name)) or unknown_key(str(name), known)
+                    )
                     yield Problem(line_of(inner), dotted(inner), told)
         case "required":
             missing = [name for name in demanded if name not in found]
@@ -236,17 +273,17 @@ def _explain(error: ValidationError, path: KeyPath, line_of: Any, unknown: Unkno
                     yield Problem(line_of(path), dotted((*path, name)), "missing; it has no default")
         case "type":
             wanted = demanded
-            names = wanted if isinstance(wanted, str) else " or ".join(wanted)
-            yield Problem(
-                line_of(path), key, f"found {_shown(found)}, allowed: {_TYPE_WORDS.get(names, names)}"
-            )
+            names = wanted if isinstance(wanted, str) else " or ".join(wanted).removesuffix(" or null")
+            told = f"found {_shown(found)}, allowed: {_TYPE_WORDS.get(names, names)}"
+            yield Problem(line_of(path), key, told + of_value(found, wanted))
         case "enum":
-            allowed = ", ".join(map(str, demanded))
-            hint = unknown(path, {}, str(found))
-            if hint is None and (guess := nearest(str(found), [str(value) for value in demanded])):
-                hint = f"did you mean {guess!r}?"
-            told = f"found {_shown(found)}, allowed: {allowed}"
-            yield Problem(line_of(path), key, f"{told}; {hint}" if hint else told)
+            allowed = [str(value) for value in demanded if value is not None]
+            hint = of_value(found, "string")
+            if meant := unknown(path, {}, str(found)):
+                hint = f"; {meant}"
+            elif not isinstance(found, bool) and (guess := nearest(str(found).lower(), allowed)):
+                hint = f"; did you mean {guess!r}?"
+            yield Problem(line_of(path), key, f"found {_shown(found)}, allowed: {', '.join(allowed)}{hint}")
         case "anyOf" | "oneOf":
             described = error.schema.get("description", "") if isinstance(error.schema, Mapping) else ""
             yield Problem(line_of(path), key, f"found {_shown(found)}, allowed: {described or error.message}")
@@ -274,6 +311,7 @@ _TYPE_WORDS: Final = {
     "number": "a number",
     "integer": "a whole number",
     "boolean": "true or false",
+    "string or integer": "text",
 }
 
 

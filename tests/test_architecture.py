@@ -64,6 +64,7 @@ FLOOR: Final = (
     "errors",
     "clock",
     "wording",
+    "yaml_slips",
     "yamlfile",
     "experiment",
     "safetensors_check",

@@ -19,7 +19,7 @@ from pytest_finetune.cli.project import Project, folder_of
 from pytest_finetune.data.contract import ContractError
 from pytest_finetune.data.data_sets import is_here
 from pytest_finetune.errors import lacking
-from pytest_finetune.experiment import ExperimentError, GgufSettings
+from pytest_finetune.experiment import Experiment, ExperimentError, GgufSettings
 from pytest_finetune.experiment.reading import located
 from pytest_finetune.fingerprint import ABSENT, BaseModelError, base_folder, installed_version
 from pytest_finetune.fingerprint.hub import hub_cache
@@ -132,16 +132,25 @@ def _project(args: argparse.Namespace) -> Iterator[Found]:
         OK,
         f"{experiment.file}: {experiment.task}, {experiment.peft_method} on {experiment.base_model}",
     )
-    try:
-        yield Found("base model", OK, str(base_folder(experiment)))
-    except BaseModelError:
-        yield Found("base model", TO_DO, f"{experiment.base_model} is not here: pytest-finetune fetch")
+    yield _base(experiment)
     for path, text in problems(experiment):
         yield Found("settings", TO_DO, located(experiment, path, text))
     shipped = (one for one in experiment.runtime_settings.values() if isinstance(one, GgufSettings))
     yield from dict.fromkeys(map(_llama_cpp, shipped))
     yield _rows(project)
     yield _store(project)
+
+
+def _base(experiment: Experiment) -> Found:
+    try:
+        folder = base_folder(experiment)
+    except BaseModelError:
+        return Found("base model", TO_DO, f"{experiment.base_model} is not here: pytest-finetune fetch")
+    if not folder.is_dir():
+        return Found(
+            "base model", TO_DO, f"there is no folder {str(folder)!r}: correct base_model, or make it"
+        )
+    return Found("base model", OK, str(folder))
 
 
 def _llama_cpp(settings: GgufSettings) -> Found:

@@ -64,6 +64,10 @@ def _data_set(named: str) -> Path:
 
 def _base(experiment: Experiment) -> Answer:
     local = experiment.local_base()
+    if local is not None and not local.is_dir():
+        raise CommandError(
+            f"there is no folder {str(local)!r}, and a name of the hub is ORG/NAME: correct base_model"
+        )
     if local is not None:
         told = f"{experiment.base_model} is a folder of the project: nothing to fetch"
         return Answer([told], {"base_model": experiment.base_model, "folder": str(local), "fetched": False})

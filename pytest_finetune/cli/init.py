@@ -154,7 +154,8 @@ def _suited(relative: str, source: Traversable, contract: Contract | None, folde
     if relative == "tests/test_decision.py":
         return text.replace('"intent"', f'"{_judged(contract)["name"]}"')
     if relative == "finetune.yaml":
-        named = re.sub(r"^task: .*", f"task: {json.dumps(task)}", text, flags=re.M)
+        line = f"task: {json.dumps(task, ensure_ascii=False)}"
+        named = re.sub(r"^task: .*", lambda _: line, text, flags=re.M)
         return re.sub(
             r"^(  behaviour:).*",
             r"\1                          # what is taught, in one sentence",

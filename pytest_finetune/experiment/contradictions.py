@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 from pytest_finetune.experiment.data_sets import NO_FILE, naming_problem
 from pytest_finetune.experiment.launcher import unshardable, unshared
+from pytest_finetune.experiment.missing_files import no_such_file
 from pytest_finetune.experiment.records import Experiment, ExperimentError, schema
 from pytest_finetune.experiment.runtimes import GgufSettings, ServerSettings, mistakes
 from pytest_finetune.experiment.serve_command import untaken
-from pytest_finetune.wording import nearest
+from pytest_finetune.experiment.template import template_mistake
 from pytest_finetune.yamlfile import Json, KeyPath, Problem, YamlFile, dotted
 
 Say = Callable[[KeyPath, str], Problem]
@@ -49,11 +49,8 @@ _RESERVED: Final = frozenset(
 
 def _prompt_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
     prompt = experiment.prompt
-    if prompt.template != "chat" and "{input}" not in prompt.template:
-        yield problem(
-            ("prompt", "template"),
-            f"found {prompt.template!r}, which shows no {{input}}: the model would answer every row alike",
-        )
+    if prompt.template != "chat" and (text := template_mistake(prompt.template)):
+        yield problem(("prompt", "template"), text)
     if prompt.chat_template_kwargs and prompt.template != "chat":
         text = f"is given to no chat template: prompt.template is {prompt.template!r}, write chat or leave it out"
         yield problem(("prompt", "chat_template_kwargs"), text)
@@ -61,8 +58,7 @@ def _prompt_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
         text = f"{name!r} is given by the plugin itself: only what the template asks for besides can be set"
         yield problem(("prompt", "chat_template_kwargs", name), text)
     for number, candidate in enumerate(prompt.candidates):
-        if "{input}" not in candidate:
-            text = f"found {candidate!r}, which shows no {{input}}: the model would answer every row alike"
+        if text := template_mistake(candidate):
             yield problem(("prompt", "candidates", number), text)
     if experiment.generation.constrain and experiment.paths.contract_file is None:
         text = "'contract' needs paths.contract_file, whose output.schema or labels every answer then follows"
@@ -262,6 +258,9 @@ def _method_problems(tree: Json, experiment: Experiment, problem: Say) -> Iterat
 
 def _path_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
     paths = experiment.paths
+    slashed = experiment.base_model.replace("\\", "/")
+    if slashed != experiment.base_model:
+        yield problem(("base_model",), f"found {experiment.base_model!r}: write it with slashes: {slashed}")
     of_rows: dict[KeyPath, str] = {("paths", *key): named for key, named in paths.of_rows().items()}
     further: dict[KeyPath, str] = {}
     if paths.contract_file is not None:
@@ -279,8 +278,7 @@ def _path_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
             continue
         found = naming_problem(path, relative) if key in of_rows else None if path.is_file() else NO_FILE
         if found == NO_FILE:
-            meant = _meant(path, relative, [*of_rows.values(), *further.values()])
-            found = f"there is no such file in {str(experiment.root)!r}{meant}"
+            found = no_such_file(experiment.root, relative, [*of_rows.values(), *further.values()])
         if found:
             yield problem(key, f"found {relative!r}, but {found}")
     try:
@@ -289,21 +287,10 @@ def _path_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
     except ExperimentError as error:
         yield problem(("paths", "output_dir"), str(error))
     held_out = [paths.eval_file, *paths.suites.values()]
-    if paths.train_file in held_out:
-        yield problem(
-            ("paths", "eval_file"),
-            f"found {paths.train_file!r}, which is the training file: held-out rows must never be trained on",
-        )
+    if same := next((file for file in held_out if _is_one_of(experiment, file, [paths.train_file])), None):
+        text = f"found {same!r}, which is the training file: held-out rows must never be trained on"
+        yield problem(("paths", "eval_file"), text)
     yield from _dev_problems(experiment, held_out, problem)
-
-
-def _meant(path: Path, relative: str, named: Sequence[str]) -> str:
-    """Ask whether a file beside the one that is not there was meant, where its name is near and nothing else's."""
-    if not path.parent.is_dir():
-        return ""
-    beside = {(Path(relative).parent / file.name).as_posix() for file in path.parent.iterdir()}
-    guess = nearest(relative, sorted(beside - set(named)))
-    return f"; did you mean {guess!r}?" if guess else ""
 
 
 def _dev_problems(experiment: Experiment, held_out: Sequence[str], problem: Say) -> Iterator[Problem]:

@@ -156,15 +156,33 @@ def _mistakes(file: YamlFile, tree: object, overrides: Json) -> Iterator[Problem
         )
         return
     yield from sorted(
-        schema_problems(tree, schema(), file.line_of, unknown_at),
+        schema_problems(tree, schema(), file.line_of, _unknown_at),
         key=lambda found: (found.line or 0, found.key),
     )
+
+
+def _unknown_at(path: KeyPath, entry: Json, key: str) -> str | None:
+    """Say of a key that its place does not know in which section it belongs; None where no section knows it."""
+    sections = {
+        name: section["properties"]
+        for name, section in schema()["properties"].items()
+        if "properties" in section
+    }
+    section, _, inner = key.partition(".")
+    if inner in sections.get(section, ()):
+        return f"write `{inner}` below `{section}`; only the command line joins keys by a point"
+    homes = [name for name, known in sections.items() if key in known and (name,) != path]
+    if len(homes) == 1 and len(path) < 2:
+        return f"belongs below `{homes[0]}`: write {homes[0]}: {{{key}: ...}}"
+    return unknown_at(path, entry, key)
 
 
 def _located(problem: Problem, label: str, overrides: Json) -> str:
     for key in overrides:
         if problem.key == key or problem.key.startswith((f"{key}.", f"{key}[")):
             return f"--finetune-set {key}={overrides[key]}: {problem.text}"
+        if key.startswith(f"{problem.key}.") and problem.text.startswith("unknown key"):
+            return f"--finetune-set {key}={overrides[key]}: {problem.key}: {problem.text}"
     return problem.at(label)
 
 

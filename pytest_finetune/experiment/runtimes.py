@@ -55,6 +55,7 @@ _OWN_PARAMETERS: Final = (
     "stream",
     "n",
 )
+_BARE_ADDRESS: Final = re.compile(r"[\w.-]+:\d+(?:/\S*)?")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -284,9 +285,15 @@ def _server_mistakes(found: Json, *, first: bool) -> Iterator[Mistake]:
 
 def _url_mistakes(found: Json, *, first: bool) -> Iterator[Mistake]:
     url = found["url"]
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        yield Mistake(("url",), f"found {url!r}, allowed: http://... or https://...")
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  (it is read, and refused, when it is asked for)
+    except ValueError as error:
+        yield Mistake(("url",), f"found {url!r}, which is no address: {error}")
+        return
+    if parts.scheme not in ("http", "https") or not parts.hostname or " " in url:
+        meant = f"; did you mean 'http://{url}'?" if _BARE_ADDRESS.fullmatch(url) else ""
+        yield Mistake(("url",), f"found {url!r}, allowed: http://... or https://...{meant}")
     elif parts.username or parts.password:
         yield Mistake(("url",), "holds a user name or password: name an environment variable in api_key_env")
     elif parts.query or parts.fragment:

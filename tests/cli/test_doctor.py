@@ -39,6 +39,15 @@ def test_a_base_that_is_not_here_is_fetched(world: World) -> None:
     assert (ran.code, ran.out.splitlines()[-1]) == (1, "1 thing to do")
 
 
+def test_a_base_whose_folder_is_not_there_is_neither_ready_nor_fetched(world: World) -> None:
+    state, told = states(world, "--set", "base_model=models/of/mine")["base model"]
+    assert state == "to do"
+    assert told.endswith("models/of/mine': correct base_model, or make it")
+    fetched = world.run("fetch", "--set", "base_model=models/of/mine")
+    assert (fetched.code, fetched.out) == (2, "")
+    assert "and a name of the hub is ORG/NAME: correct base_model" in fetched.err
+
+
 def test_a_mistake_in_the_experiment_is_told_and_the_rest_is_looked_at_all_the_same(world: World) -> None:
     found = states(world, "--set", "peft_method=lore")
     assert found["experiment"][0] == "to do"

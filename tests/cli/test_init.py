@@ -183,14 +183,14 @@ def test_imported_rows_get_rules_and_an_experiment_of_their_own(
         for n, word in enumerate(words)
     ]
     (tmp_path / "r.json").write_text(json.dumps(rows))
-    to = tmp_path / "my task"
+    to = tmp_path / r"my täsk \1"
     assert run("import", tmp_path / "r.json", "--to", to).code == 0
     ran = run("init", to)
     assert "exists  data/train.jsonl" in ran.out
     assert "in place of the samples" not in ran.out
     assert rule in (to / "tests" / "test_rules.py").read_text()
     experiment = load_experiment(to, "finetune.yaml")
-    assert (experiment.task, experiment.charter.behaviour) == ("my task", None)
+    assert (experiment.task, experiment.charter.behaviour) == (r"my täsk \1", None)
     rules, decision = ((to / "tests" / f"test_{name}.py").read_text() for name in ("rules", "decision"))
     (name,) = re.findall(r"primary=True.*\n *def test_(\w+)", rules)
     assert set(re.findall(r'(?:tuned|prompted)\["(\w+)"\]', decision)) == {name}
