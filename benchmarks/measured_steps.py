@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from pytest_finetune.memory.plan.workload import PLAIN_STEP, Adapter, Workload
+from pytest_finetune.memory.tracer.events import Emptied, Entered, Event
 
 # What this stack does that the installed libraries do not: transformers 5.0 computes the rotary embedding by a matrix
 # product. Its source reads with four threads, and what lies on the card after loading differs from load to load, as on
@@ -93,7 +94,10 @@ def workload_of(row: Mapping[str, str], shapes: Mapping[str, Any]) -> Workload:
 
 
 def metamath(row: Mapping[str, str], tokens: int) -> Workload:
-    """Return the step of one of PEFT's MetaMathQA runs whose longest batch has `tokens` tokens a row."""
+    """Return the step of one of PEFT's MetaMathQA runs whose longest batch has `tokens` tokens a row.
+
+    Its loop (method_comparison/MetaMathQA/run.py) refers to the model's output until the next one is there.
+    """
     peft = None if row["peft"] == "full" else json.loads(row["peft"])
     adapter = None
     if peft is not None:
@@ -108,5 +112,18 @@ def metamath(row: Mapping[str, str], tokens: int) -> Workload:
         attention="efficient",
         masked=True,
         max_grad_norm=0.0,
+        keeps_output=True,
         step=PLAIN_STEP,
     )
+
+
+def emptied(events: Iterable[Event]) -> Iterator[Event]:
+    """Give the cache back after each optimizer step, while the gradients are still there, as those runs do.
+
+    They sort each twenty batches from long to short and empty the cache after every tenth: a longest batch meets what
+    the emptying has left, and not what a batch as long as itself has.
+    """
+    for event in events:
+        if isinstance(event, Entered) and event.phase == "release":
+            yield Emptied()
+        yield event
