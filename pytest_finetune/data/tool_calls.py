@@ -34,14 +34,18 @@ def call_text(calls: Sequence[Json]) -> str:
 
 
 def with_calls(content: str | None, calls: Sequence[Any]) -> str | None:
-    """Return an answer as one text that `read_calls` reads, with the calls that were told apart from it.
+    r"""Return an answer as one text that `read_calls` reads, with the calls that were told apart from it.
 
     Arguments stay as they were given: what is no JSON there is malformed here too. Calls that the text holds as well
-    are not written twice.
+    are not written twice. A call begins a line, as the text may already do that was left before it.
+
+    >>> with_calls("Let me see.\n", [{"name": "rain", "arguments": {}}])
+    'Let me see.\n<tool_call>\n{"name": "rain", "arguments": {}}\n</tool_call>'
     """
     if not calls or (content and read_calls(content)):
         return content
-    return "\n".join([*([content] if content else []), *map(_told_apart, calls)])
+    between = "\n" if content and not content.endswith("\n") else ""
+    return (content or "") + between + "\n".join(map(_told_apart, calls))
 
 
 def _told_apart(call: Any) -> str:

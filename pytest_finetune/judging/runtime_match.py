@@ -140,6 +140,22 @@ def cause_of(runtime: str, arm: Mapping[str, Any]) -> str | None:
     return "; ".join(prompts) or _decoding_cause(runtime, arm.get("decoding") or {})
 
 
+def grammar_of(first: str, second: str, arms: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say where one of two runtimes holds the calls of tools to a grammar, and the other does not.
+
+    `arms` holds what was recorded of both.
+    """
+    held = [(arm.get("decoding") or {}).get("calls_held") for arm in arms]
+    if bool(held[0]) == bool(held[1]):
+        return None
+    runtime, other = (first, second) if held[0] else (second, first)
+    return (
+        f"{runtime} holds a call to the schemas of its tools by a grammar as soon as an answer begins one "
+        f"({wording.counted(held[0] or held[1] or 0, 'row')} with tools), where {other} decodes freely: calls that "
+        "would break their schema, or stand in another form, come out otherwise; decide on the runtime that is shipped"
+    )
+
+
 def end_of(
     first: str, second: str, arms: Sequence[Mapping[str, Any]], texts: Sequence[Sequence[str]]
 ) -> str | None:

@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pytest_finetune.answering.arm_plans import TUNED
-from pytest_finetune.judging.runtime_match import ALIKE, RuntimeMatch, agreement, cause_of, end_of, moved
+from pytest_finetune.judging.runtime_match import (
+    ALIKE,
+    RuntimeMatch,
+    agreement,
+    cause_of,
+    end_of,
+    grammar_of,
+    moved,
+)
 from pytest_finetune.record.case import scores_of
 from pytest_finetune.yamlfile import Json
 
@@ -49,5 +57,7 @@ def _match(tree: Json, name: str, ours: Mapping[str, Answer], theirs: Mapping[st
     if text.rate < ALIKE:
         arms = [tree["arms"][arm] for arm in (TUNED, name)]
         said = [[answers[row].response for row in rows] for answers in (ours, theirs)]
-        cause = cause_of(second, arms[1]) or end_of(first, second, arms, said)
+        cause = (
+            cause_of(second, arms[1]) or grammar_of(first, second, arms) or end_of(first, second, arms, said)
+        )
     return RuntimeMatch(first, second, text, rules, cause, paired)

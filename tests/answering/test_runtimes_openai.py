@@ -24,7 +24,7 @@ from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
 from pytest_finetune.data.chat import Chat
 from pytest_finetune.experiment import Generation
 from pytest_finetune.experiment.runtimes import ServerSettings
-from pytest_finetune.judging.runtime_match import cause_of
+from pytest_finetune.judging.runtime_match import cause_of, grammar_of
 
 Reply = tuple[int, dict[str, str], bytes]
 GREEDY = Generation(max_new_tokens=7)
@@ -448,6 +448,23 @@ def test_a_strict_server_gets_the_settings_that_it_knows_and_what_it_refused_is_
         "no repetition_penalty with a question: start prod without these settings (vLLM: --generation-config vllm)"
     )
     assert cause_of("prod", {"decoding": {**asked.decoding, "base_sets": {}}}) is None
+
+
+def test_rows_whose_calls_the_server_holds_to_a_grammar_are_counted_and_named_as_the_cause() -> None:
+    chat, tool = [{"role": "user", "content": "Rain?"}], {"type": "function", "function": {"name": "rain"}}
+    sent = [Prompted("a", 1, chat, [tool]), Prompted("b", 2, chat), Prompted("c", 3, "Rain?", [tool])]
+    assert decoding.calls_held(decoding.LLAMA, sent, {}) == 1
+    assert decoding.calls_held(decoding.LLAMA, sent, {"tool_choice": "none"}) == 0
+    assert decoding.calls_held(decoding.VLLM, sent, {}) == 0
+    held = {"decoding": decoding.facts(decoding.NOTHING_SET, (), 1)}
+    assert decoding.facts(decoding.NOTHING_SET, (), 0) == {}
+    assert cause_of("shipped", held) is None
+    for arms, named in ((({}, held), ("here", "shipped")), ((held, {}), ("shipped", "here"))):
+        cause = grammar_of(*named, arms)
+        assert cause is not None
+        assert cause.startswith("shipped holds a call to the schemas of its tools by a grammar as soon as")
+        assert "(1 row with tools), where here decodes freely" in cause
+    assert grammar_of("f16", "q4_k_m", (held, held)) is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +28,8 @@ from pytest_finetune.answering.runtimes.proof import any_rows
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.answering.runtimes.server.checking import RenderingCheck, judged_by
 from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
-from pytest_finetune.experiment import Generation
+from pytest_finetune.bundle.verify.served_again import served_again
+from pytest_finetune.experiment import Generation, Prompt
 from pytest_finetune.experiment.runtimes import ServerSettings
 from pytest_finetune.training.base import BaseSource
 from tests.small_base import ROLES, small_base
@@ -47,6 +50,7 @@ BARE: dict[str, object] = {
     "type": "function",
     "function": {name: told for name, told in REFILL.items() if name != "description"},
 }
+GREEDY = Generation(max_new_tokens=4)
 SAID = ("the printer is out of paper", "refill the printer now", "who refills the paper, and when?")
 
 # PEFT asks a model for an old name.
@@ -112,7 +116,30 @@ def served(base: Path, file: Path, tools: Tools, stops: tuple[int, ...] = ()) ->
 def ask(asking: OpenAIRuntime, tool: dict[str, object] = TOOL) -> None:
     rows = [Prompted(f"r{at}", at, [{"role": "user", "content": text}]) for at, text in enumerate(SAID, 1)]
     rows.append(Prompted("r9", 9, [{"role": "user", "content": SAID[0]}], [tool]))
-    asking.answer(rows, Generation(max_new_tokens=4), None)
+    asking.answer(rows, GREEDY, None)
+
+
+def test_rows_of_a_bundle_are_asked_again_with_the_tools_that_they_were_asked_with(
+    base: Path, file: Path, tools: Tools, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(base, tmp_path / "bundle"))
+    (bundle / "gguf").mkdir()
+    shutil.copyfile(file, bundle / "gguf" / "model.gguf")
+    told = {"quantization": "f16", "adapter": "merged", "server": "llama.cpp"}
+    opened: Any = SimpleNamespace(folder=bundle, experiment={"arms": {"tuned": {"gguf": told}}})
+    experiment: Any = SimpleNamespace(prompt=Prompt(template="chat"), generation=GREEDY)
+    chat = [{"role": "user", "content": SAID[0]}]
+    asked = [Prompted("r1", 1, chat), Prompted("r2", 2, chat, [TOOL])]
+    with served(base, file, tools) as asking:
+        first = [
+            replace(answer, tools=one.tools)
+            for answer, one in zip(asking.answer(asked, GREEDY, None), asked, strict=True)
+        ]
+        assert asking.decoding["calls_held"] == 1
+    again, _ = served_again(opened, experiment, first)
+    assert [answer.written for answer in again] == [answer.written for answer in first]
+    bare, _ = served_again(opened, experiment, [replace(answer, tools=()) for answer in first])
+    assert bare[0].written == first[0].written == bare[1].written != first[1].written
 
 
 def test_a_right_file_asks_as_was_judged_and_a_stop_token_that_it_does_not_name_is_found(

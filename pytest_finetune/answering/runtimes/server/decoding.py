@@ -15,6 +15,7 @@ from pytest_finetune.answering.runtimes.server.neutral import as_request
 from pytest_finetune.yamlfile import Json, JsonTree
 
 if TYPE_CHECKING:
+    from pytest_finetune.answering.prompts import Prompted
     from pytest_finetune.experiment import Generation
 
 SETTINGS: Final = "generation_config.json"
@@ -120,7 +121,19 @@ def not_taken(offered: Sequence[JsonTree], taken: int) -> tuple[str, ...]:
     return tuple(sorted({_CALLED_OTHERWISE.get(name, name) for name in lost}))
 
 
-def facts(base: BaseDecoding, refused: Sequence[str]) -> JsonTree:
+def calls_held(kind: str, sent: Sequence[Prompted], extra: Json) -> int:
+    """Count the prompts whose answers a server holds to the schemas of their tools.
+
+    llama.cpp's does so by a grammar, as soon as an answer begins a call, unless it is told that none is to be called.
+    """
+    if kind != LLAMA or extra.get("tool_choice") == "none":
+        return 0
+    return sum(bool(one.tools) and not isinstance(one.prompt, str) for one in sent)
+
+
+def facts(base: BaseDecoding, refused: Sequence[str], held: int = 0) -> JsonTree:
     """Return the record's form; empty where the server was told everything and the base asks for nothing else."""
-    told = {"base_sets": dict(base.sets), "refused": list(refused)}
+    told: JsonTree = {"base_sets": dict(base.sets), "refused": list(refused)}
+    if held:
+        told["calls_held"] = held
     return told if any(told.values()) else {}

@@ -81,11 +81,13 @@ class OpenAIRuntime:
         asked = self._reach(adapter)
         batch = Batch(self._name, self._settings, asked, generation, self._base.stops)
         try:
-            answers = self._checked(batch, asked, prompts, [self._sent(one) for one in prompts])
+            sent = [self._sent(one) for one in prompts]
+            answers = self._checked(batch, asked, prompts, sent)
         except AnsweringError:
             self.release()
             raise
-        self.decoding = decoding.facts(self._base, batch.refused)
+        held = decoding.calls_held(asked.kind, sent, self._settings.extra)
+        self.decoding = decoding.facts(self._base, batch.refused, held)
         return answers
 
     def _checked(
