@@ -1,22 +1,22 @@
 """Everything that only a card can show, in one prepared run of less than fifteen minutes.
 
-python benchmarks/on_a_card.py --out FOLDER [--minutes 14] [--only grid leases ...]
-python benchmarks/on_a_card.py --out FOLDER --rehearse        # the same code on the CPU, with a tiny model
+python -m benchmarks.on_a_card --out FOLDER [--work FOLDER] [--minutes 14] [--only grid leases ...]
+python -m benchmarks.on_a_card --out FOLDER --rehearse        # the same code on the CPU, with a tiny model
 
-Each step has a time limit of its own and is left out where the minutes that remain are fewer. What it shows is
-written to FOLDER as it comes: `cards.csv` (predicted and measured memory, as `pytest-finetune calibrate` writes it),
-`steps.jsonl` (a line for each step, with its seconds), `speed.txt` and the sessions' own words. A rehearsal measures
-nothing: it writes `rehearsed-cards.csv`, `rehearsed-steps.jsonl` and `rehearsed-speed.txt`, says so in its first and
-last line, and fails where anything that it tried did.
+Each step has a time limit of its own, at which it is ended, and is left out where the minutes that remain are fewer or
+where the machine lacks what it needs (llama.cpp for `gguf`, a second card for `shard`). What it shows is written to
+FOLDER as it comes: `cards.csv` (predicted and measured memory, as `pytest-finetune calibrate` writes it), `steps.jsonl`
+(a line for each step, with its seconds) and `speed.txt`. Bases (16 GB the largest), projects and the sessions' own
+words lie in the folder of `--work`, else in FOLDER/work: name one elsewhere where all of FOLDER is carried home. A
+rehearsal measures nothing: it writes `rehearsed-cards.csv`, `rehearsed-steps.jsonl` and `rehearsed-speed.txt`, says so
+in its first and last line, and fails where anything that it tried did.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -27,21 +27,26 @@ from importlib import util
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.card_sessions import deadline, ended, kill, last_lines, record_of, run_session, start
+from pytest_finetune.answering.runtimes.gguf.tools import find_tools
+from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.cli import calibration
 from pytest_finetune.cli.calibrate import append
 from pytest_finetune.cli.calibration import Cell
 from pytest_finetune.fingerprint import package_versions
+from pytest_finetune.memory.hardware import nvidia
 from pytest_finetune.memory.hardware.budget import Budget
 from pytest_finetune.memory.hardware.detect import detect
 
-# The dearest last: where the minutes run out, the many small ones are there.
-CELLS: Final = (
-    *calibration.GRID,
-    Cell("smollm2-135m", "lora", 8, 1024, checkpointing=True),
-    Cell("qwen3-1.7b", "lora", 4, 1024),
-    Cell("qwen3-1.7b", "dora", 2, 1024, checkpointing=True),
+# What is dear comes after what is cheap: where the minutes run out, the many small ones are there.
+SMALL: Final = (*calibration.GRID, Cell("smollm2-135m", "lora", 8, 1024, checkpointing=True))
+LARGE: Final = (
     Cell("llama-8b", "qlora", 2, 2048, checkpointing=True),
     Cell("llama-8b", "lora", 1, 2048, checkpointing=True),
+)
+FURTHER: Final = (
+    Cell("qwen3-1.7b", "lora", 4, 1024),
+    Cell("qwen3-1.7b", "dora", 2, 1024, checkpointing=True),
 )
 TINY: Final = (Cell("tiny", "lora", 2, 40), Cell("tiny", "full", 2, 40, checkpointing=True))
 TOO_LARGE: Final = Cell("llama-8b", "lora", 32, 2048)
@@ -50,6 +55,8 @@ EXAMPLE: Final = Path(__file__).resolve().parents[1] / "example_project"
 CELL_S: Final = 75
 LARGE_S: Final = 150
 SPEED_S: Final = 330
+GRACE_S: Final = 10
+"""A session that outlives its seconds is ended by its step, which tells why; these later the step is ended itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,31 +73,38 @@ class Place:
     """Where the run writes, what it computes on, and whether it is a rehearsal."""
 
     out: Path
+    work: Path
     card: Budget
     rehearse: bool
-
-    @property
-    def work(self) -> Path:
-        """Return the folder for bases and projects, which are not brought back."""
-        return self.out / "work"
 
     def file(self, name: str) -> Path:
         """Return where results of that name go; those of a rehearsal can never be taken for measured ones."""
         return self.out / (f"rehearsed-{name}" if self.rehearse else name)
 
 
+class LeftOut(Exception):
+    """The step has nothing to show here; the message says what it would need."""
+
+
 def steps(place: Place) -> Iterator[Step]:
-    """Yield every step, the cheapest first."""
-    cells = TINY if place.rehearse else CELLS
+    """Yield every step: what is cheap, what only a card can show, then what is dear, the table of times among it."""
+    small = TINY if place.rehearse else SMALL
+    yield from _grid(place, small)
+    yield Step("leases", 120, partial(_leases, place, small[0]))
+    yield Step("determinism", 120, partial(_determinism, place, small[0]))
+    too_large = small[0] if place.rehearse else TOO_LARGE
+    yield Step("out of memory", LARGE_S, partial(_out_of_memory, place, too_large))
+    yield Step("shard", 120, partial(_shard, place, small[0]))
+    yield Step("gguf", 120, partial(_gguf, place))
+    yield from _grid(place, () if place.rehearse else LARGE)
+    yield Step("speed", SPEED_S, partial(_speed, place))
+    yield from _grid(place, () if place.rehearse else FURTHER)
+
+
+def _grid(place: Place, cells: Sequence[Cell]) -> Iterator[Step]:
     for cell in cells:
         name = f"grid {cell.shape} {cell.method} {cell.batch}x{cell.tokens}"
         yield Step(name, LARGE_S if cell.shape == "llama-8b" else CELL_S, partial(_compared, place, cell))
-    yield Step("leases", 120, partial(_leases, place, cells[0]))
-    yield Step("determinism", 120, partial(_determinism, place, cells[0]))
-    yield Step(
-        "out of memory", LARGE_S, partial(_out_of_memory, place, cells[0] if place.rehearse else TOO_LARGE)
-    )
-    yield Step("speed", SPEED_S, partial(_speed, place))
 
 
 def _compared(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
@@ -99,14 +113,15 @@ def _compared(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
 
     def session(project: Path) -> None:
         ran.append(project)
-        _run(project, limit_s)
+        run_session(project, limit_s)
 
     row = calibration.compare(cell, place.card, place.work, session)
     append(place.file("cards.csv"), [row])
     wanted = "predicted_peak_bytes" if place.rehearse else "measured_peak_bytes"
     if row[wanted] is None:
-        raise RuntimeError(f"no {wanted} ({row['not_planned'] or 'no reason'}): {_last_lines(ran[0])}")
-    return row
+        raise RuntimeError(f"no {wanted} ({row['not_planned'] or 'no reason'}): {last_lines(ran[0])}")
+    predicted, measured = row["predicted_peak_bytes"], row["measured_peak_bytes"]
+    return {"error": f"{predicted / measured - 1:+.1%}" if predicted and measured else None, **row}
 
 
 def _project(place: Place, cell: Cell, name: str) -> Path:
@@ -128,41 +143,90 @@ def _leases(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
         _project(place, replace(cell, tokens=cell.tokens + 2 * nth), f"lease-{nth}") for nth in range(2)
     ]
     begun = time.perf_counter()
-    running = [_start(project, "-n", "1") for project in projects]
-    ended: dict[str, Mapping[str, Any]] = {}
-    for project, process in zip(projects, running, strict=True):
-        code = _ended(process, max(1.0, limit_s - (time.perf_counter() - begun)))
-        lease = (_record(project).get("hardware") or {}).get("lease")
-        ended[project.name] = {"exit": code, "seconds": round(time.perf_counter() - begun, 1), "lease": lease}
-    shown = {**ended, "said": [_last_lines(project) for project in projects]}
-    whole = [one["exit"] == 0 and (place.rehearse or one["lease"] is not None) for one in ended.values()]
+    running = [start(project, "-n", "1") for project in projects]
+    found: dict[str, Mapping[str, Any]] = {}
+    try:
+        for project, process in zip(projects, running, strict=True):
+            code = ended(process, max(1.0, limit_s - (time.perf_counter() - begun)))
+            lease = (record_of(project).get("hardware") or {}).get("lease")
+            took = round(time.perf_counter() - begun, 1)
+            found[project.name] = {"exit": code, "seconds": took, "lease": lease}
+    finally:
+        for process in running:
+            kill(process)
+    shown = {**found, "said": [last_lines(project) for project in projects]}
+    whole = [one["exit"] == 0 and (place.rehearse or one["lease"] is not None) for one in found.values()]
     return _held(all(whole), shown)
 
 
 def _determinism(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
-    """Train twice with `training.full_determinism`, and tell whether both adapters are the same bytes."""
+    """Train twice with `training.full_determinism`: both adapters are to be the same bytes."""
     digests = []
     for nth in range(2):
         project = _project(place, cell, f"determinism-{nth}")
-        _run(project, limit_s // 2, "--finetune-set", "training.full_determinism=true")
-        record = _record(project)
+        run_session(project, limit_s // 2, "--finetune-set", "training.full_determinism=true")
+        record = record_of(project)
         digests.append((record.get("training") or {}).get("adapter_sha256"))
-    return _held(digests[0] is not None, {"adapters": digests, "same": digests[0] == digests[1]})
+    same = digests[0] is not None and digests[0] == digests[1]
+    return _held(same, {"adapters": digests, "same": same, "said": last_lines(project)})
 
 
 def _out_of_memory(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
-    """Train what cannot fit, and keep what the session says of it."""
+    """Train what cannot fit: the session is to end by itself, and to say that the memory ran out."""
     project = _project(place, cell, "out-of-memory")
-    code = _run(project, limit_s)
-    ended_well = code == 0 if place.rehearse else code is not None
-    return _held(ended_well, {"exit": code, "said": _last_lines(project, 30)})
+    code = run_session(project, limit_s)
+    because = (record_of(project).get("gate") or {}).get("because") or ""
+    ended_well = code == 0 if place.rehearse else code == 1 and "ran out of memory" in because
+    return _held(ended_well, {"exit": code, "because": because, "said": last_lines(project, 30)})
+
+
+def _shard(place: Place, cell: Cell, limit_s: int) -> Mapping[str, Any]:
+    """Share one model out over two cards; on the CPU over two processes."""
+    cards = len(nvidia.visible())
+    if cards < 2 and not place.rehearse:
+        raise LeftOut(f"`shard: true` shares a model out over two cards or more, and there is {cards}")
+    project = _project(place, cell, "shard")
+    shared = ("training.launcher.processes=2", "training.shard=true")
+    device = ("--finetune-device=cpu",) if place.rehearse else ()
+    code = run_session(
+        project, limit_s, *device, *(word for one in shared for word in ("--finetune-set", one))
+    )
+    training = record_of(project).get("training") or {}
+    shown = {"exit": code, "notes": training.get("notes"), "peak_bytes": training.get("peak_bytes")}
+    return _held(code == 0, {**shown, "said": last_lines(project)})
+
+
+def _gguf(place: Place, limit_s: int) -> Mapping[str, Any]:
+    """Train the example for four steps, and hold the answers of a GGUF file of it against those of the trainer's."""
+    try:
+        find_tools()
+    except AnsweringError as error:
+        raise LeftOut(str(error)) from None
+    project = _example(place, "gguf")
+    settings = (
+        "runtimes=[transformers, {name: q8_0, gguf: q8_0}]",
+        "training.max_steps=4",
+        "generation.max_new_tokens=8",
+        "drift=false",
+    )
+    code = run_session(project, limit_s, *(word for one in settings for word in ("--finetune-set", one)))
+    matched = (
+        record_of(project).get("runtime_match") or []
+    )  # four steps teach little: the verdict is no matter
+    return _held(bool(matched), {"exit": code, "match": matched, "said": last_lines(project)})
+
+
+def _example(place: Place, name: str) -> Path:
+    """Copy the example, without what earlier runs have left in it."""
+    project = place.work / name
+    unseen = shutil.ignore_patterns(".finetune", "finetune-record", "artifacts", "__pycache__")
+    shutil.copytree(EXAMPLE, project, ignore=unseen, dirs_exist_ok=True)
+    return project
 
 
 def _speed(place: Place, limit_s: int) -> Mapping[str, Any]:
     """Run the table of benchmarks/speed.py on the example's rows, with a base as large as a small real one."""
-    project = place.work / "speed"
-    unseen = shutil.ignore_patterns(".finetune", "finetune-record", "artifacts", "__pycache__")
-    shutil.copytree(EXAMPLE, project, ignore=unseen, dirs_exist_ok=True)
+    project = _example(place, "speed")
     file = project / "finetune.yaml"
     base = _base(place, "tiny" if place.rehearse else "smollm2-135m")
     text = file.read_text(encoding="utf-8").replace("models/ticket-lm", str(base))
@@ -177,7 +241,7 @@ def _speed(place: Place, limit_s: int) -> Mapping[str, Any]:
             stderr=said,
             start_new_session=True,
         )
-        code = _ended(process, limit_s)
+        code = ended(process, limit_s)
     lines = place.file("speed.txt").read_text(encoding="utf-8").splitlines()
     if code != 0:
         raise RuntimeError(f"the table ended with {code}: {lines[-3:]}")
@@ -189,41 +253,6 @@ def _held(well: bool, shown: Mapping[str, Any]) -> Mapping[str, Any]:
     if not well:
         raise RuntimeError(json.dumps(shown))
     return shown
-
-
-def _start(project: Path, *words: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pytest", "--finetune", "-q", "-p", "no:cacheprovider", *words]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    with (project / "log.txt").open("wb") as log:
-        return subprocess.Popen(
-            command, cwd=project, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-
-
-def _run(project: Path, limit_s: float, *words: str) -> int | None:
-    return _ended(_start(project, *words), limit_s)
-
-
-def _ended(process: subprocess.Popen[bytes], limit_s: float) -> int | None:
-    """Wait for a session; None where it took longer, and was ended with the processes that it had started."""
-    try:
-        return process.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return None
-
-
-def _record(project: Path) -> Mapping[str, Any]:
-    file = project / "finetune-record/record.json"
-    if not file.is_file():
-        return {}
-    found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))["experiments"][0]
-    return found
-
-
-def _last_lines(project: Path, count: int = 6) -> list[str]:
-    return (project / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
 
 
 def run(place: Place, minutes: float, only: Sequence[str]) -> int:
@@ -238,10 +267,13 @@ def run(place: Place, minutes: float, only: Sequence[str]) -> int:
             _write(place, {"step": step.name, "left out": f"{left:.0f} s remained"})
             continue
         begun = time.perf_counter()
+        # A rehearsal shows that the code runs, on a machine that may be slow: it is only held to all its minutes.
+        limit = left if place.rehearse else min(step.limit_s, left)
         try:
-            # A rehearsal shows that the code runs, on a machine that may be slow: it is only held to all its minutes.
-            limit = left if place.rehearse else min(step.limit_s, left)
-            shown = dict(step.show(int(limit)))
+            with deadline(limit + GRACE_S):
+                shown = dict(step.show(int(limit)))
+        except LeftOut as reason:
+            shown = {"left out": str(reason)}
         except Exception as error:  # whatever one step does, the next ones are tried
             failed += 1
             shown = {"failed": f"{type(error).__name__}: {error}"[:2000]}
@@ -262,6 +294,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--minutes", type=float, default=14.0)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--rehearse", action="store_true")
@@ -273,7 +306,8 @@ def main() -> int:
     card = detect("auto", options.out)
     if card.device != "cuda" and not options.rehearse:
         parser.error(f"no card is here ({card.name}): --rehearse tries the same code without one")
-    place = Place(options.out.resolve(), card, options.rehearse)
+    work = (options.work or options.out / "work").resolve()
+    place = Place(options.out.resolve(), work, card, options.rehearse)
     said = {"rehearsal": "nothing here was measured on a card"} if place.rehearse else {}
     _write(place, {**said, "card": card.as_json(), "versions": package_versions()})
     failed = run(place, options.minutes, options.only)
