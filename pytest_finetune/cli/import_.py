@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from pytest_finetune.cli import arguments
 from pytest_finetune.cli.answer import Answer, CommandError
 from pytest_finetune.cli.writing import write_new
+from pytest_finetune.data.checks.labels import spelt_alike
 from pytest_finetune.data.data_sets import DataSetError, fetch_data_set, is_here
 from pytest_finetune.data.drafting import Answers, contract_text, look_at
 from pytest_finetune.data.findings import Finding, Findings
@@ -96,7 +97,9 @@ def bring(asked: Request) -> Answer:
     columns = {**_columns(asked.columns), **({"group": asked.group} if asked.group else {})}
     found = _read(asked.files, columns)
     if len(found.rows) < 2:
-        raise CommandError("\n".join(["there are no rows to use:", *_left_out(found)]))
+        left = [*_left_out(found)] or ["  add rows, or name the right file"]
+        first = "there is 1 row to use, which cannot be split:" if found.rows else "there are no rows to use:"
+        raise CommandError("\n".join([first, *left]))
     answers = look_at([row.output for row in found.rows], asked.label)
     if asked.label and answers.label != asked.label:
         raise CommandError(
@@ -204,6 +207,9 @@ def _lines(found: Found, answers: Answers, split: Split, asked: float) -> Iterat
     if answers.values:
         what = f"in the field {answers.label!r}" if answers.label else "as answers"
         yield f"  {counted(len(answers.values), 'label')} {what}, each held out in its share"
+    for group in spelt_alike(answers.values):
+        alike = " and ".join(map(repr, group))
+        yield f"  noted: the labels {alike} differ in spelling alone: write them in one way and import again"
     if split.together:
         bundles = counted(split.together, "bundle")
         yield f"  {bundles} of rows that belong together (group, near duplicate), each on one side"

@@ -102,6 +102,16 @@ def _line(raw: bytes, number: int, offset: int, label: str) -> Line | Finding:
     return Line(text.rstrip("\r\n"), number, offset, raw.endswith(b"\n"))
 
 
+def decoded(data: bytes, label: str) -> str | Finding:
+    """Return a whole file as text, without its byte order mark; the finding where it is no UTF-8."""
+    try:
+        return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        line_start = data.rfind(b"\n", 0, error.start) + 1
+        line = data.count(b"\n", 0, error.start) + 1
+        return invalid_utf8(data[error.start], error.start - line_start, line, label)
+
+
 def invalid_utf8(byte: int, at: int, number: int, label: str) -> Finding:
     """Return the finding of a byte that is no UTF-8, at this position of that line."""
     read = f"byte {byte:#04x} at position {at + 1} of the line"

@@ -20,6 +20,7 @@ from pytest_finetune.data.catalogue import finding, quoted
 from pytest_finetune.data.columnar import Record
 from pytest_finetune.data.data_sets import digest_of
 from pytest_finetune.data.findings import Finding
+from pytest_finetune.data.json_slips import fix_of
 from pytest_finetune.data.lines import MAX_LINE_BYTES, Line
 from pytest_finetune.data.messages import ShapeError
 from pytest_finetune.data.shapes import absent_column, content_of, name_of, renamed, tags_of
@@ -297,9 +298,10 @@ class _Reader:
     def _faults(self, line: Line, faults: Sequence[tuple[str, str]]) -> Iterator[Finding]:
         for kind, read in faults:
             rule = _FAULT_RULES.get(kind, f"data/{kind}")
-            if kind == "syntax" and not line.ended:
+            fix = fix_of(line.text) if kind == "syntax" else None
+            if kind == "syntax" and not line.ended and fix is None:
                 rule, read = "data/truncated-line", f"the last line has no end: {read}"
-            yield self._finding(rule, read, line.number)
+            yield finding(rule, read, file=self._file, line=line.number, fix=fix)
 
     def _finding(self, rule: str, read: str, number: int) -> Finding:
         return finding(rule, read, file=self._file, line=number)

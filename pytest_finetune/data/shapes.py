@@ -10,6 +10,7 @@ ShareGPT's ``conversations`` are messages by other names; ``question``/``answer`
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -170,7 +171,7 @@ def _instruction_row(row: Json) -> Content:
     answer = row[answers[0]]
     if not isinstance(answer, str):
         hint = ": write the JSON as a text" if isinstance(answer, dict | list) else ""
-        raise ShapeError(f"{answers[0]} must be a text, found {kind(answer)}{hint}")
+        raise ShapeError(f"{answers[0]} must be a text, found {kind(answer)}{hint}", _as_text(answer))
     if "input" not in row and row.keys() - _KNOWN_SET:
         _refuse_misspelt(row, "input")
     return _after(_before(row), Content("instruction", instruction, given, answer, None))
@@ -230,8 +231,18 @@ def _prompt_row(row: Json) -> Content:
             raise ShapeError("completion must be one assistant message")
         return conversation(messages_of({"prompt": [*prompt, *completion]}, "prompt"))
     raise ShapeError(
-        f"prompt is {kind(prompt)} and completion is {kind(completion)}: both texts or both message lists"
+        f"prompt is {kind(prompt)} and completion is {kind(completion)}: both texts or both message lists",
+        _as_text(completion if isinstance(prompt, str) else prompt),
     )
+
+
+def _as_text(value: object) -> str | None:
+    """Return what to do about a value that stands where a text is due; None where it is a list or an object."""
+    if value is None:
+        return "Write the text in place of null, or take the row out."
+    if isinstance(value, bool | int | float):
+        return f"Write it in quotes, as {json.dumps(json.dumps(value))}; the name of a label says more than its number."
+    return None
 
 
 def _refuse_misspelt(row: Json, key: str) -> None:

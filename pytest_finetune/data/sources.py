@@ -7,11 +7,9 @@ that says what the file is and how to bring it. A data set of the `datasets` lib
 from __future__ import annotations
 
 import codecs
-import csv
-import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -19,9 +17,9 @@ from pytest_finetune.data.catalogue import finding
 from pytest_finetune.data.columnar import ARROW, PARQUET, Record, read_columns
 from pytest_finetune.data.data_sets import is_data_set, read_data_set
 from pytest_finetune.data.findings import Finding
-from pytest_finetune.data.lines import PACKED, Line, invalid_utf8, read_lines
+from pytest_finetune.data.lines import PACKED, Line, decoded, read_lines
+from pytest_finetune.data.tables import read_table
 from pytest_finetune.wording import counted
-from pytest_finetune.yamlfile import JsonTree
 
 _HEAD: Final = 16 * 1024
 _COLUMNS: Final = (PARQUET, *ARROW)
@@ -35,8 +33,6 @@ _FOREIGN: Final = {
 _ARRAY: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*[{\]]")
 _OBJECT: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{[ \t\r]*\n")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
-_NESTED: Final = frozenset({"messages", "conversations", "tools", "history", "tags"})
-"""Columns of a CSV file whose cells hold JSON."""
 
 
 def read_source(path: Path, label: str, max_line_bytes: int) -> Iterator[Line | Record | Finding]:
@@ -54,7 +50,8 @@ def read_source(path: Path, label: str, max_line_bytes: int) -> Iterator[Line | 
     elif head.startswith(_COLUMNS):
         yield from read_columns(path, label)
     elif path.suffix.lower() in (".csv", ".tsv", ".tab"):
-        yield from _table(path.read_bytes(), label, "," if path.suffix.lower() == ".csv" else "\t")
+        usual = "," if path.suffix.lower() == ".csv" else "\t"
+        yield from read_table(path.read_bytes(), label, usual, max_line_bytes)
     elif _ARRAY.match(head):
         yield from _array(path.read_bytes(), label, max_line_bytes)
     elif _OBJECT.match(head):
@@ -76,20 +73,9 @@ def _trouble(head: bytes) -> tuple[str, str] | None:
     return None
 
 
-def _text(data: bytes, label: str) -> str | Finding:
-    """Decode UTF-8; a byte order mark is dropped."""
-    try:
-        return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
-    except UnicodeDecodeError as error:
-        line_start = data.rfind(b"\n", 0, error.start) + 1
-        return invalid_utf8(
-            data[error.start], error.start - line_start, data.count(b"\n", 0, error.start) + 1, label
-        )
-
-
 def _array(data: bytes, label: str, limit: int) -> Iterator[Line | Finding]:
     """Cut a JSON array into its elements, each with the line that it begins on."""
-    text = _text(data, label)
+    text = decoded(data, label)
     if isinstance(text, Finding):
         yield text
         return
@@ -142,60 +128,3 @@ def _one_object(data: bytes, label: str) -> Finding:
     else:
         read = "JSON objects over several lines: write each on one line (`jq -c .`), or all in one list"
     return finding("data/unknown-format", read, file=label, line=1)
-
-
-def _table(data: bytes, label: str, usual: str) -> Iterator[Record | Finding]:
-    """Read a table with a head; a cell may hold line breaks, and a row stands on the line where it begins."""
-    text = _text(data, label)
-    if isinstance(text, Finding):
-        yield text
-        return
-    delimiter = _delimiter(text, usual)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    columns: list[str] = []
-    line = 1
-    try:
-        for cells in reader:
-            begin, line = line, reader.line_num + 1
-            if not columns:
-                columns = [cell.strip() for cell in cells]
-                if len(set(columns)) < len(columns) or not all(columns):
-                    yield finding(
-                        "data/table", f"its columns are {', '.join(map(repr, columns))}", file=label, line=1
-                    )
-                    return
-            elif len(cells) == len(columns):
-                yield _record(dict(zip(columns, cells, strict=True)), begin, label)
-            elif cells:
-                held, named = counted(len(cells), "cell"), counted(len(columns), "column")
-                read = f"{held} under {named} (separator {delimiter!r})"
-                yield finding("data/table", read, file=label, line=begin)
-    except csv.Error as error:
-        yield finding("data/table", f"{error} (separator {delimiter!r})", file=label, line=line)
-    if not columns:
-        yield finding("data/empty-file", f"{len(data)} bytes", file=label)
-
-
-def _delimiter(text: str, usual: str) -> str:
-    """Return what separates the columns of the head: a comma or a tab by the file's name, else what it has most of."""
-    head = text.partition("\n")[0]
-    if usual in head:
-        return usual
-    return max(",;\t|", key=head.count)
-
-
-def _record(row: Mapping[str, str], line: int, label: str) -> Record | Finding:
-    """Return a row of a table; JSON in the cells of conversations, tools and tags is read."""
-    value: JsonTree = {}
-    for name, cell in row.items():
-        if name in _NESTED:
-            if not cell:
-                continue
-            try:
-                value[name] = json.loads(cell)
-            except (ValueError, RecursionError) as error:
-                read = f"the column {name!r} holds no JSON: {error}"
-                return finding("data/invalid-json", read, file=label, line=line)
-        else:
-            value[name] = cell
-    return Record(value, line)

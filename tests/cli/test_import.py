@@ -177,3 +177,17 @@ def test_what_exists_is_left_and_unknown_columns_are_named_once(
     assert again.code == 1
     assert sum(line.startswith("exists ") for line in again.out.splitlines()) == 3
     assert (tmp_path / "p" / "data" / "train.jsonl").read_bytes() == before
+
+
+def test_labels_in_two_spellings_are_noted_and_a_file_without_rows_says_what_to_do(
+    run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    table = [(text, label.upper() if n % 5 == 0 else label) for n, (text, label) in enumerate(questions(60))]
+    lines = [("prompt", "completion"), *table]
+    for name, count in (("rows", 61), ("head", 1), ("one", 2)):
+        (tmp_path / f"{name}.csv").write_text("".join(f"{text},{label}\n" for text, label in lines[:count]))
+    noted = "  noted: the labels 'refund' and 'REFUND' differ in spelling alone: write them in one way and import again"
+    assert noted in run("import", tmp_path / "rows.csv", "--to", tmp_path / "p").out.splitlines()
+    none = run("import", tmp_path / "head.csv", "--to", tmp_path / "q").err
+    assert none.splitlines()[1:] == ["  add rows, or name the right file"]
+    assert "there is 1 row to use, which cannot be split" in run("import", tmp_path / "one.csv").err

@@ -62,6 +62,21 @@ def test_a_text_answer_is_its_own_label(project: Any, make_row: Any) -> None:
     assert [(one.rule, one.line) for one in found] == [("labels/unknown", 2)]
 
 
+@pytest.mark.parametrize("closed", ["values: [high, High, low], ", ""])
+def test_labels_that_differ_in_spelling_alone_are_one_warning(
+    project: Any, make_row: Any, closed: str
+) -> None:
+    contract = f"output: {{format: text}}\nlabels: {{{closed}drift: 0}}\n"
+    train = [
+        make_row(text, answer) for text, answer in zip(texts(4), ["high", "low", "High", "high"], strict=True)
+    ]
+    found = project.findings(contract, train, [make_row("zebra", "high", key="expected")])
+    assert [(one.rule, one.severity, one.file) for one in found] == [
+        ("labels/spelling", "warning", "train.jsonl")
+    ]
+    assert found[0].read == "'high' on 3 rows and 'High' on 1 row differ in spelling alone"
+
+
 def test_too_few_of_a_label_and_too_much_of_another_are_found_by_split(project: Any, make_row: Any) -> None:
     contract = (
         "output: {format: text}\nlabels: {values: [high, low], min_per_label: 2, max_share: 0.7, drift: 0}\n"

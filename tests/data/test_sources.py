@@ -43,6 +43,8 @@ FORMATS = {
     "rows.csv": csv_of(","),
     "windows.csv": b"\xef\xbb\xbf" + csv_of(",", "\r\n"),
     "german.csv": csv_of(";"),
+    "excel.csv": b"\xef\xbb\xbfsep=;\r\n" + csv_of(";", "\r\n"),
+    "empty_columns.csv": csv_of(",").replace(b"output\n", b"output,,\n").replace(b'"\n', b'",,\n'),
     "rows.tsv": csv_of("\t"),
 }
 
@@ -219,6 +221,54 @@ REFUSED: dict[str, tuple[str, bytes, str, int | None, str]] = {
         1,
         "DPO",
     ),
+    "an index without a name": ("r.csv", b",text,label\n0,hi,a\n", "data/table", 1, "'', 'text', 'label'"),
+    "a quote without its end": (
+        "r.csv",
+        b'text,label\n"hi\nthere,a\nho,b\n',
+        "data/table",
+        2,
+        "a quote that opens here is not closed (separator ','), so that 3 lines from here on cannot be read",
+    ),
+    "a row that is too long": (
+        "r.csv",
+        b"text,label\n" + b"word " * 300_000 + b",a\n",
+        "data/long-line",
+        2,
+        "1500001 bytes (limit 1048576)",
+    ),
+    "a comma before the end of a row": (
+        "r.jsonl",
+        b'{"a": 1,}\n',
+        "data/invalid-json",
+        1,
+        "before the closing br",
+    ),
+    "a comma after a row": ("r.jsonl", b'{"a": 1},\n', "data/invalid-json", 1, "comma after the row"),
+    "a row as Python prints it": ("r.jsonl", b"{'a': 1}\n", "data/invalid-json", 1, "json.dumps"),
+    "Python's None": ("r.jsonl", b'{"a": None}\n', "data/invalid-json", 1, "json.dumps"),
+    "typographic quotes": (
+        "r.jsonl",
+        "{\u201ca\u201d: 1}\n".encode(),
+        "data/invalid-json",
+        1,
+        "straight quotes",
+    ),
+    "a comment": ("r.jsonl", b"// mine\n", "data/invalid-json", 1, "Take out the comment"),
+    "a table by another name": ("r.txt", b"text\tlabel\n", "data/invalid-json", 1, "ends in .csv or .tsv"),
+    "a number for a completion": (
+        "r.jsonl",
+        b'{"prompt": "hi", "completion": 3}\n',
+        "data/row-shape",
+        1,
+        'Write it in quotes, as "3"',
+    ),
+    "null for an answer": (
+        "r.jsonl",
+        b'{"instruction": "hi", "output": null}\n',
+        "data/row-shape",
+        1,
+        "of null",
+    ),
     "no UTF-8": ("r.csv", b"text,label\nh\xe9,x\n", "data/invalid-utf8", 2, "position 2"),
 }
 
@@ -229,6 +279,11 @@ def test_what_is_not_understood_is_one_finding_that_says_what_to_do(tmp_path: Pa
     defects = read(tmp_path, file, content).defects
     assert [(found.rule, found.line) for found in defects] == [(rule, line)]
     assert told in defects[0].read + defects[0].fix
+
+
+def test_a_cell_may_be_as_long_as_a_row_and_what_follows_it_is_read(tmp_path: Path) -> None:
+    rows = read(tmp_path, "r.csv", b"text,label\n" + b"word " * 40_000 + b",a\nhi,b\n")
+    assert ([len(row.input) for row in rows], rows.defects) == ([200_000, 2], ())
 
 
 def test_a_parquet_value_that_json_cannot_hold_is_named(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pytest_finetune.data.catalogue import finding, quoted
+from pytest_finetune.wording import counted
 
 if TYPE_CHECKING:
     from pytest_finetune.data.contract_rules import ContractRules, LabelRules
@@ -32,6 +34,7 @@ def check_labels(contract: ContractRules, train: Rows, held_out: Rows) -> Iterat
         tables[rows.path] = table
         if not rows.unread:
             yield from _table_findings(rows, table, rules)
+    yield from _spelling(tables[train.path] + tables[held_out.path], rules, train)
     yield from _drift(tables[train.path], tables[held_out.path], held_out, rules.drift)
 
 
@@ -68,6 +71,26 @@ def as_label(value: object) -> str | None:
     if isinstance(value, str):
         return value
     return json.dumps(value) if isinstance(value, bool | int | float) else None
+
+
+def spelt_alike(labels: Iterable[str]) -> list[list[str]]:
+    """Return the labels that differ in case, white space or the encoding of their characters alone.
+
+    >>> spelt_alike(["high", "low", "High", "LOW ", "none"])
+    [['high', 'High'], ['low', 'LOW ']]
+    """
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        key = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+        groups.setdefault(key, []).append(label)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _spelling(table: Counter[str], rules: LabelRules, rows: Rows) -> Iterator[Finding]:
+    known = known_labels(rules)
+    for group in spelt_alike(label for label, _ in table.most_common() if not known or label in known):
+        counts = " and ".join(f"{quoted(label, 40)} on {counted(table[label], 'row')}" for label in group)
+        yield finding("labels/spelling", f"{counts} differ in spelling alone", file=rows.path)
 
 
 def drift_p_values(train: Mapping[str, int], held_out: Mapping[str, int]) -> dict[str, float]:
