@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import Final, NamedTuple
 
 import pytest
 
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.experiment import ExperimentError
 
 
 class Stage(enum.IntEnum):
@@ -86,7 +88,18 @@ def experiment_ref(mark: pytest.Mark) -> ExperimentRef:
     if len(mark.args) != 1 or not isinstance(mark.args[0], str):
         raise MarkerMistake(f"finetune{mark.args!r}: name one experiment file, as in finetune('small.yaml')")
     flat = tuple(sorted(_flatten(mark.kwargs), key=lambda pair: pair[0]))
-    return ExperimentRef(mark.args[0], flat)
+    return ExperimentRef(PurePath(mark.args[0]).as_posix(), flat)
+
+
+def refuse_one_name(known: Iterable[ExperimentRef], ref: ExperimentRef) -> None:
+    """Refuse an experiment that would be told by the name of another: each would count the other's evidence as its own.
+
+    Raises ExperimentError.
+    """
+    if other := next((one.file for one in known if one.name == ref.name and one.file != ref.file), None):
+        raise ExperimentError(
+            f"{other} and {ref.file} would both be called {ref.name!r}: rename one of the files"
+        )
 
 
 def _flatten(tree: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:

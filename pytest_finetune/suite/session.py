@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -22,7 +23,7 @@ from pytest_finetune.suite.device import ChosenDevice, refuse_missing
 from pytest_finetune.suite.evidence import Evidence, Facts, Outbox
 from pytest_finetune.suite.gate import Gate
 from pytest_finetune.suite.heartbeat import Heartbeat
-from pytest_finetune.suite.markers import ExperimentRef, MarkerMistake, Stage
+from pytest_finetune.suite.markers import ExperimentRef, MarkerMistake, Stage, refuse_one_name
 from pytest_finetune.suite.narrowed import Selection
 from pytest_finetune.suite.options import DEFAULT_EXPERIMENT, LOCAL, Settings
 from pytest_finetune.suite.progress import ProgressLine
@@ -82,6 +83,7 @@ class FinetuneSession:
     def load(self, ref: ExperimentRef) -> Experiment:
         """Return the resolved experiment; ExperimentError with every mistake in it."""
         if ref not in self._experiments:
+            refuse_one_name(self._experiments, ref)
             overrides = {**dict(ref.overrides), **self.settings.overrides}
             self._experiments[ref] = load_experiment(self.config.rootpath, ref.file, overrides, name=ref.name)
         return self._experiments[ref]
@@ -165,10 +167,25 @@ class FinetuneSession:
             self.chosen.release()
 
     def _hint(self, ref: ExperimentRef) -> str:
-        if (self.config.rootpath / ref.file).exists():
+        root = self.config.rootpath
+        if (root / ref.file).exists():
             return ""
+        if elsewhere := self._elsewhere(ref.file):
+            why = f" by {self.config.inipath}" if self.config.inipath else ""
+            return (
+                f"\nit stands in '{elsewhere}', and pytest's rootdir is '{root}'{why}: run pytest with "
+                f"--rootdir='{elsewhere}', or give that folder a pytest.ini of its own"
+            )
         return (
             "\nname the file in the ini option finetune_experiments, or mark the test finetune('file.yaml')"
+        )
+
+    def _elsewhere(self, file: str) -> Path | None:
+        """Return a folder in which an experiment file stands that is not in the rootdir: here, or below the rootdir."""
+        here = self.config.invocation_params.dir
+        below = sorted(found.parent for found in self.config.rootpath.glob("*/finetune.y*ml"))
+        return next(
+            (folder for folder in (here, *here.parents[:2], *below) if (folder / file).is_file()), None
         )
 
     def check_early(self) -> None:
@@ -185,7 +202,7 @@ class FinetuneSession:
             try:
                 _check_cards(self.load(ref))
             except ExperimentError as error:
-                raise pytest.UsageError(str(error)) from None
+                raise pytest.UsageError(f"{error}{self._hint(ref)}") from None
         self._check_store()
         self._check_hardware()
 

@@ -225,6 +225,7 @@ def test_a_search_writes_an_experiment_and_trains_nothing_twice(project: Tried) 
     assert page.startswith("<!doctype html>")
     assert page.count("<tbody>") == 6
     assert "flattered by having been chosen" in page
+    assert 'steps in <span class="ft-nobreak">' in page  # a duration is not broken before its unit
     written = (project.root / "finetune.search.yaml").read_text()
     assert written.startswith(
         "# Written by pytest-finetune search --over training.learning_rate=5e-05..0.01:log --over"

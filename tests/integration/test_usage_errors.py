@@ -118,6 +118,33 @@ def test_a_named_file_that_is_missing_is_a_usage_error(project: Project) -> None
     assert "nowhere.yaml: no such experiment file" in result.stderr.str()
 
 
+def test_two_files_of_one_name_are_refused_and_one_file_in_two_spellings_is_one(project: Project) -> None:
+    (project.path / "finetune.yml").write_bytes((project.path / "finetune.yaml").read_bytes())
+    project.write({"pytest.ini": "[pytest]\nfinetune_experiments = finetune.yaml\n    finetune.yml\n"})
+    result = project.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    told = "finetune.yaml and finetune.yml would both be called 'finetune': rename one of the files"
+    assert told in result.stderr.str()
+    project.write({"pytest.ini": "[pytest]\nfinetune_experiments = finetune.yaml\n    ./finetune.yaml\n"})
+    project.run("test_data.py").assert_outcomes(passed=1)
+
+
+def test_a_rootdir_above_the_project_is_named_with_the_way_out_of_it(project: Project) -> None:
+    project.write(
+        {
+            "above/pytest.ini": "[pytest]\n",
+            "above/mine/test_data.py": (project.path / "test_data.py").read_text(),
+        }
+    )
+    (project.path / "finetune.yaml").rename(project.path / "above/mine/finetune.yaml")
+    result = project.run("-c", "above/pytest.ini", "--rootdir=above", "above/mine")
+    told = result.stdout.str()
+    assert "no such experiment file" in told
+    assert (
+        f"run pytest with --rootdir='{project.path / 'above/mine'}', or give that folder a pytest.ini" in told
+    )
+
+
 def test_a_string_where_the_ini_wants_a_list_is_one_element(project: Project) -> None:
     (project.path / "finetune.yaml").rename(project.path / "mine.yaml")
     project.write({"pyproject.toml": '[tool.pytest]\nfinetune_experiments = "mine.yaml"\n'})

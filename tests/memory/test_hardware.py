@@ -35,6 +35,7 @@ def test_a_size_has_a_number_and_a_unit(text: str, size: int) -> None:
         ("8 GiG", "is not a unit"),
         ("0GiB", "larger than zero"),
         ("-1GiB", "is not a size"),
+        ("8,5GiB", "'8,5GiB' is not a size: write 8.5GiB, with a point"),
         ("9" * 400 + "GiB", "nothing is that large"),
     ],
 )
@@ -46,6 +47,11 @@ def test_a_size_that_cannot_be_read_says_what_can(text: str, says: str) -> None:
 @pytest.mark.parametrize(("text", "share"), [("8%", 0.08), ("0.08", 0.08), (" 12.5 % ", 0.125), ("0", 0.0)])
 def test_a_share_is_a_percentage_or_a_fraction(text: str, share: float) -> None:
     assert parse_share(text) == pytest.approx(share)
+
+
+def test_a_share_with_a_decimal_comma_is_told_with_its_point() -> None:
+    with pytest.raises(SizeError, match=r"'8,5%' is not a share: write 8\.5%, with a point"):
+        parse_share("8,5%")
 
 
 @pytest.mark.parametrize("text", ["8", "100%", "1.0", "-1%", "much", ""])

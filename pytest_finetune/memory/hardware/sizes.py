@@ -23,6 +23,7 @@ _UNITS: Final = {
 }
 _SHARE: Final = re.compile(r"^\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*$")
 _SIZE: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
+_COMMA: Final = re.compile(r"\s*\d+,\d+\s*(?:%|[A-Za-z]*)\s*")
 
 
 class SizeError(FinetuneError, ValueError):
@@ -31,7 +32,7 @@ class SizeError(FinetuneError, ValueError):
 
 def looks_like_a_size(text: str) -> bool:
     """Tell whether `text` begins as a number, so that it is judged as a size and not as a card's name."""
-    return _SIZE.match(text) is not None
+    return bool(_SIZE.match(text) or _COMMA.fullmatch(text))
 
 
 def parse_size(text: str) -> int:
@@ -44,7 +45,9 @@ def parse_size(text: str) -> int:
     """
     found = _SIZE.match(text)
     if found is None:
-        raise SizeError(f"{text!r} is not a size: write a number and a unit, as in 8GiB or 24GB")
+        raise SizeError(
+            f"{text!r} is not a size: write {_meant(text) or 'a number and a unit, as in 8GiB or 24GB'}"
+        )
     number, unit = found.groups()
     if not unit:
         raise SizeError(
@@ -72,5 +75,10 @@ def parse_share(text: str) -> float:
     found = _SHARE.match(text)
     share = None if found is None else float(found[1]) / (100 if found[2] else 1)
     if share is None or share >= 1:
-        raise SizeError(f"{text!r} is not a share: write 8% or 0.08 (less than the whole)")
+        meant = _meant(text) or "8% or 0.08 (less than the whole)"
+        raise SizeError(f"{text!r} is not a share: write {meant}")
     return share
+
+
+def _meant(text: str) -> str | None:
+    return f"{text.strip().replace(',', '.')}, with a point" if _COMMA.fullmatch(text) else None

@@ -117,11 +117,12 @@ def _row(one: SearchTrial, keys: list[str], is_best: bool) -> Html:
     rate = with_span(percent(score.rate), rate_span(span))
     badge = element("span", "best", class_="ft-badge ft-good") if is_best else None
     loss = None if score.loss is None else element("span", f"loss {figure(score.loss)}", class_="ft-note")
-    went = f"{counted(one.trained.steps, 'step')} in {duration(one.trained.seconds)}"
+    went = f"{counted(one.trained.steps, 'step')} in "
+    seconds = element("span", duration(one.trained.seconds), class_="ft-nobreak")
     return element(
         "tr",
         first,
         element("td", whisker(RATES, "tuned", score.rate, span, None), class_="ft-cell"),
         element("td", rate, " ", badge),
-        element("td", went, loss),
+        element("td", went, seconds, loss),
     )
