@@ -19,7 +19,7 @@ from pytest_finetune.answering.runtimes.merged import MergedRuntime, ModelFolder
 from pytest_finetune.answering.runtimes.proof import held_out_rows
 from pytest_finetune.answering.runtimes.server.checking import RenderingCheck, judged_by
 from pytest_finetune.answering.runtimes.server.decoding import base_decoding
-from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime
+from pytest_finetune.answering.runtimes.server.openai import OpenAIRuntime, not_merged
 from pytest_finetune.answering.runtimes.transformers import TransformersRuntime
 from pytest_finetune.data.chat import chat_of
 from pytest_finetune.experiment import Experiment
@@ -97,7 +97,8 @@ def _gguf(
         return prove_file(converted, folders.source, rows, server, log)
 
     products = GgufProducts(store, folders, settings, find_tools, prove)
-    served = ServedFiles(name, settings, products, find_tools, log, decoding, check, folders.proof)
+    proof = folders.stored_proof if settings.adapter == "merged" else not_merged
+    served = ServedFiles(name, settings, products, find_tools, log, decoding, check, proof)
     return OllamaRuntime(served, chat_of(experiment)) if settings.server == OLLAMA else GgufRuntime(served)
 
 

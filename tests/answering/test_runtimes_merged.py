@@ -205,6 +205,11 @@ def test_a_merge_is_proved_once_and_its_proof_is_kept_with_the_model(
     again = ModelFolders(store, BaseSource(str(base)), base, "cpu", rows=rows)
     again.folder(adapter)
     assert again.proof(adapter) == proof
+    later = ModelFolders(
+        store, BaseSource(str(base)), base, "cpu", rows=rows
+    )  # a file made of it answers for it
+    assert (later.proof(adapter), later.stored_proof(None)) == (None, None)
+    assert later.stored_proof(adapter) == proof
     assert asked == []
 
 

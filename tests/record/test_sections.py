@@ -288,12 +288,23 @@ def test_the_rows_on_which_runtimes_differ_are_links(make: Callable[[str], Any])
         }
     ]  # fmt: skip
     said = words(sample)
-    assert "From transformers to merged, paired by row rule change worse better" in said
-    assert "score, priority -0.6 points [-3.0, +0.0], 95% 7 none" in said
+    assert "From transformers to merged, paired by row rule change, 95% interval worse better" in said
+    assert "score, priority -0.6 points [-3.0, +0.0] 7 none" in said
     assert "The tuned model in merged, against transformers what alike rows that differ" in said
     assert "raw text 159 of 160 7 score, priority 159 of 160 7" in said
     assert "scores in merged 159 of 160 like in transformers" in said
     assert '<a href="#ft-1-row-7">7</a>' in summary_html(*sample)
+    apart = {"same": 150, "total": 160, "rows": ids[:10]}
+    run["runtime_match"].append(
+        {"first": "transformers", "second": "q4", "text": apart, "rules": {"priority": apart}}
+    )
+    run["arms"]["tuned@q4"] = {
+        **run["arms"]["tuned"],
+        "rendering": {"rows": 160, "by": "tokens", "differences": [], "says": "alike"},
+    }
+    said = words(sample)
+    assert "scores in q4 150 of 160 like in transformers, the least alike of 2" in said
+    assert "tuned@q4: alike." in said
 
 
 def test_the_tuned_model_in_another_runtime_is_no_opponent_and_has_a_section_of_its_own(

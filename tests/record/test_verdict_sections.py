@@ -141,7 +141,7 @@ def test_every_other_pair_of_arms_stands_in_one_line(make: Callable[[str], Any])
     ]
     said = words(sample)
     assert "The other arms against each other priority: other pairs of arms" in said
-    assert "prompt over base +25.0 points [+10.0, +40.0] 44 4 p = 0.002" in said
+    assert "prompt over base +25.0 points [+10.0, +40.0] 44 / 4 p = 0.002" in said
     assert (
         said.index("prompt over base") < said.index("a<b> over base") < said.index("prompt over best prompt")
     )

@@ -104,6 +104,14 @@ class ModelFolders:
         """Return the proof of a model whose folder was asked for; None for one that lay there and was not made."""
         return self._proofs.get(adapter)
 
+    def stored_proof(self, adapter: Path | None) -> Proof | None:
+        """Return the same of a model from which something else was made before, and which was not asked for since."""
+        if adapter not in self._proofs:
+            entry = self._store.read(MODELS, self.key(adapter))
+            if entry is not None and PROOF in entry.about:
+                self._proofs[adapter] = Proof.of(entry.about[PROOF])
+        return self._proofs.get(adapter)
+
     def key(self, adapter: Path | None) -> Key:
         """Return the key of the tuned model, or of the base for None, without making it."""
         base = base_digest(self._base, self._store, trust_remote_code=self.source.trust_remote_code)

@@ -106,3 +106,9 @@ def _attribute(key: str, value: Attribute) -> str:
         return ""
     name = key.rstrip("_").replace("_", "-")
     return f" {name}" if value is True else f' {name}="{escape(visible(value), quote=True)}"'
+
+
+def sentence_of(text: str) -> str:
+    """Begin with a capital and end with a stop, but leave a name such as q8_0 or tuned@f16 as it is written."""
+    first = text.split(" ", 1)[0].rstrip(",:")
+    return f"{text[:1].upper()}{text[1:]}." if first.isalpha() else f"{text}."

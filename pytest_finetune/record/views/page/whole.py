@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_finetune.record.views.page.document import asset
-from pytest_finetune.record.views.page.html import Child, Html, element, join
+from pytest_finetune.record.views.page.html import Child, Html, element, join, sentence_of
 
 
 def whole_page(title: str, *parts: Child) -> str:
@@ -22,17 +22,11 @@ def whole_page(title: str, *parts: Child) -> str:
 
 def said_first(sentence: str, change: str, *between: str) -> list[Child]:
     """Return what a page says above all else: its sentence, what belongs to it, and what to do next."""
-    first = element("p", element("strong", _sentence(sentence)))
-    return [first, *(element("p", _sentence(one)) for one in between), element("p", f"Next: {change}.")]
+    first = element("p", element("strong", sentence_of(sentence)))
+    return [first, *(element("p", sentence_of(one)) for one in between), element("p", f"Next: {change}.")]
 
 
 def rests_on(rule: str, rows: str, purpose: str) -> Html:
     """Return the paragraph below a table: by which rule and on which rows it was scored, and what it is good for."""
     said = f"Scored by rule {rule} on {rows}, which are neither trained on nor judged by: {purpose}."
     return element("p", said, class_="ft-muted")
-
-
-def _sentence(text: str) -> str:
-    """Begin with a capital, but leave a name such as q8_0 or lora.r as it is written."""
-    first = text.split(" ", 1)[0]
-    return f"{text[:1].upper()}{text[1:]}." if first.isalpha() else f"{text}."

@@ -14,7 +14,7 @@ from pytest_finetune.wording import counted, figure, one_line, size
 
 MOST_FORMATS: Final = 3
 MOST_TIMES: Final = 4
-MOST_RUNTIMES: Final = 4
+MOST_RUNTIMES: Final = 8
 MOST_NOTES: Final = 3
 
 

@@ -8,7 +8,8 @@ from typing import Final
 from pytest_finetune.record.model import RecordedExperiment
 from pytest_finetune.record.outcomes import Agreement, Moved
 from pytest_finetune.record.views.page.html import Child, Html, element, folded, join, paragraph, table
-from pytest_finetune.wording import arm_word, counted, gain_words, percent, rate_span
+from pytest_finetune.record.views.page.sections.evidence import with_span
+from pytest_finetune.wording import arm_word, counted, gain_span, gain_words, percent, points, rate_span
 
 MOST_LINKS: Final = 200
 NOTE: Final = (
@@ -83,14 +84,18 @@ def runtimes(experiment: RecordedExperiment, anchor: str) -> Html | None:
         moves = [_moved_row(rule, match.moved[rule], places) for rule in rules if match.moved[rule].total]
         if moves:
             caption = f"From {match.first or 'unknown'} to {match.second or 'unknown'}, paired by row"
-            grids.append(table(["rule", "change", "worse", "better"], moves, caption, "ft-links ft-compact"))
+            grids.append(
+                table(
+                    ["rule", "change, 95% interval", "worse", "better"], moves, caption, "ft-links ft-compact"
+                )
+            )
         if match.cause:
             grids.append(paragraph("muted", f"Look first at this: {match.cause}."))
     return join(grids) if grids else None
 
 
 def _moved_row(rule: str, moved: Moved, places: Places) -> list[Child]:
-    change = element("span", f"{gain_words(moved.gain, moved.interval)}, 95%", class_="ft-nobreak")
+    change = with_span(points(moved.gain), gain_span(moved.interval))
     return [f"score, {rule}", change, row_links(moved.worse, places), row_links(moved.better, places)]
 
 

@@ -21,6 +21,7 @@ from pytest_finetune.record.views.page.html import (
     grid,
     join,
     paragraph,
+    sentence_of,
     table,
 )
 from pytest_finetune.wording import (
@@ -77,7 +78,7 @@ def rates(experiment: RecordedExperiment) -> Html:
     chance = remarks.chance(experiment)
     told = f" The line called chance needs no model: it {chance}." if chance else ""
     arms = (*remarks.thinking(experiment), *remarks.of_models(experiment))
-    said = [paragraph("muted", f"{text[:1].upper()}{text[1:]}.") for text in arms]
+    said = [paragraph("muted", sentence_of(text)) for text in arms]
     return join([shown, paragraph("muted", _level(experiment) + told), *said])
 
 

@@ -119,11 +119,10 @@ def _pairs_table(name: str, found: Sequence[ArmPair]) -> Html:
         [
             f"{arm_word(pair.arm or 'an arm')} over {arm_word(pair.against or 'an arm')}",
             with_span(points(pair.gain), gain_span(pair.interval)),
-            "–" if pair.fixed is None else str(pair.fixed),
-            "–" if pair.broken is None else str(pair.broken),
+            "–" if pair.fixed is None else f"{pair.fixed} / {pair.broken}",
             p_words(pair.p_value),
         ]
         for pair in found
     ]
-    head = ["pair", "gain and interval", "better", "worse", "one-sided p"]
+    head = ["pair", "gain and interval", "better / worse", "one-sided p"]
     return table(head, rows, f"{name}: other pairs of arms", "ft-compact")

@@ -139,11 +139,15 @@ def _wish(experiment: RecordedExperiment, one: Gain) -> str:
 
 
 def _runtime_tiles(experiment: RecordedExperiment) -> Iterator[Tile]:
-    """How far the first further runtime scores like the one that the decision was made in."""
-    for match in experiment.runtime_match[:1]:
-        if same := match.rules[experiment.primary.name]:
-            alike = _tile(f"{same.same} of {same.total}", f"like in {match.first or 'unknown'}")
-            yield f"scores in {match.second or 'unknown'}", alike
+    """How far the further runtime that scores least like the one that the decision was made in does so."""
+    found = [
+        (same, match) for match in experiment.runtime_match if (same := match.rules[experiment.primary.name])
+    ]
+    if found:
+        same, match = min(found, key=lambda one: one[0].same or 0)
+        least = f", the least alike of {len(found)}" if len(found) > 1 else ""
+        alike = _tile(f"{same.same} of {same.total}", f"like in {match.first or 'unknown'}{least}")
+        yield f"scores in {match.second or 'unknown'}", alike
 
 
 def _training_tile(training: TrainingFacts) -> Html:
