@@ -121,6 +121,8 @@ def _list(found: object) -> str | None:
     first = next(iter(found), "") if isinstance(found, Mapping) else found
     if isinstance(first, str) and first.startswith("-") and first[1:2] not in ("", "-"):
         return "a space is missing after the dash: write `- ` and then the entry"
+    if isinstance(found, Mapping):
+        return "write each entry after a dash and a space: `- key: value`"
     if isinstance(found, str):
         return f"write [{', '.join(part.strip() for part in found.split(','))}]"
     return None

@@ -191,6 +191,7 @@ def _key_lines(root: yaml.Node, label: str) -> Iterator[tuple[KeyPath, int]]:
             raise YamlError(f"{place}: found {node.value}, allowed: a finite number")
         if isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
+                _keep_word(item)
                 yield (*path, index), item.start_mark.line + 1
                 todo.append(((*path, index), item))
         elif isinstance(node, yaml.MappingNode):
@@ -208,6 +209,12 @@ def _key_lines(root: yaml.Node, label: str) -> Iterator[tuple[KeyPath, int]]:
                 keys[name] = line
                 yield (*path, name), line
                 todo.append(((*path, name), value))
+
+
+def _keep_word(item: yaml.Node) -> None:
+    """Let yes, no, on and off be words in a list, such as one of labels; true and false are what they say."""
+    if item.tag == "tag:yaml.org,2002:bool" and item.value.lower() in ("yes", "no", "on", "off"):
+        item.tag = "tag:yaml.org,2002:str"
 
 
 def _is_finite(written: str) -> bool:
@@ -228,7 +235,8 @@ def _key_name(node: yaml.Node, label: str, before: str) -> str:
             f"{label}:{node.start_mark.line + 1}: merge keys (<<) are not supported: write the keys out"
         )
     if node.value.isdecimal() and before.isdecimal() and node.style is None:
-        told = f"a comma ends the value before it; write {before}.{node.value}, with a point"
+        whole = f", or {before}{node.value}" if len(node.value) == 3 else ""
+        told = f"a comma ends the value before it; write {before}.{node.value}, with a point{whole}"
         raise YamlError(f"{label}:{node.start_mark.line + 1}: {node.value} stands where a key is due: {told}")
     if node.tag != "tag:yaml.org,2002:str":
         raise YamlError(

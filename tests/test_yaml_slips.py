@@ -98,6 +98,10 @@ def test_what_is_no_yaml_is_told_with_what_to_write(text: str, told: str) -> Non
         ("runtimes: 0, 1\n", "found '0, 1' (text), allowed: a list; write [0, 1]"),
         ("runtimes:\n  -{gguf: q8_0}\n", "allowed: a list; a space is missing after the dash"),
         ("runtimes:\n  -merged\n", "allowed: a list; a space is missing after the dash"),
+        (
+            "runtimes: {gguf: q8_0}\n",
+            "allowed: a list; write each entry after a dash and a space: `- key: value`",
+        ),
         ("lora: {r:8}\n", "lora.r:8: a space is missing after the colon: write r: 8"),
     ],
 )
@@ -116,3 +120,8 @@ def test_numbers_are_read_as_they_are_written() -> None:
         2e-4,
     ]
     assert [parse_scalar(text) for text in ("010", "1:30", "0123456")] == ["010", "1:30", "0123456"]
+
+
+def test_words_of_a_list_stay_words() -> None:
+    assert parse_scalar("[yes, No, on, OFF, true, False]") == ["yes", "No", "on", "OFF", True, False]
+    assert parse_scalar("{values: [yes, no], drift: no}") == {"values": ["yes", "no"], "drift": False}

@@ -72,6 +72,20 @@ def test_a_server_that_writes_the_date_of_the_day_is_named(world: World) -> None
     assert found == [["runtime 'prod' renders with today's date, training with 2024-07-26"], []]
 
 
+def test_a_template_that_stands_around_no_row_is_noted(world: World) -> None:
+    found = []
+    whole = "".join(json.dumps({"prompt": f"zebra {n}", "completion": "low"}) + "\n" for n in range(3))
+    for rows in (None, whole):
+        world.write({} if rows is None else {"train.jsonl": rows})
+        context = world.context()
+        contract = contract_of(context, lambda: None)
+        notes = contract.findings(
+            *(read(context, contract, f"{name}.jsonl", name) for name in ("train", "eval"))
+        ).notes
+        found.append([(one.line, one.read) for one in notes if one.rule == "prompt/template"])
+    assert found == [[], [(6, "3 rows of the shape prompt and completion bring their whole prompt")]]
+
+
 def test_a_suite_is_checked_as_the_held_out_rows_are(world: World) -> None:
     template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"

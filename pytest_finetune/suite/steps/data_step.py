@@ -28,7 +28,12 @@ from pytest_finetune.data.tokens import tokenization_of
 from pytest_finetune.data.turn_by_turn import turn_by_turn
 from pytest_finetune.experiment.reading import line_of
 from pytest_finetune.fingerprint import cached_snapshot
-from pytest_finetune.suite.steps.runtime_findings import gguf_findings, left_out_findings, template_findings
+from pytest_finetune.suite.steps.runtime_findings import (
+    gguf_findings,
+    left_out_findings,
+    template_findings,
+    unread_template_findings,
+)
 
 if TYPE_CHECKING:
     from pytest_finetune.data.findings import Finding, Findings
@@ -71,6 +76,7 @@ def contract_of(context: Context, dev: Callable[[], Rows | None]) -> Contract:
         partial(few_shot_findings, experiment, tokenization, contract.label_field),
         partial(trained_turns, experiment),
         partial(template_findings, experiment, tokenization),
+        partial(unread_template_findings, experiment),
         partial(left_out_findings, experiment, contract),
         partial(gguf_findings, experiment, needed=context.settings.finetune),
         partial(base_findings, experiment),

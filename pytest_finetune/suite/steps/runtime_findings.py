@@ -1,4 +1,4 @@
-"""What can be told of the runtimes of an experiment before anything is trained."""
+"""What can be told of the runtimes and the template of an experiment before anything is trained."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from pytest_finetune.answering.runtimes.gguf.tools import Tools, find_tools, try
 from pytest_finetune.answering.runtimes.protocol import AnsweringError
 from pytest_finetune.data.catalogue import finding
 from pytest_finetune.data.chat_template import CLOCK
+from pytest_finetune.data.formatting import CHAT
 from pytest_finetune.experiment import GgufSettings, ServerSettings
 from pytest_finetune.experiment.reading import line_of
+from pytest_finetune.experiment.records import DEFAULT_TEMPLATE
 from pytest_finetune.experiment.runtimes import OLLAMA
 from pytest_finetune.fingerprint import base_folder
 from pytest_finetune.suite.steps.grammars import constrainable
+from pytest_finetune.wording import counted
 
 if TYPE_CHECKING:
     from pytest_finetune.data.contract import Contract
@@ -48,6 +51,16 @@ def template_findings(
             read = f"runtime {name!r} renders with today's date, training with {CLOCK:%Y-%m-%d}"
             line = line_of(experiment, ("runtimes", number))
             yield finding("chat/date", read, file=experiment.file, line=line)
+
+
+def unread_template_findings(experiment: Experiment, train: Rows, held_out: Rows) -> Iterator[Finding]:
+    """Yield that a template of the experiment's own is put around no row, since each row brings its whole prompt."""
+    if experiment.prompt.template in (CHAT, DEFAULT_TEMPLATE) or not train:
+        return
+    if all(row.shape == "prompt" for row in train):
+        read = f"{counted(len(train), 'row')} of the shape prompt and completion bring their whole prompt"
+        line = line_of(experiment, ("prompt", "template"))
+        yield finding("prompt/template", read, file=experiment.file, line=line)
 
 
 def left_out_findings(
