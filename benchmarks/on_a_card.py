@@ -225,18 +225,19 @@ def _example(place: Place, name: str) -> Path:
 
 
 def _speed(place: Place, limit_s: int) -> Mapping[str, Any]:
-    """Run the table of benchmarks/speed.py on the example's rows, with a base as large as a small real one."""
+    """Run the table of `benchmarks.speed` on the example's rows, with a base as large as a small real one."""
     project = _example(place, "speed")
     file = project / "finetune.yaml"
     base = _base(place, "tiny" if place.rehearse else "smollm2-135m")
     text = file.read_text(encoding="utf-8").replace("models/ticket-lm", str(base))
     file.write_text(text, encoding="utf-8")
     much = ("--runs", "1", "--steps", *(("2", "--rows", "8") if place.rehearse else ("60", "--rows", "180")))
-    rows = ("--only", "training stage, from", "answers of the base", "whole cold", "everything stored")
-    words = ("--device", place.card.device, "--project", str(project), *much, *rows)
+    rows = ("--only", "as they are", "answers of the base", "whole cold", "everything stored")
+    words = ("--device", place.card.device, "--project", str(project.resolve()), *much, *rows)
     with place.file("speed.txt").open("wb") as said:
         process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("speed.py")), *words],
+            [sys.executable, "-m", "benchmarks.speed", *words],
+            cwd=EXAMPLE.parent,
             stdout=said,
             stderr=said,
             start_new_session=True,
