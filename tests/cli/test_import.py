@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_finetune.cli.writing import write_new
 from pytest_finetune.data.contract import Contract
 from pytest_finetune.data.rows import read_rows
 
@@ -191,3 +194,20 @@ def test_labels_in_two_spellings_are_noted_and_a_file_without_rows_says_what_to_
     none = run("import", tmp_path / "head.csv", "--to", tmp_path / "q").err
     assert none.splitlines()[1:] == ["  add rows, or name the right file"]
     assert "there is 1 row to use, which cannot be split" in run("import", tmp_path / "one.csv").err
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def opened(path: Path, mode: str) -> Full:
+        path.touch()
+        return Full()
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(OSError, match="No space left"):
+        write_new(tmp_path / "data" / "train.jsonl", b"{}")
+    assert list((tmp_path / "data").iterdir()) == []
