@@ -109,6 +109,7 @@ def _ends(name: str, span: Span | None) -> Iterator[_Told]:
 def tags(parcel: Parcel) -> dict[str, str]:
     """Return by what a run and a model version are found again: digests, key, verdict; in a CI job its commit."""
     manifest, experiment = parcel.bundle.manifest, parcel.experiment
+    file = manifest.tree.get("gguf") or {}
     found = {
         f"{PREFIX}key": experiment.get("key"),
         f"{PREFIX}adapter_sha256": parcel.adapter_sha256,
@@ -117,6 +118,8 @@ def tags(parcel: Parcel) -> dict[str, str]:
         f"{PREFIX}task": experiment.get("task"),
         f"{PREFIX}base_model": manifest.base_model,
         f"{PREFIX}revision": manifest.revision,
+        f"{PREFIX}gguf": file.get("quantization"),
+        f"{PREFIX}gguf_sha256": file.get("sha256"),
         f"{PREFIX}version": parcel.bundle.record.get("plugin_version"),
         "mlflow.source.git.commit": next(filter(None, map(os.environ.get, _COMMITS)), None),
     }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pytest_finetune.publish import HubTarget, MlflowTarget, parse
-from pytest_finetune.publish.facts import LONGEST_PARAM, metrics, params
+from pytest_finetune.publish.facts import LONGEST_PARAM, metrics, params, tags
 
 
 def score(rate: float) -> dict[str, Any]:
@@ -130,3 +131,20 @@ def test_settings_are_flat_short_and_shown_not_obeyed() -> None:
 def test_a_place_is_read_and_written_alike(text: str, target: HubTarget | MlflowTarget) -> None:
     assert parse(text) == target
     assert parse(str(target)) == target
+
+
+def test_the_file_that_was_judged_is_found_by_its_quantisation_and_digest() -> None:
+    def told(tree: dict[str, Any]) -> dict[str, str]:
+        manifest = SimpleNamespace(base_model="base", revision=None, tree=tree)
+        bundle = SimpleNamespace(manifest=manifest, record={"plugin_version": "0.2.0"})
+        parcel: Any = SimpleNamespace(
+            bundle=bundle, experiment={"task": "t"}, adapter_sha256="a", digest="d", verdict="keep"
+        )
+        return {name: value for name, value in tags(parcel).items() if "gguf" in name}
+
+    file = {"file": "gguf/model.gguf", "quantization": "q4_k_m", "sha256": "ab" * 32}
+    assert told({"gguf": file}) == {
+        "pytest_finetune.gguf": "q4_k_m",
+        "pytest_finetune.gguf_sha256": "ab" * 32,
+    }
+    assert told({}) == {}
