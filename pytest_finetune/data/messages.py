@@ -20,6 +20,13 @@ ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 BEFORE: Final = ("system", "developer")
 """The roles that say how to answer; the others talk."""
 
+_OTHER_NAMES: Final = {
+    **dict.fromkeys(("ai", "bot", "chatbot", "gpt", "model"), "assistant"),
+    **dict.fromkeys(("customer", "human", "prompter"), "user"),
+    **dict.fromkeys(("function", "observation"), "tool"),
+}
+"""What other files call the roles, in small letters."""
+
 HANDED_ON: Final = (
     "role", "content", "name", "reasoning_content", "reasoning", "thinking", "tool_calls", "tool_call_id",
 )  # fmt: skip
@@ -130,7 +137,9 @@ def _message(message: object, place: str) -> Json:
         raise ShapeError(f"{place} is {kind(message)}, not an object with role and content")
     role = message.get("role")
     if role not in ROLES:
-        raise ShapeError(f"{place} has the role {role!r}; known: {', '.join(ROLES)}")
+        meant = _OTHER_NAMES.get(str(role).lower(), str(role).lower())
+        fix = f"Write the role as {json.dumps(meant)}." if meant in ROLES else None
+        raise ShapeError(f"{place} has the role {role!r}; known: {', '.join(ROLES)}", fix)
     content = message.get("content")
     if isinstance(content, str) and message.keys() == _PLAIN:
         return message

@@ -143,7 +143,7 @@ def tags_of(row: Json) -> tuple[str, ...]:
     """Return the row's tags; ShapeError when they are not a list of texts."""
     tags = row.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
-        raise ShapeError("tags must be a list of texts")
+        raise ShapeError("tags must be a list of texts", 'Write them as a list, as in ["short", "angry"].')
     return tuple(tags)
 
 
@@ -155,7 +155,7 @@ def name_of(row: Json, key: str) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value:
-        raise ShapeError(f"{key} must be a text")
+        raise ShapeError(f"{key} must be a text", f"Write the {key} as a text in quotes, or leave it out.")
     return value
 
 
@@ -163,7 +163,7 @@ def _instruction_row(row: Json) -> Content:
     instruction, given = row["instruction"], row.get("input", "")
     if not isinstance(instruction, str) or not isinstance(given, str):
         key = "input" if isinstance(instruction, str) else "instruction"
-        raise ShapeError(f"{key} must be a text, found {kind(row[key])}")
+        raise ShapeError(f"{key} must be a text, found {kind(row[key])}", _as_text(row[key]))
     answers = [key for key in ("output", "expected") if key in row]
     if len(answers) != 1:
         both = "both output and expected" if answers else "neither output nor expected"
@@ -237,12 +237,12 @@ def _prompt_row(row: Json) -> Content:
 
 
 def _as_text(value: object) -> str | None:
-    """Return what to do about a value that stands where a text is due; None where it is a list or an object."""
+    """Return what to do about a value that stands where a text is due; None where it may be a list of messages."""
     if value is None:
         return "Write the text in place of null, or take the row out."
     if isinstance(value, bool | int | float):
         return f"Write it in quotes, as {json.dumps(json.dumps(value))}; the name of a label says more than its number."
-    return None
+    return "Write the JSON as a text, as `json.dumps` gives it." if isinstance(value, dict) else None
 
 
 def _refuse_misspelt(row: Json, key: str) -> None:

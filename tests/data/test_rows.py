@@ -266,6 +266,32 @@ def test_a_wrong_shape_is_explained(tmp_path: Path, line: dict[str, Any], said: 
     assert said in found.read
 
 
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        ({"messages": [{"role": "Model", "content": "q"}]}, 'Write the role as "assistant".'),
+        ({"messages": [{"role": "USER", "content": "q"}]}, 'Write the role as "user".'),
+        (
+            {"instruction": "i", "output": "x", "tags": "a,b"},
+            'Write them as a list, as in ["short", "angry"].',
+        ),
+        (
+            {"instruction": "i", "output": "x", "id": 1.5},
+            "Write the id as a text in quotes, or leave it out.",
+        ),
+        (
+            {"instruction": "i", "input": None, "output": "x"},
+            "Write the text in place of null, or take the row out.",
+        ),
+        ({"prompt": "p", "completion": {"a": 1}}, "Write the JSON as a text, as `json.dumps` gives it."),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_to_write(tmp_path: Path, line: dict[str, Any], fix: str) -> None:
+    (tmp_path / "r.jsonl").write_text(json.dumps(line) + "\n")
+    (found,) = read_rows(tmp_path, "r.jsonl", "train").defects
+    assert found.fix == fix
+
+
 def test_a_missing_file_is_the_callers_to_explain(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_rows(tmp_path, "none.jsonl", "train")
