@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -216,6 +217,10 @@ def _arm_problems(experiment: Experiment, problem: Say) -> Iterator[Problem]:
                     yield problem(("arms", name, "answers"), text)
 
 
+_NAMES: Final = re.compile(r"[\w.]+(?:(?:\s*,\s*|\s+)[\w.]+)*")
+"""Several names of modules in one text; a regular expression holds neither white space nor a comma between words."""
+
+
 def _method_problems(tree: Json, experiment: Experiment, problem: Say) -> Iterator[Problem]:
     method, quantization = experiment.peft_method, experiment.quantization
     if method == "qlora" and quantization != "nf4":
@@ -248,6 +253,14 @@ def _method_problems(tree: Json, experiment: Experiment, problem: Say) -> Iterat
             ("trust_remote_code",),
             "contradicts peft_method: full: the model that is kept would bring code along; train an adapter",
         )
+    modules = experiment.lora.target_modules
+    if (
+        isinstance(modules, str)
+        and len(names := re.findall(r"[\w.]+", modules)) > 1
+        and _NAMES.fullmatch(modules)
+    ):
+        text = f"found {modules!r}, which is read as one name: write [{', '.join(names)}]"
+        yield problem(("lora", "target_modules"), text)
     if experiment.lora.changes_base and quantization != "none":
         yield problem(
             ("lora", "init_lora_weights"),

@@ -78,6 +78,16 @@ def read(
         ),
         ("{instruction} {input} ->", "ChatML", "; did you mean chat, the chat template of the base?"),
         ("{instruction} {input} ->", "prompts/mine.txt", "; write the text itself, and no file"),
+        (
+            "{r: 4}",
+            "{r: 4, target_modules: 'q_proj, v_proj'}",
+            "which is read as one name: write [q_proj, v_proj]",
+        ),
+        (
+            "{r: 4}",
+            "{r: 4, target_modules: q_proj v_proj}",
+            "which is read as one name: write [q_proj, v_proj]",
+        ),
         ("", "learning_rate: 1\n", "belongs below `training`: write training: {learning_rate: ...}"),
         (
             "{seed: 0}",
@@ -108,6 +118,13 @@ def test_a_slip_is_told_with_what_was_meant(tmp_path: Path, old: str, new: str, 
 def test_other_braces_of_a_template_are_text(tmp_path: Path, template: str) -> None:
     text = template.replace('"', '\\"').replace("\n", "\\n")
     assert read(tmp_path, "{instruction} {input} ->", text).prompt.template == template
+
+
+@pytest.mark.parametrize("modules", ["all-linear", "q_proj", r"'.*\\.(q|v)_proj'", "'layers.{1,2}.q_proj'"])
+def test_one_name_and_a_regular_expression_of_modules_are_left_alone(tmp_path: Path, modules: str) -> None:
+    assert read(
+        tmp_path, "{r: 4}", f"{{r: 4, target_modules: {modules}}}"
+    ).lora.target_modules == modules.strip("'")
 
 
 def test_a_section_that_only_the_command_line_names_is_told_of_the_command_line(tmp_path: Path) -> None:
