@@ -29,6 +29,8 @@ class Task(NamedTuple):
     rows: int
     mixed: bool = False
     device: str = "cpu"
+    grouped: bool = False
+    seed: int = 0
 
     def dtype(self) -> Any:
         """Return the type that a user would load the weights in."""
@@ -40,7 +42,12 @@ class Task(NamedTuple):
         """Return the resolved experiment."""
         from pytest_finetune.experiment import load_experiment
 
-        changed = {"training.max_steps": self.steps, "training.max_seq_length": 512}
+        changed = {
+            "training.max_steps": self.steps,
+            "training.max_seq_length": 512,
+            "training.seed": self.seed,
+            **({"training.sft.train_sampling_strategy": "group_by_length"} if self.grouped else {}),
+        }
         return load_experiment(self.project, "finetune.yaml", changed, name="speed")
 
     def pairs(self) -> list[Any]:
@@ -83,7 +90,7 @@ def ours_train(task: Task, folder: Path) -> None:
     unseen = tuple(
         format_pair(row, experiment.prompt, experiment.training.assistant_turns) for row in held_out
     )
-    train(
+    trained = train(
         TrainingRequest(
             experiment=experiment,
             pairs=tuple(pairs),
@@ -95,6 +102,7 @@ def ours_train(task: Task, folder: Path) -> None:
             held_out=unseen,
         )
     )
+    print(f"held-out loss per supervised token: {trained.held_out_loss[-1]['loss']:.4f}", flush=True)
 
 
 def plain_train(task: Task, folder: Path) -> None:

@@ -38,7 +38,8 @@ def pair(ours: str, theirs: str, task: Task, runs: int, folder: Path, python: st
     """Run both sides in turns, each pair in a folder of its own; return the row's figures."""
     found = []
     for number in range(runs):
-        place = folder / f"{ours}-{number}{'-mixed' if task.mixed else ''}"
+        kind = "-grouped" if task.grouped else "-mixed" if task.mixed else ""
+        place = folder / f"{ours}-{number}{kind}"
         place.mkdir(exist_ok=True)
         sides = [(ours, sys.executable), (theirs, python)]
         order = sides if number % 2 == 0 else sides[::-1]
@@ -111,6 +112,10 @@ def table(
     yield (
         f"training stage, rows of mixed length, {mixed.steps} steps",
         lambda: pair("ours_train", "plain_train", mixed, runs, folder),
+    )
+    yield (
+        "  ours with train_sampling_strategy: group_by_length",
+        lambda: pair("ours_train", "plain_train", mixed._replace(grouped=True), runs, folder),
     )
 
 
