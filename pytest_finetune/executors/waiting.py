@@ -116,9 +116,10 @@ class Job:
         if told is None:
             sent = (self._once(number, SENT) or {}).get("at")
             return isinstance(sent, int) and time.time() - sent < (self._wait.queue_s or 0)
-        until = time.monotonic() + self._wait.grace_s
+        until, pause = time.monotonic() + self._wait.grace_s, self._wait.first_pause_s
         while time.monotonic() < until:
-            time.sleep(self._wait.first_pause_s)
+            time.sleep(pause)
+            pause = self._longer(pause)
             now = self._told(number)
             if self._look(number).goes_on or (now is not None and now.get("beat") != told.get("beat")):
                 return True
@@ -166,7 +167,11 @@ class Job:
             if told is None:
                 self._note(f"{seen.state}{f' ({seen.why})' if seen.why else ''}: {self._step.what}")
             self._sleep(number, pause)
-            pause = min(pause * 1.3, self._wait.longest_pause_s)
+            pause = self._longer(pause)
+
+    def _longer(self, pause: float) -> float:
+        """Return the next pause: an engine is asked ever less often, since each question may start a program."""
+        return min(pause * 1.3, self._wait.longest_pause_s)
 
     def _tell(self, number: int, told: Json) -> None:
         """Pass on what a step tells; a result that is wanted no more is not made."""
