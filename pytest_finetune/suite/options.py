@@ -13,7 +13,6 @@ import pytest
 from pytest_finetune.bundle.format import BundleError
 from pytest_finetune.bundle.signing import SIGSTORE, require
 from pytest_finetune.experiment import ExperimentError, parse_set
-from pytest_finetune.suite.markers import ExperimentRef, refuse_one_name
 
 DEFAULT_EXPERIMENT: Final = "finetune.yaml"
 DEFAULT_STORE: Final = ".finetune"
@@ -154,13 +153,7 @@ def _experiments(config: pytest.Config) -> tuple[str, ...]:
     if not isinstance(found, (str, list)):
         raise pytest.UsageError(f"finetune_experiments = {found!r}: write one file name or a list of them")
     named = [found] if isinstance(found, str) else found
-    files = tuple(dict.fromkeys(Path(str(file)).as_posix() for file in named)) or (DEFAULT_EXPERIMENT,)
-    try:
-        for at, file in enumerate(files):
-            refuse_one_name([ExperimentRef(other) for other in files[:at]], ExperimentRef(file))
-    except ExperimentError as error:
-        raise pytest.UsageError(f"finetune_experiments: {error}") from None
-    return files
+    return tuple(dict.fromkeys(Path(str(file)).as_posix() for file in named)) or (DEFAULT_EXPERIMENT,)
 
 
 def _reuse(option: Any) -> str:
