@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 # Control characters, line separators, bidirectional controls, invisible fillers, tags, lone surrogates.
@@ -201,10 +201,16 @@ def p_words(p_value: float | None) -> str:
     return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"
 
 
-def nearest(word: str, known: Sequence[str], cutoff: float = 0.6) -> str | None:
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return the known word most like `word`, if one is at least as near as `cutoff`."""
     found = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
     return found[0] if found else None
+
+
+def last_words(printed: str) -> str:
+    """Return the last line that a program printed before it failed, which mostly says why."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    return lines[-1] if lines else "it ended without a word"
 
 
 def unknown_key(word: str, known: Sequence[str]) -> str:

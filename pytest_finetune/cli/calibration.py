@@ -15,6 +15,7 @@ from typing import Any, Final
 from pytest_finetune.cli.answer import CommandError
 from pytest_finetune.fingerprint import WEIGHT_PACKAGES, package_versions
 from pytest_finetune.memory.hardware.budget import Budget
+from pytest_finetune.wording import last_words
 from pytest_finetune.yamlfile import Json
 
 VOCABULARY: Final = (
@@ -222,11 +223,9 @@ def make_elsewhere(shape: str, folder: Path) -> None:
     command = [sys.executable, "-m", __name__, shape, str(folder)]
     made = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
     if made.returncode != 0:
-        said = made.stderr.split("\n")
-        last = next((line.strip() for line in reversed(said) if line.strip()), "it ended without a word")
         raise CommandError(
-            f"the base of the shape {shape} could not be made: {last} (what was measured before it is kept; "
-            "--shape takes another)"
+            f"the base of the shape {shape} could not be made: {last_words(made.stderr)} (what was measured before it "
+            "is kept; --shape takes another)"
         )
 
 

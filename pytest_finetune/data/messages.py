@@ -6,7 +6,6 @@ their arguments as an object, and each call has an id, so that every chat templa
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -14,6 +13,7 @@ from typing import Final
 from pytest_finetune.data.strict_json import StrictParser
 from pytest_finetune.data.tool_calls import call_text
 from pytest_finetune.errors import FinetuneError
+from pytest_finetune.wording import nearest
 from pytest_finetune.yamlfile import Json
 
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
@@ -100,8 +100,8 @@ def not_understood(messages: Sequence[Json]) -> Iterator[str]:
         for key in message.keys() - KNOWN:
             first.setdefault(key, (number, str(message["role"])))
     for key, (number, role) in sorted(first.items()):
-        near = difflib.get_close_matches(key, sorted(KNOWN), n=1, cutoff=0.75)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
+        near = nearest(key, sorted(KNOWN), cutoff=0.75)
+        meant = f"; did you mean {near!r}?" if near else ""
         yield f"the key {key!r} of message {number} ({role}) is given to nobody{meant}"
 
 

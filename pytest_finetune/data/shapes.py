@@ -9,7 +9,6 @@ ShareGPT's ``conversations`` are messages by other names; ``question``/``answer`
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
@@ -24,6 +23,7 @@ from pytest_finetune.data.messages import (
     tools_of,
     transcript,
 )
+from pytest_finetune.wording import nearest
 from pytest_finetune.yamlfile import Json, JsonTree
 
 SHAPES: Final = ("instruction", "messages", "prompt")
@@ -113,8 +113,8 @@ def absent_column(row: Json, columns: Mapping[str, str]) -> str:
     for ours, theirs in columns.items():
         if theirs not in row:
             lowered = {name.lower(): name for name in row}
-            near = difflib.get_close_matches(theirs.lower(), lowered, n=1, cutoff=0.6)
-            meant = f"; did you mean {lowered[near[0]]!r}?" if near else ""
+            near = nearest(theirs.lower(), lowered)
+            meant = f"; did you mean {lowered[near]!r}?" if near else ""
             return f"columns takes {ours} from {theirs!r}, which is not there{meant}"
     return ""
 
@@ -247,9 +247,9 @@ def _as_text(value: object) -> str | None:
 
 def _refuse_misspelt(row: Json, key: str) -> None:
     lowered = {name.lower(): name for name in sorted(row.keys() - _KNOWN_SET)}
-    near = difflib.get_close_matches(key, lowered, n=1, cutoff=0.75)
+    near = nearest(key, lowered, cutoff=0.75)
     if near:
-        theirs = lowered[near[0]]
+        theirs = lowered[near]
         raise ShapeError(
             f"no {key}, but a key {theirs!r}: did you mean {key!r}?",
             f"Rename it, or map it: `paths: {{columns: {{{key}: {theirs}}}}}`, `import --column {key}={theirs}`.",
@@ -260,10 +260,8 @@ def _found_keys(row: Json) -> str:
     keys = list(row)
     shown = ", ".join(repr(key) for key in keys[:8]) or "none"
     for key in keys:
-        near = difflib.get_close_matches(
-            key, [known for known in NAMES if known not in row], n=1, cutoff=0.75
-        )
+        near = nearest(key, (known for known in NAMES if known not in row), cutoff=0.75)
         if near and key not in _KNOWN_SET:
-            return f"found the keys {shown}; did you mean {near[0]!r} by {key!r}?"
+            return f"found the keys {shown}; did you mean {near!r} by {key!r}?"
     headless = any(len(key) > _LONG_NAME for key in keys)
     return f"found the keys {shown}{': is the first line a row, and not the names?' if headless else ''}"

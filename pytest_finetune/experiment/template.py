@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Final
 
-CHAT: Final = "chat"
+from pytest_finetune.wording import nearest
+
 _FIELDS: Final = ("instruction", "input")
 _DOUBLED: Final = re.compile(r"\{\{ *(instruction|input) *\}\}")
 _PLACE: Final = re.compile(r"\{ *(\w+) *\}")
@@ -40,10 +40,9 @@ def _meant(template: str) -> str:
         return "; did you mean {input}?"
     bare = template.strip(" '\"\u201c\u201d\u201e").lower()
     if bare in _LIKE_CHAT:
-        return f"; did you mean {CHAT}, the chat template of the base?"
+        return "; did you mean chat, the chat template of the base?"
     return "; write the text itself, and no file" if _A_FILE.fullmatch(template) else ""
 
 
 def _near(word: str) -> str | None:
-    found = difflib.get_close_matches(word.lower(), _FIELDS, n=1, cutoff=0.75)
-    return found[0] if found else None
+    return nearest(word.lower(), _FIELDS, cutoff=0.75)

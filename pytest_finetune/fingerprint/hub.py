@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_finetune.fingerprint.folder import BaseModelError
+from pytest_finetune.wording import nearest
 
 if TYPE_CHECKING:
     from pytest_finetune.experiment import Experiment
@@ -26,9 +26,9 @@ def base_folder(experiment: Experiment) -> Path:
         beside = experiment.root / Path(experiment.base_model).parent
         if beside != experiment.root and beside.is_dir():
             there = sorted(folder.name for folder in beside.iterdir() if (folder / "config.json").is_file())
-            guess = difflib.get_close_matches(Path(experiment.base_model).name, there, n=1, cutoff=0.3)
+            guess = nearest(Path(experiment.base_model).name, there, cutoff=0.3)
             told = (
-                f"did you mean {str(Path(experiment.base_model).parent / guess[0])!r}?"
+                f"did you mean {str(Path(experiment.base_model).parent / guess)!r}?"
                 if guess
                 else "make it first"
             )

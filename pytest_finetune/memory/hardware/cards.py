@@ -8,13 +8,13 @@ smallest that was read on a card of its size: 5.79 GiB of 6, 7.62 of 8, 11.62 of
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import Final
 
 from pytest_finetune.errors import FinetuneError
 from pytest_finetune.memory.hardware.sizes import GiB, MiB
+from pytest_finetune.wording import nearest
 
 _SIZE: Final = re.compile(r"[0-9]{2}")
 """The part of a key that is a size in GB, as in a100-80."""
@@ -140,8 +140,8 @@ def find_card(name: str) -> Card:
     card = CARDS.get(key) or CARDS.get(key.removesuffix("gb"))
     if card is not None:
         return card
-    near = difflib.get_close_matches(key, CARDS, n=1)
-    guess = f"; did you mean {near[0]!r}?" if near else "."
+    near = nearest(key, CARDS)
+    guess = f"; did you mean {near!r}?" if near else "."
     raise UnknownCardError(
         f"no card named {name!r} is known{guess} Known are {', '.join(CARDS)}; or give a size, as in 24GiB"
     )

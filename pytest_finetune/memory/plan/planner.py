@@ -18,6 +18,7 @@ from pytest_finetune.memory.hardware.cards import FAMILIES
 from pytest_finetune.memory.plan.figures import Figures, NotPlannedError, PlanError
 from pytest_finetune.memory.plan.weights import Files
 from pytest_finetune.memory.plan.workload import Workload
+from pytest_finetune.wording import last_words
 
 if TYPE_CHECKING:
     from pytest_finetune.store import Store
@@ -223,7 +224,7 @@ def _run_elsewhere(request: str, path: Sequence[str]) -> list[str]:
     except subprocess.TimeoutExpired:
         raise NotPlannedError(f"the memory trace did not end within {TIMEOUT_S} s") from None
     if done.returncode != 0:
-        raise NotPlannedError(f"the memory trace failed: {_last_words(done.stderr)}")
+        raise NotPlannedError(f"the memory trace failed: {last_words(done.stderr)}")
     return done.stdout.splitlines()
 
 
@@ -233,8 +234,3 @@ def _read(tree: Json | None) -> Answer:
     if "untraced" in tree:
         return NotPlannedError(tree["untraced"])
     return PlanError(tree["error"]) if "error" in tree else Figures.from_json(tree["figures"])
-
-
-def _last_words(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it ended without a word"

@@ -6,7 +6,6 @@ torch may change how they compute without changing that. A test holds it against
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Final, Protocol
 
@@ -15,6 +14,7 @@ import torch
 from pytest_finetune.memory.plan.figures import PlanError
 from pytest_finetune.memory.tracer.recorder import Recorder
 from pytest_finetune.memory.tracer.shares import share_of
+from pytest_finetune.wording import nearest
 
 PART: Final = "optimizer"
 _BLOCK: Final = 256
@@ -117,8 +117,8 @@ def make_optimizer(name: str, parameters: Iterable[torch.nn.Parameter], ranks: i
     if name in _BITS8:
         states, paged = _BITS8[name]
         return StateOnly(name, trainable, states, paged=paged)
-    near = difflib.get_close_matches(name, KNOWN, n=1)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, KNOWN)
+    guess = f"; did you mean {near!r}?" if near else ""
     raise PlanError(f"the optimizer {name!r} cannot be planned{guess} Known are {', '.join(KNOWN)}")
 
 
